@@ -1,0 +1,89 @@
+"""uncertainty: ours, what is usually written (eager), the best one would write (lean), torch.compile."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from benchmarks.registry import Case, Variant
+from sal_fast.ops import uncertainty
+from sal_fast.ops.uncertainty import KINDS, Kind, reference
+
+
+def eager(logits: Tensor, kind: str) -> Tensor:
+    if kind == "entropy":
+        log_p = logits.log_softmax(1)
+        return -(log_p.exp() * log_p).sum(1)
+    p = logits.softmax(1)
+    if kind == "least-confidence":
+        return 1 - p.max(1).values
+    top = p.topk(2, dim=1).values
+    return 1 - (top[:, 0] - top[:, 1])
+
+
+def lean(logits: Tensor, kind: str) -> Tensor:
+    """No matrix of probabilities, but for entropy."""
+    if kind == "entropy":
+        return torch.special.entr(logits.softmax(1)).sum(1)
+    if kind == "least-confidence":
+        return 1 - (logits.amax(1) - logits.logsumexp(1)).exp()
+    p = (logits.topk(2, dim=1).values - logits.logsumexp(1, keepdim=True)).exp()
+    return 1 - (p[:, 0] - p[:, 1])
+
+
+def _gradient(function: Variant) -> Variant:
+    def forward_and_backward(logits: Tensor) -> Tensor:
+        x = logits.detach().requires_grad_()
+        return torch.autograd.grad(function(x).sum(), x)[0]
+
+    return forward_and_backward
+
+
+def _verify(backward: bool, kind: Kind, logits: Tensor) -> None:
+    part = logits[:512]
+    exact = part.double()
+    ones = torch.ones(len(part), dtype=torch.float64, device=part.device)
+    if backward:
+        got = _gradient(lambda x: uncertainty(x, kind))(part)
+        torch.testing.assert_close(
+            got.double(), reference.uncertainty_backward(ones, exact, kind), rtol=1e-2, atol=1e-6
+        )
+    else:
+        torch.testing.assert_close(
+            uncertainty(part, kind).double(), reference.uncertainty(exact, kind), rtol=1e-5, atol=1e-6
+        )
+
+
+def cases(rows: int, columns: int, dtype: torch.dtype) -> list[Case]:
+    def inputs(device: torch.device, seed: int) -> tuple[Tensor, ...]:
+        generator = torch.Generator(device).manual_seed(seed)
+        return ((3 * torch.randn(rows, columns, generator=generator, device=device)).to(dtype),)
+
+    result = []
+    matrix = rows * columns * dtype.itemsize
+    for backward in (False, True):
+        for kind in KINDS:
+            variants: dict[str, Variant] = {
+                "sal_fast": functools.partial(uncertainty, kind=kind),
+                "eager": functools.partial(eager, kind=kind),
+                "lean": functools.partial(lean, kind=kind),
+                "compile": torch.compile(functools.partial(eager, kind=kind), dynamic=False),
+            }
+            if backward:
+                variants = {name: _gradient(function) for name, function in variants.items()}
+            result.append(
+                Case(
+                    op="uncertainty",
+                    name=f"{kind}-{'forward-backward' if backward else 'forward'}",
+                    inputs=inputs,
+                    variants=variants,
+                    verify=functools.partial(_verify, backward, kind),
+                    # Backward reads the logits again and writes the gradient.
+                    bytes_moved=(3 if backward else 1) * matrix + 4 * rows,
+                    shape=(rows, columns),
+                    dtype=str(dtype).removeprefix("torch."),
+                )
+            )
+    return result

@@ -1,0 +1,158 @@
+// Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
+//
+// Bytes moved: forward rows * columns * sizeof(scalar) + 4 * rows; backward twice the logits, whose second
+// read comes from the L1 or L2 cache. One exponential per element, plus one per kUnroll elements to rescale.
+#include "vec.h"
+// vec.h comes first: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/uncertainty.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+namespace {
+
+// Vectors per rescaling: more means fewer exponentials, as long as they fit in the registers.
+constexpr int kUnroll = kLanes == 16 ? 8 : 4;
+
+// Rows this short are cheaper a lane a row.
+constexpr int64_t kShort = 32;
+
+template <bool kWeighted>
+RowStats<float> reduce(RowStats<Vec> lanes) {
+  RowStats<float> row;
+  row.max = max(lanes.max);
+  const Vec shift = Vec{} + shift_of(row.max);
+  rescale<kWeighted>(lanes, shift);
+  // The largest of every lane enters the sums, but for one that is the row's largest.
+  const auto is_largest = lanes.max == Vec{} + row.max;
+  const float ties = sum(is_largest ? Vec{} + 1.0f : Vec{});
+  const Vec losers = is_largest ? Vec{} - kInfinity : lanes.max;
+  add_term<kWeighted>(lanes, losers, shift);
+  row.second = ties > 1.0f ? row.max : max(larger(losers, lanes.second));
+  row.others = sum(lanes.others) + (ties - 1.0f);
+  row.weighted = sum(lanes.weighted);
+  return row;
+}
+
+// Adds a row's last columns, `count` vectors of them at most. `length` is the row's.
+template <bool kWeighted, int count, typename scalar>
+void add_last(RowStats<Vec>& lanes, const scalar* row, int64_t columns, int64_t length) {
+  Vec x[count];
+  for (int i = 0; i < count; ++i) {
+    const int64_t left = columns - i * kLanes;
+    x[i] = left > 0 && left < kLanes && length >= kLanes ? load_last(row + columns, left)
+                                                         : load_padded(row + i * kLanes, left);
+  }
+  add<kWeighted>(lanes, x);
+}
+
+template <bool kWeighted, typename scalar>
+RowStats<float> row_stats(const scalar* row, int64_t length) {
+  RowStats<Vec> lanes;
+  int64_t columns = length;
+  for (; columns >= kUnroll * kLanes; columns -= kUnroll * kLanes, row += kUnroll * kLanes) {
+    Vec x[kUnroll];
+    for (int i = 0; i < kUnroll; ++i) x[i] = load(row + i * kLanes);
+    add<kWeighted>(lanes, x);
+  }
+  if (columns > kUnroll / 2 * kLanes) {
+    add_last<kWeighted, kUnroll>(lanes, row, columns, length);
+  } else if (columns > kLanes) {
+    add_last<kWeighted, kUnroll / 2>(lanes, row, columns, length);
+  } else if (columns > 0) {
+    add_last<kWeighted, 1>(lanes, row, columns, length);
+  }
+  return reduce<kWeighted>(lanes);
+}
+
+template <typename scalar>
+TopColumns top_columns(const scalar* row, int64_t columns, const RowStats<float>& stats) {
+  const Vec lowest = Vec{} + stats.second;
+  TopColumns top;
+  for (int64_t j = 0; j < columns; j += kLanes) {
+    const Vec x = load_padded(row + j, columns - j);
+    if (!any(x >= lowest)) continue;
+    for (int64_t i = 0; i < kLanes && j + i < columns; ++i) top.add(x[i], j + i, stats);
+  }
+  return top;
+}
+
+// Short rows: a lane a row, so that nothing is reduced across lanes.
+template <bool kWeighted, typename scalar>
+void forward_short(const Logits& logits, Kind kind, float* out, int64_t begin, int64_t end) {
+  const auto* data = static_cast<const scalar*>(logits.data);
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const int rows = static_cast<int>(end - i < kLanes ? end - i : kLanes);
+    RowStats<Vec> lanes;
+    for (int64_t j = 0; j < logits.columns; ++j) {
+      scalar column[kLanes] = {};
+      for (int lane = 0; lane < rows; ++lane) column[lane] = data[(i + lane) * logits.row_stride + j];
+      const Vec x[1] = {load(column)};
+      add<kWeighted>(lanes, x);
+    }
+    for (int lane = 0; lane < rows; ++lane) {
+      const RowStats<float> row{lanes.max[lane], lanes.second[lane], lanes.others[lane],
+                                lanes.weighted[lane]};
+      out[i + lane] = uncertainty_of(row, kind);
+    }
+  }
+}
+
+template <typename scalar>
+void forward(const Logits& logits, Kind kind, float* out, int64_t begin, int64_t end) {
+  if (logits.columns <= kShort) {
+    return kind == Kind::entropy ? forward_short<true, scalar>(logits, kind, out, begin, end)
+                                 : forward_short<false, scalar>(logits, kind, out, begin, end);
+  }
+  const auto* data = static_cast<const scalar*>(logits.data);
+  for (int64_t i = begin; i < end; ++i) {
+    const scalar* row = data + i * logits.row_stride;
+    out[i] = uncertainty_of(
+        kind == Kind::entropy ? row_stats<true>(row, logits.columns) : row_stats<false>(row, logits.columns),
+        kind);
+  }
+}
+
+template <typename scalar>
+void backward(const Logits& logits, Kind kind, const float* upstream, int64_t upstream_stride, void* grad,
+              int64_t begin, int64_t end) {
+  const auto* data = static_cast<const scalar*>(logits.data);
+  const int64_t columns = logits.columns;
+  for (int64_t i = begin; i < end; ++i) {
+    const scalar* row = data + i * logits.row_stride;
+    scalar* out = static_cast<scalar*>(grad) + i * columns;
+    const RowStats<float> stats =
+        kind == Kind::entropy ? row_stats<true>(row, columns) : row_stats<false>(row, columns);
+    const RowGradient gradient = gradient_of(stats, kind, upstream[i * upstream_stride]);
+    int64_t j = 0;
+    for (; j + kLanes <= columns; j += kLanes) store(gradient_at(load(row + j), gradient), out + j);
+    if (j < columns) {
+      const Vec x = load_padded(row + j, columns - j);
+      store_partial(gradient_at(x, gradient), out + j, columns - j);
+    }
+    if (kind == Kind::entropy) continue;
+    const TopColumns top = top_columns(row, columns, stats);
+    if (top.first < columns) store_partial(Vec{} + gradient.largest, out + top.first, 1);
+    if (kind == Kind::margin && top.second < columns)
+      store_partial(Vec{} + gradient.second, out + top.second, 1);
+  }
+}
+
+}  // namespace
+
+void uncertainty_forward_rows(const Logits& logits, Kind kind, float* out, int64_t begin, int64_t end) {
+  const auto run = logits.dtype == DType::float32   ? forward<float>
+                   : logits.dtype == DType::float16 ? forward<Float16>
+                                                    : forward<BFloat16>;
+  run(logits, kind, out, begin, end);
+}
+
+void uncertainty_backward_rows(const Logits& logits, Kind kind, const float* upstream,
+                               int64_t upstream_stride, void* grad, int64_t begin, int64_t end) {
+  const auto run = logits.dtype == DType::float32   ? backward<float>
+                   : logits.dtype == DType::float16 ? backward<Float16>
+                                                    : backward<BFloat16>;
+  run(logits, kind, upstream, upstream_stride, grad, begin, end);
+}
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

@@ -1,0 +1,199 @@
+// Lanes of floats for the CPU kernels, in the vector extensions that GCC and Clang share: one source for
+// AVX-512, AVX2 and whatever else the compiler targets (SSE2, NEON).
+#pragma once
+
+#include <cstring>
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include "sal_fast/launch.h"
+#include "sal_fast/math.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Bits = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+using HalfBits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+
+inline Vec as_float(Bits bits) {
+  return (Vec)bits;
+}
+inline Bits as_bits(Vec x) {
+  return (Bits)x;
+}
+
+// GCC turns `a > b ? a : b` into two instructions when a is a constant, to keep b when it is NaN, although
+// the machine's max does exactly that. (maskz: the plain AVX-512 intrinsic warns of its own undefined
+// vector.)
+inline Vec larger(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xffff, a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+inline Vec smaller(Vec a, Vec b) {
+  return a < b ? a : b;
+}
+
+// exp(z) for kLowestExponent <= z <= 0 or NaN, of relative error 1e-7 + 1.4e-8 |z|. Exactly 1 at 0, since
+// sums are rescaled by it many times, and exactly 0 at kLowestExponent.
+// z / ln 2 = n + f with |f| <= 1/2; 2^f is a minimax polynomial, 2^n is made of its bits (n = -127 gives 0).
+inline Vec exp_clamped(Vec z) {
+  constexpr float kLog2e = 1.44269502f;
+  constexpr float kShifter =
+      12582912.0f + 127.0f;  // 1.5 * 2^23 rounds to an integer, 127 biases the exponent
+  const Vec shifted = z * kLog2e + kShifter;
+  const Vec n = shifted - kShifter;
+  const Vec f = z * kLog2e - n;
+  Vec power = 1.5595e-4f * f + 1.34067668e-3f;
+  power = power * f + 9.61769186e-3f;
+  power = power * f + 5.55031039e-2f;
+  power = power * f + 2.40226522e-1f;
+  power = power * f + 6.93147242e-1f;
+  power = power * f + 1.0f;
+  return power * as_float(as_bits(shifted) << 23);
+}
+
+inline Vec load(const float* p) {
+  Vec x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+inline void store(Vec x, float* p) {
+  std::memcpy(p, &x, sizeof x);
+}
+
+inline Vec load(const BFloat16* p) {
+  HalfBits half;
+  std::memcpy(&half, p, sizeof half);
+  return as_float(__builtin_convertvector(half, Bits) << 16);
+}
+
+inline void store(Vec x, BFloat16* p) {
+  const Bits bits = as_bits(x);
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+  const HalfBits half = __builtin_convertvector(x == x ? rounded : Bits{} + 0x7fc0, HalfBits);
+  std::memcpy(p, &half, sizeof half);
+}
+
+inline Vec load(const Float16* p) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  HalfBits half;
+  std::memcpy(&half, p, sizeof half);
+  const Bits bits = __builtin_convertvector(half, Bits);
+  // The exponent is rebiased by a multiplication, which handles denormals too; inf and NaN keep all exponent
+  // bits.
+  const Vec magnitude = as_float((bits & 0x7fff) << 13) * 0x1p112f;
+  const Bits special = (bits & 0x7c00) == 0x7c00 ? Bits{} + 0x7f800000 : Bits{};
+  return as_float(as_bits(magnitude) | special | (bits & 0x8000) << 16);
+#endif
+}
+
+inline void store(Vec x, Float16* p) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(0xffff, x, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+#else
+  const Bits bits = as_bits(x);
+  const Bits magnitude = bits & 0x7fffffff;
+  // Below 2^-14 adding 0.5 aligns the mantissa with a half's denormals and rounds it in hardware.
+  const Bits denormal = as_bits(as_float(magnitude) + 0.5f) - 0x3f000000;
+  const Bits normal = (magnitude - 0x38000000 + 0xfff + ((bits >> 13) & 1)) >> 13;
+  Bits half = magnitude < 0x38800000 ? denormal : normal;
+  half = magnitude >= 0x47800000 ? Bits{} + 0x7c00 : half;  // 65536 and above; 65520 rounds up by itself
+  half = magnitude > 0x7f800000 ? Bits{} + 0x7e00 : half;
+  const HalfBits out = __builtin_convertvector(half | (bits >> 16 & 0x8000), HalfBits);
+  std::memcpy(p, &out, sizeof out);
+#endif
+}
+
+// The first n lanes; the others are -inf, which adds nothing to a sum of exponentials.
+template <typename scalar>
+inline Vec load_padded(const scalar* p, int64_t n) {
+  if (n >= kLanes) return load(p);
+  Vec x = Vec{} - kInfinity;
+  if (n <= 0) return x;
+  scalar lanes[kLanes] = {};
+  std::memcpy(lanes, p, n * sizeof(scalar));
+  const Vec loaded = load(lanes);
+  for (int i = 0; i < kLanes; ++i) x[i] = i < n ? loaded[i] : x[i];
+  return x;
+}
+
+template <typename scalar>
+inline void store_partial(Vec x, scalar* p, int64_t n) {
+  scalar lanes[kLanes];
+  store(x, lanes);
+  std::memcpy(p, lanes, n * sizeof(scalar));
+}
+
+// The last n of the values before `end`, of which there are kLanes or more; the other lanes are -inf.
+template <typename scalar>
+inline Vec load_last(const scalar* end, int64_t n) {
+  Bits lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane >= Bits{} + static_cast<uint32_t>(kLanes - n) ? load(end - kLanes) : Vec{} - kInfinity;
+}
+
+// A typedef: GCC drops the attribute from a `using` that depends on a template parameter.
+template <typename Lanes>
+struct HalfOf {
+  typedef float type __attribute__((vector_size(sizeof(Lanes) / 2)));
+};
+
+// Combines the lanes by halves.
+template <typename Lanes, typename Combine>
+inline float fold(Lanes x, Combine combine) {
+  if constexpr (sizeof(Lanes) == 4 * sizeof(float)) {
+    return combine(combine(x[0], x[2]), combine(x[1], x[3]));
+  } else {
+    typename HalfOf<Lanes>::type low, high;
+    std::memcpy(&low, &x, sizeof low);
+    std::memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
+    return fold(combine(low, high), combine);
+  }
+}
+
+inline float sum(Vec x) {
+  return fold(x, [](auto a, auto b) { return a + b; });
+}
+
+// Of lanes without NaN.
+inline float max(Vec x) {
+  return fold(x, [](auto a, auto b) { return a > b ? a : b; });
+}
+
+// Whether any lane of a comparison's result is set.
+template <typename Mask>
+inline bool any(Mask mask) {
+  uint64_t words[sizeof(Mask) / sizeof(uint64_t)];
+  std::memcpy(words, &mask, sizeof mask);
+  uint64_t set = 0;
+  for (const uint64_t word : words) set |= word;
+  return set != 0;
+}
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

@@ -1,0 +1,277 @@
+// Bytes moved: forward rows * columns * sizeof(scalar) + 4 * rows. Backward the same and the gradient: its
+// second read of a row comes from the L1 or L2 cache. One exponential per element and one per vector. Not
+// timed on a GPU yet.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
+#include "launch.cuh"
+#include "sal_fast/launch.h"
+#include "sal_fast/uncertainty.h"
+
+namespace sal_fast {
+namespace {
+
+constexpr int kThreads = 256;  // a block
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ float to_float(float x) {
+  return x;
+}
+__device__ float to_float(__half x) {
+  return __half2float(x);
+}
+__device__ float to_float(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+
+__device__ void from_float(float x, float& out) {
+  out = x;
+}
+__device__ void from_float(float x, __half& out) {
+  out = __float2half(x);
+}
+__device__ void from_float(float x, __nv_bfloat16& out) {
+  out = __float2bfloat16(x);
+}
+
+// 16 bytes, moved by one instruction.
+template <typename scalar>
+struct alignas(16) Pack {
+  static constexpr int size = 16 / sizeof(scalar);
+  scalar at[size];
+};
+
+// A row cut into the columns before the first 16-byte boundary, whole packs, and the rest.
+struct Split {
+  int64_t head;
+  int64_t packs;
+};
+
+template <typename scalar>
+__device__ Split split_row(const scalar* row, int64_t columns) {
+  const int64_t misaligned = reinterpret_cast<uintptr_t>(row) % sizeof(Pack<scalar>) / sizeof(scalar);
+  const int64_t wanted = misaligned == 0 ? 0 : Pack<scalar>::size - misaligned;
+  const int64_t head = wanted < columns ? wanted : columns;
+  return {head, (columns - head) / Pack<scalar>::size};
+}
+
+// Calls visit(x, j) with a pack's values and its first column, and with single values before and after the
+// packs. Each of the kLanes threads sees its columns in ascending order.
+template <int kLanes, typename scalar, typename Visit>
+__device__ void for_each_value(const scalar* row, int64_t columns, Split split, int lane, Visit visit) {
+  constexpr int size = Pack<scalar>::size;
+  const auto visit_one = [&](int64_t j) {
+    const float x[1] = {to_float(row[j])};
+    visit(x, j);
+  };
+  if (lane < split.head) visit_one(lane);
+  for (int64_t k = lane; k < split.packs; k += kLanes) {
+    const int64_t j = split.head + k * size;
+    const Pack<scalar> pack = *reinterpret_cast<const Pack<scalar>*>(row + j);
+    float x[size];
+#pragma unroll
+    for (int i = 0; i < size; ++i) x[i] = to_float(pack.at[i]);
+    visit(x, j);
+  }
+  for (int64_t j = split.head + split.packs * size + lane; j < columns; j += kLanes) visit_one(j);
+}
+
+__device__ RowStats<float> shuffle(const RowStats<float>& a, int mask) {
+  RowStats<float> b;
+  b.max = __shfl_xor_sync(kAllLanes, a.max, mask);
+  b.second = __shfl_xor_sync(kAllLanes, a.second, mask);
+  b.others = __shfl_xor_sync(kAllLanes, a.others, mask);
+  b.weighted = __shfl_xor_sync(kAllLanes, a.weighted, mask);
+  return b;
+}
+
+__device__ TopColumns shuffle(const TopColumns& a, int mask) {
+  TopColumns b;
+  b.first = __shfl_xor_sync(kAllLanes, a.first, mask);
+  b.second = __shfl_xor_sync(kAllLanes, a.second, mask);
+  return b;
+}
+
+// Merges a value of each of kLanes neighbouring threads, and gives the result to all of them: kLanes is a
+// power of two of at most a warp, or the block. All threads of the block call it.
+template <int kLanes, typename Value, typename Merge>
+__device__ Value reduce(Value value, Merge merge_two) {
+  constexpr int kInWarp = kLanes < kWarp ? kLanes : kWarp;
+#pragma unroll
+  for (int mask = kInWarp / 2; mask > 0; mask /= 2) value = merge_two(value, shuffle(value, mask));
+  if constexpr (kLanes > kWarp) {
+    constexpr int kWarps = kLanes / kWarp;
+    // Bytes, because a __shared__ variable has no constructor.
+    alignas(Value) __shared__ unsigned char storage[kWarps * sizeof(Value)];
+    Value* const of_warp = reinterpret_cast<Value*>(storage);
+    if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
+    __syncthreads();
+    value = of_warp[0];
+    for (int warp = 1; warp < kWarps; ++warp) value = merge_two(value, of_warp[warp]);
+    __syncthreads();  // the next row writes here again
+  }
+  return value;
+}
+
+template <bool kWeighted, int kLanes, typename scalar>
+__device__ RowStats<float> row_stats(const scalar* row, int64_t columns, Split split, int lane) {
+  RowStats<float> stats;
+  for_each_value<kLanes>(row, columns, split, lane,
+                         [&](const auto& x, int64_t) { sal_fast::add<kWeighted>(stats, x); });
+  return reduce<kLanes>(stats, [](const auto& a, const auto& b) { return merge<kWeighted>(a, b); });
+}
+
+// kLanes threads a row. The loop's trip count is the block's, so that every thread reaches every shuffle and
+// barrier; threads past the last row work on a row of no columns.
+template <bool kWeighted, int kLanes, typename scalar>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const scalar* data, int64_t rows, int64_t columns,
+                                                           int64_t row_stride, Kind kind, float* out) {
+  constexpr int kRows = kThreads / kLanes;
+  const int lane = threadIdx.x % kLanes;
+  for (int64_t first = int64_t{blockIdx.x} * kRows; first < rows; first += int64_t{gridDim.x} * kRows) {
+    const int64_t i = first + threadIdx.x / kLanes;
+    const bool inside = i < rows;
+    const scalar* row = data + (inside ? i * row_stride : 0);
+    const int64_t used = inside ? columns : 0;
+    const auto stats = row_stats<kWeighted, kLanes>(row, used, split_row(row, used), lane);
+    if (inside && lane == 0) out[i] = uncertainty_of(stats, kind);
+  }
+}
+
+template <bool kWeighted, int kLanes, typename scalar>
+__global__ void __launch_bounds__(kThreads)
+    backward_kernel(const scalar* data, int64_t rows, int64_t columns, int64_t row_stride, Kind kind,
+                    const float* upstream, int64_t upstream_stride, scalar* grad) {
+  constexpr int kRows = kThreads / kLanes;
+  const int lane = threadIdx.x % kLanes;
+  for (int64_t first = int64_t{blockIdx.x} * kRows; first < rows; first += int64_t{gridDim.x} * kRows) {
+    const int64_t i = first + threadIdx.x / kLanes;
+    const bool inside = i < rows;
+    const scalar* row = data + (inside ? i * row_stride : 0);
+    scalar* out = grad + (inside ? i * columns : 0);
+    const int64_t used = inside ? columns : 0;
+    const Split split = split_row(row, used);
+    const auto stats = row_stats<kWeighted, kLanes>(row, used, split, lane);
+    const RowGradient gradient = gradient_of(stats, kind, inside ? upstream[i * upstream_stride] : 0.0f);
+
+    // Rows of the logits may be strided, so a gradient row's own alignment decides how it is written.
+    const bool aligned = reinterpret_cast<uintptr_t>(out + split.head) % sizeof(Pack<scalar>) == 0;
+    TopColumns top;
+    for_each_value<kLanes>(row, used, split, lane, [&](const auto& x, int64_t j) {
+      constexpr int count = sizeof(x) / sizeof(float);
+      scalar values[count];
+#pragma unroll
+      for (int c = 0; c < count; ++c) {
+        from_float(gradient_at(x[c], gradient), values[c]);
+        if (!kWeighted) top.add(x[c], j + c, stats);
+      }
+      if (count == Pack<scalar>::size && aligned) {
+        Pack<scalar> pack;
+#pragma unroll
+        for (int c = 0; c < count; ++c) pack.at[c] = values[c];
+        *reinterpret_cast<Pack<scalar>*>(out + j) = pack;
+      } else {
+#pragma unroll
+        for (int c = 0; c < count; ++c) out[j + c] = values[c];
+      }
+    });
+    if constexpr (!kWeighted) {
+      const bool tied = stats.max == stats.second;
+      top = reduce<kLanes>(top, [=](const auto& a, const auto& b) { return merge(a, b, tied); });
+      // After every lane's own stores to the row: the barriers of a block-wide reduce order them, and this a
+      // warp's.
+      __syncwarp();
+      if (lane == 0 && top.first < used) from_float(gradient.largest, out[top.first]);
+      if (lane == 0 && kind == Kind::margin && top.second < used)
+        from_float(gradient.second, out[top.second]);
+    }
+  }
+}
+
+// Threads a row: enough for two or more packs each, so that the merges stay a small part.
+constexpr int64_t kFewColumns = 128;
+constexpr int64_t kManyColumns = 8192;
+
+// Rounded up, and bounded: the kernels stride over the grid.
+unsigned blocks_for(int64_t rows, int lanes) {
+  constexpr int64_t kMostBlocks = 1 << 20;
+  const int64_t per_block = kThreads / lanes;
+  const int64_t blocks = (rows + per_block - 1) / per_block;
+  return static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
+}
+
+template <bool kWeighted, int kLanes, typename scalar>
+void forward(const Logits& logits, Kind kind, float* out, void* stream) {
+  SAL_FAST_LAUNCH((forward_kernel<kWeighted, kLanes, scalar>), blocks_for(logits.rows, kLanes), kThreads,
+                  stream, static_cast<const scalar*>(logits.data), logits.rows, logits.columns,
+                  logits.row_stride, kind, out);
+}
+
+template <bool kWeighted, int kLanes, typename scalar>
+void backward(const Logits& logits, Kind kind, const float* upstream, int64_t upstream_stride, void* grad,
+              void* stream) {
+  SAL_FAST_LAUNCH((backward_kernel<kWeighted, kLanes, scalar>), blocks_for(logits.rows, kLanes), kThreads,
+                  stream, static_cast<const scalar*>(logits.data), logits.rows, logits.columns,
+                  logits.row_stride, kind, upstream, upstream_stride, static_cast<scalar*>(grad));
+}
+
+template <bool kWeighted, typename scalar, typename... Args>
+void forward_of(const Logits& logits, Args... args) {
+  const auto launch = logits.columns <= kFewColumns    ? forward<kWeighted, 8, scalar>
+                      : logits.columns <= kManyColumns ? forward<kWeighted, kWarp, scalar>
+                                                       : forward<kWeighted, kThreads, scalar>;
+  launch(logits, args...);
+}
+
+template <bool kWeighted, typename scalar, typename... Args>
+void backward_of(const Logits& logits, Args... args) {
+  const auto launch = logits.columns <= kFewColumns    ? backward<kWeighted, 8, scalar>
+                      : logits.columns <= kManyColumns ? backward<kWeighted, kWarp, scalar>
+                                                       : backward<kWeighted, kThreads, scalar>;
+  launch(logits, args...);
+}
+
+// Calls run with a value of the logits' type and whether the kind needs the weighted sum.
+template <typename Run>
+int dispatch(const Logits& logits, Kind kind, Run run) {
+  if (logits.rows == 0) return cudaSuccess;
+  const auto with_type = [&](auto zero) {
+    if (kind == Kind::entropy) {
+      run(zero, std::true_type{});
+    } else {
+      run(zero, std::false_type{});
+    }
+  };
+  switch (logits.dtype) {
+    case DType::float32:
+      with_type(float{});
+      break;
+    case DType::float16:
+      with_type(__half{});
+      break;
+    case DType::bfloat16:
+      with_type(__nv_bfloat16{});
+      break;
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+int uncertainty_forward_cuda(const Logits& logits, Kind kind, float* out, void* stream) {
+  return dispatch(logits, kind, [&](auto zero, auto weighted) {
+    forward_of<weighted.value, decltype(zero)>(logits, kind, out, stream);
+  });
+}
+
+int uncertainty_backward_cuda(const Logits& logits, Kind kind, const float* upstream, int64_t upstream_stride,
+                              void* grad, void* stream) {
+  return dispatch(logits, kind, [&](auto zero, auto weighted) {
+    backward_of<weighted.value, decltype(zero)>(logits, kind, upstream, upstream_stride, grad, stream);
+  });
+}
+
+}  // namespace sal_fast

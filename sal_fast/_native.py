@@ -1,0 +1,102 @@
+"""The loader of the native core `sal_fast._C`. Imports neither torch nor numpy.
+
+`SAL_FAST_NATIVE` says what to do: unset, use the core where it is; `0`, hide it; `1`, fail without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sysconfig
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+_REBUILD = "SAL_FAST_REQUIRE_NATIVE=1 pip install -v --force-reinstall --no-deps ."
+_SETTINGS = ("", "0", "1")
+
+
+@dataclass(frozen=True)
+class BuildInfo:
+    """What this installation of sal_fast can run; `sal-fast doctor` prints it."""
+
+    version: str
+    native: bool  # whether the native core is in use
+    native_error: str | None  # if not: the cause, what was found, the next command
+    compiler: str | None
+    cpu_capability: str | None  # avx512, avx2 or generic: chosen on this machine
+    cuda: bool  # whether CUDA kernels are compiled in; says nothing about a GPU being there
+    cuda_reason: str | None  # if not: why
+    cuda_toolkit: str | None
+    cuda_architectures: tuple[str, ...]
+
+
+def _missing(error: ImportError | None) -> str:
+    """The loader's report: cause, what was found, the next command."""
+    folder = Path(__file__).parent
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    found = ", ".join(sorted(path.name for path in folder.glob("_C.*") if path.suffix != ".pyi")) or "nothing"
+    if error is None or error.name == "sal_fast._C":
+        cause = "sal_fast was built without it (no working C++ compiler), or for another Python"
+    else:
+        cause = f"{type(error).__name__}: {error}"
+    return (
+        "The native core of sal_fast could not be loaded; the ops run their PyTorch reference.\n"
+        f"  cause:    {cause}\n"
+        f"  expected: _C{suffix} in {folder}\n"
+        f"  found:    {found}\n"
+        f"  next:     in a checkout of sal-fast, {_REBUILD}"
+    )
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, str | None]:
+    setting = os.environ.get("SAL_FAST_NATIVE", "")
+    if setting not in _SETTINGS:
+        raise ValueError(f"SAL_FAST_NATIVE must be 0, 1 or unset, got {setting!r}")
+    if setting == "0":
+        return None, "hidden by SAL_FAST_NATIVE=0"
+    try:
+        return importlib.import_module("sal_fast._C"), None
+    except ImportError as error:
+        report = _missing(error)
+        if setting == "1":
+            raise RuntimeError(report) from error
+        if not isinstance(error, ModuleNotFoundError):  # it is there and does not load: never in silence
+            warnings.warn(report, RuntimeWarning, stacklevel=2)
+        return None, report
+
+
+def core() -> ModuleType | None:
+    """The native core, or None where the reference runs instead."""
+    return _load()[0]
+
+
+def cuda_core() -> ModuleType | None:
+    """The native core if it has CUDA kernels."""
+    module = core()
+    return module if module is not None and module.cuda_status == "compiled" else None
+
+
+def build_info() -> BuildInfo:
+    """What was compiled, with what, and why something was left out."""
+    module, error = _load()
+    if module is None:
+        return BuildInfo(
+            version("sal-fast"), False, error, None, None, False, "there is no native core", None, ()
+        )
+    cuda = module.cuda_status == "compiled"
+    return BuildInfo(
+        version=module.version,
+        native=True,
+        native_error=None,
+        compiler=module.compiler,
+        cpu_capability=module.cpu_capability(),
+        cuda=cuda,
+        cuda_reason=None if cuda else module.cuda_status,
+        cuda_toolkit=module.cuda_toolkit or None,
+        cuda_architectures=tuple(filter(None, module.cuda_architectures.split(";"))),
+    )

@@ -1,0 +1,61 @@
+"""The command sal-fast: one module per subcommand, loaded when it is asked for.
+
+Exit status: 0 finished, 2 bad input (one clear line), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+
+import sal_fast
+from sal_fast.errors import InputError
+
+COMMANDS = {
+    "run": "run the experiment on the built-in set, a folder or a manifest; the same command continues it",
+    "report": "figures, tables and one page from run folders",
+    "data": "`data check DIR`: what a folder or manifest holds, and what is wrong with it",
+    "doctor": "the machine, the build, the versions, and what is missing",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] in (["--version"], ["-V"]):
+        print(f"sal-fast {sal_fast.__version__}")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: sal-fast COMMAND [OPTIONS]\n\nSaliency-guided active learning.\n\ncommands:")
+        for name, purpose in COMMANDS.items():
+            print(f"  {name:8} {purpose}")
+        print("\n`sal-fast COMMAND --help` lists a command's options.")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise InputError(f"unknown command {name!r} (expected one of {', '.join(COMMANDS)})")
+        return int(importlib.import_module(f"sal_fast.cli.{name}").main(rest))
+    except InputError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print(
+            "\nsal-fast: interrupted; the same command continues from the last finished round",
+            file=sys.stderr,
+        )
+        return 130
+    except OSError as error:
+        if error.errno in FULL:
+            where = f" while writing {error.filename}" if error.filename else ""
+            return _fail(
+                f"the disk is full{where}; finished rounds are kept: free some space and repeat the command"
+            )
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            return _fail(f"cannot write {error.filename}: {error.strerror}; choose another --out")
+        raise
+
+
+def _fail(message: str) -> int:
+    print(f"sal-fast: error: {message}", file=sys.stderr)
+    return 2

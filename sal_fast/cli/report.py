@@ -1,0 +1,25 @@
+"""sal-fast report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sal_fast import report
+
+
+def main(arguments: list[str]) -> int:
+    return tyro.cli(_report, args=arguments, prog="sal-fast report")
+
+
+def _report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], /, out: Path = Path("report")) -> int:
+    """Figures, tables (CSV) and one self-contained index.html from run folders.
+
+    Args:
+        runs: run folders, or folders of them.
+        out: where to write.
+    """
+    print(report.write(runs, out))
+    return 0

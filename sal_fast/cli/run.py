@@ -1,0 +1,55 @@
+"""sal-fast run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import tyro
+
+from sal_fast import experiment, report
+from sal_fast.errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    folder = experiment.run(parse(arguments))
+    page = report.write([folder], folder / "report")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+    def shown(name: str) -> str:
+        return "-" if summary[name] is None else f"{summary[name]:.3f}"
+
+    print(
+        f"\naccuracy {shown('accuracy')}, Dice {shown('dice')} (a random map: {shown('dice_floor')}), "
+        f"{summary['human_maps']} human and {summary['generated_maps']} generated maps\n"
+        f"AULC: accuracy {shown('aulc_accuracy')}, Dice {shown('aulc_dice')}\n"
+        f"report: {page}"
+    )
+    return 0
+
+
+def parse(arguments: list[str]) -> experiment.Config:
+    """Defaults < preset < --config < command line, all through one dataclass."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.exit_on_error = False
+    for name in (
+        "data",
+        "config",
+        *experiment.CHOICES,
+    ):  # what decides defaults, and names that may be misspelt
+        first.add_argument(f"--{name.replace('_', '-')}", dest=name)
+    try:
+        early, _ = first.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from None
+    named = {name: value for name, value in vars(early).items() if value is not None}
+    files = [Path(named["config"]).expanduser()] if "config" in named else []
+    defaults = experiment.resolve(named, files)
+    return tyro.cli(
+        experiment.Config,
+        args=arguments,
+        default=defaults,
+        prog="sal-fast run",
+        config=(tyro.conf.FlagConversionOff,),
+    )

@@ -1,0 +1,146 @@
+"""A table of samples: which images exist, what they show, where their masks are, which split they are in."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from sal_fast.errors import InputError
+
+SPLITS = ("train", "val", "test")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """Samples in the order of their ids; every column has one entry a sample.
+
+    `mask` is None where there is no human map; `split` is "" until `sal_fast.data.splits` fills it.
+    """
+
+    name: str
+    classes: list[str]
+    ids: list[str]
+    images: list[Path]
+    labels: list[int]
+    masks: list[Path | None]
+    split: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, split: str) -> list[int]:
+        """Row numbers of one split, in order."""
+        return [row for row, name in enumerate(self.split) if name == split]
+
+    def with_split(self, split: list[str]) -> Table:
+        return replace(self, split=split)
+
+
+def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -> Table:
+    """Sort by id, number the classes by name, refuse what cannot be a file name below a run folder."""
+    ordered = sorted(rows)
+    repeated = [sample for sample, count in Counter(row[0] for row in ordered).items() if count > 1]
+    if repeated:
+        raise InputError(f"{name}: id {repeated[0]!r} stands for several images; every id must be its own")
+    for sample, *_ in ordered:
+        parts = PurePosixPath(sample).parts
+        if not parts or sample.startswith("/") or ".." in parts or "\\" in sample or "\0" in sample:
+            raise InputError(
+                f"{name}: id {sample!r} cannot be used as a file name: no '..', '\\' or leading '/'"
+            )
+    classes = sorted({row[2] for row in ordered})
+    number = {label: index for index, label in enumerate(classes)}
+    return Table(
+        name=name,
+        classes=classes,
+        ids=[row[0] for row in ordered],
+        images=[row[1] for row in ordered],
+        labels=[number[row[2]] for row in ordered],
+        masks=[row[3] for row in ordered],
+        split=[row[4] for row in ordered],
+    )
+
+
+def read_folder(root: Path) -> Table:
+    """`images/<class>/*` with `masks/<class>/<same stem>.png`; the id is `<class>/<stem>`."""
+    images = root / "images"
+    if not root.is_dir():
+        raise InputError(f"data folder not found: {root}")
+    if not images.is_dir():
+        raise InputError(f"{root}: expected a folder images/<class>/ in it, and masks/<class>/ beside it")
+    rows = []
+    for folder in sorted(path for path in images.iterdir() if path.is_dir()):
+        for image in sorted(folder.iterdir()):
+            if image.suffix.lower() not in IMAGE_SUFFIXES or image.name.startswith("."):
+                continue
+            mask = root / "masks" / folder.name / f"{image.stem}.png"
+            rows.append(
+                (f"{folder.name}/{image.stem}", image, folder.name, mask if mask.is_file() else None, "")
+            )
+    if not rows:
+        raise InputError(f"{images}: no images in its class folders ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return _table(root.name, rows)
+
+
+def read_manifest(path: Path) -> Table:
+    """A CSV or Parquet file with the columns id, image, label and, if there are any, mask and split.
+
+    Relative paths start at the manifest's folder and stay inside it. `split` is train, val or test in every
+    row, or in none.
+    """
+    try:
+        frame = (
+            pl.read_parquet(path)
+            if path.suffix.lower() == ".parquet"
+            else pl.read_csv(path, infer_schema=False)
+        )
+    except FileNotFoundError:
+        raise InputError(f"manifest not found: {path}") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
+    missing = [column for column in ("id", "image", "label") if column not in frame.columns]
+    if missing:
+        raise InputError(
+            f"{path}: column {missing[0]!r} is missing; expected id, image, label and, perhaps mask, split; "
+            f"found {', '.join(frame.columns)}"
+        )
+    root = path.parent.resolve()
+
+    def inside(value: str, line: int) -> Path:
+        target = Path(value)
+        if target.is_absolute():
+            return target
+        if not Path(os.path.normpath(root / target)).is_relative_to(root):
+            raise InputError(f"{path}, line {line}: {value!r} leads out of the manifest's folder")
+        return root / target
+
+    rows = []
+    for line, row in enumerate(frame.iter_rows(named=True), start=2):
+        values = {
+            column: "" if row.get(column) is None else str(row[column]).strip() for column in frame.columns
+        }
+        for column in ("id", "image", "label"):
+            if not values[column]:
+                raise InputError(f"{path}, line {line}: {column!r} is empty")
+        split = values.get("split", "")
+        if split not in (*SPLITS, ""):
+            raise InputError(f"{path}, line {line}: split {split!r}; expected {', '.join(SPLITS)} or nothing")
+        mask = values.get("mask", "")
+        rows.append(
+            (
+                values["id"],
+                inside(values["image"], line),
+                values["label"],
+                inside(mask, line) if mask else None,
+                split,
+            )
+        )
+    if not rows:
+        raise InputError(f"{path}: no rows")
+    return _table(path.stem, rows)

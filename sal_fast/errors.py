@@ -1,0 +1,5 @@
+"""What goes wrong in a way the user can mend."""
+
+
+class InputError(Exception):
+    """Bad input: one clear line; the command exits with status 2 and writes nothing over."""

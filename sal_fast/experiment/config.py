@@ -1,0 +1,189 @@
+"""The whole configuration of a run, in one dataclass that the command line and a TOML file fill."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import tyro
+
+from sal_fast import ops
+from sal_fast.data import augment
+from sal_fast.errors import InputError
+from sal_fast.experiment.presets import PRESETS, default_preset
+from sal_fast.experiment.regimes import REGIMES
+from sal_fast.models import ARCHS, Arch
+from sal_fast.query import CRITERIA
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "regime": tuple(REGIMES),
+    "criterion": tuple(CRITERIA),
+    "probe": ops.PROBES,
+    "arch": ARCHS,
+    "teacher_arch": ("same", *ARCHS),
+    "saliency_loss": ops.SALIENCY_KINDS,
+    "augment": augment.PRESETS,
+    "preset": ("auto", *PRESETS),
+}
+
+
+def _one_of(field: str) -> Any:
+    return tyro.conf.arg(metavar="{" + ",".join(CHOICES[field]) + "}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run the paper's experiment (SAL, Algorithm 1) on a pool of images.
+
+    With no argument: the built-in data set, on whatever the machine has. The same command continues a run
+    that was interrupted.
+    """
+
+    data: str = "builtin"
+    """`builtin`, a folder with images/<class>/ and masks/<class>/, or a .csv or .parquet manifest."""
+    regime: Annotated[str, _one_of("regime")] = "sal"
+    """Whose saliency maps are used (paper Sec. 5)."""
+    criterion: Annotated[str, _one_of("criterion")] = "margin"
+    """How images are chosen for labelling (App. A.1)."""
+    probe: ops.Probe = "cam"
+    """Saliency of a model, in training, generation and testing (App. H)."""
+    arch: Arch = "resnet50"
+    """The network."""
+    weights: str = "none"
+    """Initial weights: none, a torchvision weights name, or a .safetensors, .pth or .pt file."""
+    teacher_arch: Arch | Literal["same"] = "same"
+    """The teacher's network in the regime tait."""
+    output_stride: int = 32
+    """Pixels per feature; 16, 8 or 4 keep more features of small images (ResNets)."""
+    image_size: int = 224
+    """Pixels a side: the network's input, and the frame that maps and Dice live in."""
+    map_size: int | None = None
+    """Pixels a side at which CAM and map are compared; None: the features' own resolution."""
+    saliency_loss: ops.SaliencyKind = "ssim_l1"
+    """Distance of CAM and map (Eq. 1); mse is what the public CYBORG code computes."""
+    alpha: float | None = None
+    """Weight of classification in the accuracy model's loss (Eq. 1); None: the regime's."""
+    augment: augment.Preset = "none"
+    """none, or standard: random resized crop and flip, for image and map alike."""
+    epochs: int = 50
+    """Epochs a model."""
+    batch_size: int = 20
+    """Images a step."""
+    lr: float = 0.005
+    """SGD's rate (momentum 0.9, weight decay 1e-6)."""
+    lr_step: int = 12
+    """Epochs after which the rate falls to a tenth, again and again."""
+    start_fraction: float = 0.05
+    """Share of the training pool labelled at the start."""
+    query_fraction: float = 0.05
+    """Share of the training pool that a query asks for."""
+    stop_fraction: float = 1.0
+    """Share of the training pool at which the run ends."""
+    human_budget: float = 0.2
+    """Share of the training pool that gets human maps."""
+    segmenter_masks: str | None = None
+    """For the regime segmenter: a folder of <id>.png, made beforehand."""
+    warm_start: bool = False
+    """Train each round from the last round's weights, not from the initial ones."""
+    seed: int = 0
+    """Every random draw follows from it."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    deterministic: bool = False
+    """Refuse operations that do not repeat bit by bit on a GPU."""
+    preset: Annotated[str, _one_of("preset")] = "auto"
+    """Defaults of the schedule; auto: the data set's own, else cyborg (the reference's)."""
+    out: str | None = None
+    """The run folder; None: runs/<data>-<regime>-<criterion>-s<seed>."""
+    config: str | None = None
+    """A TOML file with any of these options; the command line goes before it."""
+
+    def check(self) -> None:
+        """Raise InputError for the first value that cannot be."""
+        for field in CHOICES:
+            check_choice(field, getattr(self, field))
+        for field in ("image_size", "epochs", "batch_size", "lr_step"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{_option(field)} {getattr(self, field)}: expected at least 1")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise InputError(f"--lr {self.lr:g}: expected a positive number")
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise InputError(f"--alpha {self.alpha:g}: expected 0 to 1")
+        if self.map_size is not None and self.map_size < 3:
+            raise InputError(f"--map-size {self.map_size}: expected at least 3")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
+        if self.regime == "segmenter" and self.segmenter_masks is None:
+            raise InputError(
+                "regime 'segmenter' needs --segmenter-masks FOLDER with <id>.png for every training image"
+            )
+
+    @property
+    def run_folder(self) -> Path:
+        if self.out is not None:
+            return Path(self.out).expanduser()
+        name = Path(self.data).expanduser().resolve().stem if self.data != "builtin" else "builtin"
+        return Path("runs") / f"{name}-{self.regime}-{self.criterion}-s{self.seed}"
+
+
+def check_choice(field: str, value: object) -> None:
+    """Raise InputError for a value that is none of the field's, with the nearest that is."""
+    if value not in CHOICES[field]:
+        raise InputError(f"unknown {field.replace('_', ' ')} {value!r}{_suggest(value, CHOICES[field])}")
+
+
+def resolve(asked: Mapping[str, Any], files: Iterable[Path] = ()) -> Config:
+    """Defaults < preset < TOML files < `asked`; raises InputError for unknown names and wrong types."""
+    types = get_type_hints(Config)
+    given: dict[str, Any] = {}
+    for path in files:
+        given |= read_toml(path)
+    given |= asked
+    for name, value in given.items():
+        if name not in types:
+            raise InputError(f"unknown option {name!r}{_suggest(name, tuple(types))}")
+        if name in CHOICES:
+            check_choice(name, value)
+        elif not _fits(value, types[name]):
+            raise InputError(f"{_option(name)}: expected {_spell(types[name])}, got {value!r}")
+    preset = given.get("preset", "auto")
+    if preset == "auto":
+        preset = default_preset(given.get("data", "builtin"))
+    return Config(**{**PRESETS.get(preset, {}), **given, "preset": preset})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The options of a TOML file; dashes and underscores are one."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config: file not found: {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config: {path} is not TOML: {error}") from None
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type; a whole number is a number, True is not."""
+    kinds = get_args(kind) or (kind,)
+    return type(value) in kinds or (float in kinds and type(value) is int)
+
+
+def _spell(kind: Any) -> str:
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    return names[next(k for k in (get_args(kind) or (kind,)) if k in names)]
+
+
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _suggest(value: object, choices: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (expected one of {', '.join(choices)})"

@@ -1,0 +1,334 @@
+"""The steps of Algorithm 1, each with its seed, its time and what is kept of it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sal_fast import annotate, query, seeds
+from sal_fast.data import splits
+from sal_fast.data.store import Store
+from sal_fast.experiment.budget import Plan
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.labelled import MACHINE, PEOPLE, Labelled, answered
+from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
+from sal_fast.experiment.run_folder import RunFolder, write_query
+from sal_fast.models import Arch, Classifier, build, feature_size, weights
+from sal_fast.progress import duration
+from sal_fast.train import Fitted, Recipe, Scores, evaluate, fit, score
+
+EXAMPLES = 24  # test images whose CAMs are kept for the report
+GENERATED: tuple[Source, ...] = ("interpretability", "accuracy", "teacher")
+
+
+@dataclass
+class Record:
+    """What one round leaves behind; written when the round ends well."""
+
+    folder: Path
+    fitted: Fitted | None = None
+    scores: Scores | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Lab:
+    """One run: its configuration, data and folder. The methods are the steps of Algorithm 1."""
+
+    def __init__(self, config: Config, store: Store, plan: Plan, folder: RunFolder) -> None:
+        self.config, self.store, self.plan, self.folder = config, store, plan, folder
+        self.regime = REGIMES[config.regime]
+        self.alpha = self.regime.alpha if config.alpha is None else config.alpha
+        self.pool = store.rows("train")
+        self.test_rows = store.rows("test")
+        self.lines = folder.rounds()
+        self.recipe = recipe(config)
+        self.model = self._new_model(config.arch)
+        size = feature_size(self.model, config.image_size)
+        self.loss_size = size if config.map_size is None else (config.map_size, config.map_size)
+        self.masks = self._segmenter_masks()
+        self._record = Record(folder.path)
+
+    # --- the steps ---------------------------------------------------------------------------------------
+
+    @property
+    def finished_rounds(self) -> int:
+        return len(self.lines)
+
+    def labelled_so_far(self) -> Labelled:
+        """The start set, then the answer of every finished round's query."""
+        chosen = splits.start_set(
+            self.store.labels[self.pool].tolist(),
+            self.plan.labelled[0],
+            seeds.stream(self.config.seed, "start"),
+        )
+        labelled = self.annotate(
+            self.pool[torch.tensor(chosen, device=self.store.device)], self.regime.within, None
+        )
+        row_of = {name: row for row, name in enumerate(self.store.table.ids)}
+        for number in range(min(self.finished_rounds, self.plan.rounds - 1)):
+            rows = torch.tensor(
+                [row_of[name] for name in self.folder.query(number)], device=self.store.device
+            )
+            source = self.source(number + 1)
+            if source in GENERATED:
+                ids = [self.store.table.ids[row] for row in rows.tolist()]
+                maps = annotate.read(self.folder.round(number) / "maps", ids, self.store.image_size)
+                labelled = labelled.add(self._by_machine(rows, maps.to(self.store.device)))
+            else:
+                labelled = labelled.add(self.annotate(rows, source, None))
+        return labelled
+
+    def source(self, number: int) -> Source:
+        """Who draws the maps of query `number` (0 is the start set)."""
+        return self.regime.within if self.plan.human[number] else self.regime.beyond
+
+    def train(self, number: int, labelled: Labelled) -> Classifier:
+        """The accuracy model of a round."""
+        model, self._record.fitted = self._fit(number, labelled, self.alpha, "accuracy")
+        return model
+
+    def test(self, model: Classifier) -> Scores:
+        """Accuracy and Dice on the test set."""
+        with self._timed("evaluate"):
+            self._record.scores = evaluate(model, self.store, self.test_rows, self.recipe.probe)
+        return self._record.scores
+
+    def select(self, number: int, model: Classifier, labelled: Labelled) -> Tensor:
+        """Query `number`: rows of the store, chosen from the remaining pool by the accuracy model."""
+        rest = self.pool[~torch.isin(self.pool, labelled.rows)]
+        needs = query.CRITERIA[self.config.criterion].NEEDS
+        logits = features = known = None
+        with self._timed("score"):
+            if needs:
+                logits, features = score(model, self.store, rest)
+            if "labelled" in needs:
+                known = score(model, self.store, labelled.rows)[1]
+        with self._timed("select"):
+            result = query.select(
+                self.config.criterion,
+                query.Pool(len(rest), logits, features, known),
+                self.plan.query_size(number),
+                seed=seeds.integer(self.config.seed, "query", number),
+            )
+        chosen = rest[result.positions]
+        write_query(self._record.folder, self._ids(chosen), result.scores.tolist())
+        return chosen
+
+    def generator(self, number: int, labelled: Labelled, accuracy_model: Classifier) -> Classifier | None:
+        """The model that draws query `number`'s maps, trained on the labelled set if it has to be."""
+        match self.source(number):
+            case "accuracy":
+                return accuracy_model
+            case "interpretability":
+                return self._fit(number - 1, labelled, INTERPRETABILITY_ALPHA, "interpretability")[0]
+            case "teacher":
+                return self._teacher(number - 1, labelled)
+            case _:
+                return None
+
+    def annotate(self, rows: Tensor, source: Source, model: Classifier | None) -> Labelled:
+        """Labels for `rows`, and maps from `source`."""
+        with self._timed("annotate"):
+            if source == "human":
+                maps, has_map = annotate.human(self.store, rows)
+                return answered(rows, maps, has_map, PEOPLE, self.loss_size)
+            if source == "segmenter":
+                assert self.masks is not None
+                return self._by_machine(rows, self.masks[rows])
+            if model is None:
+                none = torch.zeros_like(rows, dtype=torch.bool)
+                return answered(rows, torch.zeros_like(self.store.masks[rows]), none, PEOPLE, self.loss_size)
+            maps = annotate.generate(model, self.store, rows, self.recipe.probe)
+            annotate.write(self._record.folder / "maps", self._ids(rows), maps)
+            return self._by_machine(rows, maps)
+
+    @contextmanager
+    def round(self, number: int, labelled: Labelled) -> Iterator[None]:
+        """Time a round and, when its block ends well, write what it leaves behind and its line."""
+        begin = time.perf_counter()
+        with self.folder.finishing(number) as aside:
+            self._record = record = Record(aside)
+            yield
+            self._keep_examples(aside)
+        assert record.scores is not None
+        assert record.fitted is not None
+        self.lines.append(
+            {
+                "round": number,
+                **labelled.counts(),
+                "accuracy": record.scores.accuracy,
+                "dice": record.scores.dice,
+                "dice_floor": record.scores.floor,
+                "dice_images": record.scores.images,
+                "val_accuracy": record.fitted.val_accuracy,
+                "best_epoch": record.fitted.epoch + 1,
+                "seconds": round(time.perf_counter() - begin, 3),
+                "timings": {name: round(spent, 4) for name, spent in record.timings.items()},
+                "memory": _memory(self.store.device),
+            }
+        )
+        self.folder.append(self.lines)
+        self.folder.prune(number)
+        self._say(number)
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _fit(self, number: int, labelled: Labelled, alpha: float, name: str) -> tuple[Classifier, Fitted]:
+        """Train a network from its initial weights (`--warm-start`: from the last round's) and keep it."""
+        model = self._new_model(self.config.arch)
+        before = self.folder.round(number - 1) / f"{name}.safetensors"
+        if self.config.warm_start and number and before.exists():
+            weights.load_into(model.net, self.config.arch, str(before))
+        fitted = self._train(model, number, labelled, alpha, f"{name} model")
+        weights.write(model.net, self._record.folder / f"{name}.safetensors")
+        return model, fitted
+
+    def _teacher(self, number: int, labelled: Labelled) -> Classifier:
+        """TAIT's teacher: trained once, on the human maps, then frozen and kept (Crum et al. 2023)."""
+        arch = teacher_arch(self.config)
+        model = self._new_model(arch)
+        if self.folder.teacher.exists():
+            weights.load_into(model.net, arch, str(self.folder.teacher))
+        else:
+            self._train(model, number, labelled, TEACHER_ALPHA, "teacher")
+            aside = self.folder.teacher.with_suffix(".part")
+            weights.write(model.net, aside)
+            aside.replace(self.folder.teacher)
+        return model
+
+    def _train(self, model: Classifier, number: int, labelled: Labelled, alpha: float, name: str) -> Fitted:
+        with self._timed("train"):
+            return fit(
+                model,
+                self.store,
+                labelled.rows,
+                labelled.maps,
+                labelled.says_where,
+                alpha=alpha,
+                recipe=self.recipe,
+                round_number=number,
+                name=name,
+            )
+
+    def _new_model(self, arch: Arch) -> Classifier:
+        return new_model(self.config, arch, len(self.store.table.classes)).to(self.store.device)
+
+    def _by_machine(self, rows: Tensor, maps: Tensor) -> Labelled:
+        return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
+
+    def _segmenter_masks(self) -> Tensor | None:
+        """Masks of the training pool in a tensor with a row for every row of the store."""
+        if "segmenter" not in (self.regime.within, self.regime.beyond) or self.config.segmenter_masks is None:
+            return None
+        folder = Path(self.config.segmenter_masks).expanduser()
+        masks = torch.zeros_like(self.store.masks)
+        masks[self.pool] = annotate.segmenter_masks(folder, self.store, self.pool)
+        return masks
+
+    def _ids(self, rows: Tensor) -> list[str]:
+        return [self.store.table.ids[row] for row in rows.tolist()]
+
+    def _keep_examples(self, folder: Path) -> None:
+        """CAMs over some test images, the same in every run with this data and seed, for the report."""
+        assert self._record.scores is not None
+        seen = self._record.scores.examples
+        has_mask = self.store.has_mask[self.test_rows].cpu().numpy()
+        order = seeds.stream(self.config.seed, "examples").permutation(len(self.test_rows))
+        at = np.sort(order[np.argsort(~has_mask[order], kind="stable")][:EXAMPLES])
+        index = torch.from_numpy(at).to(self.store.device)
+        rows = self.test_rows[index]
+        images = self.store.images[rows]
+        if images.shape[-1] != self.store.image_size:
+            images = torch.nn.functional.interpolate(
+                images, (self.store.image_size,) * 2, mode="bilinear", antialias=True
+            )
+        np.savez_compressed(
+            folder / "examples.npz",
+            ids=np.array(self._ids(rows)),
+            labels=self.store.labels[rows].cpu().numpy(),
+            predicted=seen.predicted[index].cpu().numpy(),
+            images=images.permute(0, 2, 3, 1).cpu().numpy(),
+            masks=self.store.masks[rows].cpu().numpy(),
+            has_mask=has_mask[at],
+            cams=seen.cams[index].cpu().numpy(),
+            dice=seen.dice[index].cpu().numpy(),
+        )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        if self.store.device.type == "cuda":
+            torch.cuda.synchronize(self.store.device)
+        timings = self._record.timings
+        timings[name] = timings.get(name, 0.0) + time.perf_counter() - begin
+
+    def _say(self, number: int) -> None:
+        """A line of the table that a person watches, with an estimate of what is left."""
+        row = self.lines[number]
+        spent = row["seconds"] / self._work(number)
+        left = sum(spent * self._work(later) for later in range(number + 1, self.plan.rounds))
+        dice, floor = (
+            "    -" if row[name] is None else f"{row[name]:.3f}" for name in ("dice", "dice_floor")
+        )
+        print(
+            f"{number + 1:>2}/{self.plan.rounds:<2}  {row['labelled']:>8}  {row['human_maps']:>5}  "
+            f"{row['generated_maps']:>9}  {row['empty_maps']:>5}  {row['accuracy']:>8.3f}  {dice}  {floor}  "
+            f"{row['seconds']:>7.1f}" + (f"   about {duration(left)} left" if left else ""),
+            flush=True,
+        )
+
+    def _work(self, number: int) -> float:
+        """Images trained on in a round, the measure of its cost."""
+        last = number + 1 == self.plan.rounds
+        models = 1 + (not last and self.source(number + 1) == "interpretability")
+        return self.plan.labelled[number] * models
+
+
+def new_model(config: Config, arch: Arch, classes: int) -> Classifier:
+    """The network every round starts from: the same initial weights each time."""
+    initial = config.weights if arch == config.arch else "none"
+    return build(
+        arch,
+        classes,
+        weights=initial,
+        output_stride=config.output_stride if arch.startswith("resnet") else 32,
+        seed=seeds.integer(config.seed, "initial-weights"),
+    )
+
+
+def teacher_arch(config: Config) -> Arch:
+    return config.arch if config.teacher_arch == "same" else config.teacher_arch
+
+
+def recipe(config: Config) -> Recipe:
+    return Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        lr_step=config.lr_step,
+        augment=config.augment,
+        probe=config.probe,
+        map_size=config.map_size,
+        saliency_loss=config.saliency_loss,
+        seed=config.seed,
+    )
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if sys.platform != "darwin" else 1024**2
+    )
+    memory = {"peak_rss_mb": round(peak, 1)}
+    if device.type == "cuda":
+        memory["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return memory

@@ -1,0 +1,55 @@
+"""The labelled set: images, their maps, and who drew them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sal_fast import ops
+
+NOBODY, PEOPLE, MACHINE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows of the store in the order they were labelled: rows int64 [L]; maps uint8 [L, F, F] in the frame.
+
+    drawn_by int8 [L]: NOBODY, PEOPLE, or MACHINE (a generator or a segmenter). says_where bool [L]: there is
+    a map, and it is not flat at the loss's resolution; the others count as having none.
+    """
+
+    rows: Tensor
+    maps: Tensor
+    drawn_by: Tensor
+    says_where: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, answer: Labelled) -> Labelled:
+        """This set, then the answered query."""
+        return Labelled(
+            torch.cat((self.rows, answer.rows)),
+            torch.cat((self.maps, answer.maps)),
+            torch.cat((self.drawn_by, answer.drawn_by)),
+            torch.cat((self.says_where, answer.says_where)),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Maps in use by origin, and how many were drawn but say nothing."""
+        used = self.says_where
+        return {
+            "labelled": len(self),
+            "human_maps": int((used & (self.drawn_by == PEOPLE)).sum()),
+            "generated_maps": int((used & (self.drawn_by == MACHINE)).sum()),
+            "empty_maps": int((~used & (self.drawn_by != NOBODY)).sum()),
+        }
+
+
+def answered(rows: Tensor, maps: Tensor, has_map: Tensor, by: int, loss_size: tuple[int, int]) -> Labelled:
+    """An answered query; `has_map` bool [k] tells which images got a map at all."""
+    drawn_by = torch.where(has_map, by, NOBODY).to(torch.int8)
+    says_where = torch.cat([ops.says_where(part, loss_size) for part in maps.split(1024)] or [has_map])
+    return Labelled(rows, maps, drawn_by, has_map & says_where)

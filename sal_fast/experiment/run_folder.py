@@ -1,0 +1,231 @@
+"""The run folder: what is kept of a run, so that the same command continues it.
+
+    run.json          resolved configuration, environment, data fingerprint, splits
+    rounds.jsonl      a line per finished round
+    rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (the last round's)
+    teacher.safetensors    regime tait
+    summary.json      when the run is finished
+
+A round is finished when its line is there. Files are written aside, flushed to disk and renamed, so a killed
+run leaves whole files or none.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sal_fast.errors import InputError
+
+Value = TypeVar("Value")
+FORMAT = 1
+FREE = frozenset({"out", "config", "data"})  # may change between calls; the data's fingerprint may not
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder; the kernel lets go of it when the process ends, however it ends."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; --out names a folder")
+        if self.path.is_dir() and not self.run_json.exists():
+            foreign = sorted(item.name for item in self.path.iterdir() if not item.name.startswith("."))
+            if foreign:
+                raise InputError(
+                    f"{self.path} holds other files ({foreign[0]}, ...) and no run.json; "
+                    f"choose a new folder with --out"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    f"{self.path} is in use by another process; wait for it, or choose another --out"
+                ) from None
+            yield
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def summary_json(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "teacher.safetensors"
+
+    def round(self, number: int) -> Path:
+        return self.path / "rounds" / f"{number:03d}"
+
+    def claim(self, run: Mapping[str, Any]) -> None:
+        """Write run.json, or compare with the one there and refuse what differs."""
+        if not self.run_json.exists():
+            write_json(self.run_json, {"format": FORMAT, **run})
+            return
+        self.check(run["config"])
+        there = read_json(self.run_json)
+        if there["data"]["fingerprint"] != run["data"]["fingerprint"]:
+            raise InputError(
+                f"{self.path} was made from other data: {there['data']['name']} has changed since "
+                f"(images, masks, labels or splits); choose another --out"
+            )
+        for name in ("threads", "device", "torch"):
+            before, now = there["environment"].get(name), run["environment"].get(name)
+            if before != now:
+                print(
+                    f"sal-fast: note: {name} was {before} when this run began and is {now} now; "
+                    f"rounds from here on may differ in the last digits",
+                    file=sys.stderr,
+                )
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Refuse a configuration other than the one in run.json, naming what differs."""
+        if not self.run_json.exists():
+            return
+        there = read_json(self.run_json)
+        if there.get("format") != FORMAT:
+            raise InputError(
+                f"{self.run_json}: format {there.get('format')!r}, expected {FORMAT}; choose another --out"
+            )
+        kept = there["config"]
+        differing = [name for name in config if name not in FREE and kept.get(name) != config[name]]
+        if differing:
+            listed = ", ".join(
+                f"{name} {kept.get(name)!r} there, {config[name]!r} asked" for name in differing
+            )
+            raise InputError(
+                f"{self.path} holds a run of another configuration ({listed}); "
+                f"repeat the command it was made with, or choose another --out"
+            )
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The finished rounds' lines; a half-written last line is cut off, and that is said.
+
+        Raises InputError for damage anywhere else.
+        """
+        path = self.path / "rounds.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_bytes().splitlines(keepends=True)
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines):
+            try:
+                row = json.loads(line)
+                whole = line.endswith(b"\n") and row["round"] == number
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                if number < len(lines) - 1:
+                    raise InputError(
+                        f"{path}, line {number + 1} is damaged; restore the file or choose another --out"
+                    )
+                write_bytes(path, b"".join(lines[:number]))
+                print(
+                    f"sal-fast: note: {path}: line {number + 1} was half-written and has been removed; "
+                    f"round {number} runs again",
+                    file=sys.stderr,
+                )
+                break
+            rows.append(row)
+        return rows
+
+    def query(self, number: int) -> list[str]:
+        """The ids of the query made after a round, in order."""
+        path = self.round(number) / "query.csv"
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                return [row["id"] for row in csv.DictReader(file)]
+        except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{path}: the query of a finished round cannot be read ({error}); restore it"
+            ) from None
+
+    @contextmanager
+    def finishing(self, number: int) -> Iterator[Path]:
+        """A folder to fill; renamed to rounds/NNN when the block ends well."""
+        aside = self.round(number).with_suffix(".part")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        for path in aside.rglob("*"):
+            _flush(path)
+        shutil.rmtree(self.round(number), ignore_errors=True)
+        aside.rename(self.round(number))
+        _flush(self.round(number).parent)
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Make rounds.jsonl these rows: the last is the round that has just finished."""
+        write_bytes(self.path / "rounds.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def prune(self, number: int) -> None:
+        """Keep weights and examples of round `number` alone."""
+        for pattern in ("*.safetensors", "examples.npz"):
+            for path in (self.path / "rounds").glob(f"[0-9]*/{pattern}"):
+                if path.parent != self.round(number):
+                    path.unlink()
+
+
+def write_query(folder: Path, ids: list[str], scores: list[float]) -> None:
+    with open(folder / "query.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "score", "rank"))
+        writer.writerows(
+            (name, repr(score), rank) for rank, (name, score) in enumerate(zip(ids, scores, strict=True))
+        )
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """All of it or nothing: written aside, flushed, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    try:
+        aside.write_bytes(data)
+        _flush(aside)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    os.replace(aside, path)
+    _flush(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file or a folder's names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

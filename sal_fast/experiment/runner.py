@@ -1,0 +1,187 @@
+"""From a configuration to a finished run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+import sal_fast
+from sal_fast import seeds
+from sal_fast.data import Table, augment, load_table, splits, store
+from sal_fast.errors import InputError
+from sal_fast.experiment import budget
+from sal_fast.experiment.algorithm import active_learning
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.lab import Lab, new_model, teacher_arch
+from sal_fast.experiment.regimes import REGIMES
+from sal_fast.experiment.run_folder import RunFolder, read_json, write_json
+from sal_fast.models import feature_size
+from sal_fast.report.runs import aulc
+
+
+def run(config: Config) -> Path:
+    """Run, or continue, the experiment that `config` describes; returns the run folder.
+
+    Raises InputError, before anything is written over, for anything that cannot work.
+    """
+    config.check()
+    folder = RunFolder(config.run_folder)
+    with folder.lock():
+        options = dataclasses.asdict(config)
+        folder.check(options)
+        if folder.summary_json.exists():
+            print(f"{folder.path} is finished; nothing to do")
+            return folder.path
+        device = _device(config)
+        table = _table(config, folder)
+        plan = budget.plan(
+            len(table.rows("train")),
+            config.start_fraction,
+            config.query_fraction,
+            config.stop_fraction,
+            config.human_budget,
+        )
+        _check_maps(config, table)
+        samples = store.build(
+            table, config.image_size, augment.stored_size(config.augment, config.image_size), device
+        )
+        lab = Lab(config, samples, plan, folder)
+        folder.claim(
+            {
+                "config": options,
+                "environment": _environment(device),
+                "data": {
+                    "name": table.name,
+                    "fingerprint": samples.fingerprint,
+                    "classes": table.classes,
+                    "counts": {split: len(table.rows(split)) for split in ("train", "val", "test")},
+                },
+                "splits": {
+                    split: [table.ids[row] for row in table.rows(split)] for split in ("train", "val", "test")
+                },
+            }
+        )
+        _announce(config, lab)
+        active_learning(lab)
+        write_json(folder.summary_json, summary(config, lab.lines))
+    return folder.path
+
+
+def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """summary.json: areas under the learning curves, and the last round."""
+    labelled = [row["labelled"] for row in rows]
+    last = rows[-1]
+    dice = [row["dice"] for row in rows]
+    return {
+        "regime": config.regime,
+        "criterion": config.criterion,
+        "seed": config.seed,
+        "preset": config.preset,
+        "aulc_accuracy": aulc(labelled, [row["accuracy"] for row in rows]),
+        "aulc_dice": None if None in dice else aulc(labelled, dice),
+        **{name: last[name] for name in ("accuracy", "dice", "dice_floor")},
+        **{name: last[name] for name in ("labelled", "human_maps", "generated_maps", "empty_maps")},
+        "rounds": len(rows),
+        "seconds": round(sum(row["seconds"] for row in rows), 3),
+    }
+
+
+def _device(config: Config) -> torch.device:
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return device
+
+
+def _table(config: Config, folder: RunFolder) -> Table:
+    """The samples with their splits: as the run has them already, or made from the seed."""
+    table = load_table(config.data)
+    if not folder.run_json.exists():
+        return splits.assign(table, seeds.stream(config.seed, "split"))
+    kept = {name: split for split, names in read_json(folder.run_json)["splits"].items() for name in names}
+    if kept.keys() != set(table.ids):
+        odd = sorted(kept.keys() ^ set(table.ids))[0]
+        raise InputError(
+            f"{folder.path} was made from other data: {odd!r} is {'gone' if odd in kept else 'new'} "
+            f"in {table.name}; choose another --out"
+        )
+    return table.with_split([kept[name] for name in table.ids])
+
+
+def _check_maps(config: Config, table: Table) -> None:
+    """What a regime needs to have maps to compare, and a resolution to compare them at."""
+    regime = REGIMES[config.regime]
+    drawn = [row for row in table.rows("train") if table.masks[row] is not None]
+    if regime.uses_human_maps and not drawn:
+        raise InputError(
+            f"{table.name}: no masks for its training images, and regime {config.regime!r} needs them; "
+            f"put them in masks/<class>/<name>.png (or the manifest's mask column), or use --regime b1"
+        )
+    if all(table.masks[row] is None for row in table.rows("test")):
+        print(
+            f"sal-fast: note: {table.name} has no masks in its test split; Dice is not measured",
+            file=sys.stderr,
+        )
+    if config.human_budget < config.start_fraction - budget.TOLERANCE and config.regime in (
+        "sal",
+        "sal-single",
+        "no-ai-saliency",
+        "tait",
+    ):
+        print(
+            f"sal-fast: note: --human-budget {config.human_budget:g} is below --start-fraction "
+            f"{config.start_fraction:g}; the start set has human maps all the same",
+            file=sys.stderr,
+        )
+    for arch in {config.arch, teacher_arch(config) if config.regime == "tait" else config.arch}:
+        size = feature_size(new_model(config, arch, len(table.classes)), config.image_size)
+        if regime.uses_maps and config.map_size is None and min(size) < 3:
+            raise InputError(
+                f"{arch} has {size[0]}x{size[1]} features at --image-size {config.image_size}: too few to "
+                f"compare maps at (3x3 at least); lower --output-stride (it is {config.output_stride}) "
+                f"or raise --image-size"
+            )
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    return {
+        "sal_fast": sal_fast.__version__,
+        "native": dataclasses.asdict(sal_fast.build_info()),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "pillow": importlib.metadata.version("pillow"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _announce(config: Config, lab: Lab) -> None:
+    table = lab.store.table
+    start = "the last round's" if config.warm_start else f"the same initial ({config.weights})"
+    print(
+        f"{table.name}: {len(lab.pool)} train, {len(table.rows('val'))} val, {len(lab.test_rows)} test, "
+        f"{len(table.classes)} classes; regime {config.regime}, criterion {config.criterion}, {config.arch}, "
+        f"preset {config.preset}, seed {config.seed}, on {lab.store.device}\n"
+        f"every round trains from {start} weights; {lab.plan.rounds} rounds, {lab.finished_rounds} finished; "
+        f"{lab.folder.path}\n"
+        f"round  labelled  human  generated  empty  accuracy   dice  floor  seconds",
+        flush=True,
+    )

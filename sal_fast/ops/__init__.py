@@ -1,0 +1,39 @@
+"""The fused ops: what the experiment, and anybody else's project, may import.
+
+Every op takes and returns torch tensors, states its formula, shapes and gradients in its docstring, and has a
+reference in plain torch beside it. Importing this module needs torch and numpy alone.
+"""
+
+from sal_fast.ops.badge import badge
+from sal_fast.ops.cam import PROBES, Probe, cam
+from sal_fast.ops.cyborg_loss import cyborg_loss
+from sal_fast.ops.kcenter import kcenter
+from sal_fast.ops.minmax_normalize import is_flat, minmax_normalize
+from sal_fast.ops.saliency_loss import KINDS as SALIENCY_KINDS
+from sal_fast.ops.saliency_loss import Kind as SaliencyKind
+from sal_fast.ops.saliency_loss import saliency_loss, says_where
+from sal_fast.ops.ssim import ssim
+from sal_fast.ops.topn import TopnDice, topn_dice, topn_mask
+from sal_fast.ops.uncertainty import Kind as UncertaintyKind
+from sal_fast.ops.uncertainty import uncertainty
+
+__all__ = [
+    "PROBES",
+    "SALIENCY_KINDS",
+    "Probe",
+    "SaliencyKind",
+    "TopnDice",
+    "UncertaintyKind",
+    "badge",
+    "cam",
+    "cyborg_loss",
+    "is_flat",
+    "kcenter",
+    "minmax_normalize",
+    "saliency_loss",
+    "says_where",
+    "ssim",
+    "topn_dice",
+    "topn_mask",
+    "uncertainty",
+]

@@ -1,0 +1,40 @@
+"""Checks that public ops share: TypeError for types, ValueError for shapes and ranges, expected and got."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def floating(op: str, **tensors: Tensor) -> None:
+    """Every argument is a tensor of a floating dtype."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+        if not value.is_floating_point():
+            raise TypeError(f"{op}: {name} must be of a floating dtype, got {value.dtype}")
+
+
+def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
+    """`value` has these sizes; None stands for any."""
+    if value.ndim != len(sizes) or any(
+        s is not None and s != v for s, v in zip(sizes, value.shape, strict=True)
+    ):
+        expected = ", ".join("*" if size is None else str(size) for size in sizes)
+        raise ValueError(f"{op}: {name} must have shape [{expected}], got {list(value.shape)}")
+
+
+def labels(op: str, name: str, value: Tensor, batch: int, classes: int) -> None:
+    """int64 [batch] with values in 0..classes-1 (values are looked at on the CPU only)."""
+    shape(op, name, value, batch)
+    if value.dtype != torch.int64:
+        raise TypeError(f"{op}: {name} must be int64, got {value.dtype}")
+    if value.device.type == "cpu" and batch and not (int(value.min()) >= 0 and int(value.max()) < classes):
+        raise ValueError(
+            f"{op}: {name} must lie in 0..{classes - 1}, got {int(value.min())}..{int(value.max())}"
+        )
+
+
+def choice(op: str, name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,35 @@
+"""BADGE, one pick a pass, in plain torch."""
+
+import torch
+from torch import Tensor
+
+
+def badge(probs: Tensor, features: Tensor, k: int, seed: int) -> Tensor:
+    """See `sal_fast.ops.badge`; float64 arithmetic."""
+    count = len(probs)
+    if k == 0:
+        return torch.empty(0, dtype=torch.int64, device=probs.device)
+    residual = probs.clone()
+    residual[torch.arange(count), probs.argmax(1)] -= 1
+    norms = residual.square().sum(1) * features.square().sum(1)
+    # one uniform number per pick, made on the CPU so that it does not depend on the device
+    uniform = torch.rand(k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+
+    unpicked = torch.ones(count, dtype=torch.bool, device=probs.device)
+    distances = torch.full((count,), float("inf"), dtype=torch.float64, device=probs.device)
+    pick = int(norms.argmax())
+    picks = [pick]
+    for draw in uniform[1:]:
+        unpicked[pick] = False
+        inner = (residual @ residual[pick]) * (features @ features[pick])
+        distances = torch.minimum(distances, (norms + norms[pick] - 2 * inner).clamp(min=0))
+        distances[pick] = 0.0  # by definition; rounding would leave a trace
+        cumulative = distances.cumsum(0)
+        total = float(cumulative[-1])
+        if total > 0:
+            pick = int(torch.searchsorted(cumulative, draw * total, right=True))
+            pick = min(pick, int(distances.nonzero()[-1]))  # draw * total may round up to total
+        else:
+            pick = int(unpicked.int().argmax())
+        picks.append(pick)
+    return torch.tensor(picks, dtype=torch.int64, device=probs.device)

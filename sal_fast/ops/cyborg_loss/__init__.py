@@ -1,0 +1,55 @@
+"""The CYBORG loss: classification and saliency in one number."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sal_fast.ops import _checks
+from sal_fast.ops.saliency_loss import Kind, saliency_loss
+from sal_fast.ops.ssim import Border
+
+
+def cyborg_loss(
+    logits: Tensor,
+    cam: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    *,
+    alpha: float,
+    has_map: Tensor | None = None,
+    map_size: int | None = None,
+    window: int | None = None,
+    border: Border = "valid",
+    kind: Kind = "ssim_l1",
+) -> Tensor:
+    """`L = 1/B sum_i [ alpha CE_i + (1 - alpha) has_map_i Ls_i ]` (paper Eq. 1).
+
+    `CE` is the cross-entropy in nats, `Ls` is `saliency_loss`. An image without a map contributes its
+    classification term only; the mean divides by the batch size all the same.
+
+    Args:
+        logits: [B, K], floating.
+        cam: [B, h, w], the raw CAM of the labelled class.
+        labels: int64 [B], 0..K-1.
+        target: [B, H, W], human or generated maps.
+        alpha: in [0, 1]; 1 is cross-entropy alone, 0 saliency alone.
+        has_map, map_size, window, border, kind: see `saliency_loss`.
+
+    Returns:
+        A scalar, float32 (float64 for float64). Differentiable in `logits` and `cam`.
+
+    Source: paper Sec. 3, Eq. 1 (Boyd et al. 2023b).
+    """
+    _checks.floating("cyborg_loss", logits=logits, cam=cam)
+    _checks.shape("cyborg_loss", "logits", logits, len(cam), None)
+    _checks.labels("cyborg_loss", "labels", labels, len(logits), logits.shape[1])
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"cyborg_loss: alpha must lie in [0, 1], got {alpha}")
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    classification = F.cross_entropy(logits, labels, reduction="sum") / max(1, len(logits))
+    saliency = saliency_loss(
+        cam, target, has_map=has_map, map_size=map_size, window=window, border=border, kind=kind
+    )
+    return alpha * classification + (1 - alpha) * saliency

@@ -1,0 +1,24 @@
+"""Min-max normalisation, in plain torch."""
+
+import torch
+from torch import Tensor
+
+
+def extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimum and maximum of each map, kept as [..., 1, 1]; amin and amax share a tie's gradient."""
+    return maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+
+
+def is_flat(maps: Tensor) -> Tensor:
+    low, high = extremes(maps)
+    scale = torch.maximum(low.abs(), high.abs())
+    return (high - low <= 8 * torch.finfo(maps.dtype).eps * scale)[..., 0, 0]
+
+
+def minmax_normalize(maps: Tensor) -> Tensor:
+    """See `sal_fast.ops.minmax_normalize`."""
+    if maps.numel() == 0:
+        return maps
+    low, high = extremes(maps)
+    flat = is_flat(maps)[..., None, None]
+    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))

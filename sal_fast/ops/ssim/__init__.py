@@ -1,0 +1,73 @@
+"""Structural similarity."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sal_fast.ops import _checks
+from sal_fast.ops.ssim import reference
+
+Border = Literal["valid", "zero", "reflect"]
+BORDERS: tuple[Border, ...] = ("valid", "zero", "reflect")
+Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS: tuple[Reduction, ...] = ("none", "mean", "sum")
+
+
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    window: int = 11,
+    sigma: float = 1.5,
+    border: Border = "valid",
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Mean structural similarity of two images under a Gaussian window.
+
+    `SSIM = (2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sxx + syy + C2))`, `C1 = (0.01 L)^2`,
+    `C2 = (0.03 L)^2`, L the data range; the means m and (co)variances s are weighted by a normalised
+    Gaussian of `window` x `window` samples.
+
+    Args:
+        x, y: [B, C, H, W], floating, one shape, dtype and device.
+        window: samples a side, odd, at most min(H, W).
+        sigma: standard deviation of the Gaussian, in pixels.
+        border: `valid` (only windows inside the image, as pytorch-msssim), `zero` (padded with zeros, as
+            fused-ssim), `reflect` (as torchmetrics and kornia).
+        data_range: the range of the values.
+        reduction: of the per-image means: `none` gives [B].
+
+    Returns:
+        float32 (float64 for float64), in [-1, 1]. Differentiable in `x` and `y`.
+
+    Source: Wang et al. 2004; paper Eq. 1.
+    """
+    _checks.floating("ssim", x=x, y=y)
+    _checks.shape("ssim", "x", x, None, None, None, None)
+    _checks.shape("ssim", "y", y, *x.shape)
+    check_window("ssim", window, min(x.shape[-2:]))
+    _checks.choice("ssim", "border", border, BORDERS)
+    _checks.choice("ssim", "reduction", reduction, REDUCTIONS)
+    if x.dtype != torch.float64:
+        x, y = x.float(), y.float()
+    per_image = reference.ssim(x, y, window, sigma, border, data_range).mean((1, 2, 3))
+    return reduce(per_image, reduction)
+
+
+def check_window(op: str, window: int, side: int) -> None:
+    if window % 2 == 0 or not 1 <= window <= side:
+        raise ValueError(
+            f"{op}: window must be odd and between 1 and the image's shorter side {side}, got {window}"
+        )
+
+
+def reduce(values: Tensor, reduction: Reduction) -> Tensor:
+    """Reduce [B]; the mean of an empty batch is 0, not NaN."""
+    if reduction == "none":
+        return values
+    total = values.sum()
+    return total if reduction == "sum" else total / max(1, len(values))

@@ -1,0 +1,13 @@
+"""Core-Set: greedy k-center on penultimate features, the labelled set given (Sener and Savarese 2017)."""
+
+from __future__ import annotations
+
+from sal_fast import ops
+from sal_fast.query.pool import Pool, Query, in_order
+
+NEEDS = frozenset({"features", "labelled"})
+
+
+def select(pool: Pool, k: int, seed: int) -> Query:
+    labelled = pool.need("labelled")
+    return in_order(ops.kcenter(pool.need("features"), k, centers=labelled if len(labelled) else None))

@@ -1,0 +1,11 @@
+"""Margin: images with the smallest difference between the two most likely classes (paper, App. A.1)."""
+
+from __future__ import annotations
+
+from sal_fast.query.pool import Pool, Query, most_uncertain
+
+NEEDS = frozenset({"logits"})
+
+
+def select(pool: Pool, k: int, seed: int) -> Query:
+    return most_uncertain(pool, k, "margin")

@@ -1,0 +1,59 @@
+"""What a criterion is given and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sal_fast import ops
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The unlabelled images, position by position.
+
+    size N; logits [N, K] and features [N, d] (penultimate) by the accuracy model in eval mode; labelled
+    [L, d], the labelled images' features. A field that the criterion does not need may be None.
+    """
+
+    size: int
+    logits: Tensor | None = None
+    features: Tensor | None = None
+    labelled: Tensor | None = None
+
+    def check(self, criterion: str, needs: frozenset[str]) -> None:
+        for name in sorted(needs):
+            value = getattr(self, name)
+            if value is None:
+                raise ValueError(f"{criterion}: the pool has no {name}, which this criterion reads")
+            if name != "labelled" and len(value) != self.size:
+                raise ValueError(f"{criterion}: expected {self.size} rows of {name}, got {len(value)}")
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{criterion}: {name} contain NaN or infinity; expected finite numbers")
+
+    def need(self, name: str) -> Tensor:
+        value = getattr(self, name)
+        assert value is not None  # `check` has seen it
+        return value
+
+
+class Query(NamedTuple):
+    """positions int64 [k] in the pool, the first is asked for first; scores float64 [k], higher = earlier."""
+
+    positions: Tensor
+    scores: Tensor
+
+
+def most_uncertain(pool: Pool, k: int, kind: ops.UncertaintyKind) -> Query:
+    """The k highest uncertainties; the lowest position wins a tie."""
+    scores = ops.uncertainty(pool.need("logits"), kind).double()
+    order = scores.argsort(descending=True, stable=True)[:k]
+    return Query(order, scores[order])
+
+
+def in_order(picks: Tensor) -> Query:
+    """A sequence of picks has no scores but its own order: k, k-1, ..., 1."""
+    return Query(picks, torch.arange(len(picks), 0, -1, dtype=torch.float64, device=picks.device))

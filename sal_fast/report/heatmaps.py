@@ -1,0 +1,193 @@
+"""The heat-map sheet: where each regime's model looks, on the same test images."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from sal_fast.errors import InputError
+from sal_fast.report.figures import VERMILLION, Picture, numbered, picture
+from sal_fast.report.runs import Run, by_dataset, by_group
+
+MOST_IMAGES = 6
+MOST_COLUMNS = 8
+_KEYS = ("ids", "labels", "predicted", "images", "masks", "has_mask", "cams", "dice")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    picture: Picture
+    caption: str
+
+
+def sheets(runs: Sequence[Run]) -> list[Sheet]:
+    """A sheet for each data set whose runs have examples of the same images."""
+    drawn = []
+    parts = by_dataset(runs)
+    for i, (dataset, part) in enumerate(parts.items()):
+        shown = [run for run in _columns(part) if _files(run)]
+        columns = {run.group: _load(_files(run)[-1]) for run in shown}
+        chosen, wrong = choose(list(columns.values())) if columns else ([], 0)
+        if chosen:
+            names = [str(name) for name in part[0].data["classes"]]
+            drawn.append(
+                Sheet(
+                    picture(
+                        _sheet(columns, chosen, names),
+                        numbered("heatmaps", i, len(parts)),
+                        f"Class activation maps on test images of {dataset}: {', '.join(columns)}.",
+                    ),
+                    _caption(part, shown, chosen, wrong),
+                )
+            )
+    return drawn
+
+
+def choose(columns: Sequence[dict[str, Any]]) -> tuple[list[str], int]:
+    """Up to six ids that all columns have, and how many of them some column classified wrongly.
+
+    Images that all classified correctly come first, then those with a mask; classes take turns.
+    """
+    shared = [i for i in columns[0]["ids"].tolist() if all(i in c["ids"] for c in columns)]
+    wrong = {i for i in shared for c in columns for k in [_row(c, i)] if c["labels"][k] != c["predicted"][k]}
+    masked = {i for i in shared if columns[0]["has_mask"][_row(columns[0], i)]}
+    ranked = []
+    turns: Counter[tuple[bool, bool, int]] = Counter()
+    for i in shared:
+        tier = (i in wrong, i not in masked)
+        label = int(columns[0]["labels"][_row(columns[0], i)])
+        ranked.append((*tier, turns[*tier, label], i))
+        turns[*tier, label] += 1
+    ranked.sort(key=lambda entry: entry[:3])  # stable: the file's order where all is equal
+    chosen = [entry[3] for entry in ranked[:MOST_IMAGES]]
+    return chosen, sum(i in wrong for i in chosen)
+
+
+def heat(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """The CAM in [0, 1] at the image's size: bilinear with half-pixel centres, min-max; flat becomes zero."""
+    raw = torch.from_numpy(np.asarray(cam, dtype=np.float32))[None, None]
+    large = torch.nn.functional.interpolate(raw, size=size, mode="bilinear", align_corners=False)[
+        0, 0
+    ].numpy()
+    low, high = large.min(), large.max()
+    if high - low <= 8 * np.finfo(np.float32).eps * np.abs(large).max():
+        return np.zeros(size, dtype=np.float32)
+    scaled: NDArray[np.float32] = (large - low) / (high - low)
+    return scaled
+
+
+def _columns(runs: Sequence[Run]) -> list[Run]:
+    """A run for each group: that of the lowest seed all groups have, else of the group's own lowest."""
+    groups = list(by_group(runs).values())
+    common = set.intersection(*({run.seed for run in members} for members in groups))
+    if len(groups) > MOST_COLUMNS:  # one of each regime first
+        first = {members[0].regime: members for members in reversed(groups)}
+        groups.sort(key=lambda members: members is not first[members[0].regime])
+    return [
+        next((run for run in members if common and run.seed == min(common)), members[0])
+        for members in groups[:MOST_COLUMNS]
+    ]
+
+
+def _files(run: Run) -> list[Path]:
+    """The examples that the run kept, the latest round's last."""
+    return sorted(run.path.glob("rounds/*/examples.npz"))
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in _KEYS}
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise InputError(
+            f"{file}: not readable examples ({error}); delete the file or repeat the run"
+        ) from error
+
+
+def _row(column: dict[str, Any], i: str) -> int:
+    return int(np.flatnonzero(column["ids"] == i)[0])
+
+
+def _sheet(columns: dict[str, dict[str, Any]], chosen: Sequence[str], names: Sequence[str]) -> Figure:
+    wide, high = len(columns) + 1, len(chosen)
+    titles = ["image, human mask", *(textwrap.fill(group, 17) for group in columns)]
+    head = 0.1 + 0.16 * max(title.count("\n") + 1 for title in titles)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure = Figure(figsize=(1.28 * wide + 0.25, 1.28 * high + head), layout=layout)
+    grid = figure.subplots(high, wide, squeeze=False)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    for row, i in zip(grid, chosen, strict=True):
+        first = next(iter(columns.values()))
+        k = _row(first, i)
+        row[0].set_ylabel(_class(names, first["labels"][k]), fontsize=9)
+        _show(row[0], first["images"][k])
+        _outline(row[0], first, k)
+        for axes, column in zip(row[1:], columns.values(), strict=True):
+            _heat_cell(axes, column, _row(column, i), names)
+    return figure
+
+
+def _heat_cell(axes: Axes, column: dict[str, Any], k: int, names: Sequence[str]) -> None:
+    image = column["images"][k].astype(np.float32) / 255
+    grey = (image @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
+    colour = matplotlib.colormaps["inferno"](heat(column["cams"][k], image.shape[:2]))[..., :3]
+    _show(axes, np.round(255 * (0.4 * grey + 0.6 * colour)).astype(np.uint8))
+    _outline(axes, column, k)
+    score = float(column["dice"][k])
+    box = {"boxstyle": "square,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.9}
+    text: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 9, "bbox": box}
+    axes.text(0.04, 0.96, "–" if np.isnan(score) else f"{score:.2f}", va="top", ha="left", **text)
+    if column["predicted"][k] != column["labels"][k]:
+        said = f"✗ {_class(names, column['predicted'][k])}"
+        axes.text(0.04, 0.04, said, va="bottom", ha="left", **{**text, "fontsize": 7, "color": VERMILLION})
+
+
+def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
+    axes.imshow(image, interpolation="none", aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def _outline(axes: Axes, column: dict[str, Any], k: int) -> None:
+    """The human mask's outline; a frame of zeros closes it at the image's edge."""
+    mask = np.pad(column["masks"][k], 1)
+    if not (column["has_mask"][k] and (mask > 127).any()):
+        return
+    place = [np.arange(n) - 1 for n in mask.shape]
+    for colour, width in (("black", 2.2), ("white", 1.1)):
+        axes.contour(place[1], place[0], mask, levels=[127.5], colors=colour, linewidths=width)
+    height, width = mask.shape
+    axes.set(xlim=(-0.5, width - 2.5), ylim=(height - 2.5, -0.5))
+
+
+def _class(names: Sequence[str], label: int) -> str:
+    name = names[label] if 0 <= label < len(names) else f"class {label}"
+    return name if len(name) <= 18 else name[:17] + "…"
+
+
+def _caption(runs: Sequence[Run], shown: Sequence[Run], chosen: Sequence[str], wrong: int) -> str:
+    models = "the model" if len(shown) == 1 else f"all of the {len(shown)} models"
+    if not wrong:
+        verdict = f"Images that {models} classified correctly."
+    else:
+        verdict = (
+            f"Too few images were classified correctly by {models}: {wrong} of these {len(chosen)} were not "
+            "(marked ✗ with the class that was predicted)."
+        )
+    seeds = ", ".join(map(str, sorted({run.seed for run in shown})))
+    groups = len(by_group(runs))
+    left_out = "" if groups == len(shown) else f" {groups - len(shown)} of {groups} groups are not shown."
+    where = f"On {runs[0].dataset}, {'seeds' if ',' in seeds else 'seed'} {seeds}."
+    return f"{where} {verdict}{left_out} Top to bottom: {', '.join(chosen)}."

@@ -1,0 +1,95 @@
+"""Testing a model, and scoring a pool with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sal_fast import ops
+from sal_fast.data import augment
+from sal_fast.data.store import Store
+from sal_fast.models import Classifier
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a model saw in each test image: predicted int64 [E], cams float32 [E, h, w], dice float32 [E]."""
+
+    predicted: Tensor
+    cams: Tensor
+    dice: Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model on a set: accuracy, and means over the images that have a mask (None without any).
+
+    `dice` of the CAM's top N pixels, `floor` what a random map scores (N / pixels), `images` how many had a
+    mask.
+    """
+
+    accuracy: float
+    dice: float | None
+    floor: float | None
+    images: int
+    examples: Examples
+
+
+@torch.no_grad()
+def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) -> Scores:
+    """Accuracy, and Dice of the predicted class's CAM against the human masks, in the frame (paper Sec. 6).
+
+    A graded map is compared by its own top pixels at its mass share: N = round(sum of the map).
+    """
+    model.eval()
+    predicted, cams, dices, floors = [], [], [], []
+    for at in rows.split(BATCH):
+        logits, features = model(augment.view(store.images[at], store.image_size))
+        guess = logits.argmax(1)
+        cam = ops.cam(features, model.head.weight, guess, probe=probe).float()
+        human = store.masks[at].float() / 255
+        n = human.sum((-2, -1)).round().long()
+        result = ops.topn_dice(cam, ops.topn_mask(human, n))
+        predicted.append(guess)
+        cams.append(cam)
+        dices.append(result.dice)
+        floors.append(n / human[0].numel())
+    examples = Examples(torch.cat(predicted), torch.cat(cams), torch.cat(dices))
+    drawn = ~examples.dice.isnan()
+    count = int(drawn.sum())
+    return Scores(
+        accuracy=float((examples.predicted == store.labels[rows]).double().mean()),
+        dice=float(examples.dice[drawn].double().mean()) if count else None,
+        floor=float(torch.cat(floors)[drawn].double().mean()) if count else None,
+        images=count,
+        examples=examples,
+    )
+
+
+@torch.no_grad()
+def score(model: Classifier, store: Store, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [N, K] and penultimate (pooled) features [N, d] of every row, in order, in eval mode."""
+    model.eval()
+    logits = torch.empty(len(rows), model.head.out_features, device=store.device)
+    features = torch.empty(len(rows), model.head.in_features, device=store.device)
+    for start in range(0, len(rows), BATCH):
+        at = rows[start : start + BATCH]
+        scores, maps = model(augment.view(store.images[at], store.image_size))
+        logits[start : start + BATCH] = scores
+        features[start : start + BATCH] = maps.mean((-2, -1))
+    return logits, features
+
+
+@torch.no_grad()
+def accuracy(model: Classifier, store: Store, rows: Tensor) -> float:
+    """Share of rows whose largest logit is the label's."""
+    model.eval()
+    right = torch.zeros((), dtype=torch.int64, device=store.device)
+    for at in rows.split(BATCH):
+        logits, _ = model(augment.view(store.images[at], store.image_size))
+        right += (logits.argmax(1) == store.labels[at]).sum()
+    return int(right) / len(rows)

@@ -1,0 +1,155 @@
+"""Train one model on the labelled set with the CYBORG loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sal_fast import ops, progress, seeds
+from sal_fast.data import augment
+from sal_fast.data.store import Store
+from sal_fast.errors import InputError
+from sal_fast.models import Classifier
+from sal_fast.train.evaluate import accuracy
+
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-6
+STEP_FACTOR = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: SGD with momentum, the rate times 0.1 every `lr_step` epochs."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_step: int
+    augment: augment.Preset
+    probe: ops.Probe
+    map_size: int | None
+    saliency_loss: ops.SaliencyKind
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The weights of the best validation accuracy are in the model; which epoch they are from."""
+
+    epoch: int
+    val_accuracy: float
+
+
+def fit(
+    model: Classifier,
+    store: Store,
+    rows: Tensor,
+    maps: Tensor,
+    has_map: Tensor,
+    *,
+    alpha: float,
+    recipe: Recipe,
+    round_number: int,
+    name: str,
+) -> Fitted:
+    """Train in place on `rows` and keep the best validation accuracy, the later epoch on a tie.
+
+    Args:
+        rows: int64 [L], rows of the store.
+        maps: uint8 [L, F, F], a map for each, human or generated; has_map: bool [L].
+        alpha: trade-off of Eq. 1; at 1 no map is looked at.
+        name: what to call the model where progress is shown.
+
+    Batches, crops and whatever the network draws come from (seed, purpose, round), so that models trained on
+    the same rows see the same batches.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seeds.integer(recipe.seed, "dropout", round_number))
+        return _fit(model, store, rows, maps, has_map, alpha, recipe, round_number, name)
+
+
+def _fit(
+    model: Classifier,
+    store: Store,
+    rows: Tensor,
+    maps: Tensor,
+    has_map: Tensor,
+    alpha: float,
+    recipe: Recipe,
+    round_number: int,
+    name: str,
+) -> Fitted:
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_step, STEP_FACTOR)
+    val = store.rows("val")
+    best, best_state = Fitted(-1, -1.0), model.state_dict()
+    with progress.bar(f"round {round_number}: {name}", recipe.epochs, log=False) as advance:
+        for epoch in range(recipe.epochs):
+            model.train()
+            crops = augment.draws(
+                recipe.augment, seeds.stream(recipe.seed, "augment", round_number, epoch), len(store.table)
+            )
+            order = seeds.stream(recipe.seed, "batches", round_number, epoch).permutation(len(rows))
+            total = torch.zeros((), device=store.device)
+            for batch in batches(torch.from_numpy(order).to(store.device), recipe.batch_size):
+                at = rows[batch]
+                images, targets = augment.apply(
+                    store.images[at], maps[batch], None if crops is None else crops[at.cpu()]
+                )
+                loss = step_loss(model, images, store.labels[at], targets, has_map[batch], alpha, recipe)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+            schedule.step()
+            if not bool(total.isfinite()):
+                raise InputError(
+                    f"training of the {name} diverged in round {round_number}, epoch {epoch + 1}: "
+                    f"the loss is {float(total)}; lower --lr (it is {recipe.lr:g})"
+                )
+            reached = accuracy(model, store, val)
+            if reached >= best.val_accuracy:
+                best, best_state = Fitted(epoch, reached), copy.deepcopy(model.state_dict())
+            advance()
+    model.load_state_dict(best_state)
+    return best
+
+
+def step_loss(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    has_map: Tensor,
+    alpha: float,
+    recipe: Recipe,
+) -> Tensor:
+    """Eq. 1 on one batch, with the CAM of the labelled class."""
+    logits, features = model(images)
+    if alpha == 1:
+        return torch.nn.functional.cross_entropy(logits, labels)
+    cam = ops.cam(features, model.head.weight, labels, probe=recipe.probe)
+    return ops.cyborg_loss(
+        logits,
+        cam,
+        labels,
+        targets,
+        alpha=alpha,
+        has_map=has_map,
+        map_size=recipe.map_size,
+        kind=recipe.saliency_loss,
+    )
+
+
+def batches(order: Tensor, size: int) -> Iterator[Tensor]:
+    """Cut into batches; a trailing batch of one image joins the one before (batch norm needs two)."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    yield from parts

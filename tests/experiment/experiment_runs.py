@@ -1,0 +1,54 @@
+"""A run small enough to repeat many times: 18 training images, three rounds, a few seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TINY: dict[str, Any] = {
+    "arch": "resnet18",
+    "image_size": 32,
+    "output_stride": 8,
+    "epochs": 2,
+    "batch_size": 8,
+    "lr": 0.01,
+    "start_fraction": 0.25,
+    "query_fraction": 0.25,
+    "stop_fraction": 0.75,
+    "human_budget": 0.25,
+    "device": "cpu",
+}
+MACHINE = ("seconds", "timings", "memory")  # whatever depends on the machine
+
+
+def arguments(**options: Any) -> list[str]:
+    out = []
+    for name, value in {**TINY, **options}.items():
+        out += ["--" + name.replace("_", "-"), str(value)]
+    return out
+
+
+def command(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "sal_fast", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def rounds(folder: Path) -> list[dict[str, Any]]:
+    """rounds.jsonl without what depends on the machine."""
+    rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in MACHINE} for row in rows]
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    """Every query and map of a run."""
+    files = [*folder.glob("rounds/*/query.csv"), *folder.glob("rounds/*/maps/**/*.png")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,0 +1,294 @@
+"""Whole runs of every regime and criterion on real files: queries, maps, counts, resume, refusals."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiment_runs import arguments, kept, rounds
+from PIL import Image
+
+from sal_fast.cli import main
+from sal_fast.errors import InputError
+from sal_fast.experiment.regimes import REGIMES
+from sal_fast.query import CRITERIA
+
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Tiny, shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One finished run of each regime, one seed."""
+    root = tmp_path_factory.mktemp("runs")
+    return {
+        regime: tiny(
+            root / regime,
+            regime=regime,
+            segmenter_masks=str(shared_folder / "masks") if regime == "segmenter" else None,
+        )
+        for regime in REGIMES
+    }
+
+
+def test_counts_of_every_regime(runs: dict[str, Path]) -> None:
+    """18 training images: 5 at the start (human), then 4, then 5 by whoever the regime names."""
+    expected = {
+        "b1": [(5, 0, 0), (9, 0, 0), (14, 0, 0)],
+        "b2": [(5, 5, 0), (9, 9, 0), (14, 14, 0)],
+        "sal": [(5, 5, 0), (9, 5, 4), (14, 5, 9)],
+        "sal-single": [(5, 5, 0), (9, 5, 4), (14, 5, 9)],
+        "no-ai-saliency": [(5, 5, 0), (9, 5, 0), (14, 5, 0)],
+        "tait": [(5, 5, 0), (9, 5, 4), (14, 5, 9)],
+        "segmenter": [(5, 0, 5), (9, 0, 9), (14, 0, 14)],
+    }
+    for regime, folder in runs.items():
+        rows = rounds(folder)
+        assert [row["round"] for row in rows] == [0, 1, 2]
+        empty = rows[-1]["empty_maps"]
+        got = [
+            (row["labelled"], row["human_maps"], row["generated_maps"] + row["empty_maps"]) for row in rows
+        ]
+        assert got == expected[regime], regime
+        assert empty == 0 or regime in ("sal", "sal-single", "tait")
+        assert all(0 <= row["accuracy"] <= 1 and 0 <= row["dice"] <= 1 for row in rows)
+        assert rows[0]["dice_floor"] == pytest.approx(0.25, abs=0.02)
+
+
+def test_summary(runs: dict[str, Path]) -> None:
+    summary = json.loads((runs["sal"] / "summary.json").read_text())
+    rows = rounds(runs["sal"])
+    x, y = [row["labelled"] for row in rows], [row["dice"] for row in rows]
+    assert summary["aulc_dice"] == pytest.approx(np.trapezoid(y, x) / (x[-1] - x[0]))
+    assert (summary["regime"], summary["criterion"], summary["seed"]) == ("sal", "margin", 0)
+    assert summary["accuracy"] == rows[-1]["accuracy"]
+
+
+def test_regimes_with_one_seed_share_the_start_and_the_human_rounds(runs: dict[str, Path]) -> None:
+    """b2, sal, sal-single, no-ai-saliency and tait are one run up to the human budget, bit by bit."""
+    same = [runs[name] for name in ("b2", "sal", "sal-single", "no-ai-saliency", "tait")]
+    assert len({json.dumps(rounds(folder)[0]) for folder in same}) == 1
+    assert len({(folder / "rounds/000/query.csv").read_bytes() for folder in same}) == 1
+    assert len({(folder / "rounds/001/query.csv").read_bytes() for folder in same}) > 1
+
+
+def test_queries_never_repeat_and_come_from_the_pool(runs: dict[str, Path]) -> None:
+    for folder in runs.values():
+        run = json.loads((folder / "run.json").read_text())
+        asked = []
+        for number in (0, 1):
+            with open(folder / f"rounds/{number:03d}/query.csv", newline="") as file:
+                rows = list(csv.DictReader(file))
+            assert list(rows[0]) == ["id", "score", "rank"]
+            assert [int(row["rank"]) for row in rows] == list(range(len(rows)))
+            asked += [row["id"] for row in rows]
+        assert len(set(asked)) == len(asked) == 9
+        assert set(asked) <= set(run["splits"]["train"])
+        assert not (folder / "rounds/002/query.csv").exists()
+
+
+def test_generated_maps_are_files_a_person_can_open(runs: dict[str, Path]) -> None:
+    for regime, folder in runs.items():
+        files = sorted(folder.glob("rounds/*/maps/**/*.png"))
+        assert len(files) == (9 if regime in ("sal", "sal-single", "tait") else 0)
+        for file in files:
+            pixels = np.array(Image.open(file))
+            assert pixels.shape == (32, 32)
+            assert set(np.unique(pixels)) <= {0, 255}
+
+
+def test_only_the_last_rounds_weights_stay(runs: dict[str, Path]) -> None:
+    folder = runs["sal"]
+    assert [p.parent.name for p in folder.glob("rounds/*/accuracy.safetensors")] == ["002"]
+    assert [p.parent.name for p in folder.glob("rounds/*/examples.npz")] == ["002"]
+    assert (runs["tait"] / "teacher.safetensors").exists()
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_repeats_itself(criterion: str, tiny: Tiny, tmp_path: Path) -> None:
+    first = tiny(tmp_path / "a", criterion=criterion, regime="sal-single", epochs=1)
+    again = tiny(tmp_path / "b", criterion=criterion, regime="sal-single", epochs=1)
+    assert rounds(first) == rounds(again)
+    assert kept(first) == kept(again)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"probe": "gradcam++"},
+        {"probe": "gradcam"},
+        {"probe": "hirescam"},
+        {"map_size": 32},
+        {"saliency_loss": "mse"},
+        {"augment": "standard"},
+        {"alpha": 0.3},
+        {"deterministic": True},
+        {"regime": "tait", "teacher_arch": "resnet34"},
+        {"arch": "swin_t", "output_stride": 32, "image_size": 96, "epochs": 1},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_switches_run_to_the_end(options: dict, tiny: Tiny, tmp_path: Path) -> None:
+    assert len(rounds(tiny(tmp_path / "run", **options))) == 3
+
+
+def test_resume_after_every_round(
+    runs: dict[str, Path], tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Cut a finished run back to k rounds, as a kill would leave it, and continue."""
+    for regime in ("sal", "tait"):
+        for finished in (0, 1, 2):
+            cut = tmp_path / f"{regime}-{finished}"
+            shutil.copytree(runs[regime], cut)
+            (cut / "summary.json").unlink()
+            lines = (cut / "rounds.jsonl").read_text().splitlines(keepends=True)
+            (cut / "rounds.jsonl").write_text("".join(lines[:finished]))
+            tiny(cut, regime=regime)
+            assert rounds(cut) == rounds(runs[regime])
+            assert kept(cut) == kept(runs[regime])
+
+
+def test_resume_of_a_warm_start(tiny: Tiny, tmp_path: Path) -> None:
+    whole = tiny(tmp_path / "whole", warm_start=True)
+    cold = tiny(tmp_path / "cold")
+    assert rounds(whole)[0] == rounds(cold)[0]
+    assert rounds(whole)[1:] != rounds(cold)[1:]
+
+
+def test_half_written_line_is_repaired_and_said(
+    runs: dict[str, Path], tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(runs["sal"], cut)
+    (cut / "summary.json").unlink()
+    whole = (cut / "rounds.jsonl").read_bytes()
+    (cut / "rounds.jsonl").write_bytes(whole[:-40])
+    tiny(cut)
+    assert "line 3 was half-written and has been removed" in capsys.readouterr().err
+    assert rounds(cut) == rounds(runs["sal"])
+
+
+def test_finished_run_does_nothing(runs: dict[str, Path], tiny: Tiny, capsys: pytest.CaptureFixture) -> None:
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in runs["sal"].rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+    tiny(runs["sal"])
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_another_configuration_is_refused_with_the_difference(runs: dict[str, Path], tiny: Tiny) -> None:
+    with pytest.raises(InputError, match=r"epochs 2 there, 3 asked, seed 0 there, 1 asked"):
+        tiny(runs["sal"], epochs=3, seed=1)
+
+
+def test_changed_data_is_refused(folder: Path, tiny: Tiny, tmp_path: Path) -> None:
+    out = tiny(tmp_path / "run", data=str(folder), epochs=1)
+    (out / "summary.json").unlink()
+    shutil.copy(folder / "masks/red/001.png", folder / "masks/red/000.png")
+    with pytest.raises(InputError, match="was made from other data"):
+        tiny(out, data=str(folder), epochs=1)
+    (folder / "images/red/000.jpg").unlink()
+    with pytest.raises(InputError, match=r"'red/000' is gone"):
+        tiny(out, data=str(folder), epochs=1)
+
+
+def test_foreign_folder_and_a_folder_in_use(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds other files \(thesis\.tex"):
+        tiny(tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    (tmp_path / "busy").mkdir()
+    with open(tmp_path / "busy" / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="in use by another process"):
+            tiny(tmp_path / "busy")
+
+
+def test_empty_and_missing_human_maps_are_counted(folder: Path, tiny: Tiny, tmp_path: Path) -> None:
+    for index in range(10):
+        Image.new("L", (40, 40)).save(folder / f"masks/red/{index:03d}.png")
+        (folder / f"masks/blue/{index:03d}.png").unlink()
+    rows = rounds(
+        tiny(tmp_path / "run", data=str(folder), regime="b2", epochs=1, start_fraction=1.0, stop_fraction=1.0)
+    )
+    assert (rows[0]["human_maps"], rows[0]["empty_maps"], rows[0]["labelled"]) == (6, 6, 18)
+    assert rows[0]["dice_images"] == 2
+
+
+def spoil_masks(root: Path) -> None:
+    shutil.rmtree(root / "masks")
+
+
+def spoil_aspect(root: Path) -> None:
+    Image.new("L", (40, 30)).save(root / "masks/red/004.png")
+
+
+def spoil_image(root: Path) -> None:
+    path = root / "images/red/004.jpg"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def spoil_class(root: Path) -> None:
+    for index in range(1, 10):
+        (root / f"images/red/{index:03d}.jpg").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (shutil.rmtree, {}, "data folder not found"),
+        (spoil_masks, {}, "no masks for its training images, and regime 'sal' needs them"),
+        (spoil_aspect, {}, "the aspect ratios differ by 33%"),
+        (spoil_image, {}, "truncated"),
+        (spoil_class, {}, "class 'red' has 1 image"),
+        (None, {"start_fraction": 0.01}, "less than one image"),
+        (None, {"human_budget": 0.01}, "less than one image"),
+        (None, {"regime": "sall"}, "unknown regime 'sall'; did you mean 'sal'?"),
+        (None, {"weights": "w.safetensors"}, "weights file not found"),
+        (None, {"output_stride": 32}, "too few to compare maps"),
+        (None, {"device": "cuda:99"}, "--device cuda:99"),
+        (None, {"regime": "segmenter", "segmenter_masks": "absent"}, "folder not found: absent"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    spoil, options: dict, message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if spoil is not None:
+        spoil(folder)
+    out = tmp_path / "run"
+    assert main(["run", *arguments(data=folder, out=out, **options)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert [line for line in error.splitlines() if line.startswith("sal-fast: error: ")] == error.splitlines()
+    assert len(error.splitlines()) == 1
+    assert not list(out.glob("[!.]*"))
+
+
+def test_weights_that_do_not_fit(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from sal_fast import models
+    from sal_fast.models import weights
+
+    weights.write(models.build("resnet34", 3).net, tmp_path / "r34.safetensors")
+    out = tmp_path / "run"
+    status = main(["run", *arguments(data=folder, out=out, weights=tmp_path / "r34.safetensors")])
+    assert status == 2
+    assert "do not fit resnet18" in capsys.readouterr().err
+
+
+def test_b1_without_masks_runs_and_says_that_dice_is_not_measured(
+    folder: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    spoil_masks(folder)
+    out = tiny(tmp_path / "run", data=str(folder), regime="b1", epochs=1)
+    assert "Dice is not measured" in capsys.readouterr().err
+    assert rounds(out)[-1]["dice"] is None
+    assert json.loads((out / "summary.json").read_text())["aulc_dice"] is None

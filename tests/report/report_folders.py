@@ -1,0 +1,140 @@
+"""Small run folders in the layout that `sal-fast run` writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+POOL = 400
+SKILL = {"random": -0.06, "entropy": -0.02}
+LIFT = {"b1": 0.0, "segmenter": 0.05, "no-ai-saliency": 0.08, "tait": 0.1, "sal-single": 0.12}
+
+
+def make_run(
+    path: Path,
+    *,
+    accuracy: list[float] | None = None,
+    dice: list[float] | list[None] | None = None,
+    labelled: list[int] | None = None,
+    rounds: int = 6,
+    finished: bool = True,
+    examples: int = 12,
+    classes: tuple[str, ...] = ("circle", "square", "triangle"),
+    wrong: tuple[int, ...] = (),
+    dataset: str = "builtin",
+    fingerprint: str = "0123456789abcdef",
+    **config: Any,
+) -> Path:
+    """Write a run folder. `config` overrides settings; `wrong` are the examples it misclassifies."""
+    settings = {
+        "data": dataset,
+        "regime": "sal",
+        "criterion": "margin",
+        "probe": "cam",
+        "arch": "resnet18",
+        "seed": 0,
+        "image_size": 64,
+        "human_budget": 0.2,
+        "alpha": 0.9,
+        "out": path.name,
+    } | config
+    likely = _curves(settings, rounds)
+    accuracy, dice = accuracy or likely[0], dice or likely[1]
+    labelled = labelled or [40 + 20 * i for i in range(len(accuracy))]
+
+    path.mkdir(parents=True)
+    record = {
+        "format": 1,
+        "config": settings,
+        "environment": {"sal_fast": "0.1.0", "torch": "2.11.0", "device": "cpu", "threads": 2},
+        "data": {
+            "name": dataset,
+            "fingerprint": fingerprint,
+            "classes": list(classes),
+            "counts": {"train": POOL, "val": 100, "test": 200},
+        },
+        "splits": {"train": [], "val": [], "test": []},
+    }
+    (path / "run.json").write_text(json.dumps(record))
+    lines = [
+        _line(settings, *line) for line in zip(range(len(labelled)), labelled, accuracy, dice, strict=True)
+    ]
+    (path / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        copied = {
+            name: value for name, value in lines[-1].items() if name not in ("timings", "memory", "round")
+        }
+        summary = copied | {"rounds": len(lines), "seconds": 99.5}
+        (path / "summary.json").write_text(json.dumps(summary))
+    if examples:
+        folder = path / "rounds" / f"{len(lines) - 1:03d}"
+        folder.mkdir(parents=True)
+        np.savez(
+            folder / "examples.npz",
+            **_examples(settings, examples, len(classes), wrong, dice[-1] is not None),
+        )
+    return path
+
+
+def _curves(settings: dict[str, Any], rounds: int) -> tuple[list[float], list[float]]:
+    """Accuracies and Dices that a reader would believe."""
+    regime, criterion, seed = settings["regime"], settings["criterion"], settings["seed"]
+    noise = np.random.default_rng([seed, len(regime), len(criterion)]).normal(0, 0.012, (2, rounds))
+    x, lift = np.linspace(0, 1, rounds), LIFT.get(regime, 0.2)
+    accuracy = 0.35 + SKILL.get(criterion, 0.0) + 0.45 * (1 - np.exp(-3 * x)) + lift / 10 + noise[0]
+    dice = 0.38 + lift * (0.6 + 0.4 * x) + noise[1]
+    return accuracy.round(4).tolist(), dice.round(4).tolist()
+
+
+def _line(
+    settings: dict[str, Any], i: int, labelled: int, accuracy: float, dice: float | None
+) -> dict[str, Any]:
+    regime = settings["regime"]
+    budget = {"b1": 0, "b2": labelled, "segmenter": 0}.get(regime, round(settings["human_budget"] * POOL))
+    human = min(labelled, budget)
+    empty = i if regime == "sal" and labelled > human else 0
+    generated = 0 if regime in ("b1", "b2", "no-ai-saliency") else labelled - human - empty
+    return {
+        "round": i,
+        "labelled": labelled,
+        "human_maps": human,
+        "generated_maps": generated,
+        "empty_maps": empty,
+        "accuracy": accuracy,
+        "dice": dice,
+        "dice_floor": None if dice is None else 0.17,
+        "dice_images": 0 if dice is None else 200,
+        "val_accuracy": accuracy,
+        "best_epoch": 7,
+        "seconds": 10.0 + i,
+        "timings": {"train": 7.0 + i, "evaluate": 1.5, "score": 0.8, "select": 0.2, "annotate": 0.5},
+        "memory": {"peak_rss_mb": 900},
+    }
+
+
+def _examples(
+    settings: dict[str, Any], n: int, classes: int, wrong: tuple[int, ...], masked: bool
+) -> dict[str, Any]:
+    """A disc on noise; the CAM is a blob on the disc, for b1 somewhere near it. Every sixth has no mask."""
+    rng, size = np.random.default_rng(5), settings["image_size"]
+    centre = rng.uniform(0.3, 0.7, (2, n, 1, 1))
+    seen = centre + rng.normal(0, 0.3 if settings["regime"] == "b1" else 0.04, centre.shape)
+    y, x = (np.mgrid[:size, :size] + 0.5) / size
+    disc = np.hypot(x - centre[0], y - centre[1]) < 0.2
+    has_mask = masked & (np.arange(n) % 6 != 2)
+    y, x = (np.mgrid[:8, :8] + 0.5) / 8
+    labels = np.arange(n) % classes
+    shift = np.isin(np.arange(n), wrong)
+    return {
+        "ids": np.array([f"test/{i:03d}.png" for i in range(n)]),
+        "labels": labels,
+        "predicted": (labels + shift) % classes,
+        "images": np.uint8(
+            rng.integers(40, 110, (n, size, size, 3)) + disc[..., None] * np.array([90, 60, 10])
+        ),
+        "masks": np.uint8(255 * (disc & has_mask[:, None, None])),
+        "has_mask": has_mask,
+        "cams": np.exp(-8 * ((x - seen[0]) ** 2 + (y - seen[1]) ** 2)).astype(np.float32),
+        "dice": np.where(has_mask, rng.uniform(0.3, 0.9, n), np.nan).astype(np.float32),
+    }

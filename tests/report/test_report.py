@@ -1,0 +1,384 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from report_folders import make_run
+
+from sal_fast.errors import InputError
+from sal_fast.report import write
+from sal_fast.report.figures import drawing, human_end, mean_curve
+from sal_fast.report.heatmaps import choose, heat, sheets
+from sal_fast.report.runs import REGIMES, aulc, load
+
+# Three seeds whose curves are worked out by hand: AULC accuracy .30, .35, .40, AULC Dice .5, .5, .5.
+LABELLED = [40, 60, 100]
+ACCURACY = {0: [0.1, 0.3, 0.4], 1: [0.15, 0.35, 0.45], 2: [0.2, 0.4, 0.5]}
+DICE = {0: [0.5, 0.5, 0.5], 1: [0.5, 0.5, 0.5], 2: [0.5, 0.5, 0.5]}
+
+
+class Page(HTMLParser):
+    """The page's visible text, its tags, and whatever it would load."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.text, self.tags, self.sources = "", [], []
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory):
+    """3 regimes x 3 seeds, and the report on them."""
+    root = tmp_path_factory.mktemp("nine")
+    for regime in ("sal", "b1", "b2"):
+        for seed in range(3):
+            make_run(
+                root / "runs" / f"{regime}-s{seed}",
+                regime=regime,
+                seed=seed,
+                labelled=LABELLED,
+                accuracy=ACCURACY[seed],
+                dice=DICE[seed],
+                wrong=(0,) if regime == "b1" else (),
+            )
+    return root / "runs", write([root / "runs"], root / "out")
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """One run, as at the end of `sal-fast run`: the report goes into its folder."""
+    run = make_run(tmp_path_factory.mktemp("single") / "only")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    return run, write([run], run / "report"), before
+
+
+def test_aulc_by_hand():
+    # (20 * .2 + 40 * .35) / 60
+    assert aulc(LABELLED, ACCURACY[0]) == pytest.approx(0.3)
+    assert aulc([40], [0.7]) == 0.7
+
+
+def test_tables_of_three_regimes_and_seeds(nine):
+    runs = pl.read_csv(nine[1].parent / "runs.csv")
+    assert runs.columns[:17] == [
+        *("data", "regime", "criterion", "probe", "arch", "seed", "finished", "labelled"),
+        *("human_maps", "generated_maps", "empty_maps", "accuracy", "dice", "dice_floor"),
+        *("aulc_accuracy", "aulc_dice", "seconds"),
+    ]
+    assert runs["regime"].to_list() == ["b1"] * 3 + ["b2"] * 3 + ["sal"] * 3
+    assert runs["run"].to_list()[:2] == ["b1-s0", "b1-s1"]
+    assert runs["aulc_accuracy"].to_list() == pytest.approx([0.3, 0.35, 0.4] * 3)
+    sal = runs.row(6, named=True)
+    assert (sal["labelled"], sal["human_maps"], sal["generated_maps"], sal["empty_maps"]) == (100, 80, 18, 2)
+    assert (sal["finished"], sal["accuracy"], sal["dice_floor"], sal["seconds"]) == (True, 0.4, 0.17, 99.5)
+
+    summary = pl.read_csv(nine[1].parent / "summary.csv")
+    assert summary["group"].to_list() == ["b1", "b2", "sal"]
+    assert summary["n"].to_list() == [3, 3, 3]
+    assert summary["aulc_accuracy_mean"].to_list() == pytest.approx([0.35] * 3)
+    assert summary["aulc_accuracy_std"].to_list() == pytest.approx([0.05] * 3)
+    assert summary["aulc_dice_std"].to_list() == pytest.approx([0.0] * 3, abs=1e-12)
+
+    rounds = pl.read_csv(nine[1].parent / "rounds.csv")
+    assert rounds.height == 27
+    assert rounds.filter(run="sal-s1")["labelled"].to_list() == LABELLED
+    assert rounds.filter(run="sal-s1")["seconds_train"].to_list() == [7.0, 8.0, 9.0]
+
+
+def test_page_of_three_regimes(nine):
+    page = Page(nine[1])
+    assert "9 runs" in page.text
+    assert "0.350 ± 0.050" in page.text
+    assert "Images that all of the 3 models classified correctly." in page.text
+    assert page.tags.count("img") == 4  # two curves, scatter, heat maps
+    names = {"curves-dice.png", "curves-accuracy.png", "scatter.png", "heatmaps.png"}
+    assert {file.name for file in nine[1].parent.iterdir()} == names | {
+        "index.html", "runs.csv", "rounds.csv", "summary.csv"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["nine", "single"])
+def test_page_needs_nothing_else(which, request):
+    html = request.getfixturevalue(which)[1]
+    assert all(source.startswith("data:") for source in Page(html).sources)
+    assert not re.search(r"url\(|@import|<script", html.read_text())
+
+
+def test_same_runs_give_the_same_bytes(nine, tmp_path):
+    again = write(sorted(nine[0].iterdir(), reverse=True), tmp_path / "elsewhere")
+    for file in nine[1].parent.iterdir():
+        assert (again.parent / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_single_run(single):
+    run, html, before = single
+    page = Page(html)
+    assert html == run / "report" / "index.html"
+    assert "Run only" in page.text
+    assert "Maps and time" in page.text
+    assert "image_size" in page.text  # the configuration
+    assert "±" not in page.text
+    assert {"maps.png", "seconds.png"} < {file.name for file in html.parent.iterdir()}
+    assert not (html.parent / "scatter.png").exists()
+    after = {
+        file: file.read_bytes()
+        for file in run.rglob("*")
+        if file.is_file() and html.parent not in file.parents
+    }
+    assert after == before
+    summary = pl.read_csv(html.parent / "summary.csv").row(0, named=True)
+    assert summary["n"] == 1
+    assert summary["aulc_accuracy_std"] is None
+
+
+def test_names_are_text_not_html(tmp_path):
+    nasty = "<script>alert(1)</script>"
+    run = make_run(
+        tmp_path / 'a&<>"b',
+        classes=(nasty, r"$\frac$", "鳥"),
+        criterion="<b>",
+        dataset="$x_<i>",
+        finished=False,
+    )
+    html = write([run], tmp_path / "out")
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert nasty in page.text
+    assert 'Run a&<>"b' in page.text
+
+
+def test_unfinished_run_is_marked_and_left_out_of_means(tmp_path):
+    for seed in range(3):
+        make_run(
+            tmp_path / f"s{seed}", seed=seed, rounds=3 if seed == 2 else 5, finished=seed != 2, examples=0
+        )
+    html = write([tmp_path], tmp_path / "out")
+    assert "s2 is unfinished (3 rounds so far)" in Page(html).text
+    summary = pl.read_csv(tmp_path / "out" / "summary.csv").row(0, named=True)
+    assert (summary["n"], summary["unfinished"]) == (2, 1)
+    runs = pl.read_csv(tmp_path / "out" / "runs.csv")
+    assert runs["finished"].to_list() == [True, True, False]
+    assert summary["aulc_dice_mean"] == pytest.approx(runs["aulc_dice"][:2].mean())
+    assert runs["seconds"][2] == 33.0  # of its rounds
+
+
+def test_no_masks_no_dice(tmp_path):
+    for regime in ("b1", "sal"):
+        make_run(tmp_path / regime, regime=regime, dice=[None] * 6, examples=3)
+    html = write([tmp_path], tmp_path / "out")
+    assert "There is no Dice" in Page(html).text
+    assert not (tmp_path / "out" / "curves-dice.png").exists()
+    assert not (tmp_path / "out" / "scatter.png").exists()
+    assert pl.read_csv(tmp_path / "out" / "runs.csv")["aulc_dice"].to_list() == [None, None]
+
+
+def test_one_round_without_examples(tmp_path):
+    html = write([make_run(tmp_path / "run", rounds=1, examples=0)], tmp_path / "out")
+    assert "Where the models look" not in Page(html).text
+    runs = pl.read_csv(tmp_path / "out" / "runs.csv")
+    assert runs["aulc_accuracy"][0] == runs["accuracy"][0]
+
+
+def test_groups_name_what_differs(tmp_path):
+    make_run(tmp_path / "a", regime="b1", alpha=1.0)
+    make_run(tmp_path / "b", criterion="entropy", human_budget=0.05)
+    make_run(tmp_path / "c", human_budget=0.2)
+    make_run(tmp_path / "d", human_budget=0.2, seed=1)
+    runs, notes = load([tmp_path])
+    # The budgets differ among the runs of `sal`, the criteria among all; alpha differs only with the regime.
+    assert [run.group for run in runs] == [
+        "b1, margin", "sal, entropy, 5 % human", "sal, margin, 20 % human", "sal, margin, 20 % human"
+    ]  # fmt: skip
+    assert notes == []
+
+
+def test_data_sets_of_one_name_stay_apart_and_seeds_together(tmp_path):
+    make_run(tmp_path / "a", fingerprint="splits of seed 0")
+    make_run(tmp_path / "b", fingerprint="splits of seed 1", seed=1)
+    make_run(tmp_path / "c", fingerprint="other data", classes=("x", "y"), seed=2)
+    runs, notes = load([tmp_path])
+    assert [(run.dataset, run.name) for run in runs] == [
+        ("builtin", "a"),
+        ("builtin", "b"),
+        ("builtin (2)", "c"),
+    ]
+    assert notes == []
+    make_run(tmp_path / "d", fingerprint="changed since", regime="b1")
+    assert load([tmp_path])[1] == ["a and d have the same seed, but images, masks or splits differ."]
+
+
+def test_half_written_line_is_no_round(tmp_path):
+    rounds = make_run(tmp_path / "run", finished=False) / "rounds.jsonl"
+    rounds.write_text(rounds.read_text()[:-30])
+    assert len(load([tmp_path / "run"])[0][0].rounds) == 5
+
+
+def test_many_lines_are_parted_by_criterion(tmp_path):
+    for regime in REGIMES:
+        for criterion in ("margin", "badge"):
+            make_run(
+                tmp_path / f"{regime}-{criterion}", regime=regime, criterion=criterion, rounds=2, examples=1
+            )
+    html = write([tmp_path], tmp_path / "out")
+    assert (tmp_path / "out" / "curves-dice-2.png").exists()
+    assert "6 of 14 groups are not shown" in Page(html).text
+
+
+def test_mean_over_the_labelled_counts_all_have(tmp_path):
+    make_run(tmp_path / "a", labelled=[40, 60, 80], accuracy=[0.2, 0.4, 0.6], dice=[0.5] * 3)
+    make_run(tmp_path / "b", labelled=[40, 80, 90], accuracy=[0.4, 0.8, 0.9], dice=[0.5] * 3, seed=1)
+    runs, _ = load([tmp_path])
+    mean = mean_curve(runs, "accuracy")
+    assert [x for x, _, _ in mean] == [40, 80]
+    assert [m for _, m, _ in mean] == pytest.approx([0.3, 0.7])
+    assert [s for _, _, s in mean] == pytest.approx([0.02**0.5] * 2)
+    assert mean_curve(runs[:1], "accuracy")[0] == (40, 0.2, 0.0)
+
+
+def test_seeds_without_a_common_count_are_drawn_alone(tmp_path):
+    make_run(tmp_path / "a", labelled=[40, 60], rounds=2, examples=0)
+    make_run(tmp_path / "b", labelled=[41, 61], rounds=2, seed=1, examples=0)
+    assert write([tmp_path], tmp_path / "out").exists()
+
+
+def test_human_end(tmp_path):
+    make_run(tmp_path / "a", regime="b1")
+    make_run(tmp_path / "b", regime="b2")
+    make_run(tmp_path / "c", regime="sal")
+    make_run(tmp_path / "d", regime="sal", human_budget=0.15, seed=1)
+    runs, _ = load([tmp_path / name for name in "abc"])
+    assert human_end(runs) == 80
+    assert human_end(load([tmp_path])[0]) is None
+
+
+def test_heat_is_half_pixel_bilinear_and_min_max():
+    got = heat(np.array([[0.0, 1.0], [2.0, 3.0]], dtype=np.float32), (4, 4))
+    weight = np.array([0, 0.25, 0.75, 1])  # half-pixel centres of 4 on 2
+    np.testing.assert_allclose(got, (weight[None] + 2 * weight[:, None]) / 3, atol=1e-6)
+    assert not heat(np.full((3, 3), 0.4, dtype=np.float32), (8, 8)).any()
+
+
+def test_images_all_classified_correctly_come_first_and_classes_take_turns():
+    def column(predicted, ids="abcdefgh"):
+        return {
+            "ids": np.array(list(ids)),
+            "labels": np.array([0, 0, 0, 1, 1, 2, 2, 2]),
+            "predicted": np.array(predicted),
+            "has_mask": np.array([True] * 7 + [False]),
+        }
+
+    right = column([0, 0, 0, 1, 1, 2, 2, 2])
+    assert choose([right]) == (["a", "d", "f", "b", "e", "g"], 0)
+    assert choose([right, column([1, 0, 0, 1, 1, 2, 2, 2])]) == (["b", "d", "f", "c", "e", "g"], 0)
+    assert choose([right, column([1, 1, 1, 0, 0, 2, 2, 2])]) == (["f", "g", "h", "a", "d", "b"], 3)
+    assert choose([right, column([0] * 8, ids="ABCDEFGH")]) == ([], 0)
+
+
+def test_misclassified_images_are_owned_up_to(tmp_path):
+    runs, _ = load([make_run(tmp_path / "run", wrong=tuple(range(12)))])
+    with drawing():
+        (sheet,) = sheets(runs)
+    assert "Too few images were classified correctly by the model: 6 of these 6 were not" in sheet.caption
+
+
+def test_a_run_given_twice_or_repeated_counts_once(tmp_path):
+    run = make_run(tmp_path / "runs" / "b")
+    assert len(load([run, tmp_path / "runs", run])[0]) == 1
+    make_run(tmp_path / "runs" / "a", out="a", device="cuda:1", finished=False)
+    runs, notes = load([tmp_path / "runs"])
+    assert [run.name for run in runs] == ["b"]  # the finished one
+    assert notes == ["a is left out: it repeats b (same data, settings and seed)."]
+
+
+def test_a_run_just_begun_is_left_out_of_its_folder(tmp_path):
+    make_run(tmp_path / "a")
+    (make_run(tmp_path / "b", finished=False) / "rounds.jsonl").unlink()
+    runs, notes = load([tmp_path])
+    assert [run.name for run in runs] == ["a"]
+    assert notes == ["b is left out: it has no finished round yet."]
+
+
+def _break(file, change):
+    def do(run: Path) -> Path:
+        target = run / file
+        change(target)
+        return run
+
+    return do
+
+
+def _edit(key, value=None):
+    def change(target):
+        record = json.loads(target.read_text())
+        record.pop(key) if value is None else record.update({key: value})
+        target.write_text(json.dumps(record))
+
+    return change
+
+
+BAD = {
+    "missing folder": (lambda run: run / "nowhere", "no such folder"),
+    "a file": (lambda run: run / "run.json", "no such folder"),
+    "no run.json": (lambda run: run / "rounds", "no run.json in it"),
+    "no rounds": (_break("rounds.jsonl", Path.unlink), "no finished round yet"),
+    "empty rounds": (_break("rounds.jsonl", lambda f: f.write_text("\n")), "no finished round yet"),
+    "broken run.json": (_break("run.json", lambda f: f.write_text("{")), "run.json: not JSON"),
+    "run.json a list": (_break("run.json", lambda f: f.write_text("[]")), "run.json: not a JSON object"),
+    "not text": (_break("run.json", lambda f: f.write_bytes(b"\xff\xfe")), "run.json: cannot be read"),
+    "no config": (_break("run.json", _edit("config")), "run.json: 'config' is missing"),
+    "no regime": (_break("run.json", _edit("config", {"seed": 1})), "run.json: 'regime' is missing"),
+    "new format": (_break("run.json", _edit("format", 2)), "format 2 is unknown"),
+    "broken summary": (_break("summary.json", lambda f: f.write_text("nope")), "summary.json: not JSON"),
+    "broken line": (
+        _break("rounds.jsonl", lambda f: f.write_text(f.read_text()[:-30] + "\n")),
+        "rounds.jsonl, line 6: not JSON",
+    ),
+    "not a round": (_break("rounds.jsonl", lambda f: f.write_text("{}")), "line 1: not the line of a round"),
+    "a round twice": (
+        _break("rounds.jsonl", lambda f: f.write_text(f.read_text() * 2)),
+        "line 7: 'labelled' does not rise",
+    ),
+    "broken examples": (
+        _break("rounds/005/examples.npz", lambda f: f.write_bytes(b"PK no")),
+        "examples.npz: not readable",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_names_the_file_and_writes_nothing(case, tmp_path):
+    spoil, message = BAD[case]
+    path = spoil(make_run(tmp_path / "run"))
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        write([path], tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_runs_and_no_place_to_write(tmp_path):
+    with pytest.raises(InputError, match="no run folder given"):
+        write([], tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="choose another --out"):
+        write([make_run(tmp_path / "run", rounds=1, examples=0)], tmp_path / "file")
+
+
+def test_heat_equals_torch():
+    cam = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    large = torch.nn.functional.interpolate(torch.tensor(cam)[None, None], size=(30, 20), mode="bilinear")[
+        0, 0
+    ]
+    expected = (large - large.min()) / (large.max() - large.min())
+    np.testing.assert_allclose(heat(cam, (30, 20)), expected.numpy(), atol=1e-6)

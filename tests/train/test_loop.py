@@ -1,0 +1,157 @@
+"""The training loop: what it minimises, what it keeps, what it does not depend on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sal_fast import models, seeds, train
+from sal_fast.data import load_table, splits, store
+from sal_fast.errors import InputError
+from sal_fast.train.loop import batches
+
+RECIPE = train.Recipe(
+    epochs=2,
+    batch_size=8,
+    lr=0.01,
+    lr_step=12,
+    augment="none",
+    probe="cam",
+    map_size=None,
+    saliency_loss="ssim_l1",
+    seed=0,
+)
+
+
+@pytest.fixture(scope="module")
+def samples(shared_folder: Path) -> store.Store:
+    table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
+    return store.build(table, 32, 32, torch.device("cpu"))
+
+
+def fit(
+    samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE, **maps: torch.Tensor
+) -> tuple:
+    rows = samples.rows("train")
+    model = models.build("resnet18", 3, output_stride=8, seed=0)
+    fitted = train.fit(
+        model,
+        samples,
+        rows,
+        maps.get("maps", samples.masks[rows]),
+        maps.get("has_map", samples.has_mask[rows]),
+        alpha=alpha,
+        recipe=recipe,
+        round_number=0,
+        name="test",
+    )
+    return model, fitted
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_training_repeats_itself_whatever_the_callers_random_state(samples: store.Store) -> None:
+    torch.manual_seed(1)
+    first, _ = fit(samples)
+    torch.manual_seed(2)
+    again, _ = fit(samples)
+    assert same(first, again)
+    assert not same(first, fit(samples, recipe=replace(RECIPE, seed=1))[0])
+
+
+def test_alpha_1_looks_at_no_map(samples: store.Store) -> None:
+    rows = samples.rows("train")
+    noise = torch.randint(0, 256, samples.masks[rows].shape, dtype=torch.uint8)
+    assert same(fit(samples, alpha=1.0)[0], fit(samples, alpha=1.0, maps=noise)[0])
+    assert not same(fit(samples, alpha=0.9)[0], fit(samples, alpha=0.9, maps=noise)[0])
+
+
+def test_without_maps_only_the_classification_term_remains(samples: store.Store) -> None:
+    """All weights move as alpha times the cross-entropy would move them: half the rate at alpha 1."""
+    none = torch.zeros(len(samples.rows("train")), dtype=torch.bool)
+    one = replace(RECIPE, epochs=1, batch_size=100)
+    half, _ = fit(samples, alpha=0.5, recipe=one, has_map=none)
+    slow, _ = fit(samples, alpha=1.0, recipe=replace(one, lr=one.lr / 2))
+    torch.testing.assert_close(half.head.weight, slow.head.weight, rtol=1e-4, atol=1e-6)
+
+
+def test_saliency_training_raises_dice(samples: store.Store) -> None:
+    long = replace(RECIPE, epochs=12)
+    test = samples.rows("test")
+    guided = train.evaluate(fit(samples, alpha=0.1, recipe=long)[0], samples, test, "cam")
+    plain = train.evaluate(fit(samples, alpha=1.0, recipe=long)[0], samples, test, "cam")
+    assert guided.dice is not None
+    assert plain.dice is not None
+    assert guided.dice > plain.dice + 0.1
+    assert guided.floor == pytest.approx(0.25, abs=0.02)
+
+
+def test_best_epoch_is_kept_and_the_later_one_on_a_tie(
+    samples: store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = iter([0.5, 0.7, 0.7, 0.2])
+    monkeypatch.setattr("sal_fast.train.loop.accuracy", lambda *_: next(reached))
+    kept, fitted = fit(samples, recipe=replace(RECIPE, epochs=4))
+    assert fitted == train.Fitted(epoch=2, val_accuracy=0.7)
+    monkeypatch.setattr("sal_fast.train.loop.accuracy", lambda *_: 0.0)
+    assert same(kept, fit(samples, recipe=replace(RECIPE, epochs=3))[0])
+
+
+def test_divergence_is_said(samples: store.Store) -> None:
+    with pytest.raises(InputError, match=r"diverged in round 0, epoch .* lower --lr"):
+        fit(samples, recipe=replace(RECIPE, lr=1e30, epochs=4))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (1, 3, [1]), (4, 4, [4]), (5, 1, [1, 1, 1, 2])],
+)
+def test_a_trailing_batch_of_one_joins_the_one_before(count: int, size: int, expected: list[int]) -> None:
+    parts = list(batches(torch.arange(count), size))
+    assert [len(part) for part in parts] == expected
+    assert torch.equal(torch.cat(parts), torch.arange(count))
+
+
+def test_standard_augmentation_runs_and_repeats(samples: store.Store) -> None:
+    table = samples.table
+    larger = store.build(table, 32, 37, torch.device("cpu"))
+    recipe = replace(RECIPE, augment="standard")
+    assert same(fit(larger, recipe=recipe)[0], fit(larger, recipe=recipe)[0])
+    scores = train.evaluate(fit(larger, recipe=recipe)[0], larger, larger.rows("test"), "gradcam++")
+    assert scores.images == 6
+
+
+def test_scoring_keeps_the_order_and_the_pooled_features(samples: store.Store) -> None:
+    model, _ = fit(samples)
+    rows = torch.tensor([29, 3, 17])
+    logits, features = train.score(model, samples, rows)
+    torch.testing.assert_close(model.head(features), logits)
+    torch.testing.assert_close(train.score(model, samples, rows[1:2])[0], logits[1:2], rtol=1e-4, atol=1e-5)
+
+
+def test_graded_masks_and_missing_masks_in_evaluation(samples: store.Store) -> None:
+    """A graded map counts as its own top pixels at its mass share; images without a map are left out."""
+    model, _ = fit(samples)
+    test = samples.rows("test")
+    masks = samples.masks.clone()
+    masks[test[0]] = 0
+    ramp = torch.arange(32 * 32, dtype=torch.float32).view(32, 32) / 1023
+    masks[test[1]] = (ramp * 255).to(torch.uint8)
+    scores = train.evaluate(model, replace(samples, masks=masks), test, "cam")
+    assert scores.images == len(test) - 1
+    assert scores.examples.dice[0].isnan()
+    n = int((masks[test[1]].float() / 255).sum().round())
+    from sal_fast import ops
+
+    truth = torch.zeros(1, 32 * 32, dtype=torch.bool)
+    truth[0, -n:] = True
+    # equal values fill up from the lowest index, so only whole steps of the ramp can be told here
+    expected = ops.topn_dice(scores.examples.cams[1:2], truth.view(1, 32, 32)).dice
+    assert float(scores.examples.dice[1]) == pytest.approx(float(expected), abs=0.01)

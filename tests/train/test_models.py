@@ -1,0 +1,103 @@
+"""Backbones cut in two; weights that fit and weights that do not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from sal_fast import models
+from sal_fast.errors import InputError
+from sal_fast.models import ARCHS, weights
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_cut_network_is_torchvisions(arch: models.Arch) -> None:
+    model = models.build(arch, 5, seed=1).eval()
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits, features = model(images)
+        torch.testing.assert_close(logits, model.net(images), rtol=1e-4, atol=1e-5)
+    assert features.shape == (2, model.head.in_features, 3, 3)
+    assert models.feature_size(model, 96) == (3, 3)
+
+
+def test_the_seed_makes_the_weights_and_leaves_the_global_stream_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, again, other = (models.build("resnet18", 3, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first.net.conv1.weight, again.net.conv1.weight)
+    assert not torch.equal(first.net.conv1.weight, other.net.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("arch", "stride", "size"),
+    [("resnet18", 16, 4), ("resnet18", 8, 8), ("resnet50", 8, 8), ("resnet34", 4, 16)],
+)
+def test_output_stride(arch: models.Arch, stride: int, size: int) -> None:
+    model = models.build(arch, 3, output_stride=stride)
+    assert models.feature_size(model, 64) == (size, size)
+
+
+def test_output_stride_refused() -> None:
+    with pytest.raises(InputError, match="swin_t has a fixed stride of 32"):
+        models.build("swin_t", 3, output_stride=16)
+    with pytest.raises(InputError, match="expected one of 32, 16, 8, 4"):
+        models.build("resnet18", 3, output_stride=12)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_file_with_another_head(tmp_path: Path, suffix: str) -> None:
+    donor = torchvision.models.resnet18(num_classes=7)
+    path = tmp_path / f"donor.{suffix}"
+    if suffix == "pth":
+        torch.save({"state_dict": {f"module.{k}": v for k, v in donor.state_dict().items()}}, path)
+    else:
+        save_file(donor.state_dict(), path)
+    model = models.build("resnet18", 3, weights=str(path))
+    assert torch.equal(model.net.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
+    assert torch.equal(model.net.bn1.running_mean, donor.bn1.running_mean)
+    assert model.head.out_features == 3
+    whole = models.build("resnet18", 7, weights=str(path))
+    assert torch.equal(whole.head.weight, donor.fc.weight)
+
+
+def test_our_weights_are_torchvisions(tmp_path: Path) -> None:
+    model = models.build("resnet18", 3, seed=4)
+    weights.write(model.net, tmp_path / "w.safetensors")
+    net = torchvision.models.resnet18(num_classes=3)
+    net.load_state_dict(weights.read(tmp_path / "w.safetensors"))
+    assert torch.equal(net.fc.weight, model.head.weight)
+
+
+class Shell:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("exit 1",)
+
+
+def test_weights_refused(tmp_path: Path) -> None:
+    save_file(torchvision.models.resnet34().state_dict(), tmp_path / "r34.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
+    torch.save({"net": Shell()}, tmp_path / "code.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    state = torchvision.models.resnet18().state_dict()
+    del state["layer1.0.conv1.weight"]
+    save_file(state, tmp_path / "part.safetensors")
+    for name, message in (
+        ("r34.safetensors", "do not fit resnet18: .* is not in the network"),
+        ("part.safetensors", "'layer1.0.conv1.weight' is missing"),
+        ("broken.safetensors", "cannot be read"),
+        ("code.pth", "cannot be read"),
+        ("list.pth", "expected a state dict of tensors, got list"),
+        ("absent.pth", "weights file not found"),
+        ("IMAGENET21K", "expected none, one of torchvision's for resnet18"),
+    ):
+        given = name if name == "IMAGENET21K" else str(tmp_path / name)
+        with pytest.raises(InputError, match=message):
+            models.build("resnet18", 3, weights=given)
