@@ -32,6 +32,24 @@ def write_folder(root: Path, per_class: int = 10, size: int = 40) -> Path:
     return root
 
 
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+        ],
+    ),
+]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device that exists; the others are reported as skipped."""
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Thirty images of three classes with masks."""

@@ -20,10 +20,11 @@ def segmenter_masks(folder: Path, store: Store, rows: Tensor) -> Tensor:
     if not folder.is_dir():
         raise InputError(f"--segmenter-masks: folder not found: {folder}")
     paths = [folder / f"{store.table.ids[row]}.png" for row in rows.tolist()]
+    images = [store.table.images[row] for row in rows.tolist()]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(
             f"--segmenter-masks: {len(missing)} of {len(paths)} training images have no mask; "
             f"the first is {missing[0]}"
         )
-    return torch.from_numpy(stores.read_masks(paths, store.image_size)).to(store.device)
+    return torch.from_numpy(stores.read_masks(paths, images, store.image_size)).to(store.device)

@@ -5,12 +5,11 @@ Exit status: 0 finished, 2 bad input (one clear line), 130 interrupted.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 
 import sal_fast
-from sal_fast.errors import InputError
+from sal_fast.errors import DISK_FULL, InputError
 
 COMMANDS = {
     "run": "run the experiment on the built-in set, a folder or a manifest; the same command continues it",
@@ -18,7 +17,6 @@ COMMANDS = {
     "data": "`data check DIR`: what a folder or manifest holds, and what is wrong with it",
     "doctor": "the machine, the build, the versions, and what is missing",
 }
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,14 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 130
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             where = f" while writing {error.filename}" if error.filename else ""
             return _fail(
                 f"the disk is full{where}; finished rounds are kept: free some space and repeat the command"
             )
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            return _fail(f"cannot write {error.filename}: {error.strerror}; choose another --out")
-        raise
+        if error.filename is None:
+            raise
+        return _fail(f"cannot use {error.filename}: {error.strerror}")
 
 
 def _fail(message: str) -> int:

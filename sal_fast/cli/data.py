@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table as Sheet
 
+from sal_fast.cli import parsing
 from sal_fast.data import check
 from sal_fast.errors import InputError
 
@@ -19,7 +20,7 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     if arguments[0] != "check":
         raise InputError(f"unknown command 'data {arguments[0]}' (expected data check)")
-    return tyro.cli(_check, args=arguments[1:], prog="sal-fast data check")
+    return parsing.one_line(_check, arguments[1:], "sal-fast data check")
 
 
 def _check(data: Annotated[str, tyro.conf.Positional], /) -> int:
@@ -34,24 +35,25 @@ def _check(data: Annotated[str, tyro.conf.Positional], /) -> int:
     sheet = Sheet(
         "class", title=f"{found.table.name}: {len(found.table)} images, {len(found.table.classes)} classes"
     )
-    columns = ("images", "no mask", "empty mask", "graded mask", "unusable")
+    by_class = [found.table.classes[label] for label in found.table.labels]
+    columns = {
+        "images": range(len(found.table)),
+        "no mask": found.no_mask,
+        "empty mask": found.empty,
+        "graded mask": found.graded,
+        "mis-sized mask": found.mis_sized,
+        "unreadable": found.unreadable,
+    }
     for column in columns:
         sheet.add_column(column, justify="right")
-    by_class = [found.table.classes[label] for label in found.table.labels]
-    tallies = [
-        Counter(by_class),
-        *(
-            Counter(by_class[row] for row in rows)
-            for rows in (found.no_mask, found.empty, found.graded, found.unusable)
-        ),
-    ]
+    tallies = [Counter(by_class[row] for row in rows) for rows in columns.values()]
     for name in found.table.classes:
         sheet.add_row(name, *(str(tally[name]) for tally in tallies))
     sheet.add_section()
     sheet.add_row("all", *(str(sum(tally.values())) for tally in tallies))
     console = Console()
     console.print(sheet, markup=False)
-    for problem in found.problems:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    for line in (*(f"note: {note}" for note in found.notes), *found.problems):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     print(f"{len(found.problems)} problem{'s' * (len(found.problems) != 1)} that a run would refuse")
     return 2 if found.problems else 0

@@ -60,7 +60,12 @@ def _machine() -> None:
 def _build(missing: list[str]) -> None:
     print("sal-fast")
     _row("version", sal_fast.__version__)
-    info = sal_fast.build_info()
+    try:
+        info = sal_fast.build_info()
+    except (ValueError, RuntimeError) as error:  # SAL_FAST_NATIVE misspelt, or asked for and not there
+        _row("native core", "cannot be loaded")
+        missing.append(f"native core: {error}")
+        return
     if info.native:
         _row("native core", f"yes, {info.compiler}; this processor runs its {info.cpu_capability} kernels")
     else:

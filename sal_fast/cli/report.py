@@ -8,10 +8,11 @@ from typing import Annotated
 import tyro
 
 from sal_fast import report
+from sal_fast.cli import parsing
 
 
 def main(arguments: list[str]) -> int:
-    return tyro.cli(_report, args=arguments, prog="sal-fast report")
+    return parsing.one_line(_report, arguments, "sal-fast report")
 
 
 def _report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], /, out: Path = Path("report")) -> int:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import os
 from pathlib import Path
 
-import tyro
-
 from sal_fast import experiment, report
+from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
     folder = experiment.run(parse(arguments))
-    page = report.write([folder], folder / "report")
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    finished, page = folder / "summary.json", folder / "report" / "index.html"
+    if not page.exists() or page.stat().st_mtime < finished.stat().st_mtime:
+        report.write([folder], page.parent)
+    summary = json.loads(finished.read_text(encoding="utf-8"))
 
     def shown(name: str) -> str:
         return "-" if summary[name] is None else f"{summary[name]:.3f}"
@@ -33,23 +36,15 @@ def parse(arguments: list[str]) -> experiment.Config:
     """Defaults < preset < --config < command line, all through one dataclass."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.exit_on_error = False
-    for name in (
-        "data",
-        "config",
-        *experiment.CHOICES,
-    ):  # what decides defaults, and names that may be misspelt
+    # what decides defaults, and names that may be misspelt
+    for name in ("data", "config", *experiment.CHOICES):
         first.add_argument(f"--{name.replace('_', '-')}", dest=name)
     try:
         early, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from None
     named = {name: value for name, value in vars(early).items() if value is not None}
-    files = [Path(named["config"]).expanduser()] if "config" in named else []
+    files = [Path(os.path.expanduser(named["config"]))] if "config" in named else []
     defaults = experiment.resolve(named, files)
-    return tyro.cli(
-        experiment.Config,
-        args=arguments,
-        default=defaults,
-        prog="sal-fast run",
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    config = parsing.one_line(experiment.Config, arguments, "sal-fast run", default=defaults)
+    return dataclasses.replace(config, preset=defaults.preset)

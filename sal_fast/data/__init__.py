@@ -6,6 +6,7 @@ on the device) -> `augment` (one draw for image and mask).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sal_fast.data import builtin, table
@@ -17,7 +18,7 @@ def load_table(data: str) -> Table:
 
     Raises InputError that says what was expected.
     """
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     if data == "builtin":
         return builtin.load()
     if path.suffix.lower() in (".csv", ".parquet"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Preset = Literal["none", "standard"]
-PRESETS: tuple[Preset, ...] = ("none", "standard")
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, in RGB
 STD = (0.229, 0.224, 0.225)
@@ -61,7 +62,7 @@ def apply(images: Tensor, masks: Tensor, theta: Tensor | None) -> tuple[Tensor, 
     size = masks.shape[-1]
     if theta is None:
         return view(images, size), masks
-    grid = F.affine_grid(theta.to(images.device), [len(images), 1, size, size], align_corners=False)
+    grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
     pixels = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     nearest = F.grid_sample(
         masks[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False
@@ -70,6 +71,12 @@ def apply(images: Tensor, masks: Tensor, theta: Tensor | None) -> tuple[Tensor, 
 
 
 def _normalise(pixels: Tensor) -> Tensor:
-    mean = torch.tensor(MEAN, device=pixels.device).mul_(255)[:, None, None]
-    std = torch.tensor(STD, device=pixels.device).mul_(255)[:, None, None]
+    mean, std = _statistics(pixels.device)
     return (pixels - mean) / std
+
+
+@functools.cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and deviation for pixels in 0..255, [3, 1, 1] each: copied to a device once."""
+    mean, std = (torch.tensor(values).mul_(255)[:, None, None].to(device) for values in (MEAN, STD))
+    return mean, std

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from sal_fast import seeds
 from sal_fast.data.table import Table, read_manifest
+from sal_fast.errors import InputError
 
 VERSION = "v1"  # raise it when a pixel changes: the files are kept between runs
 CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
@@ -45,11 +46,11 @@ def load() -> Table:
         aside = Path(tempfile.mkdtemp(prefix=f"{root.name}.", dir=root.parent))
         try:
             generate(aside)
-            shutil.rmtree(root, ignore_errors=True)
-            aside.rename(root)
-        except OSError:
-            if not (root / "manifest.csv").is_file():  # else another process was first
-                raise
+            try:
+                aside.rename(root)
+            except OSError:
+                if not (root / "manifest.csv").is_file():  # else another process was first
+                    raise InputError(f"{root} is damaged; remove it, it will be made again") from None
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     table = read_manifest(root / "manifest.csv")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,19 +15,24 @@ from sal_fast.data.store import each
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
-SIZE = 64  # masks are looked at this small; an object of less than a pixel there counts as empty
+SIZE = 8  # pixels that images are decoded to: only whether they can be is asked
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Row numbers by kind of finding, `unusable` with the reason; `problems`: all that a run would refuse."""
+    """Row numbers by kind of finding, the last two with the reason.
+
+    `problems`: all that a run would refuse; `notes`: what it would pass over in silence.
+    """
 
     table: Table
     no_mask: list[int]
     empty: list[int]
     graded: list[int]
-    unusable: Mapping[int, str]
+    mis_sized: Mapping[int, str]
+    unreadable: Mapping[int, str]
     problems: list[str]
+    notes: list[str]
 
 
 def look(data: str) -> Findings:
@@ -37,17 +44,20 @@ def look(data: str) -> Findings:
     except InputError as error:
         problems.append(str(error))
     no_mask, empty, graded = [], [], []
-    unusable: dict[int, str] = {}
+    mis_sized: dict[int, str] = {}
+    unreadable: dict[int, str] = {}
 
     def one(row: int) -> np.ndarray | decode.Unreadable | None:
         try:
-            return decode.sample(table.images[row], table.masks[row], SIZE, SIZE).mask
+            return decode.sample(table.images[row], table.masks[row], SIZE, None).mask
         except decode.Unreadable as error:
             return error
 
     for row, mask in enumerate(each(one, range(len(table)), f"checking {table.name}")):
-        if isinstance(mask, decode.Unreadable):
-            unusable[row] = str(mask)
+        if isinstance(mask, decode.MisSized):
+            mis_sized[row] = str(mask)
+        elif isinstance(mask, decode.Unreadable):
+            unreadable[row] = str(mask)
         elif mask is None:
             no_mask.append(row)
         elif not mask.any():
@@ -56,4 +66,17 @@ def look(data: str) -> Findings:
             graded.append(row)
     if len(no_mask) == len(table):
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run")
-    return Findings(table, no_mask, empty, graded, unusable, problems + list(unusable.values()))
+    problems += [*mis_sized.values(), *unreadable.values()]
+    return Findings(table, no_mask, empty, graded, mis_sized, unreadable, problems, _passed_over(data, table))
+
+
+def _passed_over(data: str, table: Table) -> list[str]:
+    """In a folder: masks that belong to no image, and class folders without images."""
+    root = Path(os.path.expanduser(data))
+    if not (root / "images").is_dir():
+        return []
+    used = {str(mask) for mask in table.masks}
+    spare = [path for path in sorted((root / "masks").glob("*/*")) if str(path) not in used]
+    notes = [f"{path}: belongs to no image (expected masks/<class>/<image's name>.png)" for path in spare]
+    empty = {path.name for path in (root / "images").iterdir() if path.is_dir()} - set(table.classes)
+    return notes + [f"{root / 'images' / name}: a folder without images" for name in sorted(empty)]

@@ -56,15 +56,9 @@ def build(table: Table, image_size: int, stored_size: int, device: torch.device)
 
     Raises InputError that names the files that cannot be used, or the memory that is missing.
     """
+    check_memory(table, image_size, stored_size, device)
     count = len(table)
-    needed = count * (3 * stored_size**2 + image_size**2)
-    free = _free_memory(device)
-    if needed > free:
-        raise InputError(
-            f"{table.name}: {count} images at {stored_size} px need {needed / 1e9:.1f} GB on {device}, "
-            f"{free / 1e9:.1f} GB are free; lower --image-size or use a larger device"
-        )
-    images = np.empty((count, stored_size, stored_size, 3), dtype=np.uint8)
+    images = np.empty((count, 3, stored_size, stored_size), dtype=np.uint8)
     masks = np.zeros((count, image_size, image_size), dtype=np.uint8)
     print_hash = hashlib.sha256()
 
@@ -79,7 +73,7 @@ def build(table: Table, image_size: int, stored_size: int, device: torch.device)
         if isinstance(result, decode.Unreadable):
             broken.append(result)
             continue
-        images[row] = result.image
+        images[row] = result.image.transpose(2, 0, 1)
         if result.mask is not None:
             masks[row] = result.mask
         line = f"{table.ids[row]}\t{table.classes[table.labels[row]]}\t{table.split[row]}\t"
@@ -87,7 +81,7 @@ def build(table: Table, image_size: int, stored_size: int, device: torch.device)
     _refuse(broken)
     return Store(
         table=table,
-        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device),
+        images=torch.from_numpy(images).to(device),
         masks=torch.from_numpy(masks).to(device),
         has_mask=torch.tensor([mask is not None for mask in table.masks], device=device),
         labels=torch.tensor(table.labels, dtype=torch.int64, device=device),
@@ -95,16 +89,28 @@ def build(table: Table, image_size: int, stored_size: int, device: torch.device)
     )
 
 
-def read_masks(paths: Sequence[Path], size: int) -> np.ndarray:
-    """Mask files alone, uint8 [len(paths), size, size]; InputError names those that cannot be used."""
+def check_memory(table: Table, image_size: int, stored_size: int, device: torch.device) -> None:
+    """Raise InputError where the decoded samples do not fit in what is free, on the host or on the device."""
+    needed = len(table) * (3 * stored_size**2 + image_size**2)
+    for place in {torch.device("cpu"), device}:
+        free = _free_memory(place)
+        if needed > free:
+            raise InputError(
+                f"{table.name}: {len(table)} images at {stored_size} px need {needed / 1e9:.1f} GB "
+                f"on {place}, {free / 1e9:.1f} GB are free; lower --image-size or use a larger machine"
+            )
 
-    def one(path: Path) -> np.ndarray | decode.Unreadable:
+
+def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int) -> np.ndarray:
+    """Mask files for these images, uint8 [k, size, size]; InputError names those that cannot be used."""
+
+    def one(files: tuple[Path, Path]) -> np.ndarray | decode.Unreadable:
         try:
-            return decode.mask_file(path, size)
+            return decode.mask_file(files[0], size, decode.upright_size(files[1]))
         except decode.Unreadable as error:
             return error
 
-    results = list(each(one, paths, "reading masks"))
+    results = list(each(one, zip(masks, images, strict=True), "reading masks"))
     _refuse([result for result in results if isinstance(result, decode.Unreadable)])
     return np.stack([result for result in results if not isinstance(result, decode.Unreadable)])
 

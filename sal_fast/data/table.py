@@ -44,15 +44,15 @@ class Table:
 
 def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -> Table:
     """Sort by id, number the classes by name, refuse what cannot be a file name below a run folder."""
-    ordered = sorted(rows)
+    ordered = sorted(rows, key=lambda row: row[0])
     repeated = [sample for sample, count in Counter(row[0] for row in ordered).items() if count > 1]
     if repeated:
         raise InputError(f"{name}: id {repeated[0]!r} stands for several images; every id must be its own")
     for sample, *_ in ordered:
-        parts = PurePosixPath(sample).parts
-        if not parts or sample.startswith("/") or ".." in parts or "\\" in sample or "\0" in sample:
+        if not _names_a_file(sample):
             raise InputError(
-                f"{name}: id {sample!r} cannot be used as a file name: no '..', '\\' or leading '/'"
+                f"{name}: id {sample!r} cannot be used as a file name: expected UTF-8, "
+                f"parts of at most 250 bytes, no '.', '..', '\\' or leading '/'"
             )
     classes = sorted({row[2] for row in ordered})
     number = {label: index for index, label in enumerate(classes)}
@@ -67,6 +67,17 @@ def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -
     )
 
 
+def _names_a_file(sample: str) -> bool:
+    """Whether an id is the one spelling of a relative path, so that `<folder>/<id>.png` is its own file."""
+    path = PurePosixPath(sample)
+    try:
+        sizes = [len(part.encode()) for part in path.parts]
+    except UnicodeEncodeError:
+        return False
+    plain = str(path) == sample and not path.is_absolute() and ".." not in path.parts
+    return plain and bool(sizes) and max(sizes) <= 250 and not {"\\", "\0"} & set(sample)
+
+
 def read_folder(root: Path) -> Table:
     """`images/<class>/*` with `masks/<class>/<same stem>.png`; the id is `<class>/<stem>`."""
     images = root / "images"
@@ -75,7 +86,7 @@ def read_folder(root: Path) -> Table:
     if not images.is_dir():
         raise InputError(f"{root}: expected a folder images/<class>/ in it, and masks/<class>/ beside it")
     rows = []
-    for folder in sorted(path for path in images.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in images.iterdir() if path.is_dir() and path.name[0] != "."):
         for image in sorted(folder.iterdir()):
             if image.suffix.lower() not in IMAGE_SUFFIXES or image.name.startswith("."):
                 continue
@@ -85,7 +96,7 @@ def read_folder(root: Path) -> Table:
             )
     if not rows:
         raise InputError(f"{images}: no images in its class folders ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return _table(root.name, rows)
+    return _table(root.resolve().name, rows)
 
 
 def read_manifest(path: Path) -> Table:
@@ -96,9 +107,9 @@ def read_manifest(path: Path) -> Table:
     """
     try:
         frame = (
-            pl.read_parquet(path)
+            pl.read_parquet(path, glob=False)
             if path.suffix.lower() == ".parquet"
-            else pl.read_csv(path, infer_schema=False)
+            else pl.read_csv(path, infer_schema=False, glob=False)
         )
     except FileNotFoundError:
         raise InputError(f"manifest not found: {path}") from None

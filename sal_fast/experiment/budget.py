@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -53,13 +54,16 @@ def plan(pool: int, start: float, query: float, stop: float, human_budget: float
         raise InputError(f"--human-budget {human_budget:g} of {pool} training images is less than one image")
     labelled: list[int] = []
     human: list[bool] = []
-    while True:
-        reached = start + len(labelled) * query
+    for step in itertools.count():
+        reached = start + step * query
         last = reached >= stop - TOLERANCE
-        labelled.append(_count(pool, stop if last else reached))
-        human.append(not human or reached <= human_budget + TOLERANCE)
+        count = _count(pool, stop if last else reached)
+        if not labelled or count > labelled[-1]:  # a step of less than half an image asks for nothing
+            labelled.append(count)
+            human.append(not human or reached <= human_budget + TOLERANCE)
         if last:
-            return Plan(tuple(labelled), tuple(human))
+            break
+    return Plan(tuple(labelled), tuple(human))
 
 
 def _count(pool: int, fraction: float) -> int:

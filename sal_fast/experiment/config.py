@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -126,8 +127,9 @@ class Config:
     @property
     def run_folder(self) -> Path:
         if self.out is not None:
-            return Path(self.out).expanduser()
-        name = Path(self.data).expanduser().resolve().stem if self.data != "builtin" else "builtin"
+            return Path(os.path.expanduser(self.out))
+        path = Path(os.path.expanduser(self.data)).resolve()
+        name = path.stem if path.suffix.lower() in (".csv", ".parquet") else path.name
         return Path("runs") / f"{name}-{self.regime}-{self.criterion}-s{self.seed}"
 
 
@@ -154,7 +156,10 @@ def resolve(asked: Mapping[str, Any], files: Iterable[Path] = ()) -> Config:
     preset = given.get("preset", "auto")
     if preset == "auto":
         preset = default_preset(given.get("data", "builtin"))
-    return Config(**{**PRESETS.get(preset, {}), **given, "preset": preset})
+    chosen = {**PRESETS.get(preset, {}), **given, "preset": preset}
+    if chosen.get("arch") == "swin_t" and "output_stride" not in given:
+        chosen["output_stride"] = 32  # a preset's stride is for ResNets; Swin refuses any other
+    return Config(**chosen)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

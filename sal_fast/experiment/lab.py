@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from sal_fast import annotate, query, seeds
-from sal_fast.data import splits
 from sal_fast.data.store import Store
+from sal_fast.errors import InputError
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.labelled import MACHINE, PEOPLE, Labelled, answered
+from sal_fast.experiment.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
-from sal_fast.experiment.run_folder import RunFolder, write_query
+from sal_fast.experiment.run_folder import RunFolder, write_bytes, write_query
 from sal_fast.models import Arch, Classifier, build, feature_size, weights
 from sal_fast.progress import duration
 from sal_fast.train import Fitted, Recipe, Scores, evaluate, fit, score
@@ -43,18 +43,21 @@ class Record:
 class Lab:
     """One run: its configuration, data and folder. The methods are the steps of Algorithm 1."""
 
-    def __init__(self, config: Config, store: Store, plan: Plan, folder: RunFolder) -> None:
+    def __init__(
+        self, config: Config, store: Store, plan: Plan, folder: RunFolder, segmented: Tensor | None
+    ) -> None:
         self.config, self.store, self.plan, self.folder = config, store, plan, folder
+        self.segmented = segmented  # uint8 [N, F, F], a mask for every row of the training pool
         self.regime = REGIMES[config.regime]
         self.alpha = self.regime.alpha if config.alpha is None else config.alpha
         self.pool = store.rows("train")
         self.test_rows = store.rows("test")
         self.lines = folder.rounds()
+        self.row_of = {name: row for row, name in enumerate(store.table.ids)}
         self.recipe = recipe(config)
         self.model = self._new_model(config.arch)
         size = feature_size(self.model, config.image_size)
         self.loss_size = size if config.map_size is None else (config.map_size, config.map_size)
-        self.masks = self._segmenter_masks()
         self._record = Record(folder.path)
 
     # --- the steps ---------------------------------------------------------------------------------------
@@ -65,19 +68,9 @@ class Lab:
 
     def labelled_so_far(self) -> Labelled:
         """The start set, then the answer of every finished round's query."""
-        chosen = splits.start_set(
-            self.store.labels[self.pool].tolist(),
-            self.plan.labelled[0],
-            seeds.stream(self.config.seed, "start"),
-        )
-        labelled = self.annotate(
-            self.pool[torch.tensor(chosen, device=self.store.device)], self.regime.within, None
-        )
-        row_of = {name: row for row, name in enumerate(self.store.table.ids)}
+        labelled = self.annotate(self._rows(self.folder.run()["start"]), self.regime.within, None)
         for number in range(min(self.finished_rounds, self.plan.rounds - 1)):
-            rows = torch.tensor(
-                [row_of[name] for name in self.folder.query(number)], device=self.store.device
-            )
+            rows = self._answered(number, labelled)
             source = self.source(number + 1)
             if source in GENERATED:
                 ids = [self.store.table.ids[row] for row in rows.tolist()]
@@ -142,11 +135,11 @@ class Lab:
                 maps, has_map = annotate.human(self.store, rows)
                 return answered(rows, maps, has_map, PEOPLE, self.loss_size)
             if source == "segmenter":
-                assert self.masks is not None
-                return self._by_machine(rows, self.masks[rows])
+                assert self.segmented is not None
+                return self._by_machine(rows, self.segmented[rows])
             if model is None:
                 none = torch.zeros_like(rows, dtype=torch.bool)
-                return answered(rows, torch.zeros_like(self.store.masks[rows]), none, PEOPLE, self.loss_size)
+                return answered(rows, torch.zeros_like(self.store.masks[rows]), none, NOBODY, self.loss_size)
             maps = annotate.generate(model, self.store, rows, self.recipe.probe)
             annotate.write(self._record.folder / "maps", self._ids(rows), maps)
             return self._by_machine(rows, maps)
@@ -155,6 +148,8 @@ class Lab:
     def round(self, number: int, labelled: Labelled) -> Iterator[None]:
         """Time a round and, when its block ends well, write what it leaves behind and its line."""
         begin = time.perf_counter()
+        if self.store.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.store.device)
         with self.folder.finishing(number) as aside:
             self._record = record = Record(aside)
             yield
@@ -185,11 +180,13 @@ class Lab:
     def _fit(self, number: int, labelled: Labelled, alpha: float, name: str) -> tuple[Classifier, Fitted]:
         """Train a network from its initial weights (`--warm-start`: from the last round's) and keep it."""
         model = self._new_model(self.config.arch)
-        before = self.folder.round(number - 1) / f"{name}.safetensors"
-        if self.config.warm_start and number and before.exists():
-            weights.load_into(model.net, self.config.arch, str(before))
+        trained_before = number > 0 and (name == "accuracy" or self.source(number) == name)
+        if self.config.warm_start and trained_before:
+            weights.load_into(
+                model.net, self.config.arch, str(self.folder.round(number - 1) / f"{name}.safetensors")
+            )
         fitted = self._train(model, number, labelled, alpha, f"{name} model")
-        weights.write(model.net, self._record.folder / f"{name}.safetensors")
+        (self._record.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(model.net))
         return model, fitted
 
     def _teacher(self, number: int, labelled: Labelled) -> Classifier:
@@ -200,9 +197,7 @@ class Lab:
             weights.load_into(model.net, arch, str(self.folder.teacher))
         else:
             self._train(model, number, labelled, TEACHER_ALPHA, "teacher")
-            aside = self.folder.teacher.with_suffix(".part")
-            weights.write(model.net, aside)
-            aside.replace(self.folder.teacher)
+            write_bytes(self.folder.teacher, weights.to_bytes(model.net))
         return model
 
     def _train(self, model: Classifier, number: int, labelled: Labelled, alpha: float, name: str) -> Fitted:
@@ -225,14 +220,19 @@ class Lab:
     def _by_machine(self, rows: Tensor, maps: Tensor) -> Labelled:
         return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
 
-    def _segmenter_masks(self) -> Tensor | None:
-        """Masks of the training pool in a tensor with a row for every row of the store."""
-        if "segmenter" not in (self.regime.within, self.regime.beyond) or self.config.segmenter_masks is None:
-            return None
-        folder = Path(self.config.segmenter_masks).expanduser()
-        masks = torch.zeros_like(self.store.masks)
-        masks[self.pool] = annotate.segmenter_masks(folder, self.store, self.pool)
-        return masks
+    def _rows(self, ids: list[str]) -> Tensor:
+        return torch.tensor([self.row_of[name] for name in ids], dtype=torch.int64, device=self.store.device)
+
+    def _answered(self, number: int, labelled: Labelled) -> Tensor:
+        """The query made after a finished round, as rows; InputError where its file is not what was asked."""
+        ids = self.folder.query(number)
+        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self._ids(labelled.rows))
+        if len(ids) != self.plan.query_size(number + 1) or len(set(ids)) != len(ids) or not set(ids) <= pool:
+            raise InputError(
+                f"{self.folder.round(number) / 'query.csv'}: expected {self.plan.query_size(number + 1)} "
+                f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
+            )
+        return self._rows(ids)
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]
@@ -248,9 +248,9 @@ class Lab:
         rows = self.test_rows[index]
         images = self.store.images[rows]
         if images.shape[-1] != self.store.image_size:
-            images = torch.nn.functional.interpolate(
-                images, (self.store.image_size,) * 2, mode="bilinear", antialias=True
-            )
+            frame = (self.store.image_size, self.store.image_size)
+            resized = torch.nn.functional.interpolate(images.float(), frame, mode="bilinear", antialias=True)
+            images = resized.round().clamp(0, 255).to(torch.uint8)
         np.savez_compressed(
             folder / "examples.npz",
             ids=np.array(self._ids(rows)),
@@ -296,12 +296,12 @@ class Lab:
 
 def new_model(config: Config, arch: Arch, classes: int) -> Classifier:
     """The network every round starts from: the same initial weights each time."""
-    initial = config.weights if arch == config.arch else "none"
+    own = arch == config.arch
     return build(
         arch,
         classes,
-        weights=initial,
-        output_stride=config.output_stride if arch.startswith("resnet") else 32,
+        weights=config.weights if own or not weights.is_file(config.weights) else "none",
+        output_stride=config.output_stride if own or arch.startswith("resnet") else 32,
         seed=seeds.integer(config.seed, "initial-weights"),
     )
 

@@ -23,11 +23,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sal_fast.errors import InputError
+from sal_fast.errors import DISK_FULL, InputError
 
 Value = TypeVar("Value")
 FORMAT = 1
-FREE = frozenset({"out", "config", "data"})  # may change between calls; the data's fingerprint may not
+PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
+FREE = frozenset({"out", "config"})  # may change between calls
 
 
 class RunFolder:
@@ -39,16 +40,22 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder; the kernel lets go of it when the process ends, however it ends."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file; --out names a folder")
-        if self.path.is_dir() and not self.run_json.exists():
-            foreign = sorted(item.name for item in self.path.iterdir() if not item.name.startswith("."))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(f"{self.path} is no folder; --out names one") from None
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
+            raise InputError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from None
+        if not self.run_json.exists():
+            own = (".lock", "run.json.part")  # a killed start leaves these
+            foreign = sorted(item.name for item in self.path.iterdir() if item.name not in own)
             if foreign:
                 raise InputError(
                     f"{self.path} holds other files ({foreign[0]}, ...) and no run.json; "
                     f"choose a new folder with --out"
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,13 +86,21 @@ class RunFolder:
             write_json(self.run_json, {"format": FORMAT, **run})
             return
         self.check(run["config"])
-        there = read_json(self.run_json)
+        there = self.run()
         if there["data"]["fingerprint"] != run["data"]["fingerprint"]:
             raise InputError(
                 f"{self.path} was made from other data: {there['data']['name']} has changed since "
                 f"(images, masks, labels or splits); choose another --out"
             )
-        for name in ("threads", "device", "torch"):
+        if there["inputs"] != run["inputs"]:
+            changed = sorted(
+                name for name in run["inputs"] if there["inputs"].get(name) != run["inputs"][name]
+            )
+            raise InputError(
+                f"{self.path} was made with other files: --{changed[0].replace('_', '-')} has changed since; "
+                f"choose another --out"
+            )
+        for name in ("threads", "device", "torch", "torchvision", "numpy"):
             before, now = there["environment"].get(name), run["environment"].get(name)
             if before != now:
                 print(
@@ -98,12 +113,7 @@ class RunFolder:
         """Refuse a configuration other than the one in run.json, naming what differs."""
         if not self.run_json.exists():
             return
-        there = read_json(self.run_json)
-        if there.get("format") != FORMAT:
-            raise InputError(
-                f"{self.run_json}: format {there.get('format')!r}, expected {FORMAT}; choose another --out"
-            )
-        kept = there["config"]
+        kept = self.run()["config"]
         differing = [name for name in config if name not in FREE and kept.get(name) != config[name]]
         if differing:
             listed = ", ".join(
@@ -113,6 +123,32 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration ({listed}); "
                 f"repeat the command it was made with, or choose another --out"
             )
+
+    def run(self) -> dict[str, Any]:
+        """run.json; InputError where it is another format's, or damaged."""
+        there = read_json(self.run_json)
+        if there.get("format") != FORMAT:
+            raise InputError(
+                f"{self.run_json}: format {there.get('format')!r}, expected {FORMAT}; choose another --out"
+            )
+        for name, kind in PARTS.items():
+            if not isinstance(there.get(name), kind):
+                raise InputError(
+                    f"{self.run_json} is damaged: no {name!r} in it; restore it or choose another --out"
+                )
+        return there
+
+    def finished(self) -> bool:
+        """Whether summary.json tells of as many rounds as there are; InputError where they disagree."""
+        if not self.summary_json.exists():
+            return False
+        told, there = read_json(self.summary_json).get("rounds"), len(self.rounds())
+        if told != there:
+            raise InputError(
+                f"{self.path}: summary.json tells of {told} rounds, rounds.jsonl of {there}; restore them, "
+                f"or remove summary.json and repeat the command"
+            )
+        return True
 
     def rounds(self) -> list[dict[str, Any]]:
         """The finished rounds' lines; a half-written last line is cut off, and that is said.
@@ -167,7 +203,7 @@ class RunFolder:
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        for path in aside.rglob("*"):
+        for path in (aside, *aside.rglob("*")):
             _flush(path)
         shutil.rmtree(self.round(number), ignore_errors=True)
         aside.rename(self.round(number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,7 @@ import torch
 import torchvision
 
 import sal_fast
-from sal_fast import seeds
+from sal_fast import annotate, seeds
 from sal_fast.data import Table, augment, load_table, splits, store
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
@@ -23,9 +24,9 @@ from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.lab import Lab, new_model, teacher_arch
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.experiment.run_folder import RunFolder, read_json, write_json
-from sal_fast.models import feature_size
-from sal_fast.report.runs import aulc
+from sal_fast.experiment.run_folder import RunFolder, write_json
+from sal_fast.learning_curve import aulc
+from sal_fast.models import feature_size, weights
 
 
 def run(config: Config) -> Path:
@@ -36,9 +37,9 @@ def run(config: Config) -> Path:
     config.check()
     folder = RunFolder(config.run_folder)
     with folder.lock():
-        options = dataclasses.asdict(config)
+        options = dataclasses.asdict(config) | {"data": source(config)}
         folder.check(options)
-        if folder.summary_json.exists():
+        if folder.finished():
             print(f"{folder.path} is finished; nothing to do")
             return folder.path
         device = _device(config)
@@ -50,11 +51,12 @@ def run(config: Config) -> Path:
             config.stop_fraction,
             config.human_budget,
         )
+        stored = augment.stored_size(config.augment, config.image_size)
+        store.check_memory(table, config.image_size, stored, device)
         _check_maps(config, table)
-        samples = store.build(
-            table, config.image_size, augment.stored_size(config.augment, config.image_size), device
-        )
-        lab = Lab(config, samples, plan, folder)
+        _check_features(config, table, plan)
+        samples = store.build(table, config.image_size, stored, device)
+        segmented = _segmented(config, samples)
         folder.claim(
             {
                 "config": options,
@@ -68,12 +70,20 @@ def run(config: Config) -> Path:
                 "splits": {
                     split: [table.ids[row] for row in table.rows(split)] for split in ("train", "val", "test")
                 },
+                "start": _start(config, table, plan),
+                "inputs": _digests(config, segmented),
             }
         )
+        lab = Lab(config, samples, plan, folder, segmented)
         _announce(config, lab)
         active_learning(lab)
         write_json(folder.summary_json, summary(config, lab.lines))
     return folder.path
+
+
+def source(config: Config) -> str:
+    """`--data` in a spelling that does not depend on where the command is given."""
+    return config.data if config.data == "builtin" else str(Path(os.path.expanduser(config.data)).resolve())
 
 
 def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,6 +109,8 @@ def _device(config: Config) -> torch.device:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("expected auto, cpu or cuda")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
@@ -113,7 +125,7 @@ def _table(config: Config, folder: RunFolder) -> Table:
     table = load_table(config.data)
     if not folder.run_json.exists():
         return splits.assign(table, seeds.stream(config.seed, "split"))
-    kept = {name: split for split, names in read_json(folder.run_json)["splits"].items() for name in names}
+    kept = {name: split for split, names in folder.run()["splits"].items() for name in names}
     if kept.keys() != set(table.ids):
         odd = sorted(kept.keys() ^ set(table.ids))[0]
         raise InputError(
@@ -148,14 +160,51 @@ def _check_maps(config: Config, table: Table) -> None:
             f"{config.start_fraction:g}; the start set has human maps all the same",
             file=sys.stderr,
         )
+
+
+def _check_features(config: Config, table: Table, plan: budget.Plan) -> None:
+    """Features enough to compare maps at, and more than one value per channel for batch norm."""
     for arch in {config.arch, teacher_arch(config) if config.regime == "tait" else config.arch}:
         size = feature_size(new_model(config, arch, len(table.classes)), config.image_size)
-        if regime.uses_maps and config.map_size is None and min(size) < 3:
+        if size == (1, 1) and 1 in (config.batch_size, plan.labelled[0]):
+            raise InputError(
+                f"{arch} has 1x1 features at --image-size {config.image_size}, and a batch of one image "
+                f"cannot be normalised then; lower --output-stride, or raise --image-size or --start-fraction"
+            )
+        if REGIMES[config.regime].uses_maps and config.map_size is None and min(size) < 3:
             raise InputError(
                 f"{arch} has {size[0]}x{size[1]} features at --image-size {config.image_size}: too few to "
                 f"compare maps at (3x3 at least); lower --output-stride (it is {config.output_stride}) "
                 f"or raise --image-size"
             )
+
+
+def _start(config: Config, table: Table, plan: budget.Plan) -> list[str]:
+    """The start set's ids: the same for every regime and criterion of a seed."""
+    pool = table.rows("train")
+    labels = [table.labels[row] for row in pool]
+    chosen = splits.start_set(labels, plan.labelled[0], seeds.stream(config.seed, "start"))
+    return [table.ids[pool[position]] for position in chosen]
+
+
+def _segmented(config: Config, samples: store.Store) -> torch.Tensor | None:
+    """The segmenter's masks of the training pool, in a tensor with a row for every row of the store."""
+    if config.regime != "segmenter" or config.segmenter_masks is None:
+        return None
+    pool, masks = samples.rows("train"), torch.zeros_like(samples.masks)
+    masks[pool] = annotate.segmenter_masks(Path(os.path.expanduser(config.segmenter_masks)), samples, pool)
+    return masks
+
+
+def _digests(config: Config, segmented: torch.Tensor | None) -> dict[str, str]:
+    """Of the files beside the data that decide the result."""
+    digests = {}
+    if weights.is_file(config.weights):
+        data = Path(os.path.expanduser(config.weights)).read_bytes()
+        digests["weights"] = hashlib.sha256(data).hexdigest()
+    if segmented is not None:
+        digests["segmenter_masks"] = hashlib.sha256(segmented.cpu().numpy().tobytes()).hexdigest()
+    return digests
 
 
 def _environment(device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torchvision
@@ -12,7 +12,7 @@ from sal_fast.errors import InputError
 from sal_fast.models import weights as weight_files
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "swin_t"]
-ARCHS: tuple[Arch, ...] = ("resnet18", "resnet34", "resnet50", "swin_t")
+ARCHS: tuple[Arch, ...] = get_args(Arch)
 OUTPUT_STRIDES = (32, 16, 8, 4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +23,7 @@ def load_into(net: nn.Module, arch: str, weights: str) -> None:
 
     Raises InputError that names the first entry that is missing, foreign or of another shape.
     """
-    state = (
-        read(Path(weights))
-        if Path(weights).suffix in (".safetensors", ".pth", ".pt")
-        else _named(arch, weights)
-    )
+    state = read(Path(os.path.expanduser(weights))) if is_file(weights) else _named(arch, weights)
     own = net.state_dict()
     for key in [key for key in state if key.startswith(HEADS)]:
         if key in own and own[key].shape != state[key].shape:
@@ -67,10 +64,16 @@ def read(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module.").removeprefix("net."): value for key, value in state.items()}
 
 
-def write(model: nn.Module, path: Path) -> None:
-    """A state dict as safetensors (contiguous, on the CPU)."""
-    state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
-    path.write_bytes(safetensors.torch.save(state))  # `save_file` hides the errno of a full disk
+def to_bytes(model: nn.Module) -> bytes:
+    """A state dict as safetensors. (Its `save_file` hides the errno of a full disk.)"""
+    return safetensors.torch.save(
+        {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    )
+
+
+def is_file(weights: str) -> bool:
+    """Whether `--weights` names a file, not one of torchvision's."""
+    return Path(weights).suffix in (".safetensors", ".pth", ".pt")
 
 
 def _named(arch: str, name: str) -> dict[str, Tensor]:

@@ -9,5 +9,4 @@ NEEDS = frozenset({"features", "labelled"})
 
 
 def select(pool: Pool, k: int, seed: int) -> Query:
-    labelled = pool.need("labelled")
-    return in_order(ops.kcenter(pool.need("features"), k, centers=labelled if len(labelled) else None))
+    return in_order(ops.kcenter(pool.need("features"), k, centers=pool.need("labelled")))

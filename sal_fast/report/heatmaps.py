@@ -101,7 +101,8 @@ def _columns(runs: Sequence[Run]) -> list[Run]:
 
 def _files(run: Run) -> list[Path]:
     """The examples that the run kept, the latest round's last."""
-    return sorted(run.path.glob("rounds/*/examples.npz"))
+    finished = [run.path / "rounds" / f"{row.round:03d}" / "examples.npz" for row in run.rounds]
+    return [path for path in finished if path.exists()]
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sal_fast.errors import InputError
-
-REGIMES = ("b1", "b2", "sal", "sal-single", "no-ai-saliency", "tait", "segmenter")
+from sal_fast.experiment.regimes import REGIMES
+from sal_fast.experiment.run_folder import FORMAT
+from sal_fast.learning_curve import aulc
 
 # Named in a group's label as soon as any two runs differ in them.
 _COMPARED = ("criterion", "arch", "probe")
@@ -93,14 +94,6 @@ class Run:
         """Area under the learning curve; None where a round has no value."""
         curve = self.curve(metric)
         return aulc(list(curve), list(curve.values())) if len(curve) == len(self.rounds) else None
-
-
-def aulc(x: Sequence[float], y: Sequence[float]) -> float:
-    """trapezoid(y, x) / (x[-1] - x[0]); the value itself where there is a single round."""
-    if len(x) == 1:
-        return y[0]
-    area = sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
-    return area / (x[-1] - x[0])
 
 
 def load(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -193,7 +186,7 @@ def _expand(paths: Sequence[Path]) -> dict[Path, bool]:
 def _read(path: Path) -> Run:
     file = path / "run.json"
     record = _parse(file, _text(file))
-    if record.get("format") != 1:
+    if record.get("format") != FORMAT:
         raise InputError(f"{file}: format {record.get('format')!r} is unknown; update sal-fast to read it")
     config, data = _part(file, record, "config"), _part(file, record, "data")
     for part, names in ((config, _NEEDED), (data, ("name", "classes", "counts"))):
@@ -318,7 +311,7 @@ def _order(runs: list[Run]) -> list[Run]:
         return (0, value) if isinstance(value, int | float) else (1, str(value))
 
     def key(run: Run) -> tuple[Any, ...]:
-        place = REGIMES.index(run.regime) if run.regime in REGIMES else len(REGIMES)
+        place = list(REGIMES).index(run.regime) if run.regime in REGIMES else len(REGIMES)
         variant = [(name, rank(value)) for name, value in run.variant.items()]
         return (run.dataset, place, run.regime, variant, run.seed, run.name)
 

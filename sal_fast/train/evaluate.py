@@ -10,6 +10,7 @@ from torch import Tensor
 from sal_fast import ops
 from sal_fast.data import augment
 from sal_fast.data.store import Store
+from sal_fast.errors import InputError
 from sal_fast.models import Classifier
 
 BATCH = 256
@@ -53,6 +54,8 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
         cam = ops.cam(features, model.head.weight, guess, probe=probe).float()
         human = store.masks[at].float() / 255
         n = human.sum((-2, -1)).round().long()
+        if not bool(logits.isfinite().all()):
+            raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
         result = ops.topn_dice(cam, ops.topn_mask(human, n))
         predicted.append(guess)
         cams.append(cam)

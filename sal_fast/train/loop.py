@@ -67,7 +67,7 @@ def fit(
     Batches, crops and whatever the network draws come from (seed, purpose, round), so that models trained on
     the same rows see the same batches.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[store.device] if store.device.type == "cuda" else []):
         torch.manual_seed(seeds.integer(recipe.seed, "dropout", round_number))
         return _fit(model, store, rows, maps, has_map, alpha, recipe, round_number, name)
 
@@ -95,12 +95,13 @@ def _fit(
             crops = augment.draws(
                 recipe.augment, seeds.stream(recipe.seed, "augment", round_number, epoch), len(store.table)
             )
+            crops = None if crops is None else crops.to(store.device)
             order = seeds.stream(recipe.seed, "batches", round_number, epoch).permutation(len(rows))
             total = torch.zeros((), device=store.device)
             for batch in batches(torch.from_numpy(order).to(store.device), recipe.batch_size):
                 at = rows[batch]
                 images, targets = augment.apply(
-                    store.images[at], maps[batch], None if crops is None else crops[at.cpu()]
+                    store.images[at], maps[batch], None if crops is None else crops[at]
                 )
                 loss = step_loss(model, images, store.labels[at], targets, has_map[batch], alpha, recipe)
                 optimizer.zero_grad()
@@ -108,7 +109,7 @@ def _fit(
                 optimizer.step()
                 total += loss.detach()
             schedule.step()
-            if not bool(total.isfinite()):
+            if not (bool(total.isfinite()) and bool(model.head.weight.isfinite().all())):
                 raise InputError(
                     f"training of the {name} diverged in round {round_number}, epoch {epoch + 1}: "
                     f"the loss is {float(total)}; lower --lr (it is {recipe.lr:g})"

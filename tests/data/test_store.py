@@ -74,6 +74,28 @@ def test_graded_mask_is_averaged_over_areas(tmp_path: Path) -> None:
     assert np.abs(decode.mask_file(tmp_path / "mask.png", 10) - expected).max() <= 0.5
 
 
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10), 255),
+        (np.linspace(0, 200, 100).astype(np.uint16).reshape(10, 10), 200),
+        (np.linspace(0, 65535, 100).astype(np.uint16).reshape(10, 10), 255),
+    ],
+    ids=["float", "dark-16-bit", "16-bit"],
+)
+def test_graded_masks_of_other_depths(tmp_path: Path, array: np.ndarray, expected: int) -> None:
+    Image.fromarray(array).save(tmp_path / "mask.tif")
+    pixels = decode.mask_file(tmp_path / "mask.tif", 10)
+    assert pixels.max() == expected
+    assert (np.diff(pixels.reshape(-1).astype(int)) >= 0).all()
+
+
+def test_grades_out_of_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(-1, 1, 100, dtype=np.float32).reshape(10, 10)).save(tmp_path / "mask.tif")
+    with pytest.raises(decode.Unreadable, match=r"grades must lie in 0\.\.1"):
+        decode.mask_file(tmp_path / "mask.tif", 10)
+
+
 def test_upright_by_exif(tmp_path: Path) -> None:
     pixels = np.zeros((20, 30, 3), dtype=np.uint8)
     pixels[:, :15] = 250
@@ -82,6 +104,7 @@ def test_upright_by_exif(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
     image = decode.sample(tmp_path / "turned.jpg", None, 10, 10).image
     assert image[:4].mean() > 200 > 50 > image[6:].mean()
+    assert decode.upright_size(tmp_path / "turned.jpg") == (20, 30)
 
 
 def truncate(path: Path) -> None:
@@ -105,7 +128,9 @@ def test_bad_files_are_named(folder: Path, spoil, message: str) -> None:
     spoil(folder)
     with pytest.raises(InputError, match=message):
         build(folder)
-    assert len(check.look(str(folder)).unusable) == 1
+    found = check.look(str(folder))
+    assert len(found.problems) == len(found.mis_sized) + len(found.unreadable) == 1
+    assert len(found.mis_sized) == ("aspect" in message)
 
 
 def test_mask_of_another_size_but_the_same_aspect(folder: Path) -> None:
@@ -124,6 +149,13 @@ def test_check_counts(folder: Path) -> None:
     assert [names[row] for row in found.empty] == ["red/001"]
     assert [names[row] for row in found.graded] == ["blue/000"]
     assert found.problems == []
+    assert found.notes == []
+    (folder / "images/blue/000.jpg").unlink()
+    (folder / "images/.cache").mkdir()
+    (folder / "images/violet").mkdir()
+    found = check.look(str(folder))
+    assert [note.split(": ")[1] for note in found.notes if "violet" in note] == ["a folder without images"]
+    assert "masks/blue/000.png: belongs to no image" in found.notes[0]
 
 
 def test_plain_view_is_the_normalised_image() -> None:

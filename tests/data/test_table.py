@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,11 @@ def test_manifest_without_masks_or_splits(folder: Path) -> None:
         (lambda rows: [rows[0], rows[0]], "several images"),
         (lambda rows: [("", *rows[0][1:])], "line 2: 'id' is empty"),
         (lambda rows: [(*rows[0][:4], "training")], "split 'training'"),
-        (lambda rows: [("../../up", *rows[0][1:])], "cannot be used as a file name"),
+        *(
+            (lambda rows, name=name: [(name, *rows[0][1:])], "cannot be used as a file name")
+            for name in ("../../up", "./a", "a//b", "/a", "a/../b", "a/", ".", "x" * 300, "a\\b")
+        ),
+        (lambda rows: [rows[0], (*rows[0][:3], "", rows[0][4])], "several images"),
         (lambda rows: [("a", "../../etc/passwd", *rows[0][2:])], "leads out of"),
         (lambda rows: [], "no rows"),
     ],
@@ -135,6 +140,23 @@ def test_manifest_splits_refused(folder: Path, change, message: str) -> None:
     table = load_table(manifest(folder, change(official_rows(folder))))
     with pytest.raises(InputError, match=message):
         splits.assign(table, seeds.stream(0, "split"))
+
+
+def test_manifest_in_a_folder_with_odd_letters(folder: Path) -> None:
+    odd = folder.rename(folder.with_name("run[1] *ü"))
+    assert len(load_table(manifest(odd, official_rows(odd)))) == 16
+
+
+def test_manifest_with_a_byte_order_mark(folder: Path) -> None:
+    path = Path(manifest(folder, official_rows(folder)))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(load_table(str(path))) == 16
+
+
+def test_names_that_are_not_utf8(folder: Path) -> None:
+    os.rename(os.fsencode(folder / "images/red"), os.fsencode(folder / "images") + b"/r\xe4d")
+    with pytest.raises(InputError, match="expected UTF-8"):
+        load_table(str(folder))
 
 
 def test_manifest_columns(folder: Path) -> None:

@@ -43,6 +43,21 @@ def test_sums_of_decimals_reach_the_budget() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "labelled"),
+    [
+        ((18, 0.25, 0.25, 0.76, 0.25), (5, 9, 14)),
+        ((240, 0.1, 0.1, 0.501, 0.2), (24, 48, 72, 96, 120)),
+        ((10, 0.1, 0.05, 0.3, 0.2), (1, 2, 3)),
+        ((18, 0.75, 0.25, 0.76, 0.2), (14,)),
+    ],
+)
+def test_no_query_is_empty(values: tuple, labelled: tuple[int, ...]) -> None:
+    got = plan(*values)
+    assert got.labelled == labelled
+    assert len(got.human) == len(labelled)
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ((10, 0.04, 0.1, 1, 0.2), "--start-fraction 0.04 of 10 training images is less than one image"),

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from experiment_runs import arguments, command, kept, rounds
 
+# Kills itself just before the n-th change of names on disk: every moment at which a run folder differs.
+SUICIDE = """
+import os, pathlib, shutil, signal, sys
+left = int(sys.argv.pop(1))
+def before(function):
+    def wrapped(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return wrapped
+os.replace = before(os.replace)
+shutil.rmtree = before(shutil.rmtree)
+pathlib.Path.rename = before(pathlib.Path.rename)
+pathlib.Path.unlink = before(pathlib.Path.unlink)
+from sal_fast.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
-def finish(out: Path, **options: object) -> float:
+
+def finish(out: Path, **options: Any) -> float:
     begin = time.perf_counter()
     process = command("run", *arguments(out=out, **options))
     _, error = process.communicate()
@@ -18,45 +44,67 @@ def finish(out: Path, **options: object) -> float:
     return time.perf_counter() - begin
 
 
-@pytest.mark.parametrize(
-    ("regime", "kills"),
-    [
-        ("sal", 3),
-        pytest.param("sal", 10, marks=pytest.mark.full),
-        pytest.param("tait", 10, marks=pytest.mark.full),
-    ],
-)
-def test_killed_at_random_moments(regime: str, kills: int, shared_folder: Path, tmp_path: Path) -> None:
-    options = {"data": shared_folder, "regime": regime, "epochs": 3}
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    seconds = finish(whole, **options)
-    moments = random.Random(regime)
-    killed = 0
-    for _ in range(kills):
-        process = command("run", *arguments(out=cut, **options))
-        time.sleep(moments.uniform(0.3, 0.8) * seconds)
-        killed += process.poll() is None
-        process.kill()
-        process.communicate()
-    assert killed >= 1
-    if killed == kills:  # else it was finished already
-        finish(cut, **options)
+def same(cut: Path, whole: Path) -> None:
     assert rounds(cut) == rounds(whole)
     assert kept(cut) == kept(whole)
     assert not list(cut.rglob("*.part"))
 
 
-@pytest.mark.parametrize("moment", ["rounds/001.part/query.csv", "rounds/001.part/maps", "rounds/001"])
-def test_killed_while_a_round_is_written(moment: str, shared_folder: Path, tmp_path: Path) -> None:
-    """As soon as a file of round 1 is there, and before its line is."""
-    options = {"data": shared_folder, "epochs": 1}
+def kill_before(number: int, out: Path, **options: Any) -> int:
+    """The exit status of a run that kills itself before its n-th change of names."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", SUICIDE, str(number), "run", *arguments(out=out, **options)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    ).returncode
+
+
+def test_killed_before_ever_later_changes_of_names(shared_folder: Path, tmp_path: Path) -> None:
+    """Attempt n goes n - 1 changes further than the one before had come."""
+    options = {"data": shared_folder, "epochs": 1, "stop_fraction": 0.5}
+    finish(tmp_path / "whole", **options)
+    statuses = []
+    while not statuses or statuses[-1] == -signal.SIGKILL:
+        statuses.append(kill_before(len(statuses) + 1, tmp_path / "cut", **options))
+        assert len(statuses) < 50
+    assert statuses[-1] == 0
+    assert len(statuses) >= 4
+    same(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("regime", ["sal", "tait"])
+def test_killed_before_every_change_of_names(regime: str, shared_folder: Path, tmp_path: Path) -> None:
+    options = {"data": shared_folder, "regime": regime, "epochs": 1, "stop_fraction": 0.5}
+    finish(tmp_path / "whole", **options)
+    number, status = 0, -signal.SIGKILL
+    while status == -signal.SIGKILL:
+        number += 1
+        cut = tmp_path / f"cut-{number}"
+        status = kill_before(number, cut, **options)
+        finish(cut, **options)
+        same(cut, tmp_path / "whole")
+        shutil.rmtree(cut)
+    assert status == 0
+    assert number > 10
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("regime", ["sal", "tait"])
+def test_killed_at_ten_random_moments(regime: str, shared_folder: Path, tmp_path: Path) -> None:
+    options = {"data": shared_folder, "regime": regime, "epochs": 6}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    finish(whole, **options)
-    process = command("run", *arguments(out=cut, **options))
-    while process.poll() is None and not (cut / moment).exists():
-        time.sleep(0.0005)
-    process.kill()
-    process.communicate()
+    seconds = finish(whole, **options)
+    moments, kills = random.Random(regime), 0
+    while kills < 10:
+        process = command("run", *arguments(out=cut, **options))
+        time.sleep(moments.uniform(0.2, 0.7) * seconds)
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        if (cut / "summary.json").exists():  # at its end before ten kills: compare, and begin again
+            same(cut, whole)
+            shutil.rmtree(cut)
     finish(cut, **options)
-    assert rounds(cut) == rounds(whole)
-    assert kept(cut) == kept(whole)
+    same(cut, whole)

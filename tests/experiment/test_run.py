@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from experiment_runs import arguments, kept, rounds
 from PIL import Image
 
@@ -117,24 +118,38 @@ def test_every_criterion_repeats_itself(criterion: str, tiny: Tiny, tmp_path: Pa
     assert kept(first) == kept(again)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"probe": "gradcam++"},
-        {"probe": "gradcam"},
-        {"probe": "hirescam"},
-        {"map_size": 32},
-        {"saliency_loss": "mse"},
-        {"augment": "standard"},
-        {"alpha": 0.3},
-        {"deterministic": True},
-        {"regime": "tait", "teacher_arch": "resnet34"},
-        {"arch": "swin_t", "output_stride": 32, "image_size": 96, "epochs": 1},
-    ],
-    ids=lambda options: "-".join(map(str, options.values())),
-)
-def test_switches_run_to_the_end(options: dict, tiny: Tiny, tmp_path: Path) -> None:
-    assert len(rounds(tiny(tmp_path / "run", **options))) == 3
+SWITCHES: list[dict] = [
+    {"probe": "gradcam++"},
+    {"probe": "gradcam"},
+    {"map_size": 32},
+    {"saliency_loss": "mse"},
+    {"augment": "standard"},
+    {"alpha": 0.3},
+    {"regime": "tait", "teacher_arch": "resnet34"},
+    {"arch": "swin_t", "output_stride": 32, "image_size": 96, "epochs": 1},
+]
+
+
+@pytest.mark.parametrize("options", SWITCHES, ids=lambda options: "-".join(map(str, options.values())))
+def test_every_switch_changes_the_run(
+    options: dict, runs: dict[str, Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    got = rounds(tiny(tmp_path / "run", **options))
+    assert len(got) == 3
+    assert got != rounds(runs[options.get("regime", "sal")])
+
+
+def test_switches_that_change_nothing_here(runs: dict[str, Path], tiny: Tiny, tmp_path: Path) -> None:
+    """HiResCAM is CAM up to a scale that min-max removes; determinism is what a CPU has anyway."""
+    same = [rounds(tiny(tmp_path / "hires", probe="hirescam"))]
+    try:
+        same.append(rounds(tiny(tmp_path / "deterministic", deterministic=True)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for got in same:
+        for row, other in zip(got, rounds(runs["sal"]), strict=True):
+            assert row["labelled"] == other["labelled"]
+            assert row["dice"] == pytest.approx(other["dice"], abs=0.02)
 
 
 def test_resume_after_every_round(
@@ -158,6 +173,19 @@ def test_resume_of_a_warm_start(tiny: Tiny, tmp_path: Path) -> None:
     cold = tiny(tmp_path / "cold")
     assert rounds(whole)[0] == rounds(cold)[0]
     assert rounds(whole)[1:] != rounds(cold)[1:]
+    # as a kill in the last round would leave it: two rounds, the second's weights
+    cut = tiny(tmp_path / "cut", warm_start=True, stop_fraction=0.5)
+    run = json.loads((cut / "run.json").read_text())
+    run["config"]["stop_fraction"] = 0.75
+    (cut / "run.json").write_text(json.dumps(run))
+    (cut / "summary.json").unlink()
+    lines = (cut / "rounds.jsonl").read_text().splitlines(keepends=True)
+    if len(lines) == 2:  # its last round asked for nothing; go back to the first
+        (cut / "rounds.jsonl").write_text(lines[0])
+        for name in ("accuracy", "interpretability"):
+            (cut / f"rounds/001/{name}.safetensors").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="weights file not found"):  # pruned: never silently cold
+        tiny(cut, warm_start=True)
 
 
 def test_half_written_line_is_repaired_and_said(
@@ -224,6 +252,71 @@ def test_empty_and_missing_human_maps_are_counted(folder: Path, tiny: Tiny, tmp_
     assert rows[0]["dice_images"] == 2
 
 
+def test_other_data_in_the_folder_of_a_finished_run(runs: dict[str, Path], folder: Path, tiny: Tiny) -> None:
+    with pytest.raises(InputError, match=r"another configuration \(data '.*' there, '.*' asked\)"):
+        tiny(runs["sal"], data=str(folder))
+
+
+def test_a_start_killed_before_run_json_was_whole(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json.part").write_text('{"format": 1')
+    assert len(rounds(tiny(out, epochs=1))) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("run.json", "{", "run.json cannot be read"),
+        ("run.json", '{"format": 1}', "is damaged: no 'config'"),
+        ("run.json", '{"format": 9}', "format 9, expected 1"),
+        ("summary.json", '{"rounds": 7}', "tells of 7 rounds, rounds.jsonl of 3"),
+        ("rounds.jsonl", "", "tells of 3 rounds, rounds.jsonl of 0"),
+        ("rounds.jsonl", '{"round": 5}\n{"round": 1}\n', "line 1 is damaged"),
+    ],
+)
+def test_damaged_run_folders_are_refused(
+    file: str, content: str, message: str, runs: dict[str, Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(runs["sal"], cut)
+    (cut / file).write_text(content)
+    with pytest.raises(InputError, match=message):
+        tiny(cut)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda ids: ids[:-1], lambda ids: [*ids[:-1], ids[0]], lambda ids: [*ids[:-1], "x"]]
+)
+def test_a_damaged_query_is_refused(change, runs: dict[str, Path], tiny: Tiny, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(runs["b2"], cut)
+    (cut / "summary.json").unlink()
+    (cut / "rounds.jsonl").write_text((cut / "rounds.jsonl").read_text().splitlines(keepends=True)[0])
+    path = cut / "rounds/000/query.csv"
+    head, *lines = path.read_text().splitlines()
+    ids = change([line.split(",")[0] for line in lines])
+    path.write_text("\n".join([head, *(f"{name},0.5,{rank}" for rank, name in enumerate(ids))]) + "\n")
+    with pytest.raises(InputError, match="expected 4 unlabelled training images"):
+        tiny(cut, regime="b2")
+
+
+def test_segmenter_masks_that_change_or_do_not_fit(folder: Path, tiny: Tiny, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    shutil.copytree(folder / "masks", masks)
+    options = {"data": str(folder), "regime": "segmenter", "segmenter_masks": str(masks), "epochs": 1}
+    out = tiny(tmp_path / "run", **options)
+    (out / "summary.json").unlink()
+    splits = json.loads((out / "run.json").read_text())["splits"]
+    spoilt = masks / f"{splits['train'][0]}.png"
+    Image.new("L", (40, 40), 255).save(spoilt)
+    with pytest.raises(InputError, match="--segmenter-masks has changed since"):
+        tiny(out, **options)
+    Image.new("L", (40, 20), 255).save(spoilt)
+    with pytest.raises(InputError, match="aspect ratios differ"):
+        tiny(tmp_path / "new", **options)
+
+
 def spoil_masks(root: Path) -> None:
     shutil.rmtree(root / "masks")
 
@@ -254,7 +347,12 @@ def spoil_class(root: Path) -> None:
         (None, {"human_budget": 0.01}, "less than one image"),
         (None, {"regime": "sall"}, "unknown regime 'sall'; did you mean 'sal'?"),
         (None, {"weights": "w.safetensors"}, "weights file not found"),
-        (None, {"output_stride": 32}, "too few to compare maps"),
+        (None, {"output_stride": 32}, "too few to"),
+        (None, {"output_stride": 32, "regime": "b1", "batch_size": 1}, "cannot be normalised"),
+        (None, {"arch": "swin_t"}, "swin_t has a fixed stride of 32"),
+        (None, {"device": "meta"}, "expected auto, cpu or cuda"),
+        (None, {"epochs": "many"}, "invalid literal for int"),
+        (None, {"image_size": 1000000}, "need 120000.0 GB on cpu"),
         (None, {"device": "cuda:99"}, "--device cuda:99"),
         (None, {"regime": "segmenter", "segmenter_masks": "absent"}, "folder not found: absent"),
     ],
@@ -277,7 +375,7 @@ def test_weights_that_do_not_fit(folder: Path, tmp_path: Path, capsys: pytest.Ca
     from sal_fast import models
     from sal_fast.models import weights
 
-    weights.write(models.build("resnet34", 3).net, tmp_path / "r34.safetensors")
+    (tmp_path / "r34.safetensors").write_bytes(weights.to_bytes(models.build("resnet34", 3).net))
     out = tmp_path / "run"
     status = main(["run", *arguments(data=folder, out=out, weights=tmp_path / "r34.safetensors")])
     assert status == 2

@@ -39,6 +39,9 @@ def test_kcenter_ends_cleanly_when_all_is_covered() -> None:
     assert ops.kcenter(x, 10).tolist() == [0, 1, 2, 3, 4, 5]
     assert ops.kcenter(x, 3, centers=torch.ones(2, 3)).tolist() == [0, 1, 2]
     assert ops.kcenter(torch.empty(0, 3), 4).tolist() == []
+    assert ops.kcenter(torch.tensor([[1.0], [2.0]]), 2, centers=torch.empty(0, 1)).tolist() == [1, 0]
+    wide = torch.tensor([[6e4], [-6e4], [0.0]], dtype=torch.float16)  # their difference overflows in fp16
+    assert ops.kcenter(wide, 3, centers=wide[:1]).tolist() == [1, 2, 0]
     far = torch.tensor([[1e6, 1e6], [1e6, 1e6], [1e6 + 1, 1e6]])  # nothing cancels
     assert ops.kcenter(far, 3).tolist() == [2, 0, 1]
 
@@ -86,6 +89,10 @@ def test_badge_ends_cleanly_when_all_distances_are_zero() -> None:
     sure = torch.eye(3)  # every gradient is zero
     assert ops.badge(sure, torch.rand(3, 2), 3, seed=0).tolist() == [0, 1, 2]
     assert ops.badge(torch.empty(0, 3), torch.empty(0, 2), 3, seed=0).tolist() == []
+    for seed in range(20):  # equal rows of any values: rounding must not tell them apart
+        rng = np.random.default_rng(seed)
+        p, e = (torch.from_numpy(x).expand(9, -1) for x in (rng.dirichlet(np.ones(50)), rng.normal(size=700)))
+        assert ops.badge(p, e, 9, seed=seed).tolist() == list(range(9))
 
 
 def test_refused() -> None:
@@ -93,5 +100,7 @@ def test_refused() -> None:
         ops.kcenter(torch.full((3, 2), float("nan")), 1)
     with pytest.raises(ValueError, match="NaN"):
         ops.badge(torch.full((3, 2), float("nan")), torch.rand(3, 2), 1, seed=0)
+    with pytest.raises(ValueError, match="centers contain NaN"):
+        ops.kcenter(torch.rand(3, 2), 1, centers=torch.full((1, 2), float("nan")))
     with pytest.raises(ValueError, match="at least 0"):
         ops.kcenter(torch.rand(3, 2), -1)

@@ -70,7 +70,7 @@ def test_weights_file_with_another_head(tmp_path: Path, suffix: str) -> None:
 
 def test_our_weights_are_torchvisions(tmp_path: Path) -> None:
     model = models.build("resnet18", 3, seed=4)
-    weights.write(model.net, tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(weights.to_bytes(model.net))
     net = torchvision.models.resnet18(num_classes=3)
     net.load_state_dict(weights.read(tmp_path / "w.safetensors"))
     assert torch.equal(net.fc.weight, model.head.weight)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+ROUNDING = 64 * torch.finfo(torch.float64).eps
+
 
 def badge(probs: Tensor, features: Tensor, k: int, seed: int) -> Tensor:
     """See `sal_fast.ops.badge`; float64 arithmetic."""
@@ -22,8 +24,12 @@ def badge(probs: Tensor, features: Tensor, k: int, seed: int) -> Tensor:
     for draw in uniform[1:]:
         unpicked[pick] = False
         inner = (residual @ residual[pick]) * (features @ features[pick])
-        distances = torch.minimum(distances, (norms + norms[pick] - 2 * inner).clamp(min=0))
-        distances[pick] = 0.0  # by definition; rounding would leave a trace
+        scale = norms + norms[pick]
+        squared = scale - 2 * inner
+        # what rounding leaves of a zero is a zero: equal rows are never told apart
+        squared = torch.where(squared <= ROUNDING * scale, 0.0, squared)
+        distances = torch.minimum(distances, squared)
+        distances[pick] = 0.0
         cumulative = distances.cumsum(0)
         total = float(cumulative[-1])
         if total > 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from sal_fast.ops.cam import reference
 from sal_fast.ops.minmax_normalize import minmax_normalize
 
 Probe = Literal["cam", "gradcam", "gradcam++", "hirescam"]
-PROBES: tuple[Probe, ...] = ("cam", "gradcam", "gradcam++", "hirescam")
+PROBES: tuple[Probe, ...] = get_args(Probe)
 
 
 def cam(

@@ -20,8 +20,7 @@ def kcenter(features: Tensor, k: int, *, centers: Tensor | None = None) -> Tenso
         centers: [L, d], rows that are centres already (the labelled set).
 
     Returns:
-        int64 [min(k, N)], in the order picked. Work k N d, memory N on top of the inputs (float64
-        arithmetic: a chosen point's distance is set to zero, not computed).
+        int64 [min(k, N)], in the order picked. Work k N d; memory: the inputs in float64, and N d more.
 
     Raises:
         TypeError, ValueError: types and shapes, negative k; on the CPU NaN or infinity.
@@ -33,8 +32,13 @@ def kcenter(features: Tensor, k: int, *, centers: Tensor | None = None) -> Tenso
     if centers is not None:
         _checks.floating("kcenter", centers=centers)
         _checks.shape("kcenter", "centers", centers, None, features.shape[1])
+        if len(centers) == 0:
+            centers = None
     if k < 0:
         raise ValueError(f"kcenter: k must be at least 0, got {k}")
-    if features.device.type == "cpu" and not bool(features.isfinite().all()):
-        raise ValueError("kcenter: features contain NaN or infinity; expected finite numbers")
-    return reference.kcenter(features, min(k, len(features)), centers)
+    for name, rows in (("features", features), ("centers", centers)):
+        if rows is not None and rows.device.type == "cpu" and not bool(rows.isfinite().all()):
+            raise ValueError(f"kcenter: {name} contain NaN or infinity; expected finite numbers")
+    return reference.kcenter(
+        features.double(), min(k, len(features)), None if centers is None else centers.double()
+    )

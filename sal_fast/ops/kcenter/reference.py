@@ -6,7 +6,7 @@ from torch import Tensor
 
 def squared_distances(features: Tensor, center: Tensor) -> Tensor:
     """|x_i - c|^2 as a sum of squares: nothing cancels. Float64 [N]."""
-    return (features - center).double().square().sum(1)
+    return (features - center).square().sum(1)
 
 
 def kcenter(features: Tensor, k: int, centers: Tensor | None) -> Tensor:
@@ -18,7 +18,7 @@ def kcenter(features: Tensor, k: int, centers: Tensor | None) -> Tensor:
     unpicked = torch.ones(len(features), dtype=torch.bool, device=features.device)
     for _ in range(k):
         first = centers is None and not picks
-        score = features.double().square().sum(1) if first else nearest
+        score = features.square().sum(1) if first else nearest
         pick = int(torch.where(unpicked, score, -1.0).argmax())  # argmax: the first of equals
         picks.append(pick)
         unpicked[pick] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from sal_fast.ops.saliency_loss import reference
 from sal_fast.ops.ssim import BORDERS, REDUCTIONS, Border, Reduction, check_window, reduce
 
 Kind = Literal["ssim_l1", "mse"]
-KINDS: tuple[Kind, ...] = ("ssim_l1", "mse")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def saliency_loss(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from sal_fast.ops import _checks
 from sal_fast.ops.ssim import reference
 
 Border = Literal["valid", "zero", "reflect"]
-BORDERS: tuple[Border, ...] = ("valid", "zero", "reflect")
+BORDERS: tuple[Border, ...] = get_args(Border)
 Reduction = Literal["none", "mean", "sum"]
-REDUCTIONS: tuple[Reduction, ...] = ("none", "mean", "sum")
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def ssim(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from sal_fast.ops import _checks
 from sal_fast.ops.topn import reference
 
 Empty = Literal["skip", "zero", "one"]
-EMPTIES: tuple[Empty, ...] = ("skip", "zero", "one")
+EMPTIES: tuple[Empty, ...] = get_args(Empty)
 
 
 class TopnDice(NamedTuple):
@@ -67,7 +67,10 @@ def topn_dice(
             `one` 1.
 
     Returns:
-        TopnDice. Not differentiable.
+        TopnDice. Not differentiable. On a GPU an image whose CAM holds NaN has a Dice of NaN.
+
+    Raises:
+        TypeError, ValueError: types, shapes, an unknown policy; on the CPU NaN in the CAM.
 
     Source: paper Sec. 6; docs/method.md, "Evaluation".
     """
@@ -84,4 +87,5 @@ def topn_dice(
     cam = cam if cam.dtype == torch.float64 else cam.float()
     hits, n = reference.topn_hits(cam, mask)
     dice = torch.where(n > 0, hits / n, {"skip": float("nan"), "zero": 0.0, "one": 1.0}[empty])
+    dice = dice.masked_fill(cam.isnan().flatten(1).any(1), float("nan"))
     return TopnDice(dice, hits, n)

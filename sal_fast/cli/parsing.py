@@ -1,0 +1,30 @@
+"""tyro, with its errors on one line like all others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tyro
+
+from sal_fast.errors import InputError
+
+Value = TypeVar("Value")
+
+
+def one_line(target: Callable[..., Value], arguments: list[str], prog: str, **options: Any) -> Value:
+    """`tyro.cli(target)`; InputError where it would print a box and exit with 2."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(
+                target, args=arguments, prog=prog, config=(tyro.conf.FlagConversionOff,), **options
+            )
+    except SystemExit as error:
+        if error.code != 2:
+            raise
+    lines = [line.strip("│ ") for line in box.getvalue().splitlines() if line.startswith("│")]
+    said = [line for line in lines if line and set(line) != {"─"}]
+    raise InputError(f"{said[0] if said else box.getvalue().strip()} (see `{prog} --help`)")

@@ -1,0 +1,108 @@
+"""The command: its subcommands, exit statuses, and what a person reads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from experiment_runs import arguments
+
+import sal_fast
+from sal_fast.cli import COMMANDS, main
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+    assert sal_fast.__version__ in capsys.readouterr().out
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rum"]) == 2
+    assert capsys.readouterr().err == (
+        "sal-fast: error: unknown command 'rum' (expected one of run, report, data, doctor)\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["run"], ["report"], ["data", "check"], ["doctor"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "sal_fast", *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: sal-fast" in done.stdout
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("python", "torch", "native core", "cuda kernels", "threads"):
+        assert word in out
+
+
+def test_doctor_names_what_is_missing_and_the_command(tmp_path: Path) -> None:
+    """A package that does not import, and the native core hidden."""
+    (tmp_path / "polars").mkdir()
+    (tmp_path / "polars" / "__init__.py").write_text("raise ImportError('libpolars is gone')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "sal_fast", "doctor"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "SAL_FAST_NATIVE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "polars: pip install --force-reinstall polars" in done.stdout
+    assert "hidden by SAL_FAST_NATIVE=0" in done.stdout
+
+
+def test_data_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(folder)]) == 0
+    assert "0 problems that a run would refuse" in capsys.readouterr().out
+    (folder / "images/red/004.jpg").write_bytes(b"")
+    assert main(["data", "check", str(folder)]) == 2
+    out = capsys.readouterr().out
+    assert "004.jpg: the file is empty" in out
+    assert "1 problem that a run would refuse" in out
+    assert main(["data", "check", str(folder / "absent")]) == 2
+
+
+def test_run_then_run_again_then_report(
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", *arguments(data=shared_folder, out=tmp_path / "run", epochs=1)]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    page = tmp_path / "run" / "report" / "index.html"
+    assert f"report: {page}" in out
+    assert "AULC: accuracy 0." in out
+    assert page.is_file()
+    written = page.stat().st_mtime_ns
+    assert main(words) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert page.stat().st_mtime_ns == written
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page")]) == 0
+    assert (tmp_path / "page" / "index.html").is_file()
+    assert main(["report", str(tmp_path / "absent")]) == 2
+    assert capsys.readouterr().err.startswith("sal-fast: error: ")
+
+
+def test_builtin_set_is_made_once_and_is_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAL_FAST_CACHE", str(tmp_path))
+    assert main(["data", "check", "builtin"]) == 0
+    assert "builtin: 600 images, 6 classes" in capsys.readouterr().out
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(files) == 1201
+    assert main(["data", "check", "builtin"]) == 0
+    assert files == {path: path.stat().st_mtime_ns for path in files}
