@@ -25,6 +25,7 @@ def one_line(target: Callable[..., Value], arguments: list[str], prog: str, **op
     except SystemExit as error:
         if error.code != 2:
             raise
-    lines = [line.strip("│ ") for line in box.getvalue().splitlines() if line.startswith("│")]
-    said = [line for line in lines if line and set(line) != {"─"}]
-    raise InputError(f"{said[0] if said else box.getvalue().strip()} (see `{prog} --help`)")
+    # a title, then what was wrong; how the box around them is drawn depends on the terminal
+    lines = [line.strip("│|╭╮╰╯─-+ ") for line in box.getvalue().splitlines()]
+    said = [line for line in lines if line]
+    raise InputError(f"{' '.join(said[1:2] or said)} (see `{prog} --help`)")
