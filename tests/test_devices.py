@@ -22,7 +22,7 @@ def test_ops_agree_with_float64_on_the_cpu(device: torch.device) -> None:
     masks = torch.rand(6, 28, 28, generator=generator) > 0.7
 
     def loss_and_gradients(place: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
-        f, w = (x.to(place, dtype).requires_grad_() for x in (features, weight))
+        f, w = (x.detach().to(place, dtype, copy=True).requires_grad_() for x in (features, weight))
         total = torch.zeros((), device=place, dtype=dtype)
         for probe in ops.PROBES:
             cam = ops.cam(f, w, labels.to(place), probe=probe)
