@@ -33,7 +33,7 @@ def view(images: Tensor, image_size: int) -> Tensor:
     return _normalise(pixels)
 
 
-def draws(preset: Preset, rng: np.random.Generator, count: int) -> Tensor | None:
+def draws(preset: Preset, rng: np.random.Generator, count: int, device: torch.device) -> Tensor | None:
     """One epoch's crops and flips for `count` rows, as affine maps [count, 2, 3]; None for `none`.
 
     Row i's draw depends on the stream and on i alone: not on the order of batches, their size or the rank.
@@ -51,7 +51,7 @@ def draws(preset: Preset, rng: np.random.Generator, count: int) -> Tensor | None
     theta[:, 1, 1] = height
     theta[:, 0, 2] = (1 - width) * (2 * x - 1)
     theta[:, 1, 2] = (1 - height) * (2 * y - 1)
-    return torch.from_numpy(theta.astype(np.float32))
+    return torch.from_numpy(theta.astype(np.float32)).to(device)
 
 
 def apply(images: Tensor, masks: Tensor, theta: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -55,8 +55,7 @@ class Lab:
         self.lines = folder.rounds()
         self.row_of = {name: row for row, name in enumerate(store.table.ids)}
         self.recipe = recipe(config)
-        self.model = self._new_model(config.arch)
-        size = feature_size(self.model, config.image_size)
+        size = feature_size(self._new_model(config.arch), config.image_size)
         self.loss_size = size if config.map_size is None else (config.map_size, config.map_size)
         self._record = Record(folder.path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -67,35 +68,20 @@ def fit(
     Batches, crops and whatever the network draws come from (seed, purpose, round), so that models trained on
     the same rows see the same batches.
     """
-    with torch.random.fork_rng(devices=[store.device] if store.device.type == "cuda" else []):
-        torch.manual_seed(seeds.integer(recipe.seed, "dropout", round_number))
-        return _fit(model, store, rows, maps, has_map, alpha, recipe, round_number, name)
-
-
-def _fit(
-    model: Classifier,
-    store: Store,
-    rows: Tensor,
-    maps: Tensor,
-    has_map: Tensor,
-    alpha: float,
-    recipe: Recipe,
-    round_number: int,
-    name: str,
-) -> Fitted:
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
     )
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_step, STEP_FACTOR)
     val = store.rows("val")
     best, best_state = Fitted(-1, -1.0), model.state_dict()
-    with progress.bar(f"round {round_number}: {name}", recipe.epochs, log=False) as advance:
+    with (
+        _own_stream(seeds.integer(recipe.seed, "dropout", round_number), store.device),
+        progress.bar(f"round {round_number}: {name}", recipe.epochs, log=False) as advance,
+    ):
         for epoch in range(recipe.epochs):
             model.train()
-            crops = augment.draws(
-                recipe.augment, seeds.stream(recipe.seed, "augment", round_number, epoch), len(store.table)
-            )
-            crops = None if crops is None else crops.to(store.device)
+            draws = seeds.stream(recipe.seed, "augment", round_number, epoch)
+            crops = augment.draws(recipe.augment, draws, len(store.table), store.device)
             order = seeds.stream(recipe.seed, "batches", round_number, epoch).permutation(len(rows))
             total = torch.zeros((), device=store.device)
             for batch in batches(torch.from_numpy(order).to(store.device), recipe.batch_size):
@@ -120,6 +106,14 @@ def _fit(
             advance()
     model.load_state_dict(best_state)
     return best
+
+
+@contextmanager
+def _own_stream(seed: int, device: torch.device) -> Iterator[None]:
+    """What the network draws itself (dropout, stochastic depth) follows from `seed`, and leaves no trace."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def step_loss(

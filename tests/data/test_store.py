@@ -174,7 +174,7 @@ def test_image_and_mask_get_the_same_draw() -> None:
     masks = (
         torch.nn.functional.interpolate(disc[None, None], (size, size), mode="nearest").to(torch.uint8) * 255
     )
-    theta = augment.draws("standard", np.random.default_rng(3), 64)
+    theta = augment.draws("standard", np.random.default_rng(3), 64, CPU)
     pixels, cropped = augment.apply(images, masks[0].repeat(64, 1, 1), theta)
     bright = pixels[:, 0] * augment.STD[0] + augment.MEAN[0] > 0.5
     assert ((cropped > 0) != bright).float().mean() < 0.02
@@ -183,8 +183,8 @@ def test_image_and_mask_get_the_same_draw() -> None:
 
 
 def test_draws_depend_on_the_row_alone() -> None:
-    first = augment.draws("standard", np.random.default_rng(5), 10)
-    more = augment.draws("standard", np.random.default_rng(5), 1000)
+    first = augment.draws("standard", np.random.default_rng(5), 10, CPU)
+    more = augment.draws("standard", np.random.default_rng(5), 1000, CPU)
     assert torch.equal(first, more[:10])
     edges = more[:, :, :2].abs().sum(2) + more[:, :, 2].abs()
     assert edges.max() <= 1 + 1e-6  # a crop stays inside the image
