@@ -24,6 +24,14 @@ def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
         raise ValueError(f"{op}: {name} must have shape [{expected}], got {list(value.shape)}")
 
 
+def together(op: str, **tensors: Tensor | None) -> None:
+    """All on one device."""
+    places = {name: value.device for name, value in tensors.items() if value is not None}
+    if len(set(places.values())) > 1:
+        found = ", ".join(f"{name} on {place}" for name, place in places.items())
+        raise ValueError(f"{op}: expected tensors on one device, got {found}")
+
+
 def labels(op: str, name: str, value: Tensor, batch: int, classes: int) -> None:
     """int64 [batch] with values in 0..classes-1 (values are looked at on the CPU only)."""
     shape(op, name, value, batch)

@@ -262,6 +262,16 @@ def test_empty_batch() -> None:
             r"0\.\.4",
         ),
         (lambda: ops.cam(torch.rand(2, 3, 4, 4), torch.rand(5, 3), torch.zeros(2)), TypeError, "int64"),
+        (
+            lambda: ops.saliency_loss(torch.rand(2, 4, 4), torch.rand(2, 8, 8, device="meta")),
+            ValueError,
+            "expected tensors on one device, got cam on cpu, target on meta",
+        ),
+        (
+            lambda: ops.cam(torch.rand(2, 3, 4, 4), torch.rand(5, 3).double(), torch.zeros(2).long()),
+            TypeError,
+            "expected one dtype",
+        ),
         (lambda: ops.saliency_loss(torch.rand(2, 4, 4), torch.rand(3, 8, 8)), ValueError, r"\[2, \*, \*\]"),
         (
             lambda: ops.saliency_loss(torch.rand(2, 4, 4), torch.rand(2, 8, 8), window=5),

@@ -31,6 +31,7 @@ def badge(probs: Tensor, features: Tensor, k: int, *, seed: int) -> Tensor:
     Source: Ash et al. 2019; paper App. A.1.
     """
     _checks.floating("badge", probs=probs, features=features)
+    _checks.together("badge", probs=probs, features=features)
     _checks.shape("badge", "probs", probs, None, None)
     _checks.shape("badge", "features", features, len(probs), None)
     if k < 0:

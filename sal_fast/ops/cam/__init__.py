@@ -49,6 +49,9 @@ def cam(
     Source: paper Sec. 3 (CAM, Zhou et al. 2016) and App. H; docs/method.md.
     """
     _checks.floating("cam", features=features, weight=weight)
+    _checks.together("cam", features=features, weight=weight, target=target)
+    if features.dtype != weight.dtype:
+        raise TypeError(f"cam: expected one dtype, got features {features.dtype}, weight {weight.dtype}")
     _checks.shape("cam", "features", features, None, None, None, None)
     _checks.shape("cam", "weight", weight, None, features.shape[1])
     _checks.labels("cam", "target", target, len(features), len(weight))

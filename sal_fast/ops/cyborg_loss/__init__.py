@@ -43,6 +43,7 @@ def cyborg_loss(
     Source: paper Sec. 3, Eq. 1 (Boyd et al. 2023b).
     """
     _checks.floating("cyborg_loss", logits=logits, cam=cam)
+    _checks.together("cyborg_loss", logits=logits, cam=cam, labels=labels)
     _checks.shape("cyborg_loss", "logits", logits, len(cam), None)
     _checks.labels("cyborg_loss", "labels", labels, len(logits), logits.shape[1])
     if not 0 <= alpha <= 1:

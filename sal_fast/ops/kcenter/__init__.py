@@ -28,6 +28,7 @@ def kcenter(features: Tensor, k: int, *, centers: Tensor | None = None) -> Tenso
     Source: Sener and Savarese 2017; paper App. A.1.
     """
     _checks.floating("kcenter", features=features)
+    _checks.together("kcenter", features=features, centers=centers)
     _checks.shape("kcenter", "features", features, None, None)
     if centers is not None:
         _checks.floating("kcenter", centers=centers)

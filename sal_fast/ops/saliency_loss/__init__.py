@@ -52,6 +52,7 @@ def saliency_loss(
     Source: paper Sec. 3, Eq. 1; docs/method.md, "Loss".
     """
     _checks.floating("saliency_loss", cam=cam)
+    _checks.together("saliency_loss", cam=cam, target=target, has_map=has_map)
     _checks.shape("saliency_loss", "cam", cam, None, None, None)
     _checks.shape("saliency_loss", "target", target, len(cam), None, None)
     if has_map is not None:

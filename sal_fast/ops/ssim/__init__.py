@@ -47,6 +47,9 @@ def ssim(
     Source: Wang et al. 2004; paper Eq. 1.
     """
     _checks.floating("ssim", x=x, y=y)
+    _checks.together("ssim", x=x, y=y)
+    if x.dtype != y.dtype:
+        raise TypeError(f"ssim: expected one dtype, got x {x.dtype}, y {y.dtype}")
     _checks.shape("ssim", "x", x, None, None, None, None)
     _checks.shape("ssim", "y", y, *x.shape)
     check_window("ssim", window, min(x.shape[-2:]))

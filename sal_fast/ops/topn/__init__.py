@@ -75,6 +75,7 @@ def topn_dice(
     Source: paper Sec. 6; docs/method.md, "Evaluation".
     """
     _checks.floating("topn_dice", cam=cam)
+    _checks.together("topn_dice", cam=cam, mask=mask)
     _checks.shape("topn_dice", "cam", cam, None, None, None)
     _checks.shape("topn_dice", "mask", mask, len(cam), None, None)
     _checks.choice("topn_dice", "empty", empty, EMPTIES)
