@@ -109,7 +109,7 @@ def test_csrc_layers() -> None:
 @pytest.mark.parametrize("module", ["sal_fast", "sal_fast.ops"])
 def test_imports_stay_light(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(result.stdout.split())
     assert not loaded & HEAVY
     if module == "sal_fast":

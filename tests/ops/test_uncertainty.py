@@ -58,7 +58,7 @@ def assert_as_good_as_torch(got: Tensor, torchs: Tensor, exact: np.ndarray, eps:
 def run_python(code: str, **environment: str) -> str:
     """The standard output of a fresh interpreter."""
     result = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         env=os.environ | environment,
         capture_output=True,
         text=True,
