@@ -168,24 +168,16 @@ def test_resume_after_every_round(
             assert kept(cut) == kept(runs[regime])
 
 
-def test_resume_of_a_warm_start(tiny: Tiny, tmp_path: Path) -> None:
+def test_warm_start_differs_and_never_turns_cold(tiny: Tiny, tmp_path: Path) -> None:
     whole = tiny(tmp_path / "whole", warm_start=True)
     cold = tiny(tmp_path / "cold")
     assert rounds(whole)[0] == rounds(cold)[0]
     assert rounds(whole)[1:] != rounds(cold)[1:]
-    # as a kill in the last round would leave it: two rounds, the second's weights
-    cut = tiny(tmp_path / "cut", warm_start=True, stop_fraction=0.5)
-    run = json.loads((cut / "run.json").read_text())
-    run["config"]["stop_fraction"] = 0.75
-    (cut / "run.json").write_text(json.dumps(run))
-    (cut / "summary.json").unlink()
-    lines = (cut / "rounds.jsonl").read_text().splitlines(keepends=True)
-    if len(lines) == 2:  # its last round asked for nothing; go back to the first
-        (cut / "rounds.jsonl").write_text(lines[0])
-        for name in ("accuracy", "interpretability"):
-            (cut / f"rounds/001/{name}.safetensors").unlink(missing_ok=True)
-    with pytest.raises(InputError, match="weights file not found"):  # pruned: never silently cold
-        tiny(cut, warm_start=True)
+    # back to round 0, whose weights are pruned: refused, never silently cold
+    (whole / "summary.json").unlink()
+    (whole / "rounds.jsonl").write_text((whole / "rounds.jsonl").read_text().splitlines(keepends=True)[0])
+    with pytest.raises(InputError, match="weights file not found"):
+        tiny(whole, warm_start=True)
 
 
 def test_half_written_line_is_repaired_and_said(
