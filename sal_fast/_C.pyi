@@ -1,4 +1,4 @@
-# Addresses and streams are integers. Sizes and strides count elements; dtype and kind: the codes of launch.h.
+from collections.abc import Callable
 
 version: str
 compiler: str
@@ -7,35 +7,7 @@ cuda_toolkit: str
 cuda_architectures: str
 
 def cpu_capability() -> str: ...
-def uncertainty_forward_cpu(
-    logits: int, dtype: int, rows: int, columns: int, row_stride: int, kind: int, out: int, threads: int, /
-) -> None: ...
-def uncertainty_backward_cpu(
-    logits: int,
-    dtype: int,
-    rows: int,
-    columns: int,
-    row_stride: int,
-    kind: int,
-    upstream: int,
-    upstream_stride: int,
-    grad: int,
-    threads: int,
-    /,
-) -> None: ...
-def uncertainty_forward_cuda(
-    logits: int, dtype: int, rows: int, columns: int, row_stride: int, kind: int, out: int, stream: int, /
-) -> None: ...
-def uncertainty_backward_cuda(
-    logits: int,
-    dtype: int,
-    rows: int,
-    columns: int,
-    row_stride: int,
-    kind: int,
-    upstream: int,
-    upstream_stride: int,
-    grad: int,
-    stream: int,
-    /,
-) -> None: ...
+
+# <op>_cpu(*fields, threads) and <op>_cuda(*fields, stream) for each launcher: the fields of its struct in
+# csrc/include/sal_fast/launch, in their order; addresses, codes and streams as integers.
+def __getattr__(name: str) -> Callable[..., None]: ...

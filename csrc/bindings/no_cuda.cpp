@@ -1,17 +1,13 @@
 // The CUDA launchers of a build without CUDA. sal_fast.ops looks at cuda_status() and never calls them.
-#include "sal_fast/launch.h"
+#include "launchers.h"
 
 namespace sal_fast {
-namespace {
-constexpr int kNotCompiled = -1;
-}
 
-int uncertainty_forward_cuda(const Logits&, Kind, float*, void*) {
-  return kNotCompiled;
-}
-int uncertainty_backward_cuda(const Logits&, Kind, const float*, int64_t, void*, void*) {
-  return kNotCompiled;
-}
+#define SAL_FAST_STUB(name, Args, ...)  \
+  int name##_cuda(const Args&, void*) { \
+    return -1;                          \
+  }
+SAL_FAST_LAUNCHERS(SAL_FAST_STUB)
 
 const char* cuda_status() {
   return SAL_FAST_NO_CUDA_REASON;

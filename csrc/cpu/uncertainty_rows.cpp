@@ -78,80 +78,78 @@ TopColumns top_columns(const scalar* row, int64_t columns, const RowStats<float>
 
 // Short rows: a lane a row, so that nothing is reduced across lanes.
 template <bool kWeighted, typename scalar>
-void forward_short(const Logits& logits, Kind kind, float* out, int64_t begin, int64_t end) {
-  const auto* data = static_cast<const scalar*>(logits.data);
+void forward_short(const UncertaintyArgs& args, int64_t begin, int64_t end) {
+  const auto* data = static_cast<const scalar*>(args.logits);
   for (int64_t i = begin; i < end; i += kLanes) {
     const int rows = static_cast<int>(end - i < kLanes ? end - i : kLanes);
     RowStats<Vec> lanes;
-    for (int64_t j = 0; j < logits.columns; ++j) {
+    for (int64_t j = 0; j < args.columns; ++j) {
       scalar column[kLanes] = {};
-      for (int lane = 0; lane < rows; ++lane) column[lane] = data[(i + lane) * logits.row_stride + j];
+      for (int lane = 0; lane < rows; ++lane) column[lane] = data[(i + lane) * args.row_stride + j];
       const Vec x[1] = {load(column)};
       add<kWeighted>(lanes, x);
     }
     for (int lane = 0; lane < rows; ++lane) {
       const RowStats<float> row{lanes.max[lane], lanes.second[lane], lanes.others[lane],
                                 lanes.weighted[lane]};
-      out[i + lane] = uncertainty_of(row, kind);
+      args.out[i + lane] = uncertainty_of(row, args.kind);
     }
   }
 }
 
 template <typename scalar>
-void forward(const Logits& logits, Kind kind, float* out, int64_t begin, int64_t end) {
-  if (logits.columns <= kShort) {
-    return kind == Kind::entropy ? forward_short<true, scalar>(logits, kind, out, begin, end)
-                                 : forward_short<false, scalar>(logits, kind, out, begin, end);
+void forward(const UncertaintyArgs& args, int64_t begin, int64_t end) {
+  const bool weighted = args.kind == Kind::entropy;
+  if (args.columns <= kShort) {
+    return weighted ? forward_short<true, scalar>(args, begin, end)
+                    : forward_short<false, scalar>(args, begin, end);
   }
-  const auto* data = static_cast<const scalar*>(logits.data);
+  const auto* data = static_cast<const scalar*>(args.logits);
   for (int64_t i = begin; i < end; ++i) {
-    const scalar* row = data + i * logits.row_stride;
-    out[i] = uncertainty_of(
-        kind == Kind::entropy ? row_stats<true>(row, logits.columns) : row_stats<false>(row, logits.columns),
-        kind);
+    const scalar* row = data + i * args.row_stride;
+    args.out[i] = uncertainty_of(
+        weighted ? row_stats<true>(row, args.columns) : row_stats<false>(row, args.columns), args.kind);
   }
 }
 
 template <typename scalar>
-void backward(const Logits& logits, Kind kind, const float* upstream, int64_t upstream_stride, void* grad,
-              int64_t begin, int64_t end) {
-  const auto* data = static_cast<const scalar*>(logits.data);
-  const int64_t columns = logits.columns;
+void backward(const UncertaintyBackwardArgs& args, int64_t begin, int64_t end) {
+  const auto* data = static_cast<const scalar*>(args.logits);
+  const int64_t columns = args.columns;
   for (int64_t i = begin; i < end; ++i) {
-    const scalar* row = data + i * logits.row_stride;
-    scalar* out = static_cast<scalar*>(grad) + i * columns;
+    const scalar* row = data + i * args.row_stride;
+    scalar* out = static_cast<scalar*>(args.grad) + i * columns;
     const RowStats<float> stats =
-        kind == Kind::entropy ? row_stats<true>(row, columns) : row_stats<false>(row, columns);
-    const RowGradient gradient = gradient_of(stats, kind, upstream[i * upstream_stride]);
+        args.kind == Kind::entropy ? row_stats<true>(row, columns) : row_stats<false>(row, columns);
+    const RowGradient gradient = gradient_of(stats, args.kind, args.upstream[i * args.upstream_stride]);
     int64_t j = 0;
     for (; j + kLanes <= columns; j += kLanes) store(gradient_at(load(row + j), gradient), out + j);
     if (j < columns) {
       const Vec x = load_padded(row + j, columns - j);
       store_partial(gradient_at(x, gradient), out + j, columns - j);
     }
-    if (kind == Kind::entropy) continue;
+    if (args.kind == Kind::entropy) continue;
     const TopColumns top = top_columns(row, columns, stats);
     if (top.first < columns) store_partial(Vec{} + gradient.largest, out + top.first, 1);
-    if (kind == Kind::margin && top.second < columns)
+    if (args.kind == Kind::margin && top.second < columns)
       store_partial(Vec{} + gradient.second, out + top.second, 1);
   }
 }
 
 }  // namespace
 
-void uncertainty_forward_rows(const Logits& logits, Kind kind, float* out, int64_t begin, int64_t end) {
-  const auto run = logits.dtype == DType::float32   ? forward<float>
-                   : logits.dtype == DType::float16 ? forward<Float16>
-                                                    : forward<BFloat16>;
-  run(logits, kind, out, begin, end);
+void uncertainty_rows(const UncertaintyArgs& args, int64_t begin, int64_t end) {
+  const auto run = args.dtype == DType::float32   ? forward<float>
+                   : args.dtype == DType::float16 ? forward<Float16>
+                                                  : forward<BFloat16>;
+  run(args, begin, end);
 }
 
-void uncertainty_backward_rows(const Logits& logits, Kind kind, const float* upstream,
-                               int64_t upstream_stride, void* grad, int64_t begin, int64_t end) {
-  const auto run = logits.dtype == DType::float32   ? backward<float>
-                   : logits.dtype == DType::float16 ? backward<Float16>
-                                                    : backward<BFloat16>;
-  run(logits, kind, upstream, upstream_stride, grad, begin, end);
+void uncertainty_backward_rows(const UncertaintyBackwardArgs& args, int64_t begin, int64_t end) {
+  const auto run = args.dtype == DType::float32   ? backward<float>
+                   : args.dtype == DType::float16 ? backward<Float16>
+                                                  : backward<BFloat16>;
+  run(args, begin, end);
 }
 
 }  // namespace SAL_FAST_ISA

@@ -1,13 +1,12 @@
 // The rows [begin, end) of an op, on one thread. Defined once per instruction set by uncertainty_rows.cpp.
 #pragma once
 
-#include "sal_fast/launch.h"
+#include "sal_fast/launch/uncertainty.h"
 
-#define SAL_FAST_DECLARE_ROWS(isa)                                                                        \
-  namespace isa {                                                                                         \
-  void uncertainty_forward_rows(const Logits& logits, Kind kind, float* out, int64_t begin, int64_t end); \
-  void uncertainty_backward_rows(const Logits& logits, Kind kind, const float* upstream,                  \
-                                 int64_t upstream_stride, void* grad, int64_t begin, int64_t end);        \
+#define SAL_FAST_DECLARE_ROWS(isa)                                                                 \
+  namespace isa {                                                                                  \
+  void uncertainty_rows(const UncertaintyArgs& args, int64_t begin, int64_t end);                  \
+  void uncertainty_backward_rows(const UncertaintyBackwardArgs& args, int64_t begin, int64_t end); \
   }
 
 namespace sal_fast {

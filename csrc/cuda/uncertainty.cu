@@ -1,49 +1,15 @@
 // Bytes moved: forward rows * columns * sizeof(scalar) + 4 * rows. Backward the same and the gradient: its
 // second read of a row comes from the L1 or L2 cache. One exponential per element and one per vector. Not
 // timed on a GPU yet.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <type_traits>
 
-#include "launch.cuh"
-#include "sal_fast/launch.h"
+#include "device.cuh"
 #include "sal_fast/uncertainty.h"
 
 namespace sal_fast {
 namespace {
 
 constexpr int kThreads = 256;  // a block
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-__device__ float to_float(float x) {
-  return x;
-}
-__device__ float to_float(__half x) {
-  return __half2float(x);
-}
-__device__ float to_float(__nv_bfloat16 x) {
-  return __bfloat162float(x);
-}
-
-__device__ void from_float(float x, float& out) {
-  out = x;
-}
-__device__ void from_float(float x, __half& out) {
-  out = __float2half(x);
-}
-__device__ void from_float(float x, __nv_bfloat16& out) {
-  out = __float2bfloat16(x);
-}
-
-// 16 bytes, moved by one instruction.
-template <typename scalar>
-struct alignas(16) Pack {
-  static constexpr int size = 16 / sizeof(scalar);
-  scalar at[size];
-};
-
 // A row cut into the columns before the first 16-byte boundary, whole packs, and the rest.
 struct Split {
   int64_t head;
@@ -204,73 +170,53 @@ unsigned blocks_for(int64_t rows, int lanes) {
 }
 
 template <bool kWeighted, int kLanes, typename scalar>
-void forward(const Logits& logits, Kind kind, float* out, void* stream) {
-  SAL_FAST_LAUNCH((forward_kernel<kWeighted, kLanes, scalar>), blocks_for(logits.rows, kLanes), kThreads,
-                  stream, static_cast<const scalar*>(logits.data), logits.rows, logits.columns,
-                  logits.row_stride, kind, out);
+void forward(const UncertaintyArgs& args, void* stream) {
+  SAL_FAST_LAUNCH((forward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kLanes), kThreads,
+                  stream, static_cast<const scalar*>(args.logits), args.rows, args.columns, args.row_stride,
+                  args.kind, args.out);
 }
 
 template <bool kWeighted, int kLanes, typename scalar>
-void backward(const Logits& logits, Kind kind, const float* upstream, int64_t upstream_stride, void* grad,
-              void* stream) {
-  SAL_FAST_LAUNCH((backward_kernel<kWeighted, kLanes, scalar>), blocks_for(logits.rows, kLanes), kThreads,
-                  stream, static_cast<const scalar*>(logits.data), logits.rows, logits.columns,
-                  logits.row_stride, kind, upstream, upstream_stride, static_cast<scalar*>(grad));
+void backward(const UncertaintyBackwardArgs& args, void* stream) {
+  SAL_FAST_LAUNCH((backward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kLanes), kThreads,
+                  stream, static_cast<const scalar*>(args.logits), args.rows, args.columns, args.row_stride,
+                  args.kind, args.upstream, args.upstream_stride, static_cast<scalar*>(args.grad));
 }
 
-template <bool kWeighted, typename scalar, typename... Args>
-void forward_of(const Logits& logits, Args... args) {
-  const auto launch = logits.columns <= kFewColumns    ? forward<kWeighted, 8, scalar>
-                      : logits.columns <= kManyColumns ? forward<kWeighted, kWarp, scalar>
-                                                       : forward<kWeighted, kThreads, scalar>;
-  launch(logits, args...);
-}
-
-template <bool kWeighted, typename scalar, typename... Args>
-void backward_of(const Logits& logits, Args... args) {
-  const auto launch = logits.columns <= kFewColumns    ? backward<kWeighted, 8, scalar>
-                      : logits.columns <= kManyColumns ? backward<kWeighted, kWarp, scalar>
-                                                       : backward<kWeighted, kThreads, scalar>;
-  launch(logits, args...);
-}
-
-// Calls run with a value of the logits' type and whether the kind needs the weighted sum.
-template <typename Run>
-int dispatch(const Logits& logits, Kind kind, Run run) {
-  if (logits.rows == 0) return cudaSuccess;
-  const auto with_type = [&](auto zero) {
-    if (kind == Kind::entropy) {
-      run(zero, std::true_type{});
+// Calls run with a value of the logits' type, whether the kind needs the weighted sum, and the threads a row.
+template <typename Args, typename Run>
+int dispatch(const Args& args, Run run) {
+  if (args.rows == 0) return cudaSuccess;
+  with_scalar(args.dtype, [&](auto zero) {
+    const auto with_lanes = [&](auto weighted) {
+      if (args.columns <= kFewColumns) {
+        run(zero, weighted, std::integral_constant<int, 8>{});
+      } else if (args.columns <= kManyColumns) {
+        run(zero, weighted, std::integral_constant<int, kWarp>{});
+      } else {
+        run(zero, weighted, std::integral_constant<int, kThreads>{});
+      }
+    };
+    if (args.kind == Kind::entropy) {
+      with_lanes(std::true_type{});
     } else {
-      run(zero, std::false_type{});
+      with_lanes(std::false_type{});
     }
-  };
-  switch (logits.dtype) {
-    case DType::float32:
-      with_type(float{});
-      break;
-    case DType::float16:
-      with_type(__half{});
-      break;
-    case DType::bfloat16:
-      with_type(__nv_bfloat16{});
-      break;
-  }
+  });
   return cudaGetLastError();
 }
 
 }  // namespace
 
-int uncertainty_forward_cuda(const Logits& logits, Kind kind, float* out, void* stream) {
-  return dispatch(logits, kind, [&](auto zero, auto weighted) {
-    forward_of<weighted.value, decltype(zero)>(logits, kind, out, stream);
+int uncertainty_cuda(const UncertaintyArgs& args, void* stream) {
+  return dispatch(args, [&](auto zero, auto weighted, auto lanes) {
+    forward<weighted.value, lanes.value, decltype(zero)>(args, stream);
   });
 }
 
-int uncertainty_backward_cuda(const Logits& logits, Kind kind, const float* upstream, int64_t upstream_stride,
-                              void* grad, void* stream) {
-  return dispatch(logits, kind, [&](auto zero, auto weighted) {
-    backward_of<weighted.value, decltype(zero)>(logits, kind, upstream, upstream_stride, grad, stream);
+int uncertainty_backward_cuda(const UncertaintyBackwardArgs& args, void* stream) {
+  return dispatch(args, [&](auto zero, auto weighted, auto lanes) {
+    backward<weighted.value, lanes.value, decltype(zero)>(args, stream);
   });
 }
 

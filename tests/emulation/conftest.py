@@ -1,9 +1,17 @@
+from __future__ import annotations
+
+import contextlib
+import ctypes
 import shutil
+import struct
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
@@ -41,3 +49,85 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         return program
 
     return compile_program
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+class Emulation:
+    """csrc/cuda/*.cu on the host: one process, fed with launches."""
+
+    def __init__(self, program: Path) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+
+    def launch(
+        self,
+        name: str,
+        *fields: float | Tensor | None,
+        seed: int = 0,
+        most_blocks: int = 1 << 20,
+        offset: int = 0,
+    ) -> None:
+        """Run launcher `name`; tensors (contiguous) are written back in place, None is a null pointer.
+
+        Args:
+            seed: of the order of threads and blocks.
+            most_blocks: the grid is cut to so many; kernels stride over their grid.
+            offset: bytes from a 64-byte boundary at which the first tensor starts.
+        """
+        request = struct.pack("64sqqq", name.encode(), seed, most_blocks, len(fields))
+        tensors = []
+        for field in fields:
+            if isinstance(field, Tensor):
+                assert field.is_contiguous()
+                content = _bytes(field)
+                request += b"t" + struct.pack("qq", 0 if tensors else offset, len(content)) + content
+                tensors.append(field)
+            elif isinstance(field, float):
+                request += b"f" + struct.pack("d", field)
+            else:
+                request += b"i" + struct.pack("q", int(field or 0))
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._fail()
+        for tensor in tensors:
+            size = tensor.numel() * tensor.itemsize
+            content = self._process.stdout.read(size)
+            if len(content) < size:
+                self._fail()
+            if size:
+                ctypes.memmove(tensor.data_ptr(), content, size)
+
+    def _fail(self) -> None:
+        status = self._process.wait()
+        self._errors.seek(0)
+        raise AssertionError(f"exit status {status}: {self._errors.read().decode()[-8000:]}")
+
+    def __enter__(self) -> Emulation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.__exit__(None, None, None)  # closes the pipes and waits
+        self._errors.close()
+
+
+@pytest.fixture(scope="session")
+def emulation_program(emulated: Compile) -> Path:
+    sources = [path for path in (CSRC / "cuda").glob("*.cu") if path.name != "runtime.cu"]
+    return emulated("kernels", *sources, HERE / "run.cpp")
+
+
+@pytest.fixture
+def emulation(emulation_program: Path) -> Iterator[Emulation]:
+    """A fresh process for each test, so that what one breaks does not break the next."""
+    with Emulation(emulation_program) as emulation:
+        yield emulation

@@ -2,18 +2,14 @@
 
 import dataclasses
 import itertools
-import struct
-import subprocess
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from sal_fast.ops.uncertainty import KINDS, reference
 
-from .conftest import CSRC, HERE, Compile
+from .conftest import Emulation
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -38,14 +34,6 @@ class Case:
     def upstream(self) -> Tensor:
         return torch.linspace(-1, 2, (self.rows - 1) * self.upstream_stride + 1 if self.rows else 0)
 
-    def request(self, storage: Tensor) -> bytes:
-        fields = dataclasses.asdict(self)
-        fields["kind"] = KINDS.index(self.kind)
-        fields["dtype"] = DTYPES.index(self.dtype)
-        header = struct.pack("10q", *map(int, fields.values()))
-        upstream = self.upstream().numpy().tobytes() if self.backward else b""
-        return header + storage.view(torch.uint8).numpy().tobytes() + upstream
-
     def expected(self, storage: Tensor) -> Tensor:
         """Float64."""
         logits = storage.double().as_strided((self.rows, self.columns), (self.row_stride, 1))
@@ -58,31 +46,32 @@ class Case:
         return 2e-6 if not self.backward or self.dtype == torch.float32 else 2 * torch.finfo(self.dtype).eps
 
 
-@pytest.fixture(scope="session")
-def program(emulated: Compile) -> Path:
-    return emulated("uncertainty", CSRC / "cuda/uncertainty.cu", HERE / "run_uncertainty.cpp")
-
-
-def run(program: Path, cases: list[tuple[Case, Tensor]]) -> list[Tensor]:
-    """All cases in one process; each result is [rows] float32 or [rows, columns] of the logits' type."""
-    request = b"".join(case.request(storage) for case, storage in cases)
-    result = subprocess.run([str(program)], input=request, capture_output=True, check=False)
-    assert result.returncode == 0, result.stderr.decode()
-    outputs, at = [], 0
-    for case, _ in cases:
-        dtype = case.dtype if case.backward else torch.float32
-        shape = (case.rows, case.columns) if case.backward else (case.rows,)
-        count = int(np.prod(shape))
-        chunk = bytearray(result.stdout[at : at + count * dtype.itemsize])
-        at += len(chunk)
-        outputs.append((torch.frombuffer(chunk, dtype=dtype) if count else torch.empty(0)).reshape(shape))
-    assert at == len(result.stdout)
+def run(emulation: Emulation, cases: list[tuple[Case, Tensor]]) -> list[Tensor]:
+    """Each result is [rows] float32 or [rows, columns] of the logits' type."""
+    outputs = []
+    for case, storage in cases:
+        dtype, kind = DTYPES.index(case.dtype), KINDS.index(case.kind)
+        fields = (storage, dtype, case.rows, case.columns, case.row_stride, kind)
+        options = {
+            "seed": case.seed,
+            "most_blocks": case.most_blocks,
+            "offset": case.offset * storage.itemsize,
+        }
+        if case.backward:
+            out = torch.full((case.rows, case.columns), torch.nan, dtype=case.dtype)
+            emulation.launch(
+                "uncertainty_backward", *fields, case.upstream(), case.upstream_stride, out, **options
+            )
+        else:
+            out = torch.full((case.rows,), torch.nan)
+            emulation.launch("uncertainty", *fields, out, **options)
+        outputs.append(out)
     return outputs
 
 
-def check(program: Path, cases: list[Case]) -> None:
+def check(emulation: Emulation, cases: list[Case]) -> None:
     inputs = [(case, case.storage()) for case in cases]
-    for (case, storage), got in zip(inputs, run(program, inputs), strict=True):
+    for (case, storage), got in zip(inputs, run(emulation, inputs), strict=True):
         expected = case.expected(storage)
         torch.testing.assert_close(
             got.double(),
@@ -94,23 +83,23 @@ def check(program: Path, cases: list[Case]) -> None:
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_sizes(program: Path, backward: bool) -> None:
+def test_sizes(emulation: Emulation, backward: bool) -> None:
     sizes = [(70, 1), (33, 2), (5, 3), (9, 31), (9, 33), (3, 129), (3, 1000), (2, 1025), (2, 4097), (0, 7)]
     cases = [
         Case(backward, kind, dtype, rows, columns, columns, 0)
         for (rows, columns), kind, dtype in itertools.product(sizes, KINDS, DTYPES)
     ]
-    check(program, cases)
+    check(emulation, cases)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_a_block_a_row(program: Path, backward: bool) -> None:
+def test_a_block_a_row(emulation: Emulation, backward: bool) -> None:
     cases = [Case(backward, kind, dtype, 2, 8195, 8199, 1) for kind in KINDS for dtype in DTYPES]
-    check(program, cases)
+    check(emulation, cases)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_unaligned_strided_rows(program: Path, backward: bool) -> None:
+def test_unaligned_strided_rows(emulation: Emulation, backward: bool) -> None:
     cases = [
         Case(backward, kind, dtype, 5, columns, columns + gap, offset, upstream_stride)
         for kind, dtype in itertools.product(KINDS, DTYPES)
@@ -121,13 +110,13 @@ def test_unaligned_strided_rows(program: Path, backward: bool) -> None:
             (203, 8, 1, 1),
         ]
     ]
-    check(program, cases)
+    check(emulation, cases)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_a_block_takes_several_rows(program: Path, backward: bool) -> None:
+def test_a_block_takes_several_rows(emulation: Emulation, backward: bool) -> None:
     check(
-        program,
+        emulation,
         [
             Case(backward, kind, torch.float32, rows, columns, columns, 0, seed=seed, most_blocks=2)
             for rows, columns in [(150, 10), (37, 200), (5, 8193)]
@@ -138,20 +127,20 @@ def test_a_block_takes_several_rows(program: Path, backward: bool) -> None:
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_any_order_of_threads_gives_the_same_bits(program: Path, backward: bool) -> None:
+def test_any_order_of_threads_gives_the_same_bits(emulation: Emulation, backward: bool) -> None:
     for columns in (40, 1000, 8200):
         cases = [
             (case := Case(backward, kind, torch.float32, 3, columns, columns, 0, seed=seed), case.storage())
             for kind in KINDS
             for seed in range(4)
         ]
-        outputs = run(program, cases)
+        outputs = run(emulation, cases)
         for i in range(0, len(outputs), 4):
             assert all(torch.equal(outputs[i], other) for other in outputs[i + 1 : i + 4])
 
 
 @pytest.mark.parametrize("columns", [5, 300, 8200])
-def test_ties_minus_infinity_and_bad_rows(program: Path, columns: int) -> None:
+def test_ties_minus_infinity_and_bad_rows(emulation: Emulation, columns: int) -> None:
     storage = torch.full((6, columns), -torch.inf)
     storage[0] = 0.5  # all tied
     storage[1, [1, 3, columns - 1]] = 2  # three largest, the others of probability 0
@@ -162,11 +151,11 @@ def test_ties_minus_infinity_and_bad_rows(program: Path, columns: int) -> None:
         forward = Case(False, kind, torch.float32, 6, columns, columns, 0)
         backward = dataclasses.replace(forward, backward=True, upstream_stride=0)
         cases = [(forward, storage.flatten()), (backward, storage.flatten())]
-        for (case, flat), got in zip(cases, run(program, cases), strict=True):
+        for (case, flat), got in zip(cases, run(emulation, cases), strict=True):
             torch.testing.assert_close(
                 got.double(), case.expected(flat), rtol=2e-6, atol=1e-6, equal_nan=True
             )
-        value, grad = run(program, cases)
+        value, grad = run(emulation, cases)
         assert value.isnan().tolist() == [False, False, False, True, True, True]
         assert value[2] == 0
         assert grad.isnan().any(1).tolist() == [False, False, False, True, True, True]

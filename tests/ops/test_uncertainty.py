@@ -450,7 +450,7 @@ for t in threads: t.join()
 if (child := os.fork()) == 0:
     import sal_fast._C as core  # the kernel alone: torch's own operators hang after a fork
     out = torch.empty(4096)
-    core.uncertainty_forward_cpu(x.data_ptr(), 0, 4096, 100, 100, 0, out.data_ptr(), 2)
+    core.uncertainty_cpu(x.data_ptr(), 0, 4096, 100, 100, 0, out.data_ptr(), 2)
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """

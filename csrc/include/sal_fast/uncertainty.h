@@ -5,11 +5,10 @@
 // sal_fast/ops/uncertainty/README.md.
 #pragma once
 
+#include "sal_fast/launch/uncertainty.h"
 #include "sal_fast/math.h"
 
 namespace sal_fast {
-
-enum class Kind : int { margin, least_confidence, entropy };
 
 inline namespace SAL_FAST_ISA {
 

@@ -1,0 +1,38 @@
+// Every launcher, once: the Python module, the stubs of a build without CUDA and the emulation of the tests
+// are made from this list. OP(name, struct of arguments, types of its fields in their order).
+#pragma once
+
+#include <type_traits>
+
+#include "sal_fast/launch/uncertainty.h"
+
+// clang-format off
+#define SAL_FAST_LAUNCHERS(OP)                                                                                 \
+  OP(uncertainty, UncertaintyArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address)                    \
+  OP(uncertainty_backward, UncertaintyBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address,   \
+     int64_t, Address)
+// clang-format on
+
+namespace sal_fast {
+
+// A pointer and an enum of a field, before their type is known.
+struct Address {
+  uintptr_t value;
+  template <typename T>
+  operator T*() const {
+    return reinterpret_cast<T*>(value);
+  }
+};
+
+struct Code {
+  int value;
+  template <typename Enum, typename = std::enable_if_t<std::is_enum_v<Enum>>>
+  operator Enum() const {
+    return static_cast<Enum>(value);
+  }
+};
+
+template <typename... Fields>
+struct Signature {};
+
+}  // namespace sal_fast

@@ -1,0 +1,47 @@
+"""From tensors to the launchers of the native core: which tensors it takes, on which threads or stream."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sal_fast import _native
+
+# The codes of csrc/include/sal_fast/launch.h.
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+# Looked up once: torch.compile guards a constant, and would not follow the loader.
+_CORES = {"cpu": _native.core(), "cuda": _native.cuda_core()}
+
+library = torch.library.Library("sal_fast", "FRAGMENT")
+
+
+def native(tensor: Tensor) -> bool:
+    """Whether a kernel is compiled for tensors of this device and dtype; otherwise the reference runs."""
+    return _CORES.get(tensor.device.type) is not None and tensor.dtype in DTYPES
+
+
+def launch(name: str, device: torch.device, *arguments: float) -> None:
+    """Call launcher `name` with the fields of its struct in csrc/include/sal_fast/launch.
+
+    On a GPU on the current stream; on the CPU on `torch.get_num_threads()` threads.
+    """
+    core = _CORES[device.type]
+    if device.type == "cpu":
+        getattr(core, name + "_cpu")(*arguments, torch.get_num_threads())
+        return
+    with torch.cuda.device(device):
+        getattr(core, name + "_cuda")(*arguments, torch.cuda.current_stream().cuda_stream)
+
+
+def define(schema: str) -> None:
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+def no_second_derivative(op: str) -> None:
+    """Make a backward of the backward an error, not a wrong number."""
+
+    def refuse(ctx: object, *upstream: Tensor) -> tuple[None, ...]:
+        raise NotImplementedError(f"{op}: only first derivatives are implemented")
+
+    torch.library.register_autograd(f"sal_fast::{op}_backward", refuse, lib=library)
