@@ -38,6 +38,23 @@ def define(schema: str) -> None:
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
+def workspace(name: str, device: torch.device, *arguments: float) -> int:
+    """The address of what launcher `name` needs beyond its outputs; 0 for nothing, as on the CPU.
+
+    It is freed at once: what the allocator hands out next on this stream runs after the kernels that use it.
+    """
+    if device.type == "cpu":
+        return 0
+    floats = getattr(_CORES[device.type], name + "_workspace")(*arguments, 0)
+    return torch.empty(floats, dtype=torch.float32, device=device).data_ptr()
+
+
+def once_differentiable(op: str, *second: Tensor | None) -> None:
+    """For operators that make the gradient in the forward: refuse to differentiate that gradient."""
+    if any(upstream is not None for upstream in second):
+        raise NotImplementedError(f"{op}: only first derivatives are implemented")
+
+
 def no_second_derivative(op: str) -> None:
     """Make a backward of the backward an error, not a wrong number."""
 

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks
-from sal_fast.ops.ssim import reference
+from sal_fast.ops import _checks, _launch
+from sal_fast.ops.ssim import reference, registration
 
 Border = Literal["valid", "zero", "reflect"]
 BORDERS: tuple[Border, ...] = get_args(Border)
@@ -55,10 +55,11 @@ def ssim(
     check_window("ssim", window, min(x.shape[-2:]))
     _checks.choice("ssim", "border", border, BORDERS)
     _checks.choice("ssim", "reduction", reduction, REDUCTIONS)
+    if _launch.native(x):
+        return reduce(registration.ssim(x, y, window, sigma, border, data_range), reduction)
     if x.dtype != torch.float64:
         x, y = x.float(), y.float()
-    per_image = reference.ssim(x, y, window, sigma, border, data_range).mean((1, 2, 3))
-    return reduce(per_image, reduction)
+    return reduce(reference.ssim(x, y, window, sigma, border, data_range).mean((1, 2, 3)), reduction)
 
 
 def check_window(op: str, window: int, side: int) -> None:
@@ -72,5 +73,4 @@ def reduce(values: Tensor, reduction: Reduction) -> Tensor:
     """Reduce [B]; the mean of an empty batch is 0, not NaN."""
     if reduction == "none":
         return values
-    total = values.sum()
-    return total if reduction == "sum" else total / max(1, len(values))
+    return values.mean() if reduction == "mean" and len(values) else values.sum()

@@ -1,0 +1,216 @@
+// Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
+//
+// A plane streams through rings of `window` rows that stay in the L1 or L2 cache: memory sees each image once
+// and each gradient once. Per position and tap: 5 multiply-adds along and 5 across, and for the gradients 3
+// and 3 (4 and 4 for both images).
+#include "ssim_rows.h"
+#include "blur.h"
+// blur.h comes first: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/ssim.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+namespace {
+
+// A row of an image into row[0..width), minus the shift.
+template <typename scalar>
+void load_row(const void* data, int64_t offset, int64_t column_stride, int64_t width, float shift,
+              float* row) {
+  const scalar* from = static_cast<const scalar*>(data) + offset;
+  int64_t i = 0;
+  if (column_stride == 1)
+    for (; i + kLanes <= width; i += kLanes) store(load(from + i) - shift, row + i);
+  for (; i < width; ++i) {
+    scalar one[kLanes] = {from[i * column_stride]};
+    row[i] = load(one)[0] - shift;
+  }
+}
+
+void load_row(const void* data, DType dtype, int64_t offset, int64_t column_stride, int64_t width,
+              float shift, float* row) {
+  const auto run = dtype == DType::float32   ? load_row<float>
+                   : dtype == DType::float16 ? load_row<Float16>
+                                             : load_row<BFloat16>;
+  run(data, offset, column_stride, width, shift, row);
+}
+
+// What a thread keeps of one plane. A ring holds the `window` latest rows.
+struct Buffers {
+  explicit Buffers(const SsimArgs& args, float* memory) : arena(memory) {
+    const int64_t padded = args.width + 2 * padding(args.window, args.border);
+    for (Rows& ring : image) ring = arena.rows(args.window, padded);
+    for (Rows& row : product) row = arena.rows(1, padded);
+    for (Rows& ring : moment) ring = arena.rows(args.window, padded);
+    for (Rows& row : field) row = arena.rows(1, padded + args.window);
+    for (Rows& ring : spread) ring = arena.rows(args.window, padded);
+    gradient = arena.rows(1, padded);
+  }
+  Arena arena;
+  Rows image[2];    // padded rows of x and y
+  Rows product[3];  // xx, yy, xy
+  Rows moment[5];   // x, y, xx, yy, xy, blurred along
+  Rows field[4];    // dS by xx, xy, x, y, between window - 1 zeros and window - 1 zeros
+  Rows spread[4];   // those, blurred along
+  Rows gradient;    // of a padded row
+};
+
+class Band {
+ public:
+  Band(const SsimArgs& args, const float* taps, int64_t plane, float* scratch)
+      : args_(args),
+        taps_(taps),
+        window_(args.window),
+        pad_(padding(args.window, args.border)),
+        rows_(args.height + 2 * pad_),
+        columns_(args.width + 2 * pad_),
+        positions_(rows_ - window_ + 1),
+        width_(columns_ - window_ + 1),
+        plane_(plane),
+        constants_(ssim_constants(args.data_range, args.data_range / 2)),
+        scale_(static_cast<float>(1.0 / (static_cast<double>(args.channels) *
+                                         static_cast<double>(positions_) * static_cast<double>(width_)))),
+        buffers_(args, scratch) {
+    buffers_.arena.clear();
+  }
+
+  // The sum of S over the positions [begin, end), as far as there are any. The gradients of the padded rows
+  // [begin, end), for which the positions that reach into them from above are computed once more.
+  double run(int64_t begin, int64_t end) {
+    const bool gradients = args_.grad_x || args_.grad_y;
+    const int64_t first = !gradients || begin < window_ ? (gradients ? 0 : begin) : begin - window_ + 1;
+    if (gradients && args_.border == Border::reflect) clear_gradients(begin, end);
+    double total = 0;
+    for (int64_t row = first; row < rows_ && row < end + window_ - 1; ++row) {
+      load_rows(row);
+      const int64_t v = row - window_ + 1;
+      if (v < first) continue;
+      const double sum = similarity(v, gradients);
+      if (v < begin) continue;
+      total += sum;
+      if (gradients) write_gradients(v);
+    }
+    for (int64_t row = positions_; gradients && row < end; ++row) {  // padded rows below the last position
+      for (const Rows& ring : buffers_.spread) std::memset(slot(ring, row), 0, columns_ * sizeof(float));
+      write_gradients(row);
+    }
+    return total;
+  }
+
+ private:
+  float* slot(const Rows& ring, int64_t row) const { return ring[row % window_]; }
+
+  void load_rows(int64_t row) {
+    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    float* const x = slot(buffers_.image[0], row);
+    float* const y = slot(buffers_.image[1], row);
+    load_padded_row(args_.x, args_.x_strides, source, x);
+    load_padded_row(args_.y, args_.y_strides, source, y);
+    float *xx = buffers_.product[0][0], *yy = buffers_.product[1][0], *xy = buffers_.product[2][0];
+    for (int64_t j = 0; j < columns_; j += kLanes) {
+      const Vec vx = load(x + j), vy = load(y + j);
+      store(vx * vx, xx + j);
+      store(vy * vy, yy + j);
+      store(vx * vy, xy + j);
+    }
+    const Rows* m = buffers_.moment;
+    blur_along<5>(taps_, window_, {x, y, xx, yy, xy},
+                  {slot(m[0], row), slot(m[1], row), slot(m[2], row), slot(m[3], row), slot(m[4], row)},
+                  width_);
+  }
+
+  void load_padded_row(const void* data, const PlaneStrides& strides, int64_t source, float* row) const {
+    if (source < 0) {
+      for (int64_t j = 0; j < columns_; ++j) row[j] = -constants_.shift;
+      return;
+    }
+    const int64_t offset = plane_ / args_.channels * strides.image +
+                           plane_ % args_.channels * strides.channel + source * strides.row;
+    load_row(data, args_.dtype, offset, strides.column, args_.width, constants_.shift, row + pad_);
+    pad_row(row, args_.width, pad_, args_.border, -constants_.shift);
+  }
+
+  // The sum of S over a row of positions. Its derivatives, blurred along, go into the rings.
+  double similarity(int64_t v, bool gradients) {
+    Vec total{};
+    for (int64_t j = 0; j < width_; j += kLanes) {
+      Vec m[5];
+      blur_across(taps_, window_, buffers_.moment, v, j, m);
+      const auto terms = ssim_terms(SsimMoments<Vec>{m[0], m[1], m[2], m[3], m[4]}, constants_);
+      const int64_t left = width_ - j;
+      total += first_lanes(terms.value, left);
+      if (!gradients) continue;
+      const Vec derivatives[4] = {terms.xx, terms.xy, terms.x, terms.y};
+      for (int q = 0; q < 4; ++q)
+        store(first_lanes(derivatives[q], left) * scale_, buffers_.field[q][0] + window_ - 1 + j);
+    }
+    const Rows *f = buffers_.field, *s = buffers_.spread;
+    if (gradients)
+      blur_along<2>(taps_, window_, {f[0][0], f[1][0]}, {slot(s[0], v), slot(s[1], v)}, columns_);
+    if (args_.grad_x) blur_along<1>(taps_, window_, {f[2][0]}, {slot(s[2], v)}, columns_);
+    if (args_.grad_y) blur_along<1>(taps_, window_, {f[3][0]}, {slot(s[3], v)}, columns_);
+    return sum(total);
+  }
+
+  // The positions [row - window + 1, row] have been seen, so the gradient of this padded row is complete.
+  void write_gradients(int64_t row) {
+    const float* x = slot(buffers_.image[0], row);
+    const float* y = slot(buffers_.image[1], row);
+    if (args_.grad_x) write_gradient(2, x, y, row, args_.grad_x);
+    if (args_.grad_y) write_gradient(3, y, x, row, args_.grad_y);
+  }
+
+  // `own`: which of the fields is that of the gradient's own mean.
+  void write_gradient(int own, const float* self, const float* other, int64_t row, float* grad) {
+    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    if (source < 0) return;
+    const Rows spread[3] = {buffers_.spread[0], buffers_.spread[1], buffers_.spread[own]};
+    float* const padded = buffers_.gradient[0];
+    for (int64_t j = 0; j < columns_; j += kLanes) {
+      Vec g[3];
+      blur_across(taps_, window_, spread, row + 1, j, g);
+      store(g[2] + 2.0f * load(self + j) * g[0] + load(other + j) * g[1], padded + j);
+    }
+    fold_row(padded, args_.width, pad_, args_.border);
+    float* const out = grad + (plane_ * args_.height + source) * args_.width;
+    if (args_.border == Border::reflect) {
+      for (int64_t j = 0; j < args_.width; ++j) out[j] += padded[pad_ + j];
+    } else {
+      std::memcpy(out, padded + pad_, args_.width * sizeof(float));
+    }
+  }
+
+  // Padded rows are added to the row they mirror. Bands are tall enough for it to be in the same one.
+  void clear_gradients(int64_t begin, int64_t end) {
+    const int64_t first = begin < pad_ ? 0 : begin - pad_;
+    const int64_t last = end - pad_ < args_.height ? end - pad_ : args_.height;
+    const int64_t offset = (plane_ * args_.height + first) * args_.width;
+    const int64_t bytes = (last - first) * args_.width * sizeof(float);
+    if (args_.grad_x) std::memset(args_.grad_x + offset, 0, bytes);
+    if (args_.grad_y) std::memset(args_.grad_y + offset, 0, bytes);
+  }
+
+  const SsimArgs& args_;
+  const float* const taps_;
+  const int64_t window_, pad_;
+  const int64_t rows_, columns_;     // of the padded plane
+  const int64_t positions_, width_;  // of the window
+  const int64_t plane_;
+  const SsimConstants constants_;
+  const float scale_;
+  Buffers buffers_;
+};
+
+}  // namespace
+
+double ssim_band(const SsimArgs& args, const float* taps, int64_t plane, int64_t band, float* scratch) {
+  const int64_t padded = args.height + 2 * padding(args.window, args.border);
+  const int64_t bands = ssim_bands(args), tall = padded / bands;
+  return Band(args, taps, plane, scratch).run(band * tall, band + 1 == bands ? padded : (band + 1) * tall);
+}
+
+int64_t ssim_scratch(const SsimArgs& args) {
+  return Buffers(args, nullptr).arena.used();
+}
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

@@ -1,0 +1,29 @@
+// A band of one plane, on one thread. Defined once per instruction set by ssim_rows.cpp.
+#pragma once
+
+#include "sal_fast/launch/ssim.h"
+#include "sal_fast/math.h"
+
+namespace sal_fast {
+
+// A plane is cut into bands of equal height, at least 256 padded rows and 4 windows: not by the number of
+// threads, on which sums must not depend.
+inline int64_t ssim_bands(const SsimArgs& args) {
+  const int64_t padded = args.height + (args.border == Border::valid ? 0 : args.window - 1);
+  const int64_t least = 4 * args.window > 256 ? 4 * args.window : 256;
+  return padded < 2 * least ? 1 : padded / least;
+}
+
+#define SAL_FAST_DECLARE_ROWS(isa)                                                                        \
+  namespace isa {                                                                                         \
+  /* The sum of S over the positions of the band, its gradients written. */                               \
+  double ssim_band(const SsimArgs& args, const float* taps, int64_t plane, int64_t band, float* scratch); \
+  int64_t ssim_scratch(const SsimArgs& args); /* floats, 64-byte aligned */                               \
+  }
+
+SAL_FAST_DECLARE_ROWS(generic)
+SAL_FAST_DECLARE_ROWS(avx2)
+SAL_FAST_DECLARE_ROWS(avx512)
+#undef SAL_FAST_DECLARE_ROWS
+
+}  // namespace sal_fast
