@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "sal_fast/launch/saliency_loss.h"
 #include "sal_fast/launch/ssim.h"
 #include "sal_fast/launch/uncertainty.h"
 
@@ -13,6 +14,9 @@
   OP(uncertainty, UncertaintyArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address)                    \
   OP(uncertainty_backward, UncertaintyBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address,   \
      int64_t, Address)                                                                                         \
+  OP(saliency_loss, SaliencyLossArgs, Address, Code, int64_t, int64_t, int64_t, Address, Code, int64_t, \
+     int64_t, int64_t, int64_t, int64_t, Address, int64_t, int64_t, int64_t, double, Code, Code, Address, \
+     Address, Address) \
   OP(ssim, SsimArgs, Address, Address, Code, int64_t, int64_t, int64_t, int64_t, SAL_FAST_STRIDES,             \
      SAL_FAST_STRIDES, int64_t, double, Code, double, Address, Address, Address, Address)
 // clang-format on

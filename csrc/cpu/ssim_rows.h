@@ -6,6 +6,8 @@
 
 namespace sal_fast {
 
+inline namespace SAL_FAST_ISA {
+
 // A plane is cut into bands of equal height, at least 256 padded rows and 4 windows: not by the number of
 // threads, on which sums must not depend.
 inline int64_t ssim_bands(const SsimArgs& args) {
@@ -13,6 +15,8 @@ inline int64_t ssim_bands(const SsimArgs& args) {
   const int64_t least = 4 * args.window > 256 ? 4 * args.window : 256;
   return padded < 2 * least ? 1 : padded / least;
 }
+
+}  // namespace SAL_FAST_ISA
 
 #define SAL_FAST_DECLARE_ROWS(isa)                                                                        \
   namespace isa {                                                                                         \

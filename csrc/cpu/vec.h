@@ -129,6 +129,20 @@ inline void store(Vec x, Float16* p) {
 #endif
 }
 
+// Bytes 0..255. (GCC takes __builtin_convertvector from bytes apart.)
+inline Vec load(const uint8_t* p) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepu8_epi32(0xffff, bytes));
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  Vec x;
+  for (int i = 0; i < kLanes; ++i) x[i] = p[i];
+  return x;
+#endif
+}
+
 // The first n lanes; the others are -inf, which adds nothing to a sum of exponentials.
 template <typename scalar>
 inline Vec load_padded(const scalar* p, int64_t n) {

@@ -5,6 +5,7 @@ reference in plain torch beside it. Importing this module needs torch and numpy 
 """
 
 from sal_fast.ops.badge import badge
+from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.cam import PROBES, Probe, cam
 from sal_fast.ops.cyborg_loss import cyborg_loss
 from sal_fast.ops.kcenter import kcenter
@@ -20,6 +21,7 @@ from sal_fast.ops.uncertainty import uncertainty
 __all__ = [
     "PROBES",
     "SALIENCY_KINDS",
+    "BitMask",
     "Probe",
     "SaliencyKind",
     "TopnDice",

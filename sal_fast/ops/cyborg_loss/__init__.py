@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sal_fast.ops import _checks
+from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.saliency_loss import Kind, saliency_loss
 from sal_fast.ops.ssim import Border
 
@@ -15,7 +16,7 @@ def cyborg_loss(
     logits: Tensor,
     cam: Tensor,
     labels: Tensor,
-    target: Tensor,
+    target: Tensor | BitMask,
     *,
     alpha: float,
     has_map: Tensor | None = None,

@@ -7,9 +7,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks
-from sal_fast.ops.saliency_loss import reference
-from sal_fast.ops.ssim import BORDERS, REDUCTIONS, Border, Reduction, check_window, reduce
+from sal_fast.ops import _checks, _launch
+from sal_fast.ops._reductions import REDUCTIONS, Reduction, reduce
+from sal_fast.ops.bit_mask import BitMask
+from sal_fast.ops.saliency_loss import reference, registration
+from sal_fast.ops.ssim import BORDERS, Border, check_window
 
 Kind = Literal["ssim_l1", "mse"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -17,7 +19,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 def saliency_loss(
     cam: Tensor,
-    target: Tensor,
+    target: Tensor | BitMask,
     *,
     has_map: Tensor | None = None,
     map_size: int | None = None,
@@ -33,8 +35,8 @@ def saliency_loss(
     gradient. A target that is flat at that resolution says nothing about where to look: it counts as no map.
 
     Args:
-        cam: [B, h, w], floating, raw.
-        target: [B, H, W], any size; bool, uint8 or floating, of any range.
+        cam: [B, h, w], floating, raw; fp16 and bf16 are computed in float32.
+        target: [B, H, W], any size; bool, uint8 or floating, of any range; or a `BitMask`.
         has_map: bool [B]; images without a map give 0. None: all have one.
         map_size: side of the loss's resolution; None: the CAM's own.
         window: SSIM window, odd; None: 7 at the CAM's resolution, 11 with `map_size`, or the largest odd size
@@ -44,7 +46,8 @@ def saliency_loss(
         reduction: `mean` divides by B; `none` gives [B].
 
     Returns:
-        float32 (float64 for a float64 CAM). Differentiable in `cam`, through its minimum and maximum.
+        float32 (float64 for a float64 CAM). Differentiable in `cam`, once, through its minimum and maximum;
+        the gradient is made in the forward. A CAM or a map with NaN or an infinity gives NaN for its image.
 
     Raises:
         TypeError, ValueError: types, shapes, a window that is even or does not fit.
@@ -52,9 +55,14 @@ def saliency_loss(
     Source: paper Sec. 3, Eq. 1; docs/method.md, "Loss".
     """
     _checks.floating("saliency_loss", cam=cam)
-    _checks.together("saliency_loss", cam=cam, target=target, has_map=has_map)
+    words = target.words if isinstance(target, BitMask) else target
+    if not isinstance(words, Tensor):
+        raise TypeError(f"saliency_loss: target must be a tensor or a BitMask, got {type(target).__name__}")
+    if words is target and not (target.is_floating_point() or target.dtype in (torch.bool, torch.uint8)):
+        raise TypeError(f"saliency_loss: target must be bool, uint8 or floating, got {target.dtype}")
+    _checks.together("saliency_loss", cam=cam, target=words, has_map=has_map)
     _checks.shape("saliency_loss", "cam", cam, None, None, None)
-    _checks.shape("saliency_loss", "target", target, len(cam), None, None)
+    _checks.shape("saliency_loss", "target", words, len(cam), None, None)
     if has_map is not None:
         _checks.shape("saliency_loss", "has_map", has_map, len(cam))
         if has_map.dtype != torch.bool:
@@ -66,11 +74,14 @@ def saliency_loss(
     if window is None:
         window = min(7 if map_size is None else 11, (min(size) - 1) // 2 * 2 + 1)
     check_window("saliency_loss", window, min(size))
+    if _launch.native(cam):
+        sizes = (target.shape[2], *size, window)
+        return registration.saliency_loss(cam, words, has_map, sizes, kind, border, reduction)
     cam = cam if cam.dtype == torch.float64 else cam.float()
-    per_image = reference.saliency_loss(cam, target, has_map, size, window, border, kind)
-    return reduce(per_image, reduction)
+    mask = target.unpack() if isinstance(target, BitMask) else target
+    return reduce(reference.saliency_loss(cam, mask, has_map, size, window, border, kind), reduction)
 
 
-def says_where(target: Tensor, size: tuple[int, int]) -> Tensor:
+def says_where(target: Tensor | BitMask, size: tuple[int, int]) -> Tensor:
     """Which maps [B, H, W] are not flat once reduced to `size`, so that they count as a map; bool [B]."""
-    return reference.says_where(target, size)
+    return reference.says_where(target.unpack() if isinstance(target, BitMask) else target, size)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _checks, _launch
+from sal_fast.ops._reductions import REDUCTIONS, Reduction, reduce
 from sal_fast.ops.ssim import reference, registration
 
 Border = Literal["valid", "zero", "reflect"]
 BORDERS: tuple[Border, ...] = get_args(Border)
-Reduction = Literal["none", "mean", "sum"]
-REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def ssim(
@@ -67,10 +66,3 @@ def check_window(op: str, window: int, side: int) -> None:
         raise ValueError(
             f"{op}: window must be odd and between 1 and the image's shorter side {side}, got {window}"
         )
-
-
-def reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    """Reduce [B]; the mean of an empty batch is 0, not NaN."""
-    if reduction == "none":
-        return values
-    return values.mean() if reduction == "mean" and len(values) else values.sum()

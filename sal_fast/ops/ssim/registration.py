@@ -47,8 +47,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     values, grad_x, grad_y = _outputs(x, with_grad_x, with_grad_y)
     fields = [
-        x.data_ptr(), y.data_ptr(), _launch.DTYPES[x.dtype], *x.shape, *x.stride(), *y.stride(), window, sigma,
-        BORDER_CODES[border], data_range, values.data_ptr(), grad_x.data_ptr() if with_grad_x else 0,
+        x.data_ptr(), y.data_ptr(), _launch.DTYPES[x.dtype], *x.shape, *x.stride(), *y.stride(), window,
+        sigma, BORDER_CODES[border], data_range, values.data_ptr(), grad_x.data_ptr() if with_grad_x else 0,
         grad_y.data_ptr() if with_grad_y else 0,
     ]  # fmt: skip
     if x.shape[0]:

@@ -1,0 +1,248 @@
+// The loss at the resolution of a small CAM: an image a lane, so that nothing is reduced across lanes and
+// nothing of a 7-wide row is wasted.
+#pragma once
+
+#include "blur.h"
+#include "saliency_target.h"
+// blur.h comes first: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/ssim.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+
+// Beyond it the arrays of a pixel times kLanes leave the cache.
+constexpr int64_t kMostLanePixels = 1024;
+
+inline bool fits_lanes(const SaliencyLossArgs& args) {
+  return args.height == args.cam_height && args.width == args.cam_width &&
+         args.height * args.width <= kMostLanePixels;
+}
+
+// An array with a vector an element.
+struct Lanes {
+  float* first;
+  Vec operator[](int64_t i) const { return load(first + i * kLanes); }
+  void set(int64_t i, Vec x) const { store(x, first + i * kLanes); }
+  void add(int64_t i, Vec x) const { set(i, (*this)[i] + x); }
+  float& lane(int64_t i, int64_t lane) const { return first[i * kLanes + lane]; }
+};
+
+class LaneImages {
+  using Mask = decltype(Vec{} < Vec{});
+
+ public:
+  LaneImages(const SaliencyLossArgs& args, const float* taps, float* scratch)
+      : args_(args),
+        taps_(taps),
+        height_(args.height),
+        width_(args.width),
+        pixels_(height_ * width_),
+        window_(args.window),
+        pad_(padding(window_, args.border)),
+        rows_(ssim_positions(height_, window_, args.border)),
+        columns_(ssim_positions(width_, window_, args.border)),
+        constants_(ssim_constants(1.0, 0.5)) {
+    Arena arena(scratch);
+    const auto lanes = [&](int64_t count) { return Lanes{arena.rows(1, count * kLanes).first}; };
+    raw_ = lanes(pixels_);
+    x_ = lanes(pixels_);
+    y_ = lanes(pixels_);
+    d_ = lanes(pixels_);
+    for (Lanes& moment : moments_) moment = lanes(height_ * columns_);
+    for (Lanes& spread : spread_) spread = lanes(height_ * columns_);
+    sums_ = arena.rows(1, args.target_width).first;
+    row_ = arena.rows(1, width_).first;
+    used_ = arena.used();
+  }
+
+  int64_t used() const { return used_; }
+
+  // Images [begin, end), kLanes of them at most.
+  void run(int64_t begin, int64_t end) {
+    const Mask has_map = load_images(begin, end);
+    const Range human = range_of(y_), cam = range_of(raw_);
+    normalize(y_, human, y_);
+    normalize(raw_, cam, x_);
+    Vec loss = pixel_terms();
+    if (args_.kind == SaliencyKind::ssim_l1) loss += 1.0f - similarity();
+    const Mask counts = has_map & ~(human.flat & ~human.bad), bad = human.bad | cam.bad;
+    const Vec not_a_number = Vec{} + (kInfinity - kInfinity);
+    const auto masked = [&](Vec x) { return counts ? (bad ? not_a_number : x) : Vec{}; };
+    const Vec value = masked(loss);
+    for (int64_t i = begin; i < end; ++i) args_.values[i] = value[i - begin];
+    if (!args_.grad) return;
+    through_range(cam);
+    for (int64_t p = 0; p < pixels_; ++p) {
+      d_.set(p, masked(d_[p]));
+      for (int64_t i = begin; i < end; ++i) args_.grad[i * pixels_ + p] = d_.lane(p, i - begin);
+    }
+  }
+
+ private:
+  struct Range {
+    Vec low, high, inverse;  // inverse: of the range, 0 for a flat map
+    Mask flat, bad;          // bad: NaN or an infinity
+  };
+
+  // The lanes that have a map; the others hold zeros.
+  Mask load_images(int64_t begin, int64_t end) {
+    Mask has_map{};
+    std::memset(raw_.first, 0, pixels_ * kLanes * sizeof(float));
+    std::memset(y_.first, 0, pixels_ * kLanes * sizeof(float));
+    for (int64_t i = begin; i < end; ++i) {
+      if (args_.has_map && !args_.has_map[i]) continue;
+      const int64_t lane = i - begin;
+      has_map[lane] = -1;
+      for (int64_t row = 0; row < height_; ++row) {
+        average_target_row(args_, i, row, sums_, row_);
+        for (int64_t j = 0; j < width_; ++j) y_.lane(row * width_ + j, lane) = row_[j];
+        load_values(args_.cam, args_.dtype, i * pixels_ + row * width_, width_, row_);
+        for (int64_t j = 0; j < width_; ++j) raw_.lane(row * width_ + j, lane) = row_[j];
+      }
+    }
+    return has_map;
+  }
+
+  Range range_of(const Lanes& maps) const {
+    Range range;
+    range.low = range.high = maps[0];
+    Vec other{};
+    for (int64_t p = 0; p < pixels_; ++p) {
+      const Vec x = maps[p];
+      range.low = smaller(x, range.low);
+      range.high = larger(x, range.high);
+      other += x - x;
+    }
+    const Vec magnitude = larger(larger(range.high, -range.high), larger(range.low, -range.low));
+    range.flat = range.high - range.low <= kFlat * magnitude;
+    range.bad = other != Vec{};
+    range.inverse = range.flat ? Vec{} : 1.0f / (range.high - range.low);
+    return range;
+  }
+
+  // Shifted by half the range. Exactly 1 at the highest: |x - y| has no slope where both are 1.
+  void normalize(const Lanes& maps, const Range& range, const Lanes& out) const {
+    for (int64_t p = 0; p < pixels_; ++p) {
+      const Vec x = (maps[p] - range.low) * range.inverse;
+      out.set(p, ((maps[p] == range.high) & ~range.flat ? Vec{} + 1.0f : x) - constants_.shift);
+    }
+  }
+
+  // The mean of |x - y|, or of (x - y)^2, and its gradient.
+  Vec pixel_terms() {
+    const float step = 1.0f / static_cast<float>(pixels_);
+    Vec total{};
+    for (int64_t p = 0; p < pixels_; ++p) {
+      const Vec difference = x_[p] - y_[p];
+      if (args_.kind == SaliencyKind::mse) {
+        total += difference * difference;
+        d_.set(p, 2.0f * step * difference);
+      } else {
+        total += larger(difference, -difference);
+        d_.set(p, difference > Vec{} ? Vec{} + step : (difference < Vec{} ? Vec{} - step : Vec{}));
+      }
+    }
+    return total * step;
+  }
+
+  // The mean of S, and its gradient.
+  Vec similarity() {
+    for (const Lanes& spread : spread_)
+      std::memset(spread.first, 0, height_ * columns_ * kLanes * sizeof(float));
+    blur_rows();
+    const float outside = -constants_.shift, squared = outside * outside;
+    const float padding_of[5] = {outside, outside, squared, squared, squared};
+    const float step = 1.0f / static_cast<float>(rows_ * columns_);
+    Vec total{};
+    for (int64_t v = 0; v < rows_; ++v)
+      for (int64_t u = 0; u < columns_; ++u) {
+        Vec m[5] = {};
+        for (int64_t k = 0; k < window_; ++k) {
+          const int64_t row = source_of(v + k, height_, pad_, args_.border);
+          for (int q = 0; q < 5; ++q)
+            m[q] += taps_[k] * (row < 0 ? Vec{} + padding_of[q] : moments_[q][row * columns_ + u]);
+        }
+        const auto terms = ssim_terms(SsimMoments<Vec>{m[0], m[1], m[2], m[3], m[4]}, constants_);
+        total += terms.value;
+        if (!args_.grad) continue;
+        for (int64_t k = 0; k < window_; ++k) {
+          const int64_t row = source_of(v + k, height_, pad_, args_.border);
+          if (row < 0) continue;
+          const float tap = -step * taps_[k];  // the loss is 1 - S
+          spread_[0].add(row * columns_ + u, tap * terms.x);
+          spread_[1].add(row * columns_ + u, tap * terms.xx);
+          spread_[2].add(row * columns_ + u, tap * terms.xy);
+        }
+      }
+    if (args_.grad) spread_rows();
+    return total * step;
+  }
+
+  void blur_rows() {
+    const Vec outside = Vec{} - constants_.shift;
+    for (int64_t row = 0; row < height_; ++row)
+      for (int64_t u = 0; u < columns_; ++u) {
+        Vec m[5] = {};
+        for (int64_t k = 0; k < window_; ++k) {
+          const int64_t column = source_of(u + k, width_, pad_, args_.border);
+          const Vec x = column < 0 ? outside : x_[row * width_ + column];
+          const Vec y = column < 0 ? outside : y_[row * width_ + column];
+          const Vec tx = taps_[k] * x, ty = taps_[k] * y;
+          m[0] += tx;
+          m[1] += ty;
+          m[2] += tx * x;
+          m[3] += ty * y;
+          m[4] += tx * y;
+        }
+        for (int q = 0; q < 5; ++q) moments_[q].set(row * columns_ + u, m[q]);
+      }
+  }
+
+  // The adjoint of blur_rows, for x.
+  void spread_rows() {
+    for (int64_t row = 0; row < height_; ++row)
+      for (int64_t u = 0; u < columns_; ++u) {
+        const int64_t at = row * columns_ + u;
+        const Vec by_x = spread_[0][at], by_xx = 2.0f * spread_[1][at], by_xy = spread_[2][at];
+        for (int64_t k = 0; k < window_; ++k) {
+          const int64_t column = source_of(u + k, width_, pad_, args_.border);
+          if (column < 0) continue;
+          const int64_t p = row * width_ + column;
+          d_.add(p, taps_[k] * (by_x + by_xx * x_[p] + by_xy * y_[p]));
+        }
+      }
+  }
+
+  // d loss / d normalised CAM becomes that to the CAM: through the range and the extremes.
+  void through_range(const Range& cam) {
+    Vec sum{}, weighted{}, lows{}, highs{};
+    for (int64_t p = 0; p < pixels_; ++p) {
+      sum += d_[p];
+      weighted += d_[p] * (x_[p] + constants_.shift);
+      lows += raw_[p] == cam.low ? Vec{} + 1.0f : Vec{};
+      highs += raw_[p] == cam.high ? Vec{} + 1.0f : Vec{};
+    }
+    const Vec by_low = (weighted - sum) * cam.inverse / lows, by_high = -weighted * cam.inverse / highs;
+    for (int64_t p = 0; p < pixels_; ++p) {
+      Vec d = d_[p] * cam.inverse;
+      d += raw_[p] == cam.low ? by_low : Vec{};
+      d += raw_[p] == cam.high ? by_high : Vec{};
+      d_.set(p, d);
+    }
+  }
+
+  const SaliencyLossArgs& args_;
+  const float* const taps_;
+  const int64_t height_, width_, pixels_;
+  const int64_t window_, pad_;
+  const int64_t rows_, columns_;  // positions of the window
+  const SsimConstants constants_;
+  Lanes raw_, x_, y_, d_;  // the CAM; it and the map, normalised and shifted; the gradient
+  Lanes moments_[5];       // blurred along the rows: x, y, xx, yy, xy
+  Lanes spread_[3];        // derivatives by x, xx, xy, blurred back across the rows
+  float *sums_, *row_;
+  int64_t used_;
+};
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

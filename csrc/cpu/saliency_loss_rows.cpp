@@ -1,0 +1,462 @@
+// Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
+//
+// Bytes: the target once, the CAM and its gradient. Work per pixel at window w: about 8 multiply-adds each
+// way for what depends on the CAM alone (tables), 4 w for the means of y and x y, 2 w for the gradient of x
+// y, 2 w more for a graded map. Derivation: sal_fast/ops/saliency_loss/README.md.
+#include "saliency_loss_rows.h"
+
+#include "blur.h"
+#include "saliency_loss_lanes.h"
+#include "saliency_target.h"
+// vec.h comes first, in blur.h: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/ssim.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+namespace {
+
+// Memory of one thread. Rows of the loss's width have the padding's columns on both sides; what is to be
+// blurred back stands between window - 1 zeros.
+struct Buffers {
+  Buffers(const SaliencyLossArgs& args, float* memory) : arena(memory) {
+    const int64_t columns = args.width + 2 * padding(args.window, args.border);
+    const int64_t h = args.cam_height, window = args.window, lines = cam_lines(args);
+    target_sum = arena.rows(1, args.target_width);
+    cam = arena.rows(h, args.cam_width);
+    raw = arena.rows(h, args.width);
+    shares = arena.rows(1, args.cam_width);
+    x_row = arena.rows(1, columns);
+    xy_row = arena.rows(1, columns);
+    yy_row = arena.rows(1, columns);
+    field = arena.rows(1, columns + window);
+    blurred = arena.rows(1, columns);
+    y = arena.rows(args.height, columns);
+    x = arena.rows(lines, columns);
+    mean = arena.rows(lines, columns);
+    square = arena.rows(2 * lines, columns);
+    for (Rows& ring : moment) ring = arena.rows(window, columns);
+    spread = arena.rows(window, columns);
+    const int64_t before = arena.used();
+    d_x = arena.rows(h, columns);
+    d_mean = arena.rows(lines, columns + window);
+    d_square = arena.rows(2 * lines, columns + window);
+    for (Rows& rows : ties) rows = arena.rows(h, args.width);
+    sums = {memory ? memory + before : nullptr, arena.used() - before};
+  }
+  Arena arena;
+  Rows target_sum;
+  Rows cam;     // as floats
+  Rows raw;     // its rows enlarged along
+  Rows shares;  // of a row of the CAM in a tie
+  Rows x_row, xy_row, yy_row, field, blurred;
+  Rows y;             // the human map: normalised, shifted, padded
+  Rows x;             // the CAM's rows: enlarged along, normalised, shifted, padded
+  Rows mean, square;  // those rows, and the products of neighbours, blurred along
+  Rows moment[3];     // y, x y and y y of padded rows, blurred along
+  Rows spread;        // the derivative by the mean of x y, blurred along
+  Rows d_x, d_mean, d_square;
+  Rows ties[2];  // where the lowest and the highest values stand
+  Rows sums;     // the five above as one row, to be cleared
+};
+
+// Rows first[i] .. of the CAM with their weights, for one row of the map. Not inlined: the extremes are
+// compared with what it gave, so it must round the same way everywhere.
+__attribute__((noinline)) void between(const float* a, const float* b, float weight, int64_t length,
+                                       float* out) {
+  for (int64_t j = 0; j < length; j += kLanes)
+    store(weight * load(a + j) + (1.0f - weight) * load(b + j), out + j);
+}
+
+inline Vec combine(const Banded& matrix, int64_t row, const Rows& rows, int64_t j) {
+  const float* coefficients = matrix.coefficients + row * matrix.width;
+  const int32_t first = matrix.first[row];
+  Vec total{};
+  for (int32_t i = 0; i < matrix.count[row]; ++i) total += coefficients[i] * load(rows[first + i] + j);
+  return total;
+}
+
+// The adjoint of combine.
+inline void distribute(const Banded& matrix, int64_t row, const Rows& rows, int64_t j, Vec x) {
+  const float* coefficients = matrix.coefficients + row * matrix.width;
+  const int32_t first = matrix.first[row];
+  for (int32_t i = 0; i < matrix.count[row]; ++i) {
+    float* out = rows[first + i] + j;
+    store(load(out) + coefficients[i] * x, out);
+  }
+}
+
+class Image {
+ public:
+  Image(const SaliencyLossArgs& args, const SaliencyTables& tables, float* scratch)
+      : args_(args),
+        tables_(tables),
+        window_(args.window),
+        pad_(padding(args.window, args.border)),
+        rows_(args.height + 2 * pad_),
+        columns_(args.width + 2 * pad_),
+        positions_(rows_ - window_ + 1),
+        width_(columns_ - window_ + 1),
+        constants_(ssim_constants(1.0, 0.5)),
+        buffers_(args, scratch) {
+    buffers_.arena.clear();
+  }
+
+  void run(int64_t image) {
+    float* const grad = args_.grad ? args_.grad + image * args_.cam_height * args_.cam_width : nullptr;
+    const bool has_map = !args_.has_map || args_.has_map[image];
+    const Extremes human = has_map ? reduce_target(image) : Extremes{0.0f, 0.0f};
+    if (human.finite && human.flat()) return write(image, grad, 0.0f);
+    const bool cam_finite = load_cam(image);
+    if (!human.finite || !cam_finite) return write(image, grad, kInfinity - kInfinity);
+
+    const bool binary = normalize_target(human);
+    enlarge_along();
+    extremes_ = cam_extremes();
+    const bool flat = extremes_.flat();
+    inverse_ = flat ? 0.0f : 1.0f / (extremes_.high - extremes_.low);
+    differentiate_ = grad && !flat;
+    if (differentiate_) std::memset(buffers_.sums.first, 0, buffers_.sums.stride * sizeof(float));
+    normalize_cam();
+
+    double loss = pixels();
+    if (args_.kind == SaliencyKind::ssim_l1)
+      loss += 1.0 - (binary ? similarity<true>() : similarity<false>());
+    args_.values[image] = static_cast<float>(loss);
+    if (!grad) return;
+    if (flat) {
+      std::memset(grad, 0, args_.cam_height * args_.cam_width * sizeof(float));
+    } else {
+      write_gradient(grad);
+    }
+  }
+
+ private:
+  void write(int64_t image, float* grad, float value) const {
+    args_.values[image] = value;
+    for (int64_t i = 0; grad && i < args_.cam_height * args_.cam_width; ++i) grad[i] = value;
+  }
+
+  // The target averaged over areas, into y without its padding.
+  Extremes reduce_target(int64_t image) {
+    Extremes extremes;
+    for (int64_t i = 0; i < args_.height; ++i) {
+      float* const out = buffers_.y[i] + pad_;
+      average_target_row(args_, image, i, buffers_.target_sum[0], out);
+      extremes.add_row(out, args_.width);
+    }
+    return extremes;
+  }
+
+  // Normalised, shifted and padded. Whether the map is binary: then y y is known.
+  bool normalize_target(const Extremes& human) {
+    const float inverse = 1.0f / (human.high - human.low);
+    bool binary = true;
+    for (int64_t i = 0; i < args_.height; ++i) {
+      float* const row = buffers_.y[i];
+      for (int64_t j = 0; j < args_.width; ++j) {
+        const float y = row[pad_ + j];
+        binary &= y == human.low || y == human.high;
+      }
+      for (int64_t j = 0; j < args_.width; j += kLanes)
+        store(normalized(load(row + pad_ + j), human, inverse) - constants_.shift, row + pad_ + j);
+      pad_row(row, args_.width, pad_, args_.border, -constants_.shift);
+    }
+    return binary;
+  }
+
+  // False for NaN or an infinity.
+  bool load_cam(int64_t image) {
+    bool finite = true;
+    for (int64_t i = 0; i < args_.cam_height; ++i) {
+      const int64_t offset = (image * args_.cam_height + i) * args_.cam_width;
+      float* const row = buffers_.cam[i];
+      load_values(args_.cam, args_.dtype, offset, args_.cam_width, row);
+      for (int64_t j = 0; j < args_.cam_width; ++j) finite &= row[j] - row[j] == 0.0f;
+    }
+    return finite;
+  }
+
+  void enlarge_along() {
+    for (int64_t i = 0; i < args_.cam_height; ++i) {
+      const float* cam = buffers_.cam[i];
+      float* const out = buffers_.raw[i];
+      for (int64_t j = 0; j < args_.width; ++j) {
+        const int32_t from = tables_.column_from[j];
+        const float weight = tables_.column_weight[j];
+        out[j] = weight * cam[from] + (1.0f - weight) * cam[from + 1];  // a CAM of one column has room for it
+      }
+    }
+  }
+
+  const float* row_above(const Rows& rows, int64_t row) const { return rows[tables_.row_from[row]]; }
+  const float* row_below(const Rows& rows, int64_t row) const {
+    const int64_t from = tables_.row_from[row];
+    return rows[from + 1 < args_.cam_height ? from + 1 : from];
+  }
+
+  // Enlarged rows are straight lines between those of the CAM, so the extremes are among the first and the
+  // last row of each stretch.
+  Extremes cam_extremes() {
+    Extremes extremes;
+    for (int64_t row = 0; row < args_.height; ++row) {
+      const bool ends = row == 0 || row + 1 == args_.height ||
+                        tables_.row_from[row - 1] != tables_.row_from[row] ||
+                        tables_.row_from[row + 1] != tables_.row_from[row] || tables_.row_weight[row] == 1.0f;
+      if (!ends) continue;
+      enlarge_across(row);
+      extremes.add_row(buffers_.x_row[0], args_.width);
+    }
+    return extremes;
+  }
+
+  void enlarge_across(int64_t row) {
+    between(row_above(buffers_.raw, row), row_below(buffers_.raw, row), tables_.row_weight[row], args_.width,
+            buffers_.x_row[0]);
+  }
+
+  // Exactly 1 at the highest: |x - y| has no slope where both are 1.
+  static Vec normalized(Vec raw, const Extremes& extremes, float inverse) {
+    const Vec x = (raw - extremes.low) * inverse;
+    return inverse == 0.0f ? x : (raw == Vec{} + extremes.high ? Vec{} + 1.0f : x);
+  }
+
+  void normalize_cam() {
+    for (int64_t i = 0; i < args_.cam_height; ++i) {
+      float* const row = buffers_.x[i];
+      for (int64_t j = 0; j < args_.width; j += kLanes)
+        store((load(buffers_.raw[i] + j) - extremes_.low) * inverse_ - constants_.shift, row + pad_ + j);
+      pad_row(row, args_.width, pad_, args_.border, -constants_.shift);
+    }
+    for (int64_t i = args_.cam_height; i < cam_lines(args_); ++i)
+      for (int64_t j = 0; j < columns_; ++j) buffers_.x[i][j] = -constants_.shift;
+  }
+
+  // The mean over pixels of |x - y|, or of (x - y)^2, and where the extremes stand.
+  double pixels() {
+    const bool mse = args_.kind == SaliencyKind::mse;
+    const double scale = 1.0 / (static_cast<double>(args_.height) * static_cast<double>(args_.width));
+    const float step = static_cast<float>(scale);
+    double total = 0;
+    for (int64_t row = 0; row < args_.height; ++row) {
+      enlarge_across(row);
+      const float* y = buffers_.y[row] + pad_;
+      float* const raw = buffers_.x_row[0];
+      const int64_t from = tables_.row_from[row];
+      const float weight = tables_.row_weight[row];
+      Vec sums{};
+      for (int64_t j = 0; j < args_.width; j += kLanes) {
+        const Vec z = load(raw + j);
+        const int64_t left = args_.width - j;
+        const Vec difference =
+            first_lanes(normalized(z, extremes_, inverse_) - constants_.shift - load(y + j), left);
+        const Vec magnitude = larger(difference, -difference);
+        sums += mse ? difference * difference : magnitude;
+        if (!differentiate_) continue;
+        const Vec sign = difference > Vec{} ? Vec{} + step : (difference < Vec{} ? Vec{} - step : Vec{});
+        const Vec gradient = mse ? 2.0f * step * difference : sign;
+        add_enlarged(buffers_.d_x, pad_ + j, from, weight, gradient);
+        const auto low = z == Vec{} + extremes_.low, high = z == Vec{} + extremes_.high;
+        if (!any(low) && !any(high)) continue;
+        add_enlarged(buffers_.ties[0], j, from, weight, first_lanes(low ? Vec{} + 1.0f : Vec{}, left));
+        add_enlarged(buffers_.ties[1], j, from, weight, first_lanes(high ? Vec{} + 1.0f : Vec{}, left));
+      }
+      total += sum(sums);
+    }
+    return total * scale;
+  }
+
+  // The adjoint of enlarge_across, for a vector.
+  void add_enlarged(const Rows& rows, int64_t j, int64_t from, float weight, Vec x) const {
+    store(load(rows[from] + j) + weight * x, rows[from] + j);
+    if (from + 1 < args_.cam_height)
+      store(load(rows[from + 1] + j) + (1.0f - weight) * x, rows[from + 1] + j);
+  }
+
+  // The mean of S, and its gradient into d_x, d_mean and d_square.
+  template <bool kBinary>
+  double similarity() {
+    blur_cam();
+    std::memset(buffers_.spread[0], 0, window_ * buffers_.spread.stride * sizeof(float));
+    const double scale = 1.0 / (static_cast<double>(positions_) * static_cast<double>(width_));
+    const float step = -static_cast<float>(scale);  // the loss is 1 - S
+    double total = 0;
+    for (int64_t row = 0; row < rows_; ++row) {
+      load_moments<kBinary>(row);
+      const int64_t v = row - window_ + 1;
+      if (v < 0) continue;
+      Vec sums{};
+      for (int64_t j = 0; j < width_; j += kLanes) {
+        constexpr int kMoments = kBinary ? 2 : 3;
+        Rows rings[kMoments];
+        for (int q = 0; q < kMoments; ++q) rings[q] = buffers_.moment[q];
+        Vec y[kMoments];
+        blur_across(tables_.taps, window_, rings, v, j, y);
+        const Vec yy = kBinary ? Vec{} + 0.25f : y[kMoments - 1];  // (+-0.5)^2
+        const auto terms =
+            ssim_terms(SsimMoments<Vec>{combine(tables_.mean, v, buffers_.mean, j), y[0],
+                                        combine(tables_.square, v, buffers_.square, j), yy, y[1]},
+                       constants_);
+        const int64_t left = width_ - j;
+        sums += first_lanes(terms.value, left);
+        if (!differentiate_) continue;
+        const int64_t at = window_ - 1 + j;
+        store(first_lanes(terms.xy, left) * step, buffers_.field[0] + at);
+        distribute(tables_.mean, v, buffers_.d_mean, at, first_lanes(terms.x, left) * step);
+        distribute(tables_.square, v, buffers_.d_square, at, first_lanes(terms.xx, left) * step);
+      }
+      total += sum(sums);
+      if (!differentiate_) continue;
+      blur_along<1>(tables_.taps, window_, {buffers_.field[0]}, {slot(buffers_.spread, v)}, columns_);
+      spread_to_row(v);
+    }
+    if (differentiate_) {
+      for (int64_t row = positions_; row < rows_; ++row) {  // padded rows below the last position
+        std::memset(slot(buffers_.spread, row), 0, columns_ * sizeof(float));
+        spread_to_row(row);
+      }
+      gather_blurred();
+    }
+    return total * scale;
+  }
+
+  float* slot(const Rows& ring, int64_t row) const { return ring[row % window_]; }
+
+  void blur_cam() {
+    const Rows& x = buffers_.x;
+    for (int64_t i = 0; i < cam_lines(args_); ++i) {
+      blur_along<1>(tables_.taps, window_, {x[i]}, {buffers_.mean[i]}, width_);
+      for (int64_t k = 0; k < 2 && i + k < cam_lines(args_); ++k) {
+        for (int64_t j = 0; j < columns_; j += kLanes)
+          store(load(x[i] + j) * load(x[i + k] + j), buffers_.xy_row[0] + j);
+        blur_along<1>(tables_.taps, window_, {buffers_.xy_row[0]}, {buffers_.square[2 * i + k]}, width_);
+      }
+    }
+  }
+
+  template <bool kBinary>
+  void load_moments(int64_t row) {
+    const Rows* m = buffers_.moment;
+    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    if (source < 0) {
+      const float outside = -constants_.shift, squared = outside * outside;
+      for (int64_t j = 0; j < width_; ++j) {
+        slot(m[0], row)[j] = outside;
+        slot(m[1], row)[j] = slot(m[2], row)[j] = squared;
+      }
+      return;
+    }
+    const float* y = buffers_.y[source];
+    const float *above = row_above(buffers_.x, source), *below = row_below(buffers_.x, source);
+    const float weight = tables_.row_weight[source];
+    float *xy = buffers_.xy_row[0], *yy = buffers_.yy_row[0];
+    for (int64_t j = 0; j < columns_; j += kLanes) {
+      const Vec vy = load(y + j);
+      store((weight * load(above + j) + (1.0f - weight) * load(below + j)) * vy, xy + j);
+      if (!kBinary) store(vy * vy, yy + j);
+    }
+    blur_along<2>(tables_.taps, window_, {y, xy}, {slot(m[0], row), slot(m[1], row)}, width_);
+    if (!kBinary) blur_along<1>(tables_.taps, window_, {yy}, {slot(m[2], row)}, width_);
+  }
+
+  // The positions [row - window + 1, row] have been seen: what this padded row gets through x y is complete.
+  void spread_to_row(int64_t row) {
+    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    if (source < 0) return;
+    const Rows ring[1] = {buffers_.spread};
+    for (int64_t j = 0; j < columns_; j += kLanes) {
+      Vec g[1];
+      blur_across(tables_.taps, window_, ring, row + 1, j, g);
+      add_enlarged(buffers_.d_x, j, tables_.row_from[source], tables_.row_weight[source],
+                   g[0] * load(buffers_.y[source] + j));
+    }
+  }
+
+  // The adjoint of blur_cam.
+  void gather_blurred() {
+    const Rows &x = buffers_.x, &d_x = buffers_.d_x;
+    float* const blurred = buffers_.blurred[0];
+    for (int64_t i = 0; i < args_.cam_height; ++i) {
+      blur_along<1>(tables_.taps, window_, {buffers_.d_mean[i]}, {blurred}, columns_);
+      for (int64_t j = 0; j < columns_; j += kLanes) store(load(d_x[i] + j) + load(blurred + j), d_x[i] + j);
+      for (int64_t k = 0; k < 2 && i + k < args_.cam_height; ++k) {
+        blur_along<1>(tables_.taps, window_, {buffers_.d_square[2 * i + k]}, {blurred}, columns_);
+        for (int64_t j = 0; j < columns_;
+             j += kLanes) {  // d (a b) = b da + a db, of the same row twice for k = 0
+          const Vec a = load(x[i] + j), b = load(x[i + k] + j), d = load(blurred + j);
+          store(load(d_x[i] + j) + d * b, d_x[i] + j);
+          store(load(d_x[i + k] + j) + d * a, d_x[i + k] + j);
+        }
+      }
+    }
+    for (int64_t i = 0; i < args_.cam_height; ++i) fold_row(d_x[i], args_.width, pad_, args_.border);
+  }
+
+  // d loss / d normalised CAM becomes that to the CAM: through the enlargement along, the range and the
+  // extremes.
+  void write_gradient(float* grad) {
+    const int64_t h = args_.cam_height, w = args_.cam_width;
+    const float inverse = inverse_, low = extremes_.low;
+    double sum = 0, weighted = 0, counts[2] = {0, 0};
+    float* const shares = buffers_.shares[0];
+    for (int64_t i = 0; i < h; ++i) {
+      shrink(buffers_.d_x[i] + pad_, grad + i * w);
+      for (int64_t j = 0; j < w; ++j) {
+        sum += grad[i * w + j];
+        weighted += static_cast<double>(grad[i * w + j]) * ((buffers_.cam[i][j] - low) * inverse);
+      }
+      for (int t = 0; t < 2; ++t)
+        for (int64_t j = 0; j < args_.width; ++j) counts[t] += buffers_.ties[t][i][j];
+    }
+    const double by_low = -(sum - weighted) * inverse / counts[0], by_high = -weighted * inverse / counts[1];
+    for (int64_t i = 0; i < h * w; ++i) grad[i] *= inverse;
+    for (int64_t i = 0; i < h; ++i)
+      for (int t = 0; t < 2; ++t) {
+        shrink(buffers_.ties[t][i], shares);
+        for (int64_t j = 0; j < w; ++j)
+          grad[i * w + j] += static_cast<float>(shares[j] * (t == 0 ? by_low : by_high));
+      }
+  }
+
+  // The adjoint of enlarge_along, for a row.
+  void shrink(const float* row, float* out) const {
+    for (int64_t j = 0; j < args_.cam_width; ++j) out[j] = 0;
+    for (int64_t j = 0; j < args_.width; ++j) {
+      const int32_t from = tables_.column_from[j];
+      const float weight = tables_.column_weight[j];
+      out[from] += weight * row[j];
+      if (from + 1 < args_.cam_width) out[from + 1] += (1.0f - weight) * row[j];
+    }
+  }
+
+  const SaliencyLossArgs& args_;
+  const SaliencyTables& tables_;
+  const int64_t window_, pad_;
+  const int64_t rows_, columns_;     // of the padded map
+  const int64_t positions_, width_;  // of the window
+  const SsimConstants constants_;
+  Buffers buffers_;
+  // Of the image at hand.
+  Extremes extremes_;
+  float inverse_ = 0;
+  bool differentiate_ = false;
+};
+
+}  // namespace
+
+void saliency_loss_rows(const SaliencyLossArgs& args, const SaliencyTables& tables, int64_t begin,
+                        int64_t end, float* scratch) {
+  if (fits_lanes(args)) {
+    LaneImages lanes(args, tables.taps, scratch);
+    for (int64_t i = begin; i < end; i += kLanes) lanes.run(i, i + kLanes < end ? i + kLanes : end);
+    return;
+  }
+  Image image(args, tables, scratch);
+  for (int64_t i = begin; i < end; ++i) image.run(i);
+}
+
+int64_t saliency_loss_scratch(const SaliencyLossArgs& args) {
+  return fits_lanes(args) ? LaneImages(args, nullptr, nullptr).used() : Buffers(args, nullptr).arena.used();
+}
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

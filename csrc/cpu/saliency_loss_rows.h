@@ -1,0 +1,53 @@
+// Images [begin, end) of a batch, on one thread. Defined once per instruction set by saliency_loss_rows.cpp.
+#pragma once
+
+#include "sal_fast/launch/saliency_loss.h"
+#include "sal_fast/math.h"
+
+namespace sal_fast {
+
+// A matrix with few non-zeros in each row, next to each other: row r is coefficients[r * width ..] at the
+// columns from first[r] on, count[r] of them.
+struct Banded {
+  const float* coefficients;
+  const int32_t* first;
+  const int32_t* count;
+  int64_t width;
+};
+
+inline namespace SAL_FAST_ISA {
+
+// The rows that the tables combine: the CAM's, and one of zeros where the border is padded with them.
+inline int64_t cam_lines(const SaliencyLossArgs& args) {
+  return args.cam_height + (args.border == Border::zero ? 1 : 0);
+}
+
+}  // namespace SAL_FAST_ISA
+
+// What depends on the sizes alone.
+struct SaliencyTables {
+  const float* taps;  // [window]
+  // Bilinear enlargement: row (column) i of the map is weight[i] of the CAM's row from[i] and 1 - weight[i]
+  // of the next.
+  const int32_t* row_from;
+  const float* row_weight;
+  const int32_t* column_from;
+  const float* column_weight;
+  Banded mean;    // a position's mean as a sum over the CAM's rows
+  Banded square;  // its mean of squares as a sum over products of the CAM's rows: i i, i (i + 1), (i + 1) (i
+                  // + 1) ..
+};
+
+#define SAL_FAST_DECLARE_ROWS(isa)                                                                   \
+  namespace isa {                                                                                    \
+  void saliency_loss_rows(const SaliencyLossArgs& args, const SaliencyTables& tables, int64_t begin, \
+                          int64_t end, float* scratch);                                              \
+  int64_t saliency_loss_scratch(const SaliencyLossArgs& args); /* floats, 64-byte aligned */         \
+  }
+
+SAL_FAST_DECLARE_ROWS(generic)
+SAL_FAST_DECLARE_ROWS(avx2)
+SAL_FAST_DECLARE_ROWS(avx512)
+#undef SAL_FAST_DECLARE_ROWS
+
+}  // namespace sal_fast

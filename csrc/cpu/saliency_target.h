@@ -1,0 +1,154 @@
+// Human maps of any type, averaged over areas to the resolution of the loss.
+#pragma once
+
+#include "sal_fast/launch/saliency_loss.h"
+#include "vec.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+
+constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
+
+// Of a map; NaN and infinities make it not finite.
+struct Extremes {
+  float low = kInfinity;
+  float high = -kInfinity;
+  bool finite = true;
+
+  void add_row(const float* row, int64_t length) {
+    Vec lowest = Vec{} + row[0], highest = lowest, other{};
+    int64_t j = 0;
+    for (; j + kLanes <= length; j += kLanes) {
+      const Vec x = load(row + j);
+      lowest = smaller(x, lowest);
+      highest = larger(x, highest);
+      other += x - x;
+    }
+    float rest = sum(other);
+    for (; j < length; ++j) {
+      lowest[0] = smaller(row[j], lowest[0]);
+      highest[0] = larger(row[j], highest[0]);
+      rest += row[j] - row[j];
+    }
+    low = smaller(-max(-lowest), low);
+    high = larger(max(highest), high);
+    finite = finite && rest == 0.0f;
+  }
+  bool flat() const { return high - low <= kFlat * larger(fabsf(low), fabsf(high)); }
+};
+
+// A row of values, as floats: kLanes of them, or one.
+template <typename scalar>
+struct ValueRow {
+  const scalar* at;
+  Vec lanes(int64_t j) const { return load(at + j); }
+  float value(int64_t j) const {
+    const scalar one[kLanes] = {at[j]};
+    return load(one)[0];
+  }
+};
+
+struct ByteRow {
+  const uint8_t* at;
+  Vec lanes(int64_t j) const { return load(at + j); }
+  float value(int64_t j) const { return at[j]; }
+};
+
+struct BitRow {
+  const uint32_t* at;
+  Vec lanes(int64_t j) const {  // j: a multiple of kLanes
+    Bits shift;
+    for (int i = 0; i < kLanes; ++i) shift[i] = static_cast<uint32_t>(j % 32 + i);
+    return __builtin_convertvector((at[j / 32] >> shift) & 1, Vec);
+  }
+  float value(int64_t j) const { return static_cast<float>(at[j / 32] >> (j % 32) & 1); }
+};
+
+// out[j] = the sum over `count` rows, `stride` elements apart.
+template <typename Row>
+void sum_rows(Row first, int64_t stride, int64_t count, int64_t length, float* out) {
+  constexpr int kBlocks = 4;  // sums that do not wait for each other
+  int64_t j = 0;
+  const auto blocks = [&](auto wide) {
+    Vec total[wide.value] = {};
+    Row row = first;
+    for (int64_t r = 0; r < count; ++r, row.at += stride)
+      for (int b = 0; b < wide.value; ++b) total[b] += row.lanes(j + b * kLanes);
+    for (int b = 0; b < wide.value; ++b, j += kLanes) store(total[b], out + j);
+  };
+  while (j + kBlocks * kLanes <= length) blocks(std::integral_constant<int, kBlocks>{});
+  while (j + kLanes <= length) blocks(std::integral_constant<int, 1>{});
+  for (; j < length; ++j) {
+    Row row = first;
+    float total = 0;
+    for (int64_t r = 0; r < count; ++r, row.at += stride) total += row.value(j);
+    out[j] = total;
+  }
+}
+
+template <typename Row>
+void sum_strided_rows(Row first, int64_t stride, int64_t column_stride, int64_t count, int64_t length,
+                      float* out) {
+  if (column_stride == 1) return sum_rows(first, stride, count, length, out);
+  for (int64_t j = 0; j < length; ++j) {
+    float total = 0;
+    for (int64_t r = 0; r < count; ++r) total += first.value(r * stride + j * column_stride);
+    out[j] = total;
+  }
+}
+
+inline void sum_target_rows(const SaliencyLossArgs& args, int64_t image, int64_t begin, int64_t end,
+                            float* out) {
+  const int64_t offset = image * args.target_image_stride + begin * args.target_row_stride;
+  const auto run = [&](auto row) {
+    row.at += offset;
+    sum_strided_rows(row, args.target_row_stride, args.target_column_stride, end - begin, args.target_width,
+                     out);
+  };
+  switch (args.target_type) {
+    case TargetType::float32:
+      return run(ValueRow<float>{static_cast<const float*>(args.target)});
+    case TargetType::float16:
+      return run(ValueRow<Float16>{static_cast<const Float16*>(args.target)});
+    case TargetType::bfloat16:
+      return run(ValueRow<BFloat16>{static_cast<const BFloat16*>(args.target)});
+    case TargetType::bytes:
+      return run(ByteRow{static_cast<const uint8_t*>(args.target)});
+    case TargetType::bits:
+      return sum_rows(BitRow{static_cast<const uint32_t*>(args.target) + offset}, args.target_row_stride,
+                      end - begin, args.target_width, out);
+  }
+}
+
+// Row i of the target at the resolution of the loss; `sums` has room for a row of the target.
+inline void average_target_row(const SaliencyLossArgs& args, int64_t image, int64_t i, float* sums,
+                               float* out) {
+  const int64_t begin = i * args.target_height / args.height;
+  const int64_t end = ((i + 1) * args.target_height + args.height - 1) / args.height;
+  if (end - begin == 1 && args.target_width == args.width) {
+    sum_target_rows(args, image, begin, end, out);
+    return;
+  }
+  sum_target_rows(args, image, begin, end, sums);
+  for (int64_t j = 0; j < args.width; ++j) {
+    const int64_t left = j * args.target_width / args.width;
+    const int64_t right = ((j + 1) * args.target_width + args.width - 1) / args.width;
+    float sum = 0;
+    for (int64_t k = left; k < right; ++k) sum += sums[k];
+    out[j] = sum / static_cast<float>((end - begin) * (right - left));
+  }
+}
+
+inline void load_values(const void* data, DType dtype, int64_t offset, int64_t count, float* out) {
+  switch (dtype) {
+    case DType::float32:
+      return sum_rows(ValueRow<float>{static_cast<const float*>(data) + offset}, 0, 1, count, out);
+    case DType::float16:
+      return sum_rows(ValueRow<Float16>{static_cast<const Float16*>(data) + offset}, 0, 1, count, out);
+    case DType::bfloat16:
+      return sum_rows(ValueRow<BFloat16>{static_cast<const BFloat16*>(data) + offset}, 0, 1, count, out);
+  }
+}
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

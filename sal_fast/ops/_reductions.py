@@ -1,0 +1,17 @@
+"""How per-image values become the result."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+
+
+def reduce(values: Tensor, reduction: str) -> Tensor:
+    """Reduce [B]; the mean of an empty batch is 0, not NaN."""
+    if reduction == "none":
+        return values
+    return values.mean() if reduction == "mean" and len(values) else values.sum()

@@ -1,0 +1,74 @@
+"""Binary masks at one bit a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sal_fast.ops import _checks
+
+_WORD = 32
+
+
+@dataclass(frozen=True)
+class BitMask:
+    """Masks [B, H, W] packed 32 pixels a word: an eighth of the bytes of a bool tensor.
+
+    Pixel (b, y, x) is bit `x % 32` of `words[b, y, x // 32]`. A type of its own, so that an integer tensor
+    always means values.
+
+    Args:
+        words: int32 [B, H, ceil(W / 32)], the bits past W zero.
+        width: W.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape that does not fit.
+    """
+
+    words: Tensor
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.words.dtype != torch.int32:
+            raise TypeError(f"BitMask: words must be int32, got {self.words.dtype}")
+        _checks.shape("BitMask", "words", self.words, None, None, -(-self.width // _WORD))
+
+    @classmethod
+    def pack(cls, mask: Tensor) -> BitMask:
+        """From bool [B, H, W], on its device."""
+        if mask.dtype != torch.bool:
+            raise TypeError(f"BitMask.pack: mask must be bool, got {mask.dtype}")
+        _checks.shape("BitMask.pack", "mask", mask, None, None, None)
+        width = mask.shape[2]
+        octets = F.pad(mask, (0, -width % _WORD)).view(torch.uint8).unflatten(2, (-1, 8))
+        packed = octets[..., 0].clone()
+        for bit in range(1, 8):
+            packed |= octets[..., bit] << bit
+        return cls(packed.view(torch.int32), width)
+
+    def unpack(self) -> Tensor:
+        """Bool [B, H, W]."""
+        shifts = torch.arange(_WORD, dtype=torch.int32, device=self.words.device)
+        return ((self.words[..., None] >> shifts) & 1).bool().flatten(2)[..., : self.width]
+
+    @property
+    def shape(self) -> torch.Size:
+        """[B, H, W]."""
+        return torch.Size((*self.words.shape[:2], self.width))
+
+    @property
+    def device(self) -> torch.device:
+        return self.words.device
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, images: Tensor | slice) -> BitMask:
+        """The masks of some images, by index tensor, bool tensor or slice."""
+        return BitMask(self.words[images], self.width)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> BitMask:
+        return BitMask(self.words.to(device, non_blocking=non_blocking), self.width)

@@ -1,0 +1,122 @@
+"""The torch operator sal_fast::saliency_loss: the loss, and its gradient made on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sal_fast.ops import _launch
+from sal_fast.ops._reductions import reduce
+from sal_fast.ops.saliency_loss.reference import SIGMA
+from sal_fast.ops.ssim.registration import BORDER_CODES
+
+# The codes of launch/saliency_loss.h.
+_KIND_CODES = {"ssim_l1": 0, "mse": 1}
+_TARGET_CODES = _launch.DTYPES | {
+    torch.uint8: 3,
+    torch.bool: 3,
+    torch.int32: 4,
+}  # int32: the words of a BitMask
+
+# sizes: the target's width, the loss's height and width, the window; how: kind, border, reduction. Lists, because
+# torch takes its time over each argument of an operator with a gradient.
+_launch.define(
+    "saliency_loss(Tensor cam, Tensor target, Tensor? has_map, SymInt[] sizes, str[] how, "
+    "bool with_grad) -> (Tensor loss, Tensor grad)"
+)
+
+
+def saliency_loss(
+    cam: Tensor,
+    target: Tensor,
+    has_map: Tensor | None,
+    sizes: Sequence[int],
+    kind: str,
+    border: str,
+    reduction: str,
+) -> Tensor:
+    """Of a CAM that `_launch.native` takes. `target`: [B, H, W], or the words of a BitMask."""
+    with_grad = torch.is_grad_enabled() and cam.requires_grad
+    loss: Tensor = torch.ops.sal_fast.saliency_loss.default(
+        cam, target, has_map, sizes, (kind, border, reduction), with_grad
+    )[0]
+    return loss
+
+
+def _forward(
+    cam: Tensor,
+    target: Tensor,
+    has_map: Tensor | None,
+    sizes: Sequence[int],
+    how: Sequence[str],
+    with_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    kind, border, reduction = how
+    cam = cam.contiguous()
+    if target.dtype not in _TARGET_CODES:
+        target = target.float()
+    if target.dtype == torch.int32 and target.stride(2) != 1:
+        target = target.contiguous()
+    if has_map is not None:
+        has_map = has_map.contiguous()
+    values = cam.new_empty(cam.shape[0], dtype=torch.float32)
+    grad = _empty_grad(cam, with_grad)
+    target_width, height, width, window = sizes
+    fields = (
+        cam.data_ptr(), _launch.DTYPES[cam.dtype], *cam.shape, target.data_ptr(), _TARGET_CODES[target.dtype],
+        target.shape[1], target_width, *target.stride(), 0 if has_map is None else has_map.data_ptr(), height,
+        width, window, SIGMA, BORDER_CODES[border], _KIND_CODES[kind], values.data_ptr(),
+        grad.data_ptr() if with_grad else 0,
+    )  # fmt: skip
+    if cam.shape[0]:
+        workspace = _launch.workspace("saliency_loss", cam.device, *fields)
+        _launch.launch("saliency_loss", cam.device, *fields, workspace)
+    return reduce(values, reduction), grad
+
+
+def _empty_grad(cam: Tensor, with_grad: bool) -> Tensor:
+    """Of the per-image values; float32 whatever the CAM is, since a half type may not hold it."""
+    return cam.new_empty(cam.shape if with_grad else (0,), dtype=torch.float32)
+
+
+torch.library.impl(_launch.library, "saliency_loss", "CPU")(_forward)
+torch.library.impl(_launch.library, "saliency_loss", "CUDA")(_forward)
+
+
+@torch.library.register_fake("sal_fast::saliency_loss", lib=_launch.library)
+def _forward_fake(
+    cam: Tensor,
+    target: Tensor,
+    has_map: Tensor | None,
+    sizes: Sequence[int],
+    how: Sequence[str],
+    with_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    shape = cam.shape[:1] if how[2] == "none" else ()
+    return cam.new_empty(shape, dtype=torch.float32), _empty_grad(cam, with_grad)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.dtype, ctx.reduction = inputs[0].dtype, inputs[4][2]
+    ctx.save_for_backward(output[1])
+
+
+def _differentiate(ctx: Any, upstream: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, ...]:
+    _launch.once_differentiable("saliency_loss", second)
+    (gradient,) = ctx.saved_tensors
+    if upstream is None:
+        return (None,) * 6
+    if ctx.reduction == "none":
+        upstream = upstream[:, None, None]
+    elif ctx.reduction == "mean":
+        upstream = upstream / max(1, gradient.shape[0])
+    return (gradient * upstream).to(ctx.dtype), None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "sal_fast::saliency_loss", _differentiate, setup_context=_setup_context, lib=_launch.library
+)
