@@ -32,7 +32,8 @@ def ssim(
     Gaussian of `window` x `window` samples.
 
     Args:
-        x, y: [B, C, H, W], floating, one shape, dtype and device.
+        x, y: [B, C, H, W], floating, one shape, dtype and device, of any strides; fp16 and bf16 are computed
+            in float32.
         window: samples a side, odd, at most min(H, W).
         sigma: standard deviation of the Gaussian, in pixels.
         border: `valid` (only windows inside the image, as pytorch-msssim), `zero` (padded with zeros, as
@@ -41,7 +42,11 @@ def ssim(
         reduction: of the per-image means: `none` gives [B].
 
     Returns:
-        float32 (float64 for float64), in [-1, 1]. Differentiable in `x` and `y`.
+        float32 (float64 for float64), in [-1, 1]. Differentiable in `x` and `y`, once (float64: twice): the
+        gradients are made in the forward, at 4 bytes a value. An image with NaN gives NaN.
+
+    Raises:
+        TypeError, ValueError: types, shapes, a window that is even or does not fit, a range or sigma of 0.
 
     Source: Wang et al. 2004; paper Eq. 1.
     """
@@ -52,6 +57,11 @@ def ssim(
     _checks.shape("ssim", "x", x, None, None, None, None)
     _checks.shape("ssim", "y", y, *x.shape)
     check_window("ssim", window, min(x.shape[-2:]))
+    if x.shape[1] == 0:
+        raise ValueError(f"ssim: x must have at least one channel, got {list(x.shape)}")
+    for name, value in (("sigma", sigma), ("data_range", data_range)):
+        if not value > 0:
+            raise ValueError(f"ssim: {name} must be above 0, got {value:g}")
     _checks.choice("ssim", "border", border, BORDERS)
     _checks.choice("ssim", "reduction", reduction, REDUCTIONS)
     if _launch.native(x):

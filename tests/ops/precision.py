@@ -1,0 +1,45 @@
+"""What every op is held to: as good as torch at the same precision, the same in every build."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import torch
+from torch import Tensor
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def name_of(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def error(got: Tensor, exact: Tensor) -> float:
+    """The largest, relative to the largest of the exact values; NaN must stand where it should."""
+    got, exact = got.detach().double().cpu(), exact.detach().double().cpu()
+    assert got.shape == exact.shape
+    assert torch.equal(got.isnan(), exact.isnan())
+    if not exact.numel():
+        return 0.0
+    return float((got - exact).abs().nan_to_num().max() / exact.abs().nan_to_num().max().clamp(min=1e-30))
+
+
+def assert_as_good_as_torch(got: Tensor, torchs: Tensor, exact: Tensor, eps: float) -> None:
+    """The error against float64 is at most twice that of torch at the same precision, and a rounding."""
+    ours, allowed = error(got, exact), 2 * error(torchs, exact) + eps
+    assert ours <= allowed, f"error {ours:.3g}, allowed {allowed:.3g}"
+
+
+def run_python(code: str, **environment: str) -> str:
+    """The standard output of a fresh interpreter."""
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
