@@ -4,13 +4,21 @@
 
 #include <type_traits>
 
+#include "sal_fast/launch/saliency_loss.h"
+#include "sal_fast/launch/ssim.h"
 #include "sal_fast/launch/uncertainty.h"
 
 // clang-format off
 #define SAL_FAST_LAUNCHERS(OP)                                                                                 \
   OP(uncertainty, UncertaintyArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address)                    \
   OP(uncertainty_backward, UncertaintyBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address,   \
-     int64_t, Address)
+     int64_t, Address)                                                                                         \
+  OP(ssim, SsimArgs, Address, Address, Code, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,    \
+     int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, double, Code, double, Address, Address, Address,    \
+     Address)                                                                                                  \
+  OP(saliency_loss, SaliencyLossArgs, Address, Code, int64_t, int64_t, int64_t, Address, Code, int64_t,        \
+     int64_t, int64_t, int64_t, int64_t, Address, int64_t, int64_t, int64_t, double, Code, Code, Address,      \
+     Address, Address)
 // clang-format on
 
 namespace sal_fast {
