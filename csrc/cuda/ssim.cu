@@ -1,10 +1,12 @@
 // Three launches: tiles of window positions (similarity and its slopes with respect to the moments), the
 // gradient (those slopes blurred by the transposed window), the sums of the tiles in a fixed order.
 //
-// Per position and channel, s = sizeof(scalar): value alone reads 2 s bytes; each gradient writes and reads
-// 12 bytes of slopes (both: 16), reads 2 s and writes 4 (both: 8). Flops at window 11: 280 for the five blurs
-// of a 32 x 32 tile (its 42 rows blurred), 40 for the similarity, 50 per field of slopes: bound by shared
-// memory rather than by arithmetic.
+// Per position and channel, s = sizeof(scalar): the value alone reads 2 s bytes; one gradient writes and
+// reads 12 bytes of slopes more (both: 16), reads 2 s again and writes 4 (both: 8). Flops at window 11, where
+// 42 rows are blurred for 32: 145 + 110 for the five blurs, 40 for the similarity, 51 a field for the blurs
+// back. Window 11: 80 registers and 42 KB of shared memory for the similarity (5 blocks of 256 threads fit an
+// SM's shared memory, 3 its registers), 48 and 13 KB for the gradient; any other window but 7: 64 to 73 and
+// 35 KB, up to 46 and 13 KB. No spills for sm_80, sm_90, sm_100 (nvcc 13.0). Not timed on a GPU yet.
 #include <type_traits>
 
 #include "block.cuh"
@@ -74,7 +76,7 @@ __device__ int64_t offset_of(const PlaneStrides& strides, int64_t image, int64_t
 
 // partial[tile]: the sum of its similarities.
 template <typename Shape, int most, typename scalar>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 3)
     similarity_kernel(SsimArgs args, Taps<most> taps, SsimConstants constants, Tiling tiling, Slopes slopes,
                       float* partial) {
   __shared__ Samples<Shape> x, y;
