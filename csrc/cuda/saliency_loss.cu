@@ -4,7 +4,7 @@
 // Beyond, three launches: the extremes; tiles of window positions, which make the enlarged CAM as they go;
 // the sums of the tiles in a fixed order, and the way back through the extremes. Bytes moved: the target once
 // for its extremes and once with the halo of its tiles (a factor 1.7 at window 11), and 4 (1 + cells touched)
-// per tile, twice. Flops per position at window 11: 255 for the blurs, 40 for the similarity, 190 for the
+// per tile, twice. Flops per position at window 11: 255 for the blurs, 40 for the similarity, 230 for the
 // blurs back.
 //
 // Registers and shared memory: one launch 106 (128 on sm_100) and 42 KB, tiles of window 11 96 (127) and 46
