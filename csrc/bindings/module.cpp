@@ -43,6 +43,23 @@ void bind(pybind11::module_& m, const std::string& name, void (*cpu)(const Args&
         unlocked);
 }
 
+// Floats of workspace on the device, of the launchers that need any.
+int64_t workspace_of(const SsimArgs& args) {
+  return ssim_workspace(args);
+}
+int64_t workspace_of(const SaliencyLossArgs& args) {
+  return saliency_loss_workspace(args);
+}
+template <typename Args>
+int64_t workspace_of(const Args&) {
+  return 0;
+}
+
+template <typename Args, typename... Fields>
+void bind_workspace(pybind11::module_& m, const std::string& name, Signature<Fields...>) {
+  m.def((name + "_workspace").c_str(), [](Fields... fields) { return workspace_of(Args{fields...}); });
+}
+
 }  // namespace
 }  // namespace sal_fast
 
@@ -57,6 +74,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_architectures") = SAL_FAST_CUDA_ARCHITECTURES;
   m.def("cpu_capability", &cpu_capability_name);
 
-#define SAL_FAST_BIND(name, Args, ...) bind(m, #name, name##_cpu, name##_cuda, Signature<__VA_ARGS__>{});
+#define SAL_FAST_BIND(name, Args, ...)                               \
+  bind(m, #name, name##_cpu, name##_cuda, Signature<__VA_ARGS__>{}); \
+  bind_workspace<Args>(m, #name, Signature<__VA_ARGS__>{});
   SAL_FAST_LAUNCHERS(SAL_FAST_BIND)
 }

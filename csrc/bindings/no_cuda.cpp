@@ -9,6 +9,13 @@ namespace sal_fast {
   }
 SAL_FAST_LAUNCHERS(SAL_FAST_STUB)
 
+int64_t ssim_workspace(const SsimArgs&) {
+  return 0;
+}
+int64_t saliency_loss_workspace(const SaliencyLossArgs&) {
+  return 0;
+}
+
 const char* cuda_status() {
   return SAL_FAST_NO_CUDA_REASON;
 }

@@ -6,9 +6,6 @@
 
 namespace sal_fast {
 
-// A normalised Gaussian, [window].
-void gaussian_taps(int64_t window, double sigma, double* taps);
-
 inline namespace SAL_FAST_ISA {
 
 inline int64_t padding(int64_t window, Border border) {

@@ -6,6 +6,7 @@
 #include "border.h"
 #include "capability.h"
 #include "parallel.h"
+#include "sal_fast/ssim.h"
 #include "saliency_loss_rows.h"
 #include "scratch.h"
 

@@ -41,7 +41,7 @@ class LaneImages {
         pad_(padding(window_, args.border)),
         rows_(ssim_positions(height_, window_, args.border)),
         columns_(ssim_positions(width_, window_, args.border)),
-        constants_(ssim_constants(1.0, 0.5)) {
+        constants_(ssim_constants(1.0)) {
     Arena arena(scratch);
     const auto lanes = [&](int64_t count) { return Lanes{arena.rows(1, count * kLanes).first}; };
     raw_ = lanes(pixels_);
@@ -162,16 +162,17 @@ class LaneImages {
           for (int q = 0; q < 5; ++q)
             m[q] += taps_[k] * (row < 0 ? Vec{} + padding_of[q] : moments_[q][row * columns_ + u]);
         }
-        const auto terms = ssim_terms(SsimMoments<Vec>{m[0], m[1], m[2], m[3], m[4]}, constants_);
-        total += terms.value;
+        const SsimMoments<Vec> moments{m[0], m[1], m[2], m[3], m[4]};
+        const auto terms = ssim_terms(moments, constants_);
+        total += ssim_value(terms);
         if (!args_.grad) continue;
+        const auto slopes = ssim_slopes(moments, terms, -step);  // the loss is 1 - S
         for (int64_t k = 0; k < window_; ++k) {
           const int64_t row = source_of(v + k, height_, pad_, args_.border);
           if (row < 0) continue;
-          const float tap = -step * taps_[k];  // the loss is 1 - S
-          spread_[0].add(row * columns_ + u, tap * terms.x);
-          spread_[1].add(row * columns_ + u, tap * terms.xx);
-          spread_[2].add(row * columns_ + u, tap * terms.xy);
+          spread_[0].add(row * columns_ + u, taps_[k] * slopes.x);
+          spread_[1].add(row * columns_ + u, taps_[k] * slopes.square);
+          spread_[2].add(row * columns_ + u, taps_[k] * slopes.cross);
         }
       }
     if (args_.grad) spread_rows();

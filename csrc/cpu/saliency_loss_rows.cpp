@@ -96,7 +96,7 @@ class Image {
         columns_(args.width + 2 * pad_),
         positions_(rows_ - window_ + 1),
         width_(columns_ - window_ + 1),
-        constants_(ssim_constants(1.0, 0.5)),
+        constants_(ssim_constants(1.0)),
         buffers_(args, scratch) {
     buffers_.arena.clear();
   }
@@ -292,17 +292,17 @@ class Image {
         Vec y[kMoments];
         blur_across(tables_.taps, window_, rings, v, j, y);
         const Vec yy = kBinary ? Vec{} + 0.25f : y[kMoments - 1];  // (+-0.5)^2
-        const auto terms =
-            ssim_terms(SsimMoments<Vec>{combine(tables_.mean, v, buffers_.mean, j), y[0],
-                                        combine(tables_.square, v, buffers_.square, j), yy, y[1]},
-                       constants_);
+        const SsimMoments<Vec> moments{combine(tables_.mean, v, buffers_.mean, j), y[0],
+                                       combine(tables_.square, v, buffers_.square, j), yy, y[1]};
+        const auto terms = ssim_terms(moments, constants_);
         const int64_t left = width_ - j;
-        sums += first_lanes(terms.value, left);
+        sums += first_lanes(ssim_value(terms), left);
         if (!differentiate_) continue;
+        const auto slopes = ssim_slopes(moments, terms, step);
         const int64_t at = window_ - 1 + j;
-        store(first_lanes(terms.xy, left) * step, buffers_.field[0] + at);
-        distribute(tables_.mean, v, buffers_.d_mean, at, first_lanes(terms.x, left) * step);
-        distribute(tables_.square, v, buffers_.d_square, at, first_lanes(terms.xx, left) * step);
+        store(first_lanes(slopes.cross, left), buffers_.field[0] + at);
+        distribute(tables_.mean, v, buffers_.d_mean, at, first_lanes(slopes.x, left));
+        distribute(tables_.square, v, buffers_.d_square, at, first_lanes(slopes.square, left));
       }
       total += sum(sums);
       if (!differentiate_) continue;

@@ -1,31 +1,18 @@
-#include <cmath>
-#include <memory>
-#include <new>
 #include <vector>
 
-#include "border.h"
 #include "capability.h"
 #include "parallel.h"
+#include "sal_fast/ssim.h"
 #include "scratch.h"
 #include "ssim_rows.h"
 
 namespace sal_fast {
 
-void gaussian_taps(int64_t window, double sigma, double* taps) {
-  double total = 0;
-  for (int64_t k = 0; k < window; ++k) {
-    const double offset = static_cast<double>(k - window / 2);
-    total += taps[k] = std::exp(-offset * offset / (2 * sigma * sigma));
-  }
-  for (int64_t k = 0; k < window; ++k) taps[k] /= total;
-}
-
 void ssim_cpu(const SsimArgs& args, int threads) {
   const auto band_sum = SAL_FAST_DISPATCH(ssim_band);
   const int64_t scratch_size = SAL_FAST_DISPATCH(ssim_scratch)(args);
-  std::vector<double> exact(args.window);
-  gaussian_taps(args.window, args.sigma, exact.data());
-  const std::vector<float> taps(exact.begin(), exact.end());
+  std::vector<float> taps(args.window);
+  gaussian_taps(args.window, args.sigma, taps.data());
 
   const int64_t bands = ssim_bands(args);
   std::vector<double> sums(args.images * args.channels * bands);

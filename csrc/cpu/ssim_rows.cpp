@@ -66,7 +66,7 @@ class Band {
         positions_(rows_ - window_ + 1),
         width_(columns_ - window_ + 1),
         plane_(plane),
-        constants_(ssim_constants(args.data_range, args.data_range / 2)),
+        constants_(ssim_constants(args.data_range)),
         scale_(static_cast<float>(1.0 / (static_cast<double>(args.channels) *
                                          static_cast<double>(positions_) * static_cast<double>(width_)))),
         buffers_(args, scratch) {
@@ -135,13 +135,15 @@ class Band {
     for (int64_t j = 0; j < width_; j += kLanes) {
       Vec m[5];
       blur_across(taps_, window_, buffers_.moment, v, j, m);
-      const auto terms = ssim_terms(SsimMoments<Vec>{m[0], m[1], m[2], m[3], m[4]}, constants_);
+      const SsimMoments<Vec> moments{m[0], m[1], m[2], m[3], m[4]};
+      const auto terms = ssim_terms(moments, constants_);
       const int64_t left = width_ - j;
-      total += first_lanes(terms.value, left);
+      total += first_lanes(ssim_value(terms), left);
       if (!gradients) continue;
-      const Vec derivatives[4] = {terms.xx, terms.xy, terms.x, terms.y};
+      const auto slopes = ssim_slopes(moments, terms, scale_);
+      const Vec derivatives[4] = {slopes.square, slopes.cross, slopes.x, slopes.y};
       for (int q = 0; q < 4; ++q)
-        store(first_lanes(derivatives[q], left) * scale_, buffers_.field[q][0] + window_ - 1 + j);
+        store(first_lanes(derivatives[q], left), buffers_.field[q][0] + window_ - 1 + j);
     }
     const Rows *f = buffers_.field, *s = buffers_.spread;
     if (gradients)

@@ -90,13 +90,38 @@ Run adapt(int (*launcher)(const Args&, void*), Signature<Fields...>, std::index_
   };
 }
 
+int64_t workspace_of(const SsimArgs& args) {
+  return ssim_workspace(args);
+}
+int64_t workspace_of(const SaliencyLossArgs& args) {
+  return saliency_loss_workspace(args);
+}
+template <typename Args>
+int64_t workspace_of(const Args&) {
+  return 0;
+}
+
+// Writes the floats of workspace into one field more, an int64 tensor.
+template <typename Args, typename... Fields, size_t... i>
+Run measure(Signature<Fields...>, std::index_sequence<i...>) {
+  return [](const std::vector<Field>& fields) {
+    if (fields.size() != sizeof...(Fields) + 1) std::exit(6);
+    const int64_t floats = workspace_of(Args{fields[i].template as<Fields>()...});
+    std::memcpy(fields.back().buffer->data + fields.back().offset, &floats, sizeof floats);
+    return 0;
+  };
+}
+
 }  // namespace
 
 int main() {
   std::map<std::string, Run> launchers;
-#define SAL_FAST_ADD(name, Args, ...)                                   \
-  launchers[#name] = adapt<Args>(name##_cuda, Signature<__VA_ARGS__>{}, \
-                                 std::make_index_sequence<std::tuple_size_v<std::tuple<__VA_ARGS__>>>{});
+#define SAL_FAST_ADD(name, Args, ...)                                                      \
+  {                                                                                        \
+    constexpr std::make_index_sequence<std::tuple_size_v<std::tuple<__VA_ARGS__>>> fields; \
+    launchers[#name] = adapt<Args>(name##_cuda, Signature<__VA_ARGS__>{}, fields);         \
+    launchers[#name "_workspace"] = measure<Args>(Signature<__VA_ARGS__>{}, fields);       \
+  }
   SAL_FAST_LAUNCHERS(SAL_FAST_ADD)
 
   char name[64];

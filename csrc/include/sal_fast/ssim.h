@@ -1,61 +1,117 @@
-// SSIM of one position from its window's moments, and its derivatives. Templates over T: `float` in a CUDA
-// thread, a vector of lanes in a CPU kernel. Derivation: sal_fast/ops/ssim/README.md.
+// The similarity of two windows from their moments, and its derivatives. Templates over T: `float` in a CUDA
+// thread, a vector of lanes in a CPU kernel.
+//
+// The moments are those of x - L/2 and y - L/2 (L the data range; for border `zero`, of an image padded with
+// -L/2): variances are differences of moments, and cancel less the closer the values are to 0.
 #pragma once
 
 #include "sal_fast/launch/ssim.h"
 #include "sal_fast/math.h"
 
 namespace sal_fast {
+
 inline namespace SAL_FAST_ISA {
 
-// What both images are shifted by before their moments are taken, and the constants of the formula.
 struct SsimConstants {
-  float shift;
   float c1;
   float c2;
+  float shift;  // L/2
 };
 
-// Half the range: E[x^2] - E[x]^2 then cancels a quarter of the digits that it would.
-inline SsimConstants ssim_constants(double data_range, double shift) {
-  const double k1 = kSsimK1 * data_range, k2 = kSsimK2 * data_range;
-  return {static_cast<float>(shift), static_cast<float>(k1 * k1), static_cast<float>(k2 * k2)};
+inline SsimConstants ssim_constants(double data_range) {
+  const double root1 = kSsimK1 * data_range, root2 = kSsimK2 * data_range;
+  return {static_cast<float>(root1 * root1), static_cast<float>(root2 * root2),
+          static_cast<float>(data_range / 2)};
 }
 
-// Means of x - shift, y - shift and of their products, under the window.
+// The normalised Gaussian, [window].
+template <typename Real>
+inline void gaussian_taps(int64_t window, double sigma, Real* taps) {
+  const auto sample = [=](int64_t i) {
+    const double offset = static_cast<double>(i - window / 2);
+    return std::exp(-offset * offset / (2 * sigma * sigma));
+  };
+  double sum = 0;
+  for (int64_t i = 0; i < window; ++i) sum += sample(i);
+  for (int64_t i = 0; i < window; ++i) taps[i] = static_cast<Real>(sample(i) / sum);
+}
+
+// Which sample of a side of `length` stands at index i of the padded side, -1 for none (a zero, or beyond the
+// padding). `pad` is half the window, and less than the length.
+template <typename Index>
+SAL_FAST_HD inline Index padded_index(Index i, Index length, Index pad, Border border) {
+  if (border == Border::reflect) {
+    if (i < 0 && i >= -pad) return -i;
+    if (i >= length && i < length + pad) return 2 * (length - 1) - i;
+  }
+  return i >= 0 && i < length ? i : -1;
+}
+
+// With reflection the transpose of a blur along a side is the blur itself between two scalings: by 2 at both
+// ends before, by 1/2 there after. (A sample not at an end reaches a window also through its mirror image.)
+template <typename Index>
+SAL_FAST_HD inline float end_weight(Index i, Index length, Border border, float weight) {
+  return border == Border::reflect && (i == 0 || i == length - 1) ? weight : 1.0f;
+}
+
+// Weighted means over a window of x, y, xx, yy, xy, all shifted.
 template <typename T>
 struct SsimMoments {
-  T x, y, xx, yy, xy;
+  T x;
+  T y;
+  T xx;
+  T yy;
+  T xy;
 };
 
-// S, and its derivatives with respect to the moments; that with respect to yy is that to xx.
+// Derivatives with respect to the moments. Those of xx and yy are equal.
+template <typename T>
+struct SsimSlopes {
+  T x;
+  T y;
+  T square;
+  T cross;
+};
+
 template <typename T>
 struct SsimTerms {
-  T value, x, y, xx, xy;
+  T mean_x;
+  T mean_y;
+  T luminance_over;   // 2 mx my + C1
+  T luminance_under;  // mx^2 + my^2 + C1
+  T structure_over;   // 2 sxy + C2
+  T structure_under;  // sxx + syy + C2
 };
 
+// Rounding leaves variances below 0, and covariances above what variances allow, on flat windows: both are
+// clamped, so that the similarity stays within [-1, 1]. NaN stays NaN.
 template <typename T>
 SAL_FAST_HD inline SsimTerms<T> ssim_terms(const SsimMoments<T>& m, const SsimConstants& c) {
-  const T mean_x = m.x + c.shift;
-  const T mean_y = m.y + c.shift;
-  // Rounding may leave a variance below 0, and with it S above 1.
-  const T variance_x = larger(m.xx - m.x * m.x, T{});
-  const T variance_y = larger(m.yy - m.y * m.y, T{});
-  const T covariance = m.xy - m.x * m.y;
-  const T a1 = 2.0f * mean_x * mean_y + c.c1;
-  const T a2 = 2.0f * covariance + c.c2;
-  const T b1 = mean_x * mean_x + mean_y * mean_y + c.c1;
-  const T b2 = variance_x + variance_y + c.c2;
-  const T inverse = 1.0f / (b1 * b2);
-  SsimTerms<T> s;
-  s.value = a1 * a2 * inverse;
-  s.xx = -s.value * (b1 * inverse);
-  s.xy = 2.0f * a1 * inverse;
-  // By the luminance, and by the variance and covariance that the mean is subtracted from.
-  const T luminance = 2.0f * a2 * inverse;
-  const T decay = 2.0f * s.value * (b2 * inverse);
-  s.x = luminance * mean_y - decay * mean_x - 2.0f * m.x * s.xx - m.y * s.xy;
-  s.y = luminance * mean_x - decay * mean_y - 2.0f * m.y * s.xx - m.x * s.xy;
-  return s;
+  const T variances = larger(T{}, m.xx - m.x * m.x) + larger(T{}, m.yy - m.y * m.y);
+  const T covariance = larger(variances * -0.5f, smaller(variances * 0.5f, m.xy - m.x * m.y));
+  const T x = m.x + c.shift, y = m.y + c.shift;
+  return {x, y, 2.0f * x * y + c.c1, x * x + y * y + c.c1, 2.0f * covariance + c.c2, variances + c.c2};
+}
+
+template <typename T>
+SAL_FAST_HD inline T ssim_value(const SsimTerms<T>& t) {
+  return t.luminance_over * t.structure_over / (t.luminance_under * t.structure_under);
+}
+
+// Of the similarity times `scale`.
+template <typename T>
+SAL_FAST_HD inline SsimSlopes<T> ssim_slopes(const SsimMoments<T>& m, const SsimTerms<T>& t, float scale) {
+  const T inverse_luminance = scale / t.luminance_under;
+  const T inverse_structure = 1.0f / t.structure_under;
+  const T structure = t.structure_over * inverse_structure;
+  const T luminance = t.luminance_over * inverse_luminance;
+  const T square = -(luminance * structure) * inverse_structure;
+  const T cross = 2.0f * luminance * inverse_structure;
+  // Of the luminance, then through the variances' and the covariance's products of means.
+  const T ratio = t.luminance_over / t.luminance_under;
+  const T common = 2.0f * inverse_luminance * structure;
+  return {common * (t.mean_y - ratio * t.mean_x) - 2.0f * square * m.x - cross * m.y,
+          common * (t.mean_x - ratio * t.mean_y) - 2.0f * square * m.y - cross * m.x, square, cross};
 }
 
 }  // namespace SAL_FAST_ISA

@@ -9,6 +9,10 @@ enum class SaliencyKind : int { ssim_l1, mse };
 // The first three as DType. bytes: uint8 or bool. bits: 32-bit words, the lowest bit first, whole words a row.
 enum class TargetType : int { float32, float16, bfloat16, bytes, bits };
 
+// What saliency_loss_cuda can take: no side longer, of the CAM, the target or the loss, and no window larger.
+constexpr int64_t kSaliencyMostSide = 1 << 14;
+constexpr int64_t kSaliencyMostWindow = 33;
+
 struct SaliencyLossArgs {
   const void* cam;  // [images, cam_height, cam_width] contiguous
   DType dtype;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "sal_fast/launch.h"
+#include "sal_fast/math.h"
 
 namespace sal_fast {
 
@@ -8,6 +9,9 @@ enum class Border : int { valid, zero, reflect };
 
 constexpr float kSsimK1 = 0.01f;
 constexpr float kSsimK2 = 0.03f;
+
+// The longest window of ssim_cuda: its taps are arguments of the kernels.
+constexpr int64_t kSsimMostWindow = 511;
 
 // Strides of a [images, channels, height, width] tensor.
 struct PlaneStrides {
@@ -38,7 +42,7 @@ struct SsimArgs {
 };
 
 // Positions of the window along a side.
-inline int64_t ssim_positions(int64_t side, int64_t window, Border border) {
+SAL_FAST_HD inline int64_t ssim_positions(int64_t side, int64_t window, Border border) {
   return border == Border::valid ? side - window + 1 : side;
 }
 

@@ -1,0 +1,273 @@
+// Three launches: tiles of window positions (similarity and its slopes with respect to the moments), the
+// gradient (those slopes blurred by the transposed window), the sums of the tiles in a fixed order.
+//
+// Per position and channel, s = sizeof(scalar): the value alone reads 2 s bytes; one gradient writes and
+// reads 12 bytes of slopes more (both: 16), reads 2 s again and writes 4 (both: 8). Flops at window 11, where
+// 42 rows are blurred for 32: 145 + 110 for the five blurs, 40 for the similarity, 51 a field for the blurs
+// back. Window 11: 80 registers and 42 KB of shared memory for the similarity (5 blocks of 256 threads fit an
+// SM's shared memory, 3 its registers), 48 and 13 KB for the gradient; any other window but 7: 64 to 73 and
+// 35 KB, up to 46 and 13 KB. No spills for sm_80, sm_90, sm_100 (nvcc 13.0). Not timed on a GPU yet.
+#include <type_traits>
+
+#include "block.cuh"
+#include "blur.cuh"
+
+namespace sal_fast {
+namespace {
+
+// The tiles of each plane, a plane being a channel of an image.
+struct Tiling {
+  int64_t planes;
+  int64_t down;
+  int64_t across;
+
+  __host__ __device__ int64_t count() const { return planes * down * across; }
+};
+
+struct TileAt {
+  int64_t plane;
+  int64_t row;
+  int64_t column;
+};
+
+template <typename Shape>
+__device__ TileAt tile_at(int64_t tile, const Tiling& tiling) {
+  const int64_t per_plane = tiling.down * tiling.across;
+  const int64_t within = tile % per_plane;
+  return {tile / per_plane, within / tiling.across * Shape::kTile, within % tiling.across * Shape::kTile};
+}
+
+// A plane of the slopes. Fields: square, cross, then the means' of the images that want a gradient.
+struct Slopes {
+  float* data;
+  int64_t planes;
+  int64_t rows;
+  int64_t columns;
+
+  __device__ float* plane(int field, int64_t plane) const {
+    return data + (field * planes + plane) * rows * columns;
+  }
+};
+
+// Visits each pair of chunks of at most kTaps taps down and across: a window of more taps is the sum of its
+// chunks.
+template <typename Shape, typename Visit>
+__device__ void for_each_chunk(int window, Visit visit) {
+  if constexpr (Shape::kFixed) {
+    visit(0, Shape::kTaps, 0, Shape::kTaps);
+  } else {
+    const auto taps = [=](int first) {
+      return window - first < Shape::kTaps ? window - first : Shape::kTaps;
+    };
+    for (int down = 0; down < window; down += Shape::kTaps)
+      for (int across = 0; across < window; across += Shape::kTaps)
+        visit(down, taps(down), across, taps(across));
+  }
+}
+
+template <typename scalar>
+__device__ float sample(const void* image, int64_t offset) {
+  return to_float(static_cast<const scalar*>(image)[offset]);
+}
+
+__device__ int64_t offset_of(const PlaneStrides& strides, int64_t image, int64_t channel) {
+  return image * strides.image + channel * strides.channel;
+}
+
+// partial[tile]: the sum of its similarities.
+template <typename Shape, int most, typename scalar>
+__global__ void __launch_bounds__(kTileThreads, 3)
+    similarity_kernel(SsimArgs args, Taps<most> taps, SsimConstants constants, Tiling tiling, Slopes slopes,
+                      float* partial) {
+  __shared__ Samples<Shape> x, y;
+  __shared__ BlurredRows<Shape> blurred[5];
+  const int64_t pad = args.border == Border::valid ? 0 : args.window / 2;
+  for (int64_t tile = blockIdx.x; tile < tiling.count(); tile += gridDim.x) {
+    const TileAt at = tile_at<Shape>(tile, tiling);
+    const int64_t image = at.plane / args.channels, channel = at.plane % args.channels;
+    const int64_t x_plane = offset_of(args.x_strides, image, channel);
+    const int64_t y_plane = offset_of(args.y_strides, image, channel);
+    float sums[5][Shape::kEach] = {};
+    for_each_chunk<Shape>(args.window, [&](int down, int taps_down, int across, int taps_across) {
+      const int rows = Shape::kTile + taps_down - 1, columns = Shape::kTile + taps_across - 1;
+      for (int i = threadIdx.x; i < rows * columns; i += kTileThreads) {
+        const int r = i / columns, c = i % columns;
+        const int64_t row = padded_index(at.row + down + r - pad, args.height, pad, args.border);
+        const int64_t column = padded_index(at.column + across + c - pad, args.width, pad, args.border);
+        const bool inside = row >= 0 && column >= 0;
+        x[r][c] = -constants.shift;
+        y[r][c] = -constants.shift;
+        if (!inside) continue;
+        x[r][c] +=
+            sample<scalar>(args.x, x_plane + row * args.x_strides.row + column * args.x_strides.column);
+        y[r][c] +=
+            sample<scalar>(args.y, y_plane + row * args.y_strides.row + column * args.y_strides.column);
+      }
+      __syncthreads();
+      blur_rows<Shape, 5>(
+          taps_across, [&](int k) { return taps.at[across + k]; },
+          [&](int r, int c, float (&values)[5]) { moments_of(x[r][c], y[r][c], values); }, blurred, rows);
+      __syncthreads();
+      blur_columns<Shape>(taps_down, [&](int k) { return taps.at[down + k]; }, blurred, sums);
+    });
+
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < Shape::kEach; ++i) {
+      const int64_t row = at.row + Shape::row(i), column = at.column + Shape::column();
+      if (row >= slopes.rows || column >= slopes.columns) continue;
+      const SsimMoments<float> moments{sums[0][i], sums[1][i], sums[2][i], sums[3][i], sums[4][i]};
+      const SsimTerms<float> terms = ssim_terms(moments, constants);
+      sum += ssim_value(terms);
+      if (!args.grad_x && !args.grad_y) continue;
+      const SsimSlopes<float> of = ssim_slopes(moments, terms, 1.0f);
+      const int64_t position = row * slopes.columns + column;
+      slopes.plane(0, at.plane)[position] = of.square;
+      slopes.plane(1, at.plane)[position] = of.cross;
+      if (args.grad_x) slopes.plane(2, at.plane)[position] = of.x;
+      if (args.grad_y) slopes.plane(args.grad_x ? 3 : 2, at.plane)[position] = of.y;
+    }
+    sum = sum_block<kTileThreads>(sum);
+    if (threadIdx.x == 0) partial[tile] = sum;
+  }
+}
+
+template <typename Shape, int most, typename scalar>
+__global__ void __launch_bounds__(kTileThreads)
+    gradient_kernel(SsimArgs args, Taps<most> taps, SsimConstants constants, Tiling tiling, Slopes slopes) {
+  __shared__ Samples<Shape> field;
+  __shared__ BlurredRows<Shape> blurred[1];
+  const int64_t pad = args.border == Border::valid ? args.window - 1 : args.window / 2;
+  const int fields = 2 + (args.grad_x != nullptr) + (args.grad_y != nullptr);
+  const float scale = 1.0f / (static_cast<float>(args.channels) * static_cast<float>(slopes.rows) *
+                              static_cast<float>(slopes.columns));
+  for (int64_t tile = blockIdx.x; tile < tiling.count(); tile += gridDim.x) {
+    const TileAt at = tile_at<Shape>(tile, tiling);
+    float blurs[4][Shape::kEach];
+#pragma unroll
+    for (int f = 0; f < 4; ++f) {
+      float sums[1][Shape::kEach] = {};
+      if (f < fields) {
+        const float* plane = slopes.plane(f, at.plane);
+        for_each_chunk<Shape>(args.window, [&](int down, int taps_down, int across, int taps_across) {
+          const int rows = Shape::kTile + taps_down - 1, columns = Shape::kTile + taps_across - 1;
+          for (int i = threadIdx.x; i < rows * columns; i += kTileThreads) {
+            const int r = i / columns, c = i % columns;
+            const int64_t row = padded_index(at.row + down + r - pad, slopes.rows, pad, args.border);
+            const int64_t column =
+                padded_index(at.column + across + c - pad, slopes.columns, pad, args.border);
+            field[r][c] = row < 0 || column < 0 ? 0.0f
+                                                : plane[row * slopes.columns + column] *
+                                                      end_weight(row, slopes.rows, args.border, 2.0f) *
+                                                      end_weight(column, slopes.columns, args.border, 2.0f);
+          }
+          __syncthreads();
+          blur_rows<Shape, 1>(
+              taps_across, [&](int k) { return taps.at[across + k]; },
+              [&](int r, int c, float (&values)[1]) { values[0] = field[r][c]; }, blurred, rows);
+          __syncthreads();
+          blur_columns<Shape>(taps_down, [&](int k) { return taps.at[down + k]; }, blurred, sums);
+        });
+      }
+#pragma unroll
+      for (int i = 0; i < Shape::kEach; ++i) blurs[f][i] = sums[0][i];
+    }
+
+    const int64_t image = at.plane / args.channels, channel = at.plane % args.channels;
+    const int64_t x_plane = offset_of(args.x_strides, image, channel);
+    const int64_t y_plane = offset_of(args.y_strides, image, channel);
+#pragma unroll
+    for (int i = 0; i < Shape::kEach; ++i) {
+      const int64_t row = at.row + Shape::row(i), column = at.column + Shape::column();
+      if (row >= args.height || column >= args.width) continue;
+      const float x =
+          sample<scalar>(args.x, x_plane + row * args.x_strides.row + column * args.x_strides.column) -
+          constants.shift;
+      const float y =
+          sample<scalar>(args.y, y_plane + row * args.y_strides.row + column * args.y_strides.column) -
+          constants.shift;
+      const float weight = scale * end_weight(row, args.height, args.border, 0.5f) *
+                           end_weight(column, args.width, args.border, 0.5f);
+      const float square = 2.0f * blurs[0][i], cross = blurs[1][i];
+      const int64_t pixel = (at.plane * args.height + row) * args.width + column;
+      if (args.grad_x) args.grad_x[pixel] = weight * (blurs[2][i] + x * square + y * cross);
+      if (args.grad_y)
+        args.grad_y[pixel] = weight * ((args.grad_x ? blurs[3][i] : blurs[2][i]) + y * square + x * cross);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kTileThreads)
+    mean_kernel(const float* partial, int64_t images, int64_t tiles, float positions, float* values) {
+  for (int64_t image = blockIdx.x; image < images; image += gridDim.x) {
+    float sum = 0;
+    for (int64_t i = threadIdx.x; i < tiles; i += kTileThreads) sum += partial[image * tiles + i];
+    sum = sum_block<kTileThreads>(sum);
+    if (threadIdx.x == 0) values[image] = sum / positions;
+  }
+}
+
+unsigned blocks_for(int64_t count) {
+  constexpr int64_t kMostBlocks = 1 << 20;  // the kernels stride over the grid
+  return static_cast<unsigned>(count < kMostBlocks ? count : kMostBlocks);
+}
+
+template <typename Shape>
+Tiling tiling_of(const SsimArgs& args, int64_t rows, int64_t columns) {
+  const auto tiles = [](int64_t side) { return (side + Shape::kTile - 1) / Shape::kTile; };
+  return {args.images * args.channels, tiles(rows), tiles(columns)};
+}
+
+Slopes slopes_of(const SsimArgs& args, int64_t tiles) {
+  return {args.workspace + tiles, args.images * args.channels,
+          ssim_positions(args.height, args.window, args.border),
+          ssim_positions(args.width, args.window, args.border)};
+}
+
+// Calls run with the shape of the tiles and the number of taps that a kernel can take.
+template <typename Run>
+auto with_shape(int64_t window, Run run) {
+  if (window == 11) return run(Tile11{}, std::integral_constant<int, 11>{});
+  if (window == 7) return run(Tile7{}, std::integral_constant<int, 7>{});
+  return run(TileAny{}, std::integral_constant<int, kSsimMostWindow>{});
+}
+
+}  // namespace
+
+int64_t ssim_workspace(const SsimArgs& args) {
+  const Slopes slopes = slopes_of(args, 0);
+  const int64_t tiles = with_shape(args.window, [&](auto shape, auto) {
+    return tiling_of<decltype(shape)>(args, slopes.rows, slopes.columns).count();
+  });
+  const int64_t fields =
+      args.grad_x || args.grad_y ? 2 + (args.grad_x != nullptr) + (args.grad_y != nullptr) : 0;
+  return tiles + fields * slopes.planes * slopes.rows * slopes.columns;
+}
+
+int ssim_cuda(const SsimArgs& args, void* stream) {
+  if (args.images == 0 || args.channels == 0) return cudaSuccess;
+  const SsimConstants constants = ssim_constants(args.data_range);
+  with_shape(args.window, [&](auto shape, auto most) {
+    using Shape = decltype(shape);
+    constexpr int kMost = most.value;
+    const auto taps = taps_of<kMost>(args.window, args.sigma);
+    Slopes slopes = slopes_of(args, 0);
+    const Tiling positions = tiling_of<Shape>(args, slopes.rows, slopes.columns);
+    slopes.data += positions.count();
+    with_scalar(args.dtype, [&](auto zero) {
+      using scalar = decltype(zero);
+      SAL_FAST_LAUNCH((similarity_kernel<Shape, kMost, scalar>), blocks_for(positions.count()), kTileThreads,
+                      stream, args, taps, constants, positions, slopes, args.workspace);
+      if (!args.grad_x && !args.grad_y) return;
+      const Tiling pixels = tiling_of<Shape>(args, args.height, args.width);
+      SAL_FAST_LAUNCH((gradient_kernel<Shape, kMost, scalar>), blocks_for(pixels.count()), kTileThreads,
+                      stream, args, taps, constants, pixels, slopes);
+    });
+    const auto total = static_cast<float>(args.channels * slopes.rows * slopes.columns);
+    SAL_FAST_LAUNCH(mean_kernel, blocks_for(args.images), kTileThreads, stream, args.workspace, args.images,
+                    positions.count() / args.images, total, args.values);
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace sal_fast
