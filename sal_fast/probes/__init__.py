@@ -111,9 +111,9 @@ def explain(
             maps = ops.cam(features, linear.weight.to(precision), safe, probe=probe)
         elif probe == "cam":
             raise ValueError(
-                "explain: probe 'cam' needs a layer that only nn.AdaptiveAvgPool2d(1) and one nn.Linear follow, "
-                f"got {_name(model, module)}; take another layer, or 'hirescam', which is the same map up to a "
-                "scale where both exist"
+                "explain: probe 'cam' needs a layer that only nn.AdaptiveAvgPool2d(1) and one nn.Linear "
+                f"follow, got {_name(model, module)}; take another layer, or 'hirescam', the same map "
+                "up to a scale where both exist"
             )
         else:
             gradient = _gradient(logits, safe, watch.source, differentiable)
