@@ -106,7 +106,7 @@ def test_csrc_layers() -> None:
                     assert owner[Path(header).name] in allowed, f"{names(path)} includes {header}"
 
 
-@pytest.mark.parametrize("module", ["sal_fast", "sal_fast.ops"])
+@pytest.mark.parametrize("module", ["sal_fast", "sal_fast.ops", "sal_fast.probes"])
 def test_imports_stay_light(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,135 @@
+"""One forward pass, watched: a layer's output, and whether only a pool and a linear layer follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+ToMaps = Callable[[Tensor], Tensor]
+
+
+class _Mark:
+    """A tensor's memory and version. Holding the tensor keeps anything else from taking its address."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.version = tensor, tensor._version
+
+    def is_data_of(self, other: Tensor) -> bool:
+        """The same elements in the same order and memory, not written to since."""
+        mine = self.tensor
+        return (
+            mine.data_ptr() == other.data_ptr()
+            and mine.dtype == other.dtype
+            and mine.shape == other.shape
+            and all(
+                size == 1 or a == b
+                for size, a, b in zip(mine.shape, mine.stride(), other.stride(), strict=True)
+            )
+            and self.version == mine._version == other._version
+        )
+
+
+class Watch:
+    """Watches `layer` in one forward pass of a model.
+
+    The layer's output is handed on as a copy, so that a module that works in place (`ReLU(inplace=True)`)
+    leaves `output` alone. With `differentiate`, autograd records what follows the layer even under no_grad.
+    """
+
+    def __init__(self, layer: nn.Module, to_maps: ToMaps | None, batch: int, differentiate: bool) -> None:
+        self._layer, self._to_maps, self._batch = layer, to_maps, batch
+        self._differentiate = differentiate
+        self._output: _Mark | None = None
+        self._source: Tensor | None = None
+        self._maps: _Mark | None = None
+        self._pooled: _Mark | None = None
+        self._logits: _Mark | None = None
+        self._linear: nn.Linear | None = None
+
+    @contextmanager
+    def hooks(self, model: nn.Module) -> Iterator[None]:
+        """In place for the block, gone after it; the grad mode of before is back after it, too."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
+            stack.enter_context(self._layer.register_forward_hook(self._on_layer))
+            for module in model.modules():
+                # No subclass, no patched forward: either may compute something else. Before other hooks: what
+                # they change is then seen as another tensor, or another version.
+                if "forward" in vars(module):
+                    continue
+                if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1), [1, 1]):
+                    stack.enter_context(module.register_forward_hook(self._on_pool, prepend=True))
+                elif type(module) is nn.Linear:
+                    stack.enter_context(module.register_forward_hook(self._on_linear, prepend=True))
+            yield
+
+    def _on_layer(self, layer: nn.Module, args: object, output: object) -> Tensor:
+        if self._output is not None:
+            raise ValueError(
+                "explain: expected a layer that runs once in a forward pass, got one that runs again: "
+                f"{type(layer).__name__}"
+            )
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            got = output.dtype if isinstance(output, Tensor) else type(output).__name__
+            raise TypeError(f"explain: expected a layer that returns a floating tensor, got {got}")
+        if output.is_inference():
+            raise ValueError("explain: expected a layer of normal tensors, got one in inference mode")
+        self._output = _Mark(output)
+        self._source = output
+        if self._differentiate:
+            torch.set_grad_enabled(True)
+            if not output.requires_grad:
+                self._source = output.detach().requires_grad_()
+        handed_on = self._source.clone()
+        self._maps = _Mark(self.to_maps(handed_on.detach()))
+        return handed_on
+
+    def _on_pool(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if self._maps is not None and len(args) == 1 and self._maps.is_data_of(args[0]):
+            self._pooled = _Mark(output.detach().flatten(1))
+
+    def _on_linear(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if self._pooled is not None and len(args) == 1 and self._pooled.is_data_of(args[0]):
+            assert isinstance(module, nn.Linear)
+            self._linear, self._logits = module, _Mark(output)
+
+    def to_maps(self, output: Tensor) -> Tensor:
+        maps = output if self._to_maps is None else self._to_maps(output)
+        if maps.ndim != 4 or len(maps) != self._batch:
+            where = "the layer's output" if self._to_maps is None else "what to_maps returns"
+            hint = (
+                "; pass to_maps, which rearranges it (ViT tokens: "
+                "lambda t: t[:, 1:].mT.unflatten(2, (rows, columns)))"
+            )
+            raise ValueError(
+                f"explain: expected {where} to be [{self._batch}, C, h, w], got {list(maps.shape)}"
+                + (hint if self._to_maps is None else "")
+            )
+        return maps
+
+    @property
+    def output(self) -> Tensor:
+        """The layer's output."""
+        if self._output is None:
+            raise ValueError("explain: expected a layer that runs in the forward pass, got one that did not")
+        if self._output.version != self._output.tensor._version:
+            raise ValueError(
+                "explain: the layer's output was written over by way of another tensor over its memory (the "
+                "layer's input?); take the layer before or after it"
+            )
+        return self._output.tensor
+
+    @property
+    def source(self) -> Tensor:
+        """What autograd takes for the layer's output: the output itself, or a leaf over its memory."""
+        assert self._source is not None
+        return self._source
+
+    def linear(self, logits: Tensor) -> nn.Linear | None:
+        """The head, if the logits are linear(global average pool(to_maps(output))) and nothing else."""
+        mark = self._logits
+        exact = mark is not None and mark.tensor is logits and mark.version == logits._version
+        return self._linear if exact else None
