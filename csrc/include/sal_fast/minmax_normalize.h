@@ -18,7 +18,7 @@ struct Extremes {
     high = higher > high || higher != higher ? higher : high;
   }
   SAL_FAST_HD inline bool flat() const {
-    constexpr float kTolerance = 8 * std::numeric_limits<float>::epsilon();
+    constexpr float kTolerance = 0x1p-20f;  // 8 eps
     return high - low <= kTolerance * larger(fabsf(low), fabsf(high));
   }
 };
