@@ -78,13 +78,13 @@ void multiply_rows(const Matrix<scalar>& x, int64_t r, const Products& products)
   const scalar* row = x.data + r * x.stride;
   Vec sums[count] = {};
   const auto add = [&](int64_t n, auto load_at) {
-    Vec column = kColumns ? load(products.of_columns + n) : Vec{};
+    Vec column{};
     for (int i = 0; i < count; ++i) {
       const Vec value = load_at(row + i * x.stride + n);
       if (kRows) sums[i] += value * load(products.column_factor + n);
       if (kColumns) column += products.row_factor[r + i] * value;
     }
-    if (kColumns) store(column, products.of_columns + n);
+    if (kColumns) store(load(products.of_columns + n) + column, products.of_columns + n);
   };
   int64_t n = 0;
   for (; n + kLanes <= x.columns; n += kLanes) add(n, [](const scalar* p) { return load(p); });
@@ -99,9 +99,18 @@ void multiply(const Matrix<scalar>& x, const Products& products) {
     return multiply<kRows, kColumns, count + 1>(x, products);
   } else {
     constexpr int kAtOnce = 4;
-    int64_t r = 0;
-    for (; r + kAtOnce <= x.rows; r += kAtOnce) multiply_rows<kAtOnce, kRows, kColumns>(x, r, products);
-    for (; r < x.rows; ++r) multiply_rows<1, kRows, kColumns>(x, r, products);
+    std::vector<float> block(kColumns && x.rows > kRowBlock ? padded(x.columns) : 0);
+    Products partial = products;
+    if (!block.empty()) partial.of_columns = block.data();
+    for (int64_t r = 0; r < x.rows;) {
+      const int64_t end = x.rows - r < kRowBlock ? x.rows : r + kRowBlock;
+      for (; r + kAtOnce <= end; r += kAtOnce) multiply_rows<kAtOnce, kRows, kColumns>(x, r, partial);
+      for (; r < end; ++r) multiply_rows<1, kRows, kColumns>(x, r, partial);
+      for (int64_t n = 0; n < static_cast<int64_t>(block.size()); ++n) {
+        products.of_columns[n] += block[n];
+        block[n] = 0.0f;
+      }
+    }
   }
 }
 

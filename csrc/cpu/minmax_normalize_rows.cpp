@@ -9,6 +9,8 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
+constexpr int64_t kBlock = 32;  // vectors
+
 // Calls visit(load_at, n, count) for the vectors of a map, where load_at reads `count` of its values.
 template <typename Visit>
 void for_each_vector(int64_t size, Visit visit) {
@@ -72,16 +74,23 @@ void backward(const MinmaxNormalizeBackwardArgs& args, int64_t begin, int64_t en
     }
     const float range = of_map.high - of_map.low;
     Vec total{}, weighted{}, lows{}, highs{};
+    Vec block_total{}, block_weighted{};  // rounding grows with the number of terms
     for_each_vector(args.size, [&](int64_t n, auto load_at, int64_t count) {
+      if (n % (kBlock * kLanes) == 0) {
+        total += block_total;
+        weighted += block_weighted;
+        block_total = block_weighted = Vec{};
+      }
       const Vec m = load_at(map + n), g = load_at(upstream + n);
       const Vec x = (m - of_map.low) / range;
       const Vec one = as_float(as_bits(Vec{} + 1.0f) & first_lanes(count));
-      total += g;
-      weighted += g * x;
+      block_total += g;
+      block_weighted += g * x;
       lows += m == Vec{} + of_map.low ? one : Vec{};
       highs += m == Vec{} + of_map.high ? one : Vec{};
     });
-    const MapGradient gradient(of_map, {sum(total), sum(weighted), sum(lows), sum(highs)});
+    const MapGradient gradient(
+        of_map, {sum(total + block_total), sum(weighted + block_weighted), sum(lows), sum(highs)});
     for_each_vector(args.size, [&](int64_t n, auto load_at, int64_t count) {
       const Vec m = load_at(map + n);
       Vec g = load_at(upstream + n) / range;

@@ -52,20 +52,18 @@ def _rows(features: Tensor) -> tuple[int, int] | None:
     _, channels, height, width = features.shape
     _, by_channel, by_line, by_column = features.stride()
     pixels = height * width
-    if height == 1 or width == 1:
-        by_pixel = by_column if height == 1 else by_line
-    elif by_line == width * by_column:
+    if pixels == 1:
+        by_pixel = 1
+    elif height == 1 or by_line == width * by_column:
         by_pixel = by_column
+    elif width == 1:
+        by_pixel = by_line
     else:
         return None
-    if channels == 1 and (by_pixel == 1 or pixels == 1):
-        return _NCHW, pixels
-    if pixels == 1 and by_channel == 1:
-        return _NHWC, channels
-    if pixels > 1 and by_pixel == 1 and by_channel >= pixels:
-        return _NCHW, by_channel
-    if channels > 1 and by_channel == 1 and by_pixel >= channels:
-        return _NHWC, by_pixel
+    if channels > 1 and by_channel == 1 and (pixels == 1 or by_pixel >= channels):
+        return _NHWC, channels if pixels == 1 else by_pixel
+    if by_pixel == 1 and (channels == 1 or by_channel >= pixels):
+        return _NCHW, pixels if channels == 1 else by_channel
     return None
 
 
@@ -83,8 +81,7 @@ def _as_matrices(features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     rows = _rows(features)
     if rows is None:
         features = features.contiguous()
-        rows = _rows(features)
-        assert rows is not None
+        rows = _NCHW, features.shape[2] * features.shape[3]
     batch, channels, height, width = features.shape
     layout, stride = rows
     return features, (
