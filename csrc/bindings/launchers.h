@@ -4,6 +4,8 @@
 
 #include <type_traits>
 
+#include "sal_fast/launch/cam.h"
+#include "sal_fast/launch/minmax_normalize.h"
 #include "sal_fast/launch/saliency_loss.h"
 #include "sal_fast/launch/ssim.h"
 #include "sal_fast/launch/uncertainty.h"
@@ -11,6 +13,12 @@
 // clang-format off
 #define SAL_FAST_STRIDES int64_t, int64_t, int64_t, int64_t
 #define SAL_FAST_LAUNCHERS(OP)                                                                                 \
+  OP(cam, CamArgs, Address, Code, int64_t, int64_t, int64_t, Code, int64_t, int64_t, Address, Code, int64_t,   \
+     Address, Code, Address, Address, Address, Address)                                                        \
+  OP(cam_backward, CamBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, int64_t, int64_t, Address, \
+     Code, int64_t, Address, Code, Address, Address, Address, Address, Address, Address, Address)              \
+  OP(minmax_normalize, MinmaxNormalizeArgs, Address, Code, int64_t, int64_t, Address)                          \
+  OP(minmax_normalize_backward, MinmaxNormalizeBackwardArgs, Address, Code, int64_t, int64_t, Address, Address) \
   OP(uncertainty, UncertaintyArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address)                    \
   OP(uncertainty_backward, UncertaintyBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address,   \
      int64_t, Address)                                                                                         \

@@ -156,6 +156,22 @@ inline Vec load_padded(const scalar* p, int64_t n) {
   return x;
 }
 
+// All bits of the first n lanes.
+inline Bits first_lanes(int64_t n) {
+  Bits lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return (Bits)(lane < Bits{} + static_cast<uint32_t>(n));
+}
+
+// The first n lanes; the others are 0.
+template <typename scalar>
+inline Vec load_first(const scalar* p, int64_t n) {
+  if (n >= kLanes) return load(p);
+  scalar lanes[kLanes] = {};
+  if (n > 0) std::memcpy(lanes, p, n * sizeof(scalar));
+  return load(lanes);
+}
+
 template <typename scalar>
 inline void store_partial(Vec x, scalar* p, int64_t n) {
   scalar lanes[kLanes];

@@ -26,7 +26,7 @@ def generate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
     maps = []
     for at in rows.split(BATCH):
         features = model.features(augment.view(store.images[at], store.image_size))
-        cam = ops.cam(features, model.head.weight, store.labels[at], probe=probe).float()
+        cam = ops.cam(features, model.head.weight, store.labels[at], probe=probe)
         size = (store.image_size, store.image_size)
         frame = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         maps.append((ops.minmax_normalize(frame) > THRESHOLD).to(torch.uint8) * 255)

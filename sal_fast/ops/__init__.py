@@ -6,7 +6,7 @@ reference in plain torch beside it. Importing this module needs torch and numpy 
 
 from sal_fast.ops.badge import badge
 from sal_fast.ops.bit_mask import BitMask
-from sal_fast.ops.cam import PROBES, Probe, cam
+from sal_fast.ops.cam import PROBES, CamHead, Probe, cam, cam_head
 from sal_fast.ops.cyborg_loss import cyborg_loss
 from sal_fast.ops.kcenter import kcenter
 from sal_fast.ops.minmax_normalize import is_flat, minmax_normalize
@@ -22,12 +22,14 @@ __all__ = [
     "PROBES",
     "SALIENCY_KINDS",
     "BitMask",
+    "CamHead",
     "Probe",
     "SaliencyKind",
     "TopnDice",
     "UncertaintyKind",
     "badge",
     "cam",
+    "cam_head",
     "cyborg_loss",
     "is_flat",
     "kcenter",

@@ -34,10 +34,24 @@ def together(op: str, **tensors: Tensor | None) -> None:
 
 def labels(op: str, name: str, value: Tensor, batch: int, classes: int) -> None:
     """int64 [batch] with values in 0..classes-1 (values are looked at on the CPU only)."""
+    label_type(op, name, value, batch)
+    label_values(op, name, value, classes)
+
+
+def label_type(op: str, name: str, value: Tensor, batch: int) -> None:
+    """int64 [batch]."""
     shape(op, name, value, batch)
     if value.dtype != torch.int64:
         raise TypeError(f"{op}: {name} must be int64, got {value.dtype}")
-    if value.device.type == "cpu" and batch and not (int(value.min()) >= 0 and int(value.max()) < classes):
+
+
+def label_values(op: str, name: str, value: Tensor, classes: int) -> None:
+    """In 0..classes-1; on the CPU only. For operators, where torch.compile does not trace it."""
+    if (
+        value.device.type == "cpu"
+        and len(value)
+        and not (int(value.min()) >= 0 and int(value.max()) < classes)
+    ):
         raise ValueError(
             f"{op}: {name} must lie in 0..{classes - 1}, got {int(value.min())}..{int(value.max())}"
         )

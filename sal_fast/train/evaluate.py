@@ -49,16 +49,15 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
     model.eval()
     predicted, cams, dices, floors = [], [], [], []
     for at in rows.split(BATCH):
-        logits, features = model(augment.view(store.images[at], store.image_size))
-        guess = logits.argmax(1)
-        cam = ops.cam(features, model.head.weight, guess, probe=probe).float()
+        features = model.features(augment.view(store.images[at], store.image_size))
+        head = ops.cam_head(features, model.head.weight, model.head.bias, probe=probe)
         human = store.masks[at].float() / 255
         n = human.sum((-2, -1)).round().long()
-        if not bool(logits.isfinite().all()):
+        if not bool(head.logits.isfinite().all()):
             raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
-        result = ops.topn_dice(cam, ops.topn_mask(human, n))
-        predicted.append(guess)
-        cams.append(cam)
+        result = ops.topn_dice(head.cam, ops.topn_mask(human, n))
+        predicted.append(head.classes)
+        cams.append(head.cam)
         dices.append(result.dice)
         floors.append(n / human[0].numel())
     examples = Examples(torch.cat(predicted), torch.cat(cams), torch.cat(dices))
@@ -81,9 +80,9 @@ def score(model: Classifier, store: Store, rows: Tensor) -> tuple[Tensor, Tensor
     features = torch.empty(len(rows), model.head.in_features, device=store.device)
     for start in range(0, len(rows), BATCH):
         at = rows[start : start + BATCH]
-        scores, maps = model(augment.view(store.images[at], store.image_size))
-        logits[start : start + BATCH] = scores
-        features[start : start + BATCH] = maps.mean((-2, -1))
+        pooled = model.features(augment.view(store.images[at], store.image_size)).mean((-2, -1))
+        logits[start : start + BATCH] = model.head(pooled)
+        features[start : start + BATCH] = pooled
     return logits, features
 
 

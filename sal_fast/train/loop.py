@@ -126,13 +126,14 @@ def step_loss(
     recipe: Recipe,
 ) -> Tensor:
     """Eq. 1 on one batch, with the CAM of the labelled class."""
-    logits, features = model(images)
     if alpha == 1:
-        return torch.nn.functional.cross_entropy(logits, labels)
-    cam = ops.cam(features, model.head.weight, labels, probe=recipe.probe)
+        return torch.nn.functional.cross_entropy(model(images)[0], labels)
+    head = ops.cam_head(
+        model.features(images), model.head.weight, model.head.bias, labels, probe=recipe.probe
+    )
     return ops.cyborg_loss(
-        logits,
-        cam,
+        head.logits,
+        head.cam,
         labels,
         targets,
         alpha=alpha,

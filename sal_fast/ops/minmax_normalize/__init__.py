@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks
-from sal_fast.ops.minmax_normalize import reference
+from sal_fast.ops import _checks, _launch
+from sal_fast.ops.minmax_normalize import reference, registration
 
 
 def minmax_normalize(maps: Tensor) -> Tensor:
@@ -19,13 +19,19 @@ def minmax_normalize(maps: Tensor) -> Tensor:
         maps: [..., h, w], floating; fp16 and bf16 are computed in float32.
 
     Returns:
-        The same shape, in [0, 1]; float32 (float64 for float64). A map with NaN is NaN. Differentiable.
+        The same shape, in [0, 1]; float32 (float64 for float64). A map with NaN is NaN. Differentiable, once;
+        the gradient has the dtype of `maps`.
+
+    Raises:
+        TypeError: maps is no tensor of a floating dtype. ValueError: fewer than two dimensions.
 
     Source: docs/method.md, "Loss".
     """
     _checks.floating("minmax_normalize", maps=maps)
     if maps.ndim < 2:
         raise ValueError(f"minmax_normalize: maps must have shape [..., h, w], got {list(maps.shape)}")
+    if _launch.native(maps):
+        return registration.minmax_normalize(maps)
     return reference.minmax_normalize(maps if maps.dtype == torch.float64 else maps.float())
 
 

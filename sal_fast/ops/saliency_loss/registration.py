@@ -21,8 +21,8 @@ _TARGET_CODES = _launch.DTYPES | {
     torch.int32: 4,
 }  # int32: the words of a BitMask
 
-# sizes: the target's width, the loss's height and width, the window; how: kind, border, reduction. Lists, because
-# torch takes its time over each argument of an operator with a gradient.
+# sizes: the target's width, the loss's height and width, the window; how: kind, border, reduction. Lists,
+# because torch takes its time over each argument of an operator with a gradient.
 _launch.define(
     "saliency_loss(Tensor cam, Tensor target, Tensor? has_map, SymInt[] sizes, str[] how, "
     "bool with_grad) -> (Tensor loss, Tensor grad)"

@@ -1,0 +1,471 @@
+// An image is a matrix X with contiguous rows, channels or pixels. Pooling, the map and the gradient's sums
+// are all X a (a number a row) or X' b (a number a column), and one read gives both. Blocks take tiles of an
+// image; what they add up to is summed by a second kernel in the tiles' order: no atomics, the same bits
+// every time. Bytes moved: forward the features once (gradcam++ twice, the second from the L2 cache where
+// they fit); backward once, where a sum over the features is needed at all, and as much written. Not timed on
+// a GPU yet.
+#include "device.cuh"
+#include "sal_fast/cam.h"
+
+namespace sal_fast {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kWarpRows = 16;  // of a block's tile in the contraction
+constexpr int64_t kTileRows = kWarps * kWarpRows;
+static_assert(kTileRows >= kCamTile);
+
+__device__ float load_float(const void* values, DType dtype, int64_t at) {
+  if (dtype == DType::float32) return static_cast<const float*>(values)[at];
+  if (dtype == DType::bfloat16) return to_float(static_cast<const __nv_bfloat16*>(values)[at]);
+  return to_float(static_cast<const __half*>(values)[at]);
+}
+
+// What forward and backward share: where the features lie, and the weight of each channel.
+struct Images {
+  int64_t count;
+  int64_t channels;
+  int64_t pixels;
+  Layout layout;
+  int64_t image_stride;
+  int64_t row_stride;
+  const void* weight;
+  DType weight_dtype;
+  int64_t classes;
+  const int64_t* target;
+  Probe probe;
+  const float* pooled;  // for gradcampp
+
+  template <typename Args>
+  Images(const Args& args, const float* pooled)
+      : count(args.images),
+        channels(args.channels),
+        pixels(args.pixels),
+        layout(args.layout),
+        image_stride(args.image_stride),
+        row_stride(args.row_stride),
+        weight(args.weight),
+        weight_dtype(args.weight_dtype),
+        classes(args.classes),
+        target(args.target),
+        probe(args.probe),
+        pooled(pooled) {}
+
+  SAL_FAST_HD int64_t rows() const { return layout == Layout::nchw ? channels : pixels; }
+  SAL_FAST_HD int64_t columns() const { return layout == Layout::nchw ? pixels : channels; }
+
+  __device__ ChannelWeight weight_of(int64_t image, int64_t channel) const {
+    const int64_t chosen = target[image];
+    const bool valid = chosen >= 0 && chosen < classes;
+    const float w = valid ? load_float(weight, weight_dtype, chosen * channels + channel) : 0.0f * kInfinity;
+    const bool needed = probe == Probe::gradcampp && pooled;
+    return channel_weight(w, needed ? pooled[image * channels + channel] : 0.0f, probe, pixels);
+  }
+};
+
+// The gradient to a map's weighted sums.
+struct MapGradients {
+  const float* upstream;  // null: ones, and there is no map
+  const float* cam;
+
+  __device__ float at(int64_t pixel, Probe probe) const {
+    return upstream ? sum_gradient(upstream[pixel], cam[pixel], probe) : 1.0f;
+  }
+};
+
+// What a contraction gives: for each channel the sum over pixels, weighted by `gradients`, and for each pixel
+// the sum over channels, weighted by their weights in the map. Null: not wanted. Each is the sum of `parts`
+// numbers at [image][part][index].
+struct Contraction {
+  MapGradients gradients;
+  float* of_channels;
+  float* of_pixels;
+  int64_t row_tiles;
+  int64_t column_tiles;
+
+  SAL_FAST_HD int64_t channel_parts(Layout layout) const {
+    return layout == Layout::nchw ? column_tiles : row_tiles;
+  }
+  SAL_FAST_HD int64_t pixel_parts(Layout layout) const {
+    return layout == Layout::nchw ? row_tiles : column_tiles;
+  }
+};
+
+__device__ float sum_parts(const float* parts, int64_t count, int64_t image, int64_t index, int64_t length) {
+  float sum = 0.0f;
+  for (int64_t part = 0; part < count; ++part) sum += parts[(image * count + part) * length + index];
+  return sum;
+}
+
+// Sums each of kCount values over the warp: afterwards x[0] of a lane is the sum of x[lane % kCount]. Halves
+// change places, so that it takes about one shuffle a value.
+template <int kCount>
+__device__ float sum_over_warp(float (&x)[kCount], int lane) {
+#pragma unroll
+  for (int width = kCount / 2; width > 0; width /= 2) {
+    const bool upper = lane & width;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      const float give = upper ? x[i] : x[i + width];
+      const float keep = upper ? x[i + width] : x[i];
+      x[i] = keep + __shfl_xor_sync(kAllLanes, give, width);
+    }
+  }
+#pragma unroll
+  for (int mask = kCount; mask < kWarp; mask *= 2) x[0] += __shfl_xor_sync(kAllLanes, x[0], mask);
+  return x[0];
+}
+
+// A lane's columns of one row: kVectors vectors of kPack neighbours, a warp's width apart.
+template <typename scalar, int kPack>
+struct alignas(kPack * sizeof(scalar)) Neighbours {
+  scalar at[kPack];
+};
+
+template <int kPack, int kVectors>
+constexpr int64_t kTileColumns = kWarp * kPack * kVectors;
+
+// A block takes kTileRows rows of an image and a tile of columns; a warp every kWarps-th of those rows,
+// kAtOnce at a time to have as many loads under way.
+template <typename scalar, int kPack, int kVectors>
+__global__ void __launch_bounds__(kThreads)
+    contract_kernel(const scalar* features, Images images, Contraction result) {
+  constexpr int kAtOnce = kPack == 1 ? 8 : 4;
+  constexpr int kColumns = kPack * kVectors;  // a lane's
+  constexpr int64_t kTile = kTileColumns<kPack, kVectors>;
+  using Values = Neighbours<scalar, kPack>;
+  __shared__ float partial[kWarps][kTile];
+
+  const bool nchw = images.layout == Layout::nchw;
+  const int64_t rows = images.rows(), columns = images.columns();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  float* const of_rows = nchw ? result.of_channels : result.of_pixels;
+  float* const of_columns = nchw ? result.of_pixels : result.of_channels;
+  const auto factor = [&](bool channel, int64_t image, int64_t i) {
+    return channel ? images.weight_of(image, i).value
+                   : result.gradients.at(image * images.pixels + i, images.probe);
+  };
+
+  const int64_t tiles = result.row_tiles * result.column_tiles;
+  for (int64_t job = blockIdx.x; job < images.count * tiles; job += gridDim.x) {
+    const int64_t image = job / tiles;
+    const int64_t row_tile = job % tiles / result.column_tiles;
+    const int64_t column_tile = job % tiles % result.column_tiles;
+    const int64_t first_row = row_tile * kTileRows + warp;
+    const scalar* const data = features + image * images.image_stride;
+
+    int64_t column[kVectors];
+    float column_factor[kColumns], column_sum[kColumns];
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      column[v] = column_tile * kTile + (v * kWarp + lane) * kPack;
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        const bool wanted = of_rows && column[v] < columns;
+        column_factor[v * kPack + i] = wanted ? factor(!nchw, image, column[v] + i) : 0.0f;
+        column_sum[v * kPack + i] = 0.0f;
+      }
+    }
+    const int64_t own_row = first_row + lane % kWarpRows * kWarps;
+    const float own_factor = of_columns && own_row < rows ? factor(nchw, image, own_row) : 0.0f;
+
+#pragma unroll
+    for (int r = 0; r < kWarpRows; r += kAtOnce) {
+      if (first_row + r * kWarps >= rows) break;
+      Values values[kAtOnce][kVectors];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t row = first_row + (r + i) * kWarps;
+          values[i][v] = row < rows && column[v] < columns
+                             ? *reinterpret_cast<const Values*>(data + row * images.row_stride + column[v])
+                             : Values{};
+        }
+      float row_sum[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float row_factor = __shfl_sync(kAllLanes, own_factor, r + i);
+        row_sum[i] = 0.0f;
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) {
+          const float x = to_float(values[i][c / kPack].at[c % kPack]);
+          row_sum[i] += column_factor[c] * x;
+          column_sum[c] += row_factor * x;
+        }
+      }
+      if (of_rows) {
+        const float sum = sum_over_warp(row_sum, lane);
+        const int64_t row = first_row + (r + lane) * kWarps;
+        if (lane < kAtOnce && row < rows)
+          of_rows[(image * result.column_tiles + column_tile) * rows + row] = sum;
+      }
+    }
+
+    if (of_columns) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+        partial[warp][(c / kPack * kWarp + lane) * kPack + c % kPack] = column_sum[c];
+      __syncthreads();
+      for (int64_t c = threadIdx.x; c < kTile && column_tile * kTile + c < columns; c += kThreads) {
+        float sum = 0.0f;
+        for (int w = 0; w < kWarps; ++w) sum += partial[w][c];
+        of_columns[(image * result.row_tiles + row_tile) * columns + column_tile * kTile + c] = sum;
+      }
+      __syncthreads();  // the next tile writes there again
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    finish_kernel(Images images, Contraction sums, float* pooled, float* cam) {
+  const int64_t channels = pooled ? images.count * images.channels : 0;
+  const int64_t pixels = cam ? images.count * images.pixels : 0;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < channels + pixels;
+       i += int64_t{gridDim.x} * kThreads) {
+    if (i < channels) {
+      const float sum = sum_parts(sums.of_channels, sums.channel_parts(images.layout), i / images.channels,
+                                  i % images.channels, images.channels);
+      pooled[i] = sum / static_cast<float>(images.pixels);
+    } else {
+      const int64_t at = i - channels;
+      const float sum = sum_parts(sums.of_pixels, sums.pixel_parts(images.layout), at / images.pixels,
+                                  at % images.pixels, images.pixels);
+      cam[at] = map_value(sum, images.probe);
+    }
+  }
+}
+
+// The gradient to F[c, p] is scale[c] gM[p] + constant[c].
+struct alignas(8) Affine {
+  float scale;
+  float constant;
+};
+
+// The coefficients of each channel, and the weight's gradient: a block takes kThreads channels of an image.
+// Images of one class are summed by the block of the first of them, in their order.
+__global__ void __launch_bounds__(kThreads)
+    coefficients_kernel(Images images, Contraction sums, const float* grad_pooled, Affine* coefficients,
+                        float* grad_weight) {
+  const int64_t chunks = (images.channels + kThreads - 1) / kThreads;
+  for (int64_t job = blockIdx.x; job < images.count * chunks; job += gridDim.x) {
+    const int64_t image = job / chunks;
+    const int64_t channel = job % chunks * kThreads + threadIdx.x;
+    const bool inside = channel < images.channels;
+    const auto weighted_sum = [&](int64_t i) {
+      return sum_parts(sums.of_channels, sums.channel_parts(images.layout), i, channel, images.channels);
+    };
+    const bool has_map = sums.gradients.upstream;
+    if (inside && coefficients) {
+      const int64_t at = image * images.channels + channel;
+      float constant = grad_pooled ? grad_pooled[at] : 0.0f;
+      const ChannelWeight weight = has_map ? images.weight_of(image, channel) : ChannelWeight{};
+      if (sums.of_channels) constant += weighted_sum(image) * weight.by_pooled;
+      coefficients[at] = {weight.value, constant / static_cast<float>(images.pixels)};
+    }
+    if (!grad_weight || !has_map) continue;
+    const int64_t own = images.target[image];
+    if (own < 0 || own >= images.classes) continue;
+    float sum = 0.0f;
+    bool first = true;
+    // A warp compares as many targets as it has lanes.
+    for (int64_t start = 0; first && start < images.count; start += kWarp) {
+      const int64_t i = start + threadIdx.x % kWarp;
+      const unsigned same = __ballot_sync(kAllLanes, i < images.count && images.target[i] == own);
+      for (unsigned left = same; left; left &= left - 1) {
+        const int64_t other = start + __ffs(static_cast<int>(left)) - 1;
+        first = other >= image;
+        if (!first) break;
+        if (inside) sum += weighted_sum(other) * images.weight_of(other, channel).by_weight;
+      }
+    }
+    if (first && inside) grad_weight[own * images.channels + channel] += sum;
+  }
+}
+
+// The gradient of an image as a matrix of packs, and the tiles of it that blocks take. A row here may be
+// several rows of the features, enough for it to be whole packs.
+struct OuterTiles {
+  static constexpr int kSteps = 8;  // rows a thread
+  int64_t rows;
+  int64_t packs;  // a row's
+  int width;      // packs of a tile's row
+  int slots;      // rows that a block writes at once
+  int64_t row_tiles;
+  int64_t column_tiles;
+
+  OuterTiles(const Images& images, int pack, int phases)
+      : rows(images.rows() / phases),
+        packs(images.columns() * phases / pack),
+        width(static_cast<int>(packs < kThreads ? packs : kThreads)),
+        slots(kThreads / width),
+        row_tiles((rows + slots * kSteps - 1) / (slots * kSteps)),
+        column_tiles((packs + width - 1) / width) {}
+};
+
+// A thread keeps its columns and walks down the rows.
+template <typename scalar, int kPack, int kPhases>
+__global__ void __launch_bounds__(kThreads)
+    outer_kernel(Images images, OuterTiles tiles, MapGradients gradients, const Affine* coefficients,
+                 scalar* grad) {
+  using Values = Neighbours<scalar, kPack>;
+  const bool nchw = images.layout == Layout::nchw;
+  const int slot = threadIdx.x / tiles.width, place = threadIdx.x % tiles.width;
+  const int64_t per_image = tiles.row_tiles * tiles.column_tiles;
+  for (int64_t job = blockIdx.x; job < images.count * per_image; job += gridDim.x) {
+    const int64_t image = job / per_image;
+    const int64_t tile = job % per_image;
+    const int64_t first_row = tile / tiles.column_tiles * tiles.slots * OuterTiles::kSteps + slot;
+    const int64_t pack = tile % tiles.column_tiles * tiles.width + place;
+    if (slot >= tiles.slots || pack >= tiles.packs) continue;
+    const Affine* const affine = coefficients + image * images.channels;
+    const auto map_gradient = [&](int64_t pixel) {
+      return gradients.upstream ? gradients.at(image * images.pixels + pixel, images.probe) : 0.0f;
+    };
+
+    int phase[kPack];   // which of the features' rows
+    Affine own[kPack];  // in nhwc the column's coefficients, in nchw the map's gradient as `scale`
+    int64_t column = pack * kPack;
+    int current = 0;
+    if (kPhases > 1) {
+      current = static_cast<int>(column / images.columns());
+      column %= images.columns();
+    }
+#pragma unroll
+    for (int i = 0; i < kPack; ++i, ++column) {
+      if (kPhases > 1 && column == images.columns()) {
+        column = 0;
+        ++current;
+      }
+      phase[i] = current;
+      own[i] = nchw ? Affine{map_gradient(column), 0.0f} : affine[column];
+    }
+    for (int step = 0; step < OuterTiles::kSteps; ++step) {
+      const int64_t row = first_row + step * tiles.slots;
+      if (row >= tiles.rows) break;
+      const Affine all_of_row = nchw ? affine[row] : Affine{map_gradient(row), 0.0f};
+      Values values;
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        const Affine of_row = kPhases > 1 ? affine[row * kPhases + phase[i]] : all_of_row;
+        from_float(own[i].scale * of_row.scale + (own[i].constant + of_row.constant), values.at[i]);
+      }
+      const int64_t at = (image * tiles.rows + row) * tiles.packs + pack;
+      *reinterpret_cast<Values*>(grad + at * kPack) = values;
+    }
+  }
+}
+
+// Bounded: the kernels stride over the grid.
+unsigned blocks_for(int64_t jobs) {
+  constexpr int64_t kMostBlocks = 1 << 20;
+  return static_cast<unsigned>(jobs < kMostBlocks ? jobs : kMostBlocks);
+}
+
+int64_t ceil_divide(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+template <typename scalar>
+bool aligned(const void* data) {
+  return reinterpret_cast<uintptr_t>(data) % sizeof(Pack<scalar>) == 0;
+}
+
+// Sets the numbers of tiles in `result`, and where its parts lie in the workspace.
+template <int kPack, int kVectors, typename scalar>
+void contract(const scalar* features, const Images& images, bool channels, bool pixels, float* workspace,
+              Contraction& result, void* stream) {
+  result.row_tiles = ceil_divide(images.rows(), kTileRows);
+  result.column_tiles = ceil_divide(images.columns(), kTileColumns<kPack, kVectors>);
+  static_assert(kTileColumns<kPack, kVectors> >= kCamTile);
+  const int64_t size = images.count * result.channel_parts(images.layout) * images.channels;
+  result.of_channels = channels ? workspace : nullptr;
+  result.of_pixels = pixels ? workspace + size : nullptr;
+  const unsigned blocks = blocks_for(images.count * result.row_tiles * result.column_tiles);
+  SAL_FAST_LAUNCH((contract_kernel<scalar, kPack, kVectors>), blocks, kThreads, stream, features, images,
+                  result);
+}
+
+// By 16-byte packs where every row starts at a boundary and fills half a warp with them.
+template <typename scalar>
+void contract(const scalar* features, const Images& images, bool channels, bool pixels, float* workspace,
+              Contraction& result, void* stream) {
+  constexpr int kPack = Pack<scalar>::size;
+  const int64_t columns = images.columns();
+  if (aligned<scalar>(features) && images.image_stride % kPack == 0 && images.row_stride % kPack == 0 &&
+      columns % kPack == 0 && columns >= kWarp / 2 * kPack) {
+    contract<kPack, 1>(features, images, channels, pixels, workspace, result, stream);
+  } else {
+    contract<1, 2>(features, images, channels, pixels, workspace, result, stream);
+  }
+}
+
+template <typename scalar>
+void forward(const CamArgs& args, void* stream) {
+  const auto* features = static_cast<const scalar*>(args.features);
+  const auto run = [&](float* pooled, float* cam, const float* known) {
+    const Images images(args, known);
+    Contraction sums{};
+    contract(features, images, pooled != nullptr, cam != nullptr, args.workspace, sums, stream);
+    const int64_t results = images.count * ((pooled ? images.channels : 0) + (cam ? images.pixels : 0));
+    SAL_FAST_LAUNCH(finish_kernel, blocks_for(ceil_divide(results, kThreads)), kThreads, stream, images, sums,
+                    pooled, cam);
+  };
+  if (args.pooled && args.cam && args.probe == Probe::gradcampp) {
+    run(args.pooled, nullptr, nullptr);
+    run(nullptr, args.cam, args.pooled);
+  } else {
+    run(args.pooled, args.cam, args.known_pooled);
+  }
+}
+
+template <int kPack, int kPhases, typename scalar>
+void write_outer(const Images& images, const MapGradients& gradients, const Affine* coefficients,
+                 scalar* grad, void* stream) {
+  const OuterTiles tiles(images, kPack, kPhases);
+  const unsigned blocks = blocks_for(images.count * tiles.row_tiles * tiles.column_tiles);
+  SAL_FAST_LAUNCH((outer_kernel<scalar, kPack, kPhases>), blocks, kThreads, stream, images, tiles, gradients,
+                  coefficients, grad);
+}
+
+template <typename scalar>
+void backward(const CamBackwardArgs& args, void* stream) {
+  constexpr int kPack = Pack<scalar>::size;
+  const Images images(args, args.pooled);
+  auto* grad = static_cast<scalar*>(args.grad_features);
+  auto* coefficients = grad ? reinterpret_cast<Affine*>(args.workspace) : nullptr;
+  Contraction sums{};
+  sums.gradients = {args.grad_cam, args.cam};
+  if (cam_backward_reads(args)) {
+    float* const parts = args.workspace + 2 * images.count * images.channels;
+    contract(static_cast<const scalar*>(args.features), images, true, false, parts, sums, stream);
+  }
+  const int64_t chunks = ceil_divide(images.channels, kThreads);
+  SAL_FAST_LAUNCH(coefficients_kernel, blocks_for(images.count * chunks), kThreads, stream, images, sums,
+                  args.grad_pooled, coefficients, args.grad_weight);
+  if (!grad) return;
+  if (aligned<scalar>(grad) && images.columns() % kPack == 0) {
+    write_outer<kPack, 1>(images, sums.gradients, coefficients, grad, stream);
+  } else if (aligned<scalar>(grad) && images.rows() % kPack == 0 && images.layout == Layout::nchw) {
+    write_outer<kPack, kPack>(images, sums.gradients, coefficients, grad, stream);
+  } else {
+    write_outer<1, 1>(images, sums.gradients, coefficients, grad, stream);
+  }
+}
+
+}  // namespace
+
+int cam_cuda(const CamArgs& args, void* stream) {
+  if (args.images == 0) return cudaSuccess;
+  with_scalar(args.dtype, [&](auto zero) { forward<decltype(zero)>(args, stream); });
+  return cudaGetLastError();
+}
+
+int cam_backward_cuda(const CamBackwardArgs& args, void* stream) {
+  if (args.images == 0) return cudaSuccess;
+  with_scalar(args.dtype, [&](auto zero) { backward<decltype(zero)>(args, stream); });
+  return cudaGetLastError();
+}
+
+}  // namespace sal_fast

@@ -1,0 +1,337 @@
+"""The torch operators sal_fast::cam, sal_fast::cam_head and their backward.
+
+Features are handed to the kernels as they lie, a matrix with contiguous rows for each image. Matrix products
+are torch's, by their `out=` variants, which autocast leaves in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sal_fast.ops import _checks, _launch
+
+# Of launch/cam.h.
+_PROBE_CODES = {"cam": 0, "gradcam": 1, "gradcam++": 2, "hirescam": 3}
+_NCHW, _NHWC = 0, 1
+_TILE = 64
+
+_launch.define("cam(Tensor features, Tensor weight, Tensor target, str probe) -> (Tensor cam, Tensor pooled)")
+_launch.define(
+    "cam_head(Tensor features, Tensor weight, Tensor? bias, Tensor? target, str probe)"
+    " -> (Tensor logits, Tensor cam, Tensor pooled, Tensor classes)"
+)
+_launch.define(
+    "cam_head_backward(Tensor? grad_logits, Tensor? grad_cam, Tensor? grad_pooled, Tensor features,"
+    " Tensor weight, Tensor target, Tensor pooled, Tensor cam, str probe, bool[3] wanted)"
+    " -> (Tensor features, Tensor weight, Tensor bias)"
+)
+
+
+def cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> Tensor:
+    result: Tensor = torch.ops.sal_fast.cam.default(features, weight, target, probe)[0]
+    return result
+
+
+def cam_head(
+    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    logits, maps, pooled, predicted = torch.ops.sal_fast.cam_head.default(
+        features, weight, bias, target, probe
+    )
+    return logits, maps, pooled, predicted if target is None else target
+
+
+# Layout ----------------------------------------------------------------------------------------------------
+
+
+def _rows(features: Tensor) -> tuple[int, int] | None:
+    """Layout and row stride of [B, C, h, w] features, None where an image is no matrix with such rows."""
+    _, channels, height, width = features.shape
+    _, by_channel, by_line, by_column = features.stride()
+    pixels = height * width
+    if pixels == 1:
+        by_pixel = 1
+    elif height == 1 or by_line == width * by_column:
+        by_pixel = by_column
+    elif width == 1:
+        by_pixel = by_line
+    else:
+        return None
+    if channels > 1 and by_channel == 1 and (pixels == 1 or by_pixel >= channels):
+        return _NHWC, channels if pixels == 1 else by_pixel
+    if by_pixel == 1 and (channels == 1 or by_channel >= pixels):
+        return _NCHW, pixels if channels == 1 else by_channel
+    return None
+
+
+def _empty_like(features: Tensor) -> Tensor:
+    """Dense, in the layout that `_as_matrices` finds."""
+    batch, channels, height, width = features.shape
+    rows = _rows(features)
+    if rows is not None and rows[0] == _NHWC:
+        return features.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+    return features.new_empty(features.shape)
+
+
+def _as_matrices(features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """The features, copied only if they must be, and what the launchers are told of them."""
+    rows = _rows(features)
+    if rows is None:
+        features = features.contiguous()
+        rows = _NCHW, features.shape[2] * features.shape[3]
+    batch, channels, height, width = features.shape
+    layout, stride = rows
+    return features, (
+        features.data_ptr(), _launch.DTYPES[features.dtype], batch, channels, height * width,
+        layout, features.stride(0), stride,
+    )  # fmt: skip
+
+
+# Kernels ---------------------------------------------------------------------------------------------------
+
+
+def _workspace(features: Tensor, pairs: int = 0) -> Tensor | None:
+    """Of a GPU: cam_workspace() of launch/cam.h, and two floats for each channel that `pairs` asks for."""
+    if features.device.type == "cpu":
+        return None
+    batch, channels, height, width = features.shape
+    pixels = height * width
+    tiles = -(-channels // _TILE) * pixels + -(-pixels // _TILE) * channels
+    return features.new_empty(batch * (tiles + 2 * pairs * channels), dtype=torch.float32)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _launch_cam(
+    features: Tensor,
+    weight: Tensor,
+    target: Tensor | None,
+    probe: str,
+    *,
+    known_pooled: Tensor | None = None,
+    pooled: Tensor | None = None,
+    maps: Tensor | None = None,
+) -> None:
+    """Fill `pooled` and `maps`, those that are given."""
+    features, matrices = _as_matrices(features)
+    weight = weight.contiguous()
+    target = None if target is None else target.contiguous()
+    workspace = _workspace(features)
+    _launch.launch(
+        "cam",
+        features.device,
+        *matrices,
+        weight.data_ptr(),
+        _launch.DTYPES[weight.dtype],
+        len(weight),
+        _address(target),
+        _PROBE_CODES[probe],
+        _address(known_pooled),
+        _address(pooled),
+        _address(maps),
+        _address(workspace),
+    )
+
+
+def _empty_results(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps and pooled features."""
+    batch, channels, height, width = features.shape
+    return (
+        features.new_empty((batch, height, width), dtype=torch.float32),
+        features.new_empty((batch, channels), dtype=torch.float32),
+    )
+
+
+def _cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor, Tensor]:
+    _checks.label_values("cam", "target", target, len(weight))
+    maps, pooled = _empty_results(features)
+    _launch_cam(features, weight, target, probe, pooled=pooled, maps=maps)
+    return maps, pooled
+
+
+def _cam_head(
+    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    maps, pooled = _empty_results(features)
+    if target is None:
+        _launch_cam(features, weight, None, probe, pooled=pooled)
+    else:
+        _checks.label_values("cam_head", "target", target, len(weight))
+        _launch_cam(features, weight, target, probe, pooled=pooled, maps=maps)
+    logits = pooled.new_empty(len(pooled), len(weight))
+    if bias is None:
+        torch.mm(pooled, weight.float().t(), out=logits)
+    else:
+        torch.addmm(bias.float(), pooled, weight.float().t(), out=logits)
+    if target is not None:
+        return logits, maps, pooled, target.new_empty(0)
+    classes = logits.argmax(1)  # the lowest of equals
+    _launch_cam(features, weight, classes, probe, known_pooled=pooled, maps=maps)
+    return logits, maps, pooled, classes
+
+
+def _cam_head_backward(
+    grad_logits: Tensor | None,
+    grad_cam: Tensor | None,
+    grad_pooled: Tensor | None,
+    features: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    pooled: Tensor,
+    maps: Tensor,
+    probe: str,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    wants_features, wants_weight, wants_bias = wanted
+    grad_features = _empty_like(features) if wants_features else features.new_empty(0)
+    grad_weight = pooled.new_empty(weight.shape if wants_weight else 0)
+    if wants_features and grad_logits is not None:
+        through = torch.empty_like(pooled)
+        if grad_pooled is None:
+            torch.mm(grad_logits, weight.float(), out=through)
+        else:
+            torch.addmm(grad_pooled, grad_logits, weight.float(), out=through)
+        grad_pooled = through
+    if wants_weight:
+        if grad_logits is None:
+            grad_weight.zero_()
+        else:
+            torch.mm(grad_logits.t(), pooled, out=grad_weight)
+    if wants_features or (wants_weight and grad_cam is not None):
+        features, matrices = _as_matrices(features)
+        weight, target = weight.contiguous(), target.contiguous()
+        grad_cam = None if grad_cam is None else grad_cam.contiguous()
+        grad_pooled = None if grad_pooled is None else grad_pooled.contiguous()
+        workspace = _workspace(features, pairs=1)
+        _launch.launch(
+            "cam_backward",
+            features.device,
+            *matrices,
+            weight.data_ptr(),
+            _launch.DTYPES[weight.dtype],
+            len(weight),
+            target.data_ptr(),
+            _PROBE_CODES[probe],
+            pooled.data_ptr(),
+            maps.data_ptr(),
+            _address(grad_cam),
+            _address(grad_pooled),
+            grad_features.data_ptr() if wants_features else 0,
+            grad_weight.data_ptr() if wants_weight else 0,
+            _address(workspace),
+        )
+    if wants_bias and grad_logits is not None:
+        grad_bias = grad_logits.sum(0)
+    else:
+        grad_bias = pooled.new_zeros(len(weight) if wants_bias else 0)
+    return grad_features, grad_weight.to(weight.dtype), grad_bias
+
+
+for _device in ("CPU", "CUDA"):
+    torch.library.impl(_launch.library, "cam", _device)(_cam)
+    torch.library.impl(_launch.library, "cam_head", _device)(_cam_head)
+    torch.library.impl(_launch.library, "cam_head_backward", _device)(_cam_head_backward)
+
+
+@torch.library.register_fake("sal_fast::cam", lib=_launch.library)
+def _cam_fake(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor, Tensor]:
+    return _empty_results(features)
+
+
+@torch.library.register_fake("sal_fast::cam_head", lib=_launch.library)
+def _cam_head_fake(
+    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    maps, pooled = _empty_results(features)
+    batch = features.shape[0]
+    classes = features.new_empty(batch if target is None else 0, dtype=torch.int64)
+    return pooled.new_empty(batch, weight.shape[0]), maps, pooled, classes
+
+
+@torch.library.register_fake("sal_fast::cam_head_backward", lib=_launch.library)
+def _cam_head_backward_fake(
+    grad_logits: Tensor | None,
+    grad_cam: Tensor | None,
+    grad_pooled: Tensor | None,
+    features: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    pooled: Tensor,
+    maps: Tensor,
+    probe: str,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        _empty_like(features) if wanted[0] else features.new_empty(0),
+        weight.new_empty(weight.shape if wanted[1] else 0),
+        pooled.new_empty(weight.shape[0] if wanted[2] else 0),
+    )
+
+
+# Autograd --------------------------------------------------------------------------------------------------
+
+
+def _differentiate(
+    ctx: Any, grad_logits: Tensor | None, grad_cam: Tensor | None, grad_pooled: Tensor | None, bias: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients to features, weight and bias, those that are wanted."""
+    features, weight, target, pooled, maps = ctx.saved_tensors
+    wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], bias]
+    grads = torch.ops.sal_fast.cam_head_backward.default(
+        grad_logits, grad_cam, grad_pooled, features, weight, target, pooled, maps, ctx.probe, wanted
+    )
+    a, b, c = (grad if needed else None for grad, needed in zip(grads, wanted, strict=True))
+    return a, b, c
+
+
+def _cam_setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: tuple[Tensor, Tensor]) -> None:
+    features, weight, target, ctx.probe = inputs
+    maps, pooled = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(features, weight, target, pooled, maps)
+
+
+def _cam_differentiate(
+    ctx: Any, grad_cam: Tensor | None, grad_pooled: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, None, None]:
+    grad_features, grad_weight, _ = _differentiate(ctx, None, grad_cam, grad_pooled, bias=False)
+    return grad_features, grad_weight, None, None
+
+
+def _cam_head_setup(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None, str], output: tuple[Tensor, ...]
+) -> None:
+    features, weight, bias, target, ctx.probe = inputs
+    _, maps, pooled, predicted = output
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(predicted)
+    ctx.save_for_backward(features, weight, predicted if target is None else target, pooled, maps)
+
+
+def _cam_head_differentiate(
+    ctx: Any,
+    grad_logits: Tensor | None,
+    grad_cam: Tensor | None,
+    grad_pooled: Tensor | None,
+    _: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    grad_features, grad_weight, grad_bias = _differentiate(
+        ctx, grad_logits, grad_cam, grad_pooled, bias=ctx.needs_input_grad[2]
+    )
+    grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias_dtype)
+    return grad_features, grad_weight, grad_bias, None, None
+
+
+torch.library.register_autograd(
+    "sal_fast::cam", _cam_differentiate, setup_context=_cam_setup, lib=_launch.library
+)
+torch.library.register_autograd(
+    "sal_fast::cam_head", _cam_head_differentiate, setup_context=_cam_head_setup, lib=_launch.library
+)
+_launch.no_second_derivative("cam_head")
