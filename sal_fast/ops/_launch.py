@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,10 +51,23 @@ def workspace(name: str, device: torch.device, *arguments: float) -> int:
     return torch.empty(floats, dtype=torch.float32, device=device).data_ptr()
 
 
-def once_differentiable(op: str, *second: Tensor | None) -> None:
-    """For operators that make the gradient in the forward: refuse to differentiate that gradient."""
-    if any(upstream is not None for upstream in second):
-        raise NotImplementedError(f"{op}: only first derivatives are implemented")
+class _FirstOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, op: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.op = op
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[None, ...]:
+        raise NotImplementedError(f"{ctx.op}: only first derivatives are implemented")
+
+
+def first_derivative(op: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
+    """For operators that make the gradient in the forward: its own derivative is an error, not a number."""
+    if not torch.is_grad_enabled():  # not asked for
+        return gradient
+    result: Tensor = _FirstOnly.apply(op, gradient, *inputs)
+    return result
 
 
 def no_second_derivative(op: str) -> None:

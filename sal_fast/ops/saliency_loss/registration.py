@@ -100,21 +100,19 @@ def _forward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.dtype, ctx.reduction = inputs[0].dtype, inputs[4][2]
-    ctx.save_for_backward(output[1])
+    ctx.reduction = inputs[4][2]
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
 
 
-def _differentiate(ctx: Any, upstream: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, ...]:
-    _launch.once_differentiable("saliency_loss", second)
-    (gradient,) = ctx.saved_tensors
-    if upstream is None:
-        return (None,) * 6
+def _differentiate(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    cam, gradient = ctx.saved_tensors
     if ctx.reduction == "none":
         upstream = upstream[:, None, None]
     elif ctx.reduction == "mean":
         upstream = upstream / max(1, gradient.shape[0])
-    return (gradient * upstream).to(ctx.dtype), None, None, None, None, None
+    grad = _launch.first_derivative("saliency_loss", (gradient * upstream).to(cam.dtype), cam)
+    return grad, None, None, None, None, None
 
 
 torch.library.register_autograd(

@@ -75,18 +75,17 @@ def _forward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.dtype = inputs[0].dtype
-    ctx.save_for_backward(*(gradient if gradient.ndim > 1 else None for gradient in output[1:]))
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:2], *output[1:])
 
 
-def _differentiate(ctx: Any, upstream: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
-    _launch.once_differentiable("ssim", *second)
+def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, y, *gradients = ctx.saved_tensors
     grads: list[Tensor | None] = [None, None]
-    if upstream is not None:
-        for i, gradient in enumerate(ctx.saved_tensors):
-            if gradient is not None:
-                grads[i] = (gradient * upstream[:, None, None, None]).to(ctx.dtype)
+    for i, gradient in enumerate(gradients):
+        if gradient.ndim > 1:
+            grad = (gradient * upstream[:, None, None, None]).to(x.dtype)
+            grads[i] = _launch.first_derivative("ssim", grad, x, y)
     return *grads, None, None, None, None, None, None
 
 
