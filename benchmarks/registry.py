@@ -26,9 +26,11 @@ class Case:
 
 
 def cases(op: str, rows: int, columns: int, dtype: torch.dtype) -> list[Case]:
-    from benchmarks.ops import uncertainty
+    from benchmarks.ops import cam_head, uncertainty
 
-    return {"uncertainty": uncertainty.cases}[op](rows, columns, dtype)
+    if op == "cam_head":
+        return cam_head.cases(dtype=dtype)
+    return uncertainty.cases(rows, columns, dtype)
 
 
-OPS = ("uncertainty",)
+OPS = ("uncertainty", "cam_head")

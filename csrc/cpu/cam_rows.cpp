@@ -155,21 +155,23 @@ void add_outer(int64_t rows, int64_t columns, const float* x, const float* y, co
   }
 }
 
-float to_float(const void* values, DType dtype, int64_t at) {
-  if (dtype == DType::float32) return static_cast<const float*>(values)[at];
-  if (dtype == DType::bfloat16) return load_first(static_cast<const BFloat16*>(values) + at, 1)[0];
-  return load_first(static_cast<const Float16*>(values) + at, 1)[0];
+Vec load_weights(const void* values, DType dtype, int64_t at, int64_t n) {
+  if (dtype == DType::float32) return load_first(static_cast<const float*>(values) + at, n);
+  if (dtype == DType::float16) return load_first(static_cast<const Float16*>(values) + at, n);
+  return load_first(static_cast<const BFloat16*>(values) + at, n);
 }
 
-// Calls visit(channel, its weight in the image's map).
+// Calls visit(c, n, the weights in the image's map of the n channels from c on), a vector at a time.
 template <typename Args, typename Visit>
 void for_each_weight(const Args& args, int64_t image, const float* pooled, Visit visit) {
   const int64_t target = args.target[image];
   const bool valid = target >= 0 && target < args.classes;
-  for (int64_t c = 0; c < args.channels; ++c) {
-    const float w =
-        valid ? to_float(args.weight, args.weight_dtype, target * args.channels + c) : 0.0f * kInfinity;
-    visit(c, channel_weight(w, pooled ? pooled[c] : 0.0f, args.probe, args.pixels));
+  for (int64_t c = 0; c < args.channels; c += kLanes) {
+    const int64_t left = args.channels - c;
+    const Vec w = valid ? load_weights(args.weight, args.weight_dtype, target * args.channels + c, left)
+                        : Vec{} + 0.0f * kInfinity;
+    visit(c, left < kLanes ? left : kLanes,
+          channel_weight(w, pooled ? load_first(pooled + c, left) : Vec{}, args.probe, args.pixels));
   }
 }
 
@@ -190,8 +192,9 @@ void forward(const CamArgs& args, int64_t begin, int64_t end) {
     const float* known = pooled_first        ? pooled
                          : args.known_pooled ? args.known_pooled + image * args.channels
                                              : nullptr;
-    for_each_weight(args, image, known,
-                    [&](int64_t c, const ChannelWeight& weight) { weights[c] = weight.value; });
+    for_each_weight(args, image, known, [&](int64_t c, int64_t n, const ChannelWeight<Vec>& weight) {
+      store_partial(weight.value, &weights[c], n);
+    });
     if (args.pooled && !pooled_first) {
       pool(of_pixels.data());
     } else {
@@ -209,10 +212,8 @@ void backward(const CamBackwardArgs& args, float* weight_terms, int64_t begin, i
   std::vector<float> map_gradient(padded(pixels)), of_channels(padded(channels));
   std::vector<float> scale(padded(channels)), constant(padded(channels));
   for (int64_t image = begin; image < end; ++image) {
-    const float* grad_pooled = args.grad_pooled ? args.grad_pooled + image * channels : nullptr;
-    const auto set_constant = [&](int64_t c, float more) {
-      constant[c] = ((grad_pooled ? grad_pooled[c] : 0.0f) + more) / pixels;
-    };
+    if (args.grad_pooled)
+      std::memcpy(constant.data(), args.grad_pooled + image * channels, channels * sizeof(float));
     if (args.grad_cam) {
       for (int64_t p = 0; p < pixels; ++p) {
         const int64_t at = image * pixels + p;
@@ -220,16 +221,19 @@ void backward(const CamBackwardArgs& args, float* weight_terms, int64_t begin, i
       }
       if (reads) contract<scalar>(args, image, map_gradient.data(), of_channels.data(), nullptr, nullptr);
       for_each_weight(args, image, args.pooled + image * channels,
-                      [&](int64_t c, const ChannelWeight& weight) {
-                        scale[c] = weight.value;
-                        set_constant(c, reads ? of_channels[c] * weight.by_pooled : 0.0f);
+                      [&](int64_t c, int64_t n, const ChannelWeight<Vec>& weight) {
+                        const Vec sums = load(&of_channels[c]);
+                        store_partial(weight.value, &scale[c], n);
+                        if (reads && args.probe == Probe::gradcampp) {
+                          const Vec other = args.grad_pooled ? load(&constant[c]) : Vec{};
+                          store_partial(other + sums * weight.by_pooled, &constant[c], n);
+                        }
                         if (weight_terms)
-                          weight_terms[image * channels + c] = of_channels[c] * weight.by_weight;
+                          store_partial(sums * weight.by_weight, weight_terms + image * channels + c, n);
                       });
-    } else {
-      for (int64_t c = 0; c < channels; ++c) set_constant(c, 0.0f);
     }
     if (!args.grad_features) continue;
+    for (float& value : constant) value /= pixels;
     scalar* out = static_cast<scalar*>(args.grad_features) + image * channels * pixels;
     if (args.layout == Layout::nchw) {
       add_outer<true>(channels, pixels, scale.data(), map_gradient.data(), constant.data(), out);

@@ -56,7 +56,7 @@ void forward(const MinmaxNormalizeArgs& args, int64_t begin, int64_t end) {
     const float range = of_map.high - of_map.low;
     for_each_vector(args.size, [&](int64_t n, auto load_at, int64_t count) {
       const Vec x = (load_at(map + n) - of_map.low) / range;
-      count == kLanes ? store(x, out + n) : store_partial(x, out + n, count);
+      store_partial(x, out + n, count);
     });
   }
 }
@@ -96,7 +96,7 @@ void backward(const MinmaxNormalizeBackwardArgs& args, int64_t begin, int64_t en
       Vec g = load_at(upstream + n) / range;
       g += m == Vec{} + of_map.low ? Vec{} + gradient.low : Vec{};
       g += m == Vec{} + of_map.high ? Vec{} + gradient.high : Vec{};
-      count == kLanes ? store(g, grad + n) : store_partial(g, grad + n, count);
+      store_partial(g, grad + n, count);
     });
   }
 }

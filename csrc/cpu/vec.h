@@ -174,6 +174,7 @@ inline Vec load_first(const scalar* p, int64_t n) {
 
 template <typename scalar>
 inline void store_partial(Vec x, scalar* p, int64_t n) {
+  if (n >= kLanes) return store(x, p);
   scalar lanes[kLanes];
   store(x, lanes);
   std::memcpy(p, lanes, n * sizeof(scalar));

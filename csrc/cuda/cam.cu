@@ -55,7 +55,7 @@ struct Images {
   SAL_FAST_HD int64_t rows() const { return layout == Layout::nchw ? channels : pixels; }
   SAL_FAST_HD int64_t columns() const { return layout == Layout::nchw ? pixels : channels; }
 
-  __device__ ChannelWeight weight_of(int64_t image, int64_t channel) const {
+  __device__ ChannelWeight<float> weight_of(int64_t image, int64_t channel) const {
     const int64_t chosen = target[image];
     const bool valid = chosen >= 0 && chosen < classes;
     const float w = valid ? load_float(weight, weight_dtype, chosen * channels + channel) : 0.0f * kInfinity;
@@ -260,8 +260,9 @@ __global__ void __launch_bounds__(kThreads)
     if (inside && coefficients) {
       const int64_t at = image * images.channels + channel;
       float constant = grad_pooled ? grad_pooled[at] : 0.0f;
-      const ChannelWeight weight = has_map ? images.weight_of(image, channel) : ChannelWeight{};
-      if (sums.of_channels) constant += weighted_sum(image) * weight.by_pooled;
+      const auto weight = has_map ? images.weight_of(image, channel) : ChannelWeight<float>{};
+      if (sums.of_channels && images.probe == Probe::gradcampp)
+        constant += weighted_sum(image) * weight.by_pooled;
       coefficients[at] = {weight.value, constant / static_cast<float>(images.pixels)};
     }
     if (!grad_weight || !has_map) continue;

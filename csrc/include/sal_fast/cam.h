@@ -1,5 +1,5 @@
-// The weight of a channel in a class activation map, and its derivatives. Derivation:
-// sal_fast/ops/cam/README.md.
+// The weight of a channel in a class activation map, and its derivatives: of one channel in a CUDA thread, of
+// a vector of them in a CPU kernel. Derivation: sal_fast/ops/cam/README.md.
 #pragma once
 
 #include "sal_fast/launch/cam.h"
@@ -11,29 +11,32 @@ inline namespace SAL_FAST_ISA {
 
 constexpr float kCamGuard = 1e-3f;  // gradcam++'s denominator stays this far from 0
 
+template <typename T>
 struct ChannelWeight {
-  float value;
-  float by_weight;  // d value / d w
-  float by_pooled;  // d value / d pooled
+  T value;
+  T by_weight;  // d value / d w
+  T by_pooled;  // d value / d pooled
 };
 
-// `w` is the class's weight of the channel, `pooled` the channel's mean (looked at by gradcam++ alone).
-SAL_FAST_HD inline ChannelWeight channel_weight(float w, float pooled, Probe probe, int64_t pixels) {
-  if (probe == Probe::cam) return {w, 1.0f, 0.0f};
-  const float area = static_cast<float>(pixels);
-  if (probe != Probe::gradcampp) return {w / area, 1.0f / area, 0.0f};
+// `w` is the class's weight of the channel, `pooled` the channel's mean (looked at by gradcampp alone). A NaN
+// weight gives NaN.
+template <typename T>
+SAL_FAST_HD inline ChannelWeight<T> channel_weight(T w, T pooled, Probe probe, int64_t pixels) {
+  if (probe != Probe::gradcampp) {
+    const T area = T{} + (probe == Probe::cam ? 1.0f : static_cast<float>(pixels));
+    return {w / area, 1.0f / area, T{}};
+  }
   // relu(g) hw / (2 + S g) with g = w / hw and S = hw pooled.
-  if (!(w > 0.0f)) {
-    const float none = w == w ? 0.0f : w;  // NaN stays
-    return {none, none, none};
-  }
-  const float denominator = 2.0f + pooled * w;
-  if (denominator < kCamGuard && denominator > -kCamGuard) {
-    const float kept = denominator < 0.0f ? -kCamGuard : kCamGuard;
-    return {w / kept, 1.0f / kept, 0.0f};
-  }
-  const float value = w / denominator;
-  return {value, 2.0f / denominator / denominator, -value * value};
+  const T denominator = 2.0f + pooled * w;
+  const auto near_zero = (denominator < T{} + kCamGuard) & (denominator > T{} - kCamGuard);
+  const T guard = denominator < T{} ? T{} - kCamGuard : T{} + kCamGuard;
+  const T divisor = near_zero ? guard : denominator;
+  const T value = w / divisor;
+  const T by_weight = near_zero ? 1.0f / divisor : 2.0f / divisor / divisor;
+  const T by_pooled = near_zero ? T{} : -value * value;
+  const auto positive = w > T{};
+  const T none = w == w ? T{} : w;
+  return {positive ? value : none, positive ? by_weight : none, positive ? by_pooled : none};
 }
 
 SAL_FAST_HD inline bool has_relu(Probe probe) {

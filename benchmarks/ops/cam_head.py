@@ -1,0 +1,100 @@
+"""cam_head: ours, eager with the logits alone, eager with an einsum for the map, torch.compile of that."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.registry import Case, Variant
+from sal_fast import ops
+from sal_fast.ops.cam import reference
+
+FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+
+
+def fused(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    head = ops.cam_head(features, weight, bias, target)
+    return head.logits, head.cam
+
+
+def logits_only(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    """No map: what the head costs anyway."""
+    return (F.linear(features.float().mean((2, 3)), weight, bias),)
+
+
+def eager(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    features = features.float()
+    logits = F.linear(features.mean((2, 3)), weight, bias)
+    return logits, torch.einsum("bchw,bc->bhw", features, weight[target])
+
+
+def _gradient(function: Variant) -> Variant:
+    def forward_and_backward(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> object:
+        inputs = [x.detach().requires_grad_() for x in (features, weight, bias)]
+        results = function(*inputs, target)
+        return torch.autograd.grad(results, inputs, [torch.ones_like(x) for x in results])
+
+    return forward_and_backward
+
+
+def _verify(backward: bool, features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> None:
+    part = (features[:4], weight, bias, target[:4])
+    exact = (*(x.double() for x in part[:3]), part[3])
+    if not backward:
+        for got, expected in zip(fused(*part), reference.cam_head(*exact, "cam"), strict=False):
+            torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4)
+        return
+    double = _gradient(lambda *args: reference.cam_head(*args, "cam")[:2])
+    for got, expected in zip(_gradient(fused)(*part), double(*exact), strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-2, atol=1e-3)
+
+
+def cases(
+    batch: int = 64,
+    channels: int = 2048,
+    side: int = 7,
+    classes: int = 1000,
+    dtype: torch.dtype = torch.float32,
+) -> list[Case]:
+    """Features of `dtype`, the linear layer in float32 (as under AMP)."""
+
+    def inputs(device: torch.device, seed: int, layout: str) -> tuple[Tensor, ...]:
+        draws = torch.Generator(device).manual_seed(seed)
+        features = torch.randn(batch, channels, side, side, generator=draws, device=device).relu()
+        weight, bias = (
+            0.1 * torch.randn(size, generator=draws, device=device)
+            for size in ((classes, channels), (classes,))
+        )
+        target = torch.randint(classes, (batch,), generator=draws, device=device)
+        return features.to(dtype).contiguous(memory_format=FORMATS[layout]), weight, bias, target
+
+    features_size = batch * channels * side * side * dtype.itemsize
+    head = 4 * (classes * channels + batch * (classes + channels + side * side))
+    result = []
+    for layout in FORMATS:
+        for backward in (False, True):
+            variants: dict[str, Variant] = {
+                "sal_fast": fused,
+                "logits": logits_only,
+                "eager": eager,
+                "compile": torch.compile(eager, dynamic=False),
+            }
+            if backward:
+                variants = {name: _gradient(function) for name, function in variants.items()}
+            result.append(
+                Case(
+                    op="cam_head",
+                    name=f"{layout}-{'forward-backward' if backward else 'forward'}",
+                    inputs=functools.partial(inputs, layout=layout),
+                    variants=variants,
+                    verify=functools.partial(_verify, backward),
+                    # Backward reads the features for the weight's gradient, and writes theirs.
+                    bytes_moved=(3 if backward else 1) * features_size + (3 if backward else 1) * head,
+                    shape=(batch, channels, side, side, classes),
+                    dtype=str(dtype).removeprefix("torch."),
+                )
+            )
+    return result
