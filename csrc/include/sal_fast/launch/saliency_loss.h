@@ -6,7 +6,8 @@ namespace sal_fast {
 
 enum class SaliencyKind : int { ssim_l1, mse };
 
-// The first three as DType. bytes: uint8 or bool. bits: 32-bit words, the lowest bit first, whole words a row.
+// The first three as DType. bytes: uint8 or bool. bits: 32-bit words, the lowest bit first, whole words a
+// row.
 enum class TargetType : int { float32, float16, bfloat16, bytes, bits };
 
 // What saliency_loss_cuda can take: no side longer, of the CAM, the target or the loss, and no window larger.
