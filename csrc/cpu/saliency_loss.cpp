@@ -1,6 +1,7 @@
 #include "sal_fast/launch/saliency_loss.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "border.h"
@@ -12,6 +13,14 @@
 
 namespace sal_fast {
 namespace {
+
+// Weights that sum to 1, as gaussian_taps rounds its own: flat windows have no variance.
+void round_weights(std::vector<double>& weights) {
+  constexpr double kParts = 1 << 24;
+  double left = 1;
+  for (double& weight : weights) left -= weight = std::round(weight * kParts) / kParts;
+  *std::max_element(weights.begin(), weights.end()) += left;
+}
 
 // Half-pixel centres, the outer half pixels clamped.
 struct Enlargement {
@@ -31,10 +40,11 @@ struct Enlargement {
 struct BandedRows {
   BandedRows(int64_t rows, int64_t columns) : all(rows, std::vector<double>(columns)) {}
 
-  // Only the columns between the first and the last non-zero are kept.
+  // Rows of weights; only the columns between the first and the last non-zero are kept.
   Banded banded() {
     width = 1;
-    for (const auto& row : all) {
+    for (auto& row : all) {
+      round_weights(row);
       const auto non_zero = [](double x) { return x != 0; };
       const auto begin = std::find_if(row.begin(), row.end(), non_zero);
       const auto end = std::find_if(row.rbegin(), row.rend(), non_zero).base();
@@ -58,7 +68,7 @@ struct BandedRows {
 }  // namespace
 
 void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
-  std::vector<double> taps(args.window);
+  std::vector<float> taps(args.window);
   gaussian_taps(args.window, args.sigma, taps.data());
   const Enlargement rows(args.cam_height, args.height), columns(args.cam_width, args.width);
 
@@ -83,10 +93,9 @@ void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
       square.all[v][2 * i + 2] += taps[k] * b * b;
     }
 
-  const std::vector<float> float_taps(taps.begin(), taps.end());
   const std::vector<float> row_weight(rows.weight.begin(), rows.weight.end());
   const std::vector<float> column_weight(columns.weight.begin(), columns.weight.end());
-  const SaliencyTables tables{float_taps.data(),    rows.from.data(), row_weight.data(), columns.from.data(),
+  const SaliencyTables tables{taps.data(),          rows.from.data(), row_weight.data(), columns.from.data(),
                               column_weight.data(), mean.banded(),    square.banded()};
 
   const auto run = SAL_FAST_DISPATCH(saliency_loss_rows);

@@ -46,9 +46,10 @@ def label_type(op: str, name: str, value: Tensor, batch: int) -> None:
 
 
 def label_values(op: str, name: str, value: Tensor, classes: int) -> None:
-    """In 0..classes-1; on the CPU only. For operators, where torch.compile does not trace it."""
+    """In 0..classes-1; on the CPU only, and not while torch.compile traces: a graph looks at no values."""
     if (
         value.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and len(value)
         and not (int(value.min()) >= 0 and int(value.max()) < classes)
     ):

@@ -44,7 +44,7 @@ class BitMask:
         _checks.shape("BitMask.pack", "mask", mask, None, None, None)
         width = mask.shape[2]
         octets = F.pad(mask, (0, -width % _WORD)).view(torch.uint8).unflatten(2, (-1, 8))
-        packed = octets[..., 0].clone()
+        packed = octets[..., 0].clone(memory_format=torch.contiguous_format)
         for bit in range(1, 8):
             packed |= octets[..., bit] << bit
         return cls(packed.view(torch.int32), width)

@@ -156,7 +156,7 @@ def test_flat_images_stay_within_one(emulation: Emulation, level: float) -> None
         other = torch.full(case.size, 1 - level)
         values, _ = run(emulation, case, flat, other)
         exact, _ = expected(case, flat, other, torch.float64)
-        assert abs(float(values) - float(exact)) <= 1e-5
+        assert abs(float(values) - float(exact)) <= 5e-5
 
 
 def test_a_nan_stays_in_its_image(emulation: Emulation) -> None:

@@ -24,16 +24,24 @@ inline SsimConstants ssim_constants(double data_range) {
           static_cast<float>(data_range / 2)};
 }
 
-// The normalised Gaussian, [window].
-template <typename Real>
-inline void gaussian_taps(int64_t window, double sigma, Real* taps) {
+// The normalised Gaussian, [window], rounded to multiples of 2^-24 that sum to exactly 1: on a flat window of
+// 0 or 1 every partial sum is exact, in any order, and the variance exactly 0.
+inline void gaussian_taps(int64_t window, double sigma, float* taps) {
+  const int64_t half = window / 2;
   const auto sample = [=](int64_t i) {
-    const double offset = static_cast<double>(i - window / 2);
+    const double offset = static_cast<double>(i - half);
     return std::exp(-offset * offset / (2 * sigma * sigma));
   };
   double sum = 0;
   for (int64_t i = 0; i < window; ++i) sum += sample(i);
-  for (int64_t i = 0; i < window; ++i) taps[i] = static_cast<Real>(sample(i) / sum);
+  constexpr double kParts = 1 << 24;
+  double before = 0, rounded = 0;  // cumulative, so that roundings do not add up
+  for (int64_t i = 0; i < half; ++i) {
+    before += sample(i) / sum * kParts;
+    taps[i] = taps[window - 1 - i] = static_cast<float>((std::round(before) - rounded) / kParts);
+    rounded = std::round(before);
+  }
+  taps[half] = static_cast<float>((kParts - 2 * rounded) / kParts);
 }
 
 // Which sample of a side of `length` stands at index i of the padded side, -1 for none (a zero, or beyond the

@@ -78,7 +78,7 @@ def cam(
     if _launch.native(features) and _launch.native(weight):
         maps = registration.cam(features, weight, target, probe)
     else:
-        _check_values("cam", target, weight)
+        _checks.label_values("cam", "target", target, len(weight))
         maps = reference.cam(features, weight, target, probe)
     return minmax_normalize(maps) if normalize else maps
 
@@ -118,7 +118,7 @@ def cam_head(
     if _launch.native(features) and _launch.native(weight):
         return CamHead(*registration.cam_head(features, weight, bias, target, probe))
     if target is not None:
-        _check_values("cam_head", target, weight)
+        _checks.label_values("cam_head", "target", target, len(weight))
     return CamHead(*reference.cam_head(features, weight, bias, target, probe))
 
 
@@ -159,9 +159,3 @@ def _checked(
     if target is not None:
         _checks.label_type(op, "target", target, len(features))
     return features
-
-
-def _check_values(op: str, target: Tensor, weight: Tensor) -> None:
-    """What the operators check themselves; a graph that is compiled looks at no values."""
-    if not torch.compiler.is_compiling():
-        _checks.label_values(op, "target", target, len(weight))

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks, _launch
+from sal_fast.ops import _checks
 from sal_fast.ops._reductions import REDUCTIONS, Reduction, reduce
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.saliency_loss import reference, registration
@@ -67,6 +67,11 @@ def saliency_loss(
         _checks.shape("saliency_loss", "has_map", has_map, len(cam))
         if has_map.dtype != torch.bool:
             raise TypeError(f"saliency_loss: has_map must be bool, got {has_map.dtype}")
+    for name, sides in (("cam", cam.shape[1:]), ("target", target.shape[1:])):
+        if 0 in sides:
+            raise ValueError(f"saliency_loss: {name} must have at least one pixel, got {[len(cam), *sides]}")
+    if map_size is not None and map_size < 1:
+        raise ValueError(f"saliency_loss: map_size must be at least 1, got {map_size}")
     _checks.choice("saliency_loss", "border", border, BORDERS)
     _checks.choice("saliency_loss", "kind", kind, KINDS)
     _checks.choice("saliency_loss", "reduction", reduction, REDUCTIONS)
@@ -74,7 +79,7 @@ def saliency_loss(
     if window is None:
         window = min(7 if map_size is None else 11, (min(size) - 1) // 2 * 2 + 1)
     check_window("saliency_loss", window, min(size))
-    if _launch.native(cam):
+    if registration.takes(cam, target.shape[1:], size, window):
         sizes = (target.shape[2], *size, window)
         return registration.saliency_loss(cam, words, has_map, sizes, kind, border, reduction)
     cam = cam if cam.dtype == torch.float64 else cam.float()

@@ -35,6 +35,7 @@ def saliency_loss(
     counts = ~is_flat(human)
     if has_map is not None:
         counts = counts & has_map
+    cam = torch.where(counts[:, None, None], cam, 0.0)  # NaN in an image that does not count has no gradient
     x, y = minmax_normalize(cam), minmax_normalize(human)
     if kind == "mse":
         loss = ((x - y) ** 2).mean((-2, -1))

@@ -21,12 +21,25 @@ _TARGET_CODES = _launch.DTYPES | {
     torch.int32: 4,
 }  # int32: the words of a BitMask
 
+# kSaliencyMostSide and kSaliencyMostWindow of launch/saliency_loss.h.
+_MOST_SIDE = 1 << 14
+_MOST_WINDOW_ON_CUDA = 33
+
 # sizes: the target's width, the loss's height and width, the window; how: kind, border, reduction. Lists,
 # because torch takes its time over each argument of an operator with a gradient.
 _launch.define(
     "saliency_loss(Tensor cam, Tensor target, Tensor? has_map, SymInt[] sizes, str[] how, "
     "bool with_grad) -> (Tensor loss, Tensor grad)"
 )
+
+
+def takes(cam: Tensor, target_size: Sequence[int], size: Sequence[int], window: int) -> bool:
+    """Whether the kernels do; the reference takes any size."""
+    return (
+        _launch.native(cam)
+        and max(*cam.shape[1:], *target_size, *size) <= _MOST_SIDE
+        and (cam.device.type == "cpu" or window <= _MOST_WINDOW_ON_CUDA)
+    )
 
 
 def saliency_loss(
@@ -38,7 +51,7 @@ def saliency_loss(
     border: str,
     reduction: str,
 ) -> Tensor:
-    """Of a CAM that `_launch.native` takes. `target`: [B, H, W], or the words of a BitMask."""
+    """Of what `takes`. `target`: [B, H, W], or the words of a BitMask."""
     with_grad = torch.is_grad_enabled() and cam.requires_grad
     loss: Tensor = torch.ops.sal_fast.saliency_loss.default(
         cam, target, has_map, sizes, (kind, border, reduction), with_grad

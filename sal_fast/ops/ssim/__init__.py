@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks, _launch
+from sal_fast.ops import _checks
 from sal_fast.ops._reductions import REDUCTIONS, Reduction, reduce
 from sal_fast.ops.ssim import reference, registration
 
@@ -64,7 +64,7 @@ def ssim(
             raise ValueError(f"ssim: {name} must be above 0, got {value:g}")
     _checks.choice("ssim", "border", border, BORDERS)
     _checks.choice("ssim", "reduction", reduction, REDUCTIONS)
-    if _launch.native(x):
+    if registration.takes(x, window):
         return reduce(registration.ssim(x, y, window, sigma, border, data_range), reduction)
     if x.dtype != torch.float64:
         x, y = x.float(), y.float()

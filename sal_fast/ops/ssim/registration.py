@@ -9,7 +9,9 @@ from torch import Tensor
 
 from sal_fast.ops import _launch
 
-BORDER_CODES = {"valid": 0, "zero": 1, "reflect": 2}  # of launch/ssim.h
+# Of launch/ssim.h.
+BORDER_CODES = {"valid": 0, "zero": 1, "reflect": 2}
+_MOST_WINDOW_ON_CUDA = 511
 
 _launch.define(
     "ssim(Tensor x, Tensor y, int window, float sigma, str border, float data_range, bool with_grad_x, "
@@ -17,8 +19,13 @@ _launch.define(
 )
 
 
+def takes(x: Tensor, window: int) -> bool:
+    """Whether the kernels do; the reference takes any window."""
+    return _launch.native(x) and (x.device.type == "cpu" or window <= _MOST_WINDOW_ON_CUDA)
+
+
 def ssim(x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float) -> Tensor:
-    """[B], of tensors that `_launch.native` takes."""
+    """[B], of what `takes`."""
     recording = torch.is_grad_enabled()
     values: Tensor = torch.ops.sal_fast.ssim.default(
         x, y, window, sigma, border, data_range, recording and x.requires_grad, recording and y.requires_grad
