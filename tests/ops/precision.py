@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
 HALVES = (torch.float16, torch.bfloat16)
+
+
+def on_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that needs a GPU whatever its parameters."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+    return pytest.mark.gpu(skip(test))
 
 
 def name_of(dtype: object) -> str:
@@ -30,6 +38,23 @@ def assert_as_good_as_torch(got: Tensor, torchs: Tensor, exact: Tensor, eps: flo
     """The error against float64 is at most twice that of torch at the same precision, and a rounding."""
     ours, allowed = error(got, exact), 2 * error(torchs, exact) + eps
     assert ours <= allowed, f"error {ours:.3g}, allowed {allowed:.3g}"
+
+
+def assert_replays(step: Callable[[], list[Tensor]], change: Callable[[], None]) -> None:
+    """A CUDA graph of `step`, captured and replayed on a side stream, sees the inputs of the replay."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        before = [result.clone() for result in step()]
+        with torch.cuda.graph(graph, stream=stream):
+            results = step()
+        with torch.no_grad():
+            change()
+        graph.replay()
+    torch.cuda.synchronize()
+    for got, old, expected in zip(results, before, step(), strict=True):
+        assert torch.equal(got, expected)
+        assert not torch.equal(got, old)
 
 
 def run_python(code: str, **environment: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from precision import HALVES, assert_as_good_as_torch, name_of, run_python
+from precision import HALVES, assert_as_good_as_torch, assert_replays, name_of, on_gpu, run_python
 from torch import Tensor
 
 from sal_fast import ops
@@ -463,6 +463,18 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))
+
+
+@on_gpu
+@pytest.mark.parametrize("map_size", [None, 90])
+def test_replayed_graph_on_a_side_stream(map_size: int | None) -> None:
+    cam, target = random_cams(3, 7, 7).cuda().requires_grad_(), boxes(3, 90, 100).cuda()
+
+    def step() -> list[Tensor]:
+        loss = ops.saliency_loss(cam, target, map_size=map_size)
+        return [loss, *torch.autograd.grad(loss, cam)]
+
+    assert_replays(step, lambda: cam.copy_(random_cams(3, 7, 7, seed=1)))
 
 
 SCRIPT = """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from precision import HALVES, assert_as_good_as_torch, name_of, run_python
+from precision import HALVES, assert_as_good_as_torch, assert_replays, name_of, on_gpu, run_python
 from scipy.ndimage import correlate
 from torch import Tensor
 
@@ -294,6 +294,19 @@ def test_autocast_changes_nothing(dtype: torch.dtype, device: torch.device) -> N
         inside = ops.ssim(x, y)
     assert torch.equal(inside, ops.ssim(x, y))
     assert inside.dtype == torch.float32
+
+
+@on_gpu
+@borders
+def test_replayed_graph_on_a_side_stream(border: str) -> None:
+    (x, y), (other, _) = images(2, 3, 70, 90, dtype=torch.float32), images(2, 3, 70, 90, seed=1)
+    x, y = x.cuda().requires_grad_(), y.cuda().requires_grad_()
+
+    def step() -> list[Tensor]:
+        value = ops.ssim(x, y, border=border)
+        return [value, *torch.autograd.grad(value, (x, y))]
+
+    assert_replays(step, lambda: x.copy_(other))
 
 
 SCRIPT = """

@@ -1,13 +1,11 @@
 """sal_fast.ops.uncertainty against scipy in float64, on every device that exists."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from precision import assert_replays, on_gpu, run_python
 from scipy import special, stats
 from torch import Tensor
 
@@ -53,19 +51,6 @@ def assert_as_good_as_torch(got: Tensor, torchs: Tensor, exact: np.ndarray, eps:
     error = np.abs(got.double().cpu().numpy() - exact).max(initial=0)
     allowed = 2 * np.abs(torchs.double().cpu().numpy() - exact).max(initial=0) + eps
     assert error <= allowed, f"error {error:.3g}, torch's {allowed / 2:.3g}"
-
-
-def run_python(code: str, **environment: str) -> str:
-    """The standard output of a fresh interpreter."""
-    result = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 # Values ----------------------------------------------------------------------------------------------------
@@ -343,24 +328,16 @@ def test_autocast(device: torch.device) -> None:
     assert torch.equal(inside, uncertainty(logits))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@on_gpu
 @kinds
 def test_replayed_graph_on_a_side_stream(kind: str) -> None:
-    logits = random_logits((300, 1000), torch.float32).cuda()
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        uncertainty(logits, kind)
-        with torch.cuda.graph(graph, stream=stream):
-            result = uncertainty(logits, kind)
-            grad = torch.ops.sal_fast.uncertainty_backward(torch.ones_like(result), logits, kind)
-        logits.copy_(random_logits((300, 1000), torch.float32, seed=5))
-        graph.replay()
-    torch.cuda.synchronize()
-    assert torch.equal(result, uncertainty(logits, kind))
-    expected = reference.uncertainty_backward(torch.ones_like(result), logits, kind)
-    torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-6)
+    logits = random_logits((300, 1000), torch.float32).cuda().requires_grad_()
+
+    def step() -> list[Tensor]:
+        result = uncertainty(logits, kind)
+        return [result, *torch.autograd.grad(result.sum(), logits)]
+
+    assert_replays(step, lambda: logits.copy_(random_logits((300, 1000), torch.float32, seed=5)))
 
 
 # The native core -------------------------------------------------------------------------------------------
