@@ -10,14 +10,6 @@
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 
-// Beyond it the arrays of a pixel times kLanes leave the cache.
-constexpr int64_t kMostLanePixels = 1024;
-
-inline bool fits_lanes(const SaliencyLossArgs& args) {
-  return args.height == args.cam_height && args.width == args.cam_width &&
-         args.height * args.width <= kMostLanePixels;
-}
-
 // An array with a vector an element.
 struct Lanes {
   float* first;
@@ -51,7 +43,7 @@ class LaneImages {
     for (Lanes& moment : moments_) moment = lanes(height_ * columns_);
     for (Lanes& spread : spread_) spread = lanes(height_ * columns_);
     sums_ = arena.rows(1, args.target_width).first;
-    row_ = arena.rows(1, width_).first;
+    image_ = arena.rows(1, pixels_).first;
     used_ = arena.used();
   }
 
@@ -93,12 +85,10 @@ class LaneImages {
       if (args_.has_map && !args_.has_map[i]) continue;
       const int64_t lane = i - begin;
       has_map[lane] = -1;
-      for (int64_t row = 0; row < height_; ++row) {
-        average_target_row(args_, i, row, sums_, row_);
-        for (int64_t j = 0; j < width_; ++j) y_.lane(row * width_ + j, lane) = row_[j];
-        load_values(args_.cam, args_.dtype, i * pixels_ + row * width_, width_, row_);
-        for (int64_t j = 0; j < width_; ++j) raw_.lane(row * width_ + j, lane) = row_[j];
-      }
+      average_target(args_, i, sums_, image_);
+      for (int64_t p = 0; p < pixels_; ++p) y_.lane(p, lane) = image_[p];
+      load_values(args_.cam, args_.dtype, i * pixels_, pixels_, image_);
+      for (int64_t p = 0; p < pixels_; ++p) raw_.lane(p, lane) = image_[p];
     }
     return has_map;
   }
@@ -241,7 +231,7 @@ class LaneImages {
   Lanes raw_, x_, y_, d_;  // the CAM; it and the map, normalised and shifted; the gradient
   Lanes moments_[5];       // blurred along the rows: x, y, xx, yy, xy
   Lanes spread_[3];        // derivatives by x, xx, xy, blurred back across the rows
-  float *sums_, *row_;
+  float *sums_, *image_;
   int64_t used_;
 };
 

@@ -445,7 +445,7 @@ class Image {
 
 void saliency_loss_rows(const SaliencyLossArgs& args, const SaliencyTables& tables, int64_t begin,
                         int64_t end, float* scratch) {
-  if (fits_lanes(args)) {
+  if (saliency_loss_lanes(args)) {
     LaneImages lanes(args, tables.taps, scratch);
     for (int64_t i = begin; i < end; i += kLanes) lanes.run(i, i + kLanes < end ? i + kLanes : end);
     return;
@@ -455,7 +455,8 @@ void saliency_loss_rows(const SaliencyLossArgs& args, const SaliencyTables& tabl
 }
 
 int64_t saliency_loss_scratch(const SaliencyLossArgs& args) {
-  return fits_lanes(args) ? LaneImages(args, nullptr, nullptr).used() : Buffers(args, nullptr).arena.used();
+  return saliency_loss_lanes(args) ? LaneImages(args, nullptr, nullptr).used()
+                                   : Buffers(args, nullptr).arena.used();
 }
 
 }  // namespace SAL_FAST_ISA

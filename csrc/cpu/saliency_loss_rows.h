@@ -17,6 +17,14 @@ struct Banded {
 
 inline namespace SAL_FAST_ISA {
 
+// Whether the images are so small that each takes a lane: beyond, the arrays of a pixel times the lanes leave
+// the cache.
+inline bool saliency_loss_lanes(const SaliencyLossArgs& args) {
+  constexpr int64_t kMostPixels = 1024;
+  return args.height == args.cam_height && args.width == args.cam_width &&
+         args.height * args.width <= kMostPixels;
+}
+
 // The rows that the tables combine: the CAM's, and one of zeros where the border is padded with them.
 inline int64_t cam_lines(const SaliencyLossArgs& args) {
   return args.cam_height + (args.border == Border::zero ? 1 : 0);

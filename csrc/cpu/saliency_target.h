@@ -86,6 +86,24 @@ void sum_rows(Row first, int64_t stride, int64_t count, int64_t length, float* o
   }
 }
 
+// Bytes in 16-bit words, twice as many at a time; up to 257 rows of them cannot overflow.
+inline void sum_rows(ByteRow first, int64_t stride, int64_t count, int64_t length, float* out) {
+  constexpr int kWords = 2 * kLanes;
+  constexpr int kBlocks = 2;
+  int64_t j = 0;
+  for (; count <= 257 && j + kBlocks * kWords <= length; j += kBlocks * kWords) {
+    Words total[kBlocks] = {};
+    const uint8_t* at = first.at + j;
+    for (int64_t r = 0; r < count; ++r, at += stride)
+      for (int b = 0; b < kBlocks; ++b) total[b] += load_words(at + b * kWords);
+    uint16_t words[kBlocks * kWords];
+    std::memcpy(words, total, sizeof total);
+    for (int i = 0; i < kBlocks * kWords; ++i) out[j + i] = words[i];
+  }
+  first.at += j;
+  sum_rows<ByteRow>(first, stride, count, length - j, out + j);
+}
+
 template <typename Row>
 void sum_strided_rows(Row first, int64_t stride, int64_t column_stride, int64_t count, int64_t length,
                       float* out) {
@@ -97,13 +115,13 @@ void sum_strided_rows(Row first, int64_t stride, int64_t column_stride, int64_t 
   }
 }
 
+// Rows [begin, end) of the target added up, `length` values of them.
 inline void sum_target_rows(const SaliencyLossArgs& args, int64_t image, int64_t begin, int64_t end,
-                            float* out) {
+                            int64_t length, float* out) {
   const int64_t offset = image * args.target_image_stride + begin * args.target_row_stride;
   const auto run = [&](auto row) {
     row.at += offset;
-    sum_strided_rows(row, args.target_row_stride, args.target_column_stride, end - begin, args.target_width,
-                     out);
+    sum_strided_rows(row, args.target_row_stride, args.target_column_stride, end - begin, length, out);
   };
   switch (args.target_type) {
     case TargetType::float32:
@@ -116,7 +134,7 @@ inline void sum_target_rows(const SaliencyLossArgs& args, int64_t image, int64_t
       return run(ByteRow{static_cast<const uint8_t*>(args.target)});
     case TargetType::bits:
       return sum_rows(BitRow{static_cast<const uint32_t*>(args.target) + offset}, args.target_row_stride,
-                      end - begin, args.target_width, out);
+                      end - begin, length, out);
   }
 }
 
@@ -126,10 +144,10 @@ inline void average_target_row(const SaliencyLossArgs& args, int64_t image, int6
   const int64_t begin = i * args.target_height / args.height;
   const int64_t end = ((i + 1) * args.target_height + args.height - 1) / args.height;
   if (end - begin == 1 && args.target_width == args.width) {
-    sum_target_rows(args, image, begin, end, out);
+    sum_target_rows(args, image, begin, end, args.target_width, out);
     return;
   }
-  sum_target_rows(args, image, begin, end, sums);
+  sum_target_rows(args, image, begin, end, args.target_width, sums);
   for (int64_t j = 0; j < args.width; ++j) {
     const int64_t left = j * args.target_width / args.width;
     const int64_t right = ((j + 1) * args.target_width + args.width - 1) / args.width;
@@ -137,6 +155,15 @@ inline void average_target_row(const SaliencyLossArgs& args, int64_t image, int6
     for (int64_t k = left; k < right; ++k) sum += sums[k];
     out[j] = sum / static_cast<float>((end - begin) * (right - left));
   }
+}
+
+// The target at the resolution of the loss. A dense one that has it already is one long row.
+inline void average_target(const SaliencyLossArgs& args, int64_t image, float* sums, float* out) {
+  const bool same = args.target_height == args.height && args.target_width == args.width;
+  const bool dense = args.target_type != TargetType::bits && args.target_column_stride == 1 &&
+                     args.target_row_stride == args.target_width;
+  if (same && dense) return sum_target_rows(args, image, 0, 1, args.height * args.width, out);
+  for (int64_t i = 0; i < args.height; ++i) average_target_row(args, image, i, sums, out + i * args.width);
 }
 
 inline void load_values(const void* data, DType dtype, int64_t offset, int64_t count, float* out) {

@@ -129,6 +129,21 @@ inline void store(Vec x, Float16* p) {
 #endif
 }
 
+using Words = uint16_t __attribute__((vector_size(2 * kLanes * sizeof(uint16_t))));
+
+inline Words load_words(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return (Words)_mm512_maskz_cvtepu8_epi16(0xffffffff,
+                                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  return (Words)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  Words x;
+  for (int i = 0; i < 2 * kLanes; ++i) x[i] = p[i];
+  return x;
+#endif
+}
+
 // Bytes 0..255. (GCC takes __builtin_convertvector from bytes apart.)
 inline Vec load(const uint8_t* p) {
 #if defined(__AVX512F__)
