@@ -25,13 +25,6 @@ _TARGET_CODES = _launch.DTYPES | {
 _MOST_SIDE = 1 << 14
 _MOST_WINDOW_ON_CUDA = 33
 
-# sizes: the target's width, the loss's height and width, the window; how: kind, border, reduction. Lists,
-# because torch takes its time over each argument of an operator with a gradient.
-_launch.define(
-    "saliency_loss(Tensor cam, Tensor target, Tensor? has_map, SymInt[] sizes, str[] how, "
-    "bool with_grad) -> (Tensor loss, Tensor grad)"
-)
-
 
 def takes(cam: Tensor, target_size: Sequence[int], size: Sequence[int], window: int) -> bool:
     """Whether the kernels do; the reference takes any size."""
@@ -40,23 +33,6 @@ def takes(cam: Tensor, target_size: Sequence[int], size: Sequence[int], window: 
         and max(*cam.shape[1:], *target_size, *size) <= _MOST_SIDE
         and (cam.device.type == "cpu" or window <= _MOST_WINDOW_ON_CUDA)
     )
-
-
-def saliency_loss(
-    cam: Tensor,
-    target: Tensor,
-    has_map: Tensor | None,
-    sizes: Sequence[int],
-    kind: str,
-    border: str,
-    reduction: str,
-) -> Tensor:
-    """Of what `takes`. `target`: [B, H, W], or the words of a BitMask."""
-    with_grad = torch.is_grad_enabled() and cam.requires_grad
-    loss: Tensor = torch.ops.sal_fast.saliency_loss.default(
-        cam, target, has_map, sizes, (kind, border, reduction), with_grad
-    )[0]
-    return loss
 
 
 def _forward(
@@ -95,11 +71,6 @@ def _empty_grad(cam: Tensor, with_grad: bool) -> Tensor:
     return cam.new_empty(cam.shape if with_grad else (0,), dtype=torch.float32)
 
 
-torch.library.impl(_launch.library, "saliency_loss", "CPU")(_forward)
-torch.library.impl(_launch.library, "saliency_loss", "CUDA")(_forward)
-
-
-@torch.library.register_fake("sal_fast::saliency_loss", lib=_launch.library)
 def _forward_fake(
     cam: Tensor,
     target: Tensor,
@@ -114,6 +85,7 @@ def _forward_fake(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.reduction = inputs[4][2]
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(inputs[0], output[1])
 
@@ -128,6 +100,28 @@ def _differentiate(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor
     return grad, None, None, None, None, None
 
 
-torch.library.register_autograd(
-    "sal_fast::saliency_loss", _differentiate, setup_context=_setup_context, lib=_launch.library
+_operator = _launch.operator(
+    # sizes: the target's width, the loss's height and width, the window; how: kind, border, reduction. Lists,
+    # because torch takes its time over each argument of an operator with a gradient.
+    "saliency_loss(Tensor cam, Tensor target, Tensor? has_map, SymInt[] sizes, str[] how, bool with_grad) "
+    "-> (Tensor loss, Tensor grad)",
+    _forward,
+    _forward_fake,
+    _setup_context,
+    _differentiate,
 )
+
+
+def saliency_loss(
+    cam: Tensor,
+    target: Tensor,
+    has_map: Tensor | None,
+    sizes: Sequence[int],
+    kind: str,
+    border: str,
+    reduction: str,
+) -> Tensor:
+    """Of what `takes`. `target`: [B, H, W], or the words of a BitMask."""
+    with_grad = torch.is_grad_enabled() and cam.requires_grad
+    loss: Tensor = _operator(cam, target, has_map, sizes, (kind, border, reduction), with_grad)[0]
+    return loss

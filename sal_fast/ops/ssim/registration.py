@@ -13,24 +13,10 @@ from sal_fast.ops import _launch
 BORDER_CODES = {"valid": 0, "zero": 1, "reflect": 2}
 _MOST_WINDOW_ON_CUDA = 511
 
-_launch.define(
-    "ssim(Tensor x, Tensor y, int window, float sigma, str border, float data_range, bool with_grad_x, "
-    "bool with_grad_y) -> (Tensor values, Tensor grad_x, Tensor grad_y)"
-)
-
 
 def takes(x: Tensor, window: int) -> bool:
     """Whether the kernels do; the reference takes any window."""
     return _launch.native(x) and (x.device.type == "cpu" or window <= _MOST_WINDOW_ON_CUDA)
-
-
-def ssim(x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float) -> Tensor:
-    """[B], of what `takes`."""
-    recording = torch.is_grad_enabled()
-    values: Tensor = torch.ops.sal_fast.ssim.default(
-        x, y, window, sigma, border, data_range, recording and x.requires_grad, recording and y.requires_grad
-    )[0]
-    return values
 
 
 def _outputs(x: Tensor, with_grad_x: bool, with_grad_y: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,11 +49,6 @@ def _forward(
     return values, grad_x, grad_y
 
 
-torch.library.impl(_launch.library, "ssim", "CPU")(_forward)
-torch.library.impl(_launch.library, "ssim", "CUDA")(_forward)
-
-
-@torch.library.register_fake("sal_fast::ssim", lib=_launch.library)
 def _forward_fake(
     x: Tensor,
     y: Tensor,
@@ -82,6 +63,7 @@ def _forward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*inputs[:2], *output[1:])
 
@@ -96,6 +78,20 @@ def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tenso
     return *grads, None, None, None, None, None, None
 
 
-torch.library.register_autograd(
-    "sal_fast::ssim", _differentiate, setup_context=_setup_context, lib=_launch.library
+_operator = _launch.operator(
+    "ssim(Tensor x, Tensor y, int window, float sigma, str border, float data_range, bool with_grad_x, "
+    "bool with_grad_y) -> (Tensor values, Tensor grad_x, Tensor grad_y)",
+    _forward,
+    _forward_fake,
+    _setup_context,
+    _differentiate,
 )
+
+
+def ssim(x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float) -> Tensor:
+    """[B], of what `takes`."""
+    recording = torch.is_grad_enabled()
+    values: Tensor = _operator(
+        x, y, window, sigma, border, data_range, recording and x.requires_grad, recording and y.requires_grad
+    )[0]
+    return values
