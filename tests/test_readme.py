@@ -1,24 +1,44 @@
-"""The README's example runs as it stands."""
+"""The examples of the documents run as they stand."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
 
 
-def test_python_examples_run() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def run_examples(document: str) -> dict[str, object]:
+    """What the document's blocks of Python leave, run one after the other."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
+    names: dict[str, object] = {}
     for block in blocks:
-        names: dict[str, object] = {}
-        exec(compile(block, "README.md", "exec"), names)
-        assert len(names["ask_first"]) == 100  # type: ignore[arg-type]
-        assert bool(names["features"].grad.isfinite().all())  # type: ignore[attr-defined]
+        exec(compile(block, document, "exec"), names)
+    return names
 
 
-def test_linked_files_exist() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_readme() -> None:
+    names = run_examples("README.md")
+    assert len(names["ask_first"]) == 100  # type: ignore[arg-type]
+    assert bool(names["features"].grad.isfinite().all())  # type: ignore[attr-defined]
+
+
+def test_ops() -> None:
+    torch.manual_seed(0)
+    names = run_examples("docs/ops.md")
+    assert len(names["ask_first"]) == 4  # type: ignore[arg-type]
+    for name in ("model", "decoder"):
+        for parameter in names[name].parameters():  # type: ignore[attr-defined]
+            assert bool(parameter.isfinite().all())
+            assert bool(parameter.grad.any())
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))])
+def test_linked_files_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]+)"', text):
-        assert (README.parent / target).exists(), target
+        assert ((ROOT / document).parent / target).exists(), target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,52 +38,67 @@ def launch(name: str, device: torch.device, *arguments: float) -> None:
         getattr(core, name + "_cuda")(*arguments, torch.cuda.current_stream().cuda_stream)
 
 
-def define(schema: str) -> None:
-    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-
-
 def operator(
     schema: str,
     forward: Callable[..., Any],
     fake: Callable[..., Any],
-    setup_context: Callable[..., None],
-    differentiate: Callable[..., Any],
+    setup_context: Callable[..., None] | None = None,
+    differentiate: Callable[..., Any] | None = None,
+    devices: tuple[str, ...] = ("CPU", "CUDA"),
 ) -> Callable[..., Any]:
     """Define sal_fast::<name> with its derivative, and give the function to call it with.
+
+    Without `differentiate`, as for the gradient of another operator, a derivative is an error.
 
     torch's dispatcher takes 40 us for an operator that is written in Python, more than a small kernel. So
     plain tensors take the same functions as a `torch.autograd.Function`, without it; whatever needs to see
     an operator (torch.compile, tensor subclasses, dispatch modes, functorch, other devices) does.
     """
     name = schema.split("(")[0]
-    define(schema)
-    for device in ("CPU", "CUDA"):
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for device in devices:
         torch.library.impl(library, name, device)(forward)
     torch.library.register_fake(f"sal_fast::{name}", fake, lib=library)
     torch.library.register_autograd(
-        f"sal_fast::{name}", differentiate, setup_context=setup_context, lib=library
+        f"sal_fast::{name}",
+        differentiate or functools.partial(_refuse, name),
+        setup_context=setup_context,
+        lib=library,
     )
-
-    class Direct(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *arguments: Any) -> Any:  # a setup_context of its own costs 15 us
-            output = forward(*arguments)
-            setup_context(ctx, arguments, output)
-            return output
-
-        backward = staticmethod(differentiate)
-
     overload = getattr(torch.ops.sal_fast, name).default
+    recorded = overload
+    if setup_context and differentiate:
+        recorded = _recorded(forward, setup_context, differentiate)
 
     def call(*arguments: Any) -> Any:
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
         if torch.compiler.is_compiling() or not _plain(tensors):
             return overload(*arguments)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return Direct.apply(*arguments)
+            return recorded(*arguments)
         return forward(*arguments)
 
     return call
+
+
+def _refuse(name: str, ctx: object, *upstream: Tensor) -> tuple[None, ...]:
+    raise NotImplementedError(f"{name.removesuffix('_backward')}: only first derivatives are implemented")
+
+
+def _recorded(
+    run: Callable[..., Any], setup_context: Callable[..., None], differentiate: Callable[..., Any]
+) -> Callable[..., Any]:
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:  # a setup_context of its own costs 15 us
+            output = run(*arguments)
+            setup_context(ctx, arguments, output)
+            return output
+
+        backward = staticmethod(differentiate)
+
+    apply: Callable[..., Any] = Direct.apply
+    return apply
 
 
 def _plain(tensors: list[Tensor]) -> bool:
@@ -122,12 +138,3 @@ def first_derivative(op: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
         return gradient
     result: Tensor = _FirstOnly.apply(op, gradient, *inputs)
     return result
-
-
-def no_second_derivative(op: str) -> None:
-    """Make a backward of the backward an error, not a wrong number."""
-
-    def refuse(ctx: object, *upstream: Tensor) -> tuple[None, ...]:
-        raise NotImplementedError(f"{op}: only first derivatives are implemented")
-
-    torch.library.register_autograd(f"sal_fast::{op}_backward", refuse, lib=library)

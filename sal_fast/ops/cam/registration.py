@@ -18,31 +18,6 @@ _PROBE_CODES = {"cam": 0, "gradcam": 1, "gradcam++": 2, "hirescam": 3}
 _NCHW, _NHWC = 0, 1
 _TILE = 64
 
-_launch.define("cam(Tensor features, Tensor weight, Tensor target, str probe) -> (Tensor cam, Tensor pooled)")
-_launch.define(
-    "cam_head(Tensor features, Tensor weight, Tensor? bias, Tensor? target, str probe)"
-    " -> (Tensor logits, Tensor cam, Tensor pooled, Tensor classes)"
-)
-_launch.define(
-    "cam_head_backward(Tensor? grad_logits, Tensor? grad_cam, Tensor? grad_pooled, Tensor features,"
-    " Tensor weight, Tensor target, Tensor pooled, Tensor cam, str probe, bool[3] wanted)"
-    " -> (Tensor features, Tensor weight, Tensor bias)"
-)
-
-
-def cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> Tensor:
-    result: Tensor = torch.ops.sal_fast.cam.default(features, weight, target, probe)[0]
-    return result
-
-
-def cam_head(
-    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logits, maps, pooled, predicted = torch.ops.sal_fast.cam_head.default(
-        features, weight, bias, target, probe
-    )
-    return logits, maps, pooled, predicted if target is None else target
-
 
 # Layout ----------------------------------------------------------------------------------------------------
 
@@ -232,18 +207,10 @@ def _cam_head_backward(
     return grad_features, grad_weight.to(weight.dtype), grad_bias
 
 
-for _device in ("CPU", "CUDA"):
-    torch.library.impl(_launch.library, "cam", _device)(_cam)
-    torch.library.impl(_launch.library, "cam_head", _device)(_cam_head)
-    torch.library.impl(_launch.library, "cam_head_backward", _device)(_cam_head_backward)
-
-
-@torch.library.register_fake("sal_fast::cam", lib=_launch.library)
 def _cam_fake(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor, Tensor]:
     return _empty_results(features)
 
 
-@torch.library.register_fake("sal_fast::cam_head", lib=_launch.library)
 def _cam_head_fake(
     features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -253,7 +220,6 @@ def _cam_head_fake(
     return pooled.new_empty(batch, weight.shape[0]), maps, pooled, classes
 
 
-@torch.library.register_fake("sal_fast::cam_head_backward", lib=_launch.library)
 def _cam_head_backward_fake(
     grad_logits: Tensor | None,
     grad_cam: Tensor | None,
@@ -282,7 +248,7 @@ def _differentiate(
     """Gradients to features, weight and bias, those that are wanted."""
     features, weight, target, pooled, maps = ctx.saved_tensors
     wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], bias]
-    grads = torch.ops.sal_fast.cam_head_backward.default(
+    grads = _cam_head_backward_operator(
         grad_logits, grad_cam, grad_pooled, features, weight, target, pooled, maps, ctx.probe, wanted
     )
     a, b, c = (grad if needed else None for grad, needed in zip(grads, wanted, strict=True))
@@ -328,10 +294,37 @@ def _cam_head_differentiate(
     return grad_features, grad_weight, grad_bias, None, None
 
 
-torch.library.register_autograd(
-    "sal_fast::cam", _cam_differentiate, setup_context=_cam_setup, lib=_launch.library
+_cam_head_backward_operator = _launch.operator(
+    "cam_head_backward(Tensor? grad_logits, Tensor? grad_cam, Tensor? grad_pooled, Tensor features,"
+    " Tensor weight, Tensor target, Tensor pooled, Tensor cam, str probe, bool[3] wanted)"
+    " -> (Tensor features, Tensor weight, Tensor bias)",
+    _cam_head_backward,
+    _cam_head_backward_fake,
 )
-torch.library.register_autograd(
-    "sal_fast::cam_head", _cam_head_differentiate, setup_context=_cam_head_setup, lib=_launch.library
+_cam_operator = _launch.operator(
+    "cam(Tensor features, Tensor weight, Tensor target, str probe) -> (Tensor cam, Tensor pooled)",
+    _cam,
+    _cam_fake,
+    _cam_setup,
+    _cam_differentiate,
 )
-_launch.no_second_derivative("cam_head")
+_cam_head_operator = _launch.operator(
+    "cam_head(Tensor features, Tensor weight, Tensor? bias, Tensor? target, str probe)"
+    " -> (Tensor logits, Tensor cam, Tensor pooled, Tensor classes)",
+    _cam_head,
+    _cam_head_fake,
+    _cam_head_setup,
+    _cam_head_differentiate,
+)
+
+
+def cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> Tensor:
+    result: Tensor = _cam_operator(features, weight, target, probe)[0]
+    return result
+
+
+def cam_head(
+    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    logits, maps, pooled, predicted = _cam_head_operator(features, weight, bias, target, probe)
+    return logits, maps, pooled, predicted if target is None else target

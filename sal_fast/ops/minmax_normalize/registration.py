@@ -9,14 +9,6 @@ from torch import Tensor
 
 from sal_fast.ops import _launch
 
-_launch.define("minmax_normalize(Tensor maps) -> Tensor")
-_launch.define("minmax_normalize_backward(Tensor upstream, Tensor maps) -> Tensor")
-
-
-def minmax_normalize(maps: Tensor) -> Tensor:
-    result: Tensor = torch.ops.sal_fast.minmax_normalize.default(maps)
-    return result
-
 
 def _fields(maps: Tensor) -> tuple[int, ...]:
     size = maps.shape[-2] * maps.shape[-1]
@@ -40,17 +32,10 @@ def _backward(upstream: Tensor, maps: Tensor) -> Tensor:
     return grad
 
 
-for _device in ("CPU", "CUDA"):
-    torch.library.impl(_launch.library, "minmax_normalize", _device)(_forward)
-    torch.library.impl(_launch.library, "minmax_normalize_backward", _device)(_backward)
-
-
-@torch.library.register_fake("sal_fast::minmax_normalize", lib=_launch.library)
 def _forward_fake(maps: Tensor) -> Tensor:
     return maps.new_empty(maps.shape, dtype=torch.float32)
 
 
-@torch.library.register_fake("sal_fast::minmax_normalize_backward", lib=_launch.library)
 def _backward_fake(upstream: Tensor, maps: Tensor) -> Tensor:
     return maps.new_empty(maps.shape)
 
@@ -61,11 +46,18 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, upstream: Tensor) -> Tensor:
     (maps,) = ctx.saved_tensors
-    grad: Tensor = torch.ops.sal_fast.minmax_normalize_backward.default(upstream, maps)
+    grad: Tensor = _minmax_normalize_backward(upstream, maps)
     return grad
 
 
-torch.library.register_autograd(
-    "sal_fast::minmax_normalize", _differentiate, setup_context=_setup_context, lib=_launch.library
+_minmax_normalize_backward = _launch.operator(
+    "minmax_normalize_backward(Tensor upstream, Tensor maps) -> Tensor", _backward, _backward_fake
 )
-_launch.no_second_derivative("minmax_normalize")
+_minmax_normalize = _launch.operator(
+    "minmax_normalize(Tensor maps) -> Tensor", _forward, _forward_fake, _setup_context, _differentiate
+)
+
+
+def minmax_normalize(maps: Tensor) -> Tensor:
+    result: Tensor = _minmax_normalize(maps)
+    return result

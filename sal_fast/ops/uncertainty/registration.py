@@ -17,14 +17,6 @@ from sal_fast.ops.uncertainty import reference
 
 _KIND_CODES = {"margin": 0, "least-confidence": 1, "entropy": 2}  # of launch/uncertainty.h
 
-_launch.define("uncertainty(Tensor logits, str kind) -> Tensor")
-_launch.define("uncertainty_backward(Tensor upstream, Tensor logits, str kind) -> Tensor")
-
-
-def uncertainty(logits: Tensor, kind: str) -> Tensor:
-    result: Tensor = torch.ops.sal_fast.uncertainty.default(logits, kind)
-    return result
-
 
 def _empty_result(logits: Tensor) -> Tensor:
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -52,7 +44,6 @@ def _refuse_bad_rows(result: Tensor) -> None:
         )
 
 
-@torch.library.impl(_launch.library, "uncertainty", "CompositeExplicitAutograd")
 def _forward(logits: Tensor, kind: str) -> Tensor:
     if _launch.native(logits):
         logits, result = _with_contiguous_rows(logits), _empty_result(logits)
@@ -64,7 +55,6 @@ def _forward(logits: Tensor, kind: str) -> Tensor:
     return result
 
 
-@torch.library.impl(_launch.library, "uncertainty_backward", "CompositeExplicitAutograd")
 def _backward(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
     if not _launch.native(logits):
         return reference.uncertainty_backward(upstream, logits, kind)
@@ -80,12 +70,10 @@ def _backward(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
     return grad
 
 
-@torch.library.register_fake("sal_fast::uncertainty", lib=_launch.library)
 def _forward_fake(logits: Tensor, kind: str) -> Tensor:
     return _empty_result(logits)
 
 
-@torch.library.register_fake("sal_fast::uncertainty_backward", lib=_launch.library)
 def _backward_fake(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
     return logits.new_empty(logits.shape)
 
@@ -97,10 +85,26 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None
 
 def _differentiate(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
     (logits,) = ctx.saved_tensors
-    return torch.ops.sal_fast.uncertainty_backward.default(upstream, logits, ctx.kind), None
+    return _uncertainty_backward(upstream, logits, ctx.kind), None
 
 
-torch.library.register_autograd(
-    "sal_fast::uncertainty", _differentiate, setup_context=_setup_context, lib=_launch.library
+_EVERYWHERE = ("CompositeExplicitAutograd",)
+_uncertainty_backward = _launch.operator(
+    "uncertainty_backward(Tensor upstream, Tensor logits, str kind) -> Tensor",
+    _backward,
+    _backward_fake,
+    devices=_EVERYWHERE,
 )
-_launch.no_second_derivative("uncertainty")
+_uncertainty = _launch.operator(
+    "uncertainty(Tensor logits, str kind) -> Tensor",
+    _forward,
+    _forward_fake,
+    _setup_context,
+    _differentiate,
+    devices=_EVERYWHERE,
+)
+
+
+def uncertainty(logits: Tensor, kind: str) -> Tensor:
+    result: Tensor = _uncertainty(logits, kind)
+    return result
