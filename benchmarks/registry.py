@@ -1,14 +1,17 @@
-"""What is measured: every op lists its cases in benchmarks/ops/<op>.py."""
+"""What is measured: benchmarks/ops/<op>.py has the op's SIZES and its cases."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Variant = Callable[..., Any]
+OPS = ("uncertainty", "cam_head", "minmax_normalize", "saliency_loss", "ssim", "cyborg_loss", "probes")
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Case:
 
     op: str
     name: str
-    inputs: Callable[[torch.device, int], tuple[torch.Tensor, ...]]  # of a device and a seed
+    inputs: Callable[[torch.device, int], tuple[Tensor, ...]]  # of a device and a seed
     variants: dict[str, Variant]  # the first is ours
     verify: Callable[..., None]  # raises if ours is wrong on these inputs
     bytes_moved: int  # the least that must cross the memory bus
@@ -25,12 +28,29 @@ class Case:
     dtype: str
 
 
-def cases(op: str, rows: int, columns: int, dtype: torch.dtype) -> list[Case]:
-    from benchmarks.ops import cam_head, uncertainty
-
-    if op == "cam_head":
-        return cam_head.cases(dtype=dtype)
-    return uncertainty.cases(rows, columns, dtype)
+def sizes(op: str) -> dict[str, int]:
+    """The names and defaults of what `cases` takes."""
+    default: dict[str, int] = importlib.import_module(f"benchmarks.ops.{op}").SIZES
+    return default
 
 
-OPS = ("uncertainty", "cam_head")
+def cases(op: str, dtype: torch.dtype, **changed: int) -> list[Case]:
+    module = importlib.import_module(f"benchmarks.ops.{op}")
+    result: list[Case] = module.cases(dtype, **(sizes(op) | changed))
+    return result
+
+
+def with_gradient(function: Variant, inputs: int = 1) -> Variant:
+    """Forward and backward: the gradients to the first `inputs` arguments, of ones at every result."""
+
+    def forward_and_backward(*args: Tensor) -> tuple[Tensor, ...]:
+        leaves = [x.detach().requires_grad_() for x in args[:inputs]]
+        results = function(*leaves, *args[inputs:])
+        results = results if isinstance(results, tuple) else (results,)
+        return torch.autograd.grad(results, leaves, [torch.ones_like(x) for x in results])
+
+    return forward_and_backward
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -18,7 +18,7 @@ import torch
 import sal_fast
 from benchmarks import registry, schema, timing
 
-_RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results"
 _CACHE_BYTES = 256 << 20  # beyond the last-level cache of any machine we know: what inputs rotate through
 
 
@@ -26,6 +26,15 @@ def _git(*arguments: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+def commit() -> str:
+    return os.environ.get("COMMIT") or _git("rev-parse", "HEAD")
+
+
+def csrc_tree() -> str:
+    """The git tree of csrc/: which kernels these are."""
+    return os.environ.get("CSRC_TREE") or _git("rev-parse", "HEAD:csrc")
 
 
 def _driver(device: torch.device) -> str | None:
@@ -116,15 +125,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("op", choices=registry.OPS, nargs="?", default=registry.OPS[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rows", type=int, default=65_536)
-    parser.add_argument("--columns", type=int, default=1000)
+    parser.add_argument(
+        "--size", nargs="*", default=[], metavar="NAME=N", help="of the inputs, see its SIZES"
+    )
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--out", type=Path, default=_RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
 
+    sizes = registry.sizes(options.op)
+    for name, _, value in (size.partition("=") for size in options.size):
+        if name not in sizes:
+            parser.error(f"--size: {options.op} has {', '.join(sizes)}, not {name!r}")
+        sizes[name] = int(value)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     load = [os.getloadavg()[0]]
@@ -134,14 +149,14 @@ def main() -> None:
         flush=True,
     )
     results = []
-    for case in registry.cases(options.op, options.rows, options.columns, getattr(torch, options.dtype)):
+    for case in registry.cases(options.op, getattr(torch, options.dtype), **sizes):
         if options.only in case.name:
             results += record(case, device, options.rounds, floor)
     document = {
         "schema": 1,
         "version": sal_fast.__version__,
-        "commit": os.environ.get("COMMIT") or _git("rev-parse", "HEAD"),
-        "csrc_tree": os.environ.get("CSRC_TREE") or _git("rev-parse", "HEAD:csrc"),
+        "commit": commit(),
+        "csrc_tree": csrc_tree(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "machine": _machine(),
         "driver": _driver(device),
@@ -155,7 +170,7 @@ def main() -> None:
     }
     schema.check(document)
     options.out.mkdir(parents=True, exist_ok=True)
-    shape = f"{options.rows}x{options.columns}-{options.dtype}"
+    shape = "x".join(str(size) for size in sizes.values()) + f"-{options.dtype}"
     device_name = document["device"].replace(" ", "-").lower()
     name = f"{options.op}-{shape}-{sal_fast.__version__}-{device_name}.json"
     (options.out / name).write_text(json.dumps(document, indent=1) + "\n")

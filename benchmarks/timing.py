@@ -44,8 +44,7 @@ class Timer:
 
     def __init__(self, calls: list[Callable[[], Any]], device: torch.device) -> None:
         self.calls, self.device = calls, device
-        for call in calls:
-            call()
+        calls[0]()
         self.graph: Callable[[], None] | None = None
         if device.type == "cuda" and seconds(calls[0], device) < _SHORT:
             try:

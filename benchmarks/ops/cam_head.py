@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.registry import Case, Variant
+from benchmarks.registry import Case, Variant, name_of, with_gradient
 from sal_fast import ops
 from sal_fast.ops.cam import reference
 
@@ -31,15 +31,6 @@ def eager(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tup
     return logits, torch.einsum("bchw,bc->bhw", features, weight[target])
 
 
-def _gradient(function: Variant) -> Variant:
-    def forward_and_backward(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> object:
-        inputs = [x.detach().requires_grad_() for x in (features, weight, bias)]
-        results = function(*inputs, target)
-        return torch.autograd.grad(results, inputs, [torch.ones_like(x) for x in results])
-
-    return forward_and_backward
-
-
 def _verify(backward: bool, features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> None:
     part = (features[:4], weight, bias, target[:4])
     exact = (*(x.double() for x in part[:3]), part[3])
@@ -47,18 +38,15 @@ def _verify(backward: bool, features: Tensor, weight: Tensor, bias: Tensor, targ
         for got, expected in zip(fused(*part), reference.cam_head(*exact, "cam"), strict=False):
             torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4)
         return
-    double = _gradient(lambda *args: reference.cam_head(*args, "cam")[:2])
-    for got, expected in zip(_gradient(fused)(*part), double(*exact), strict=True):
+    double = with_gradient(lambda *args: reference.cam_head(*args, "cam")[:2], 3)
+    for got, expected in zip(with_gradient(fused, 3)(*part), double(*exact), strict=True):
         torch.testing.assert_close(got.double(), expected, rtol=1e-2, atol=1e-3)
 
 
-def cases(
-    batch: int = 64,
-    channels: int = 2048,
-    side: int = 7,
-    classes: int = 1000,
-    dtype: torch.dtype = torch.float32,
-) -> list[Case]:
+SIZES = {"batch": 64, "channels": 2048, "side": 7, "classes": 1000}
+
+
+def cases(dtype: torch.dtype, batch: int, channels: int, side: int, classes: int) -> list[Case]:
     """Features of `dtype`, the linear layer in float32 (as under AMP)."""
 
     def inputs(device: torch.device, seed: int, layout: str) -> tuple[Tensor, ...]:
@@ -83,7 +71,7 @@ def cases(
                 "compile": torch.compile(eager, dynamic=False),
             }
             if backward:
-                variants = {name: _gradient(function) for name, function in variants.items()}
+                variants = {name: with_gradient(function, 3) for name, function in variants.items()}
             result.append(
                 Case(
                     op="cam_head",
@@ -94,7 +82,7 @@ def cases(
                     # Backward reads the features for the weight's gradient, and writes theirs.
                     bytes_moved=(3 if backward else 1) * features_size + (3 if backward else 1) * head,
                     shape=(batch, channels, side, side, classes),
-                    dtype=str(dtype).removeprefix("torch."),
+                    dtype=name_of(dtype),
                 )
             )
     return result

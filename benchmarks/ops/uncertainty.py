@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from benchmarks.registry import Case, Variant
+from benchmarks.registry import Case, Variant, name_of, with_gradient
 from sal_fast.ops import uncertainty
 from sal_fast.ops.uncertainty import KINDS, Kind, reference
 
@@ -33,20 +33,12 @@ def lean(logits: Tensor, kind: str) -> Tensor:
     return 1 - (p[:, 0] - p[:, 1])
 
 
-def _gradient(function: Variant) -> Variant:
-    def forward_and_backward(logits: Tensor) -> Tensor:
-        x = logits.detach().requires_grad_()
-        return torch.autograd.grad(function(x).sum(), x)[0]
-
-    return forward_and_backward
-
-
 def _verify(backward: bool, kind: Kind, logits: Tensor) -> None:
     part = logits[:512]
     exact = part.double()
     ones = torch.ones(len(part), dtype=torch.float64, device=part.device)
     if backward:
-        got = _gradient(lambda x: uncertainty(x, kind))(part)
+        (got,) = with_gradient(lambda x: uncertainty(x, kind))(part)
         torch.testing.assert_close(
             got.double(), reference.uncertainty_backward(ones, exact, kind), rtol=1e-2, atol=1e-6
         )
@@ -56,7 +48,10 @@ def _verify(backward: bool, kind: Kind, logits: Tensor) -> None:
         )
 
 
-def cases(rows: int, columns: int, dtype: torch.dtype) -> list[Case]:
+SIZES = {"rows": 65_536, "columns": 1000}
+
+
+def cases(dtype: torch.dtype, rows: int, columns: int) -> list[Case]:
     def inputs(device: torch.device, seed: int) -> tuple[Tensor, ...]:
         generator = torch.Generator(device).manual_seed(seed)
         return ((3 * torch.randn(rows, columns, generator=generator, device=device)).to(dtype),)
@@ -72,7 +67,7 @@ def cases(rows: int, columns: int, dtype: torch.dtype) -> list[Case]:
                 "compile": torch.compile(functools.partial(eager, kind=kind), dynamic=False),
             }
             if backward:
-                variants = {name: _gradient(function) for name, function in variants.items()}
+                variants = {name: with_gradient(function) for name, function in variants.items()}
             result.append(
                 Case(
                     op="uncertainty",
@@ -83,7 +78,7 @@ def cases(rows: int, columns: int, dtype: torch.dtype) -> list[Case]:
                     # Backward reads the logits again and writes the gradient.
                     bytes_moved=(3 if backward else 1) * matrix + 4 * rows,
                     shape=(rows, columns),
-                    dtype=str(dtype).removeprefix("torch."),
+                    dtype=name_of(dtype),
                 )
             )
     return result
