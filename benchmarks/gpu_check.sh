@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go: build, tests, compute-sanitizer, benchmarks. A step that fails is recorded and
-# the next one runs. Results, logs and gpu_check.json go to $OUT.
+# Everything that needs a GPU: build, tests, compute-sanitizer, benchmarks. A step that fails is recorded and the next one
+# runs. Results, logs and gpu_check.json go to $OUT.
 #
-#   OUT=results CSRC_TREE=$(git rev-parse HEAD:csrc) bash benchmarks/gpu_check.sh
+#   OUT=results CSRC_TREE=$(git rev-parse HEAD:csrc) bash benchmarks/gpu_check.sh [build] [tests] [sanitizer] [benchmarks]
 #
-# Needs: an NVIDIA GPU, nvcc, a C++ compiler, and a Python with torch, scikit-build-core, pybind11, cmake, ninja, pytest,
-# scipy, numpy and Pillow. Nothing is downloaded. Whole runs need the other dependencies of sal-fast (tyro, polars and rich
-# among them) and are skipped, visibly, without.
+# Without a name all four; by name where time is lent in pieces: what is built stays in build/gpu_check.
+# Needs: an NVIDIA GPU, nvcc, a C++ compiler, and a Python with torch, torchvision, scikit-build-core, pybind11, cmake,
+# ninja, pytest, scipy, numpy and Pillow. Nothing is downloaded. Whole runs need the other dependencies of sal-fast (tyro,
+# polars and rich among them) and are skipped, visibly, without; so are peers that are not installed.
 set -u
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -15,10 +16,10 @@ export CSRC_TREE=${CSRC_TREE:-$(git rev-parse HEAD:csrc 2>/dev/null || echo unkn
 export COMMIT=${COMMIT:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
-site=$(mktemp -d)
-trap 'rm -rf "$site"' EXIT
+site=$PWD/build/gpu_check
 steps=$OUT/gpu_check.steps
 : >"$steps"
+parts=" ${*:-build tests sanitizer benchmarks} "
 
 step() { # name, command...
   local name=$1 start=$SECONDS rc
@@ -30,35 +31,65 @@ step() { # name, command...
   printf '%s\t%s\t%s\n' "$name" "$rc" "$((SECONDS - start))" >>"$steps"
 }
 
+part() {
+  [[ $parts == *" $1 "* ]]
+}
+
 # Tests and benchmarks import what was built into $site, so this machine's environment stays as it is. The sources
 # beside them must not be found first: hence a copy of the tests and the benchmarks alone.
 run_in_site() {
   (cd "$site/work" && PYTHONPATH="$site/lib:$site/work" SAL_FAST_NATIVE=1 "$@")
 }
 
+# Every kernel, forward and backward, at sizes that are no multiple of anything.
+small="((test_forward or test_backward) and float32 and not 20000) or test_values_and_gradients or test_sizes"
+small="$small or test_sizes_and_dtypes or test_one_gradient or test_target_type_range or test_has_map"
 sanitize() { # tool
   run_in_site compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
-    "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops/test_uncertainty.py \
-    -k "(test_forward or test_backward or test_bad_rows) and float32 and not 20000"
+    "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops -k "$small"
 }
 
-step build env SAL_FAST_CUDA=ON SAL_FAST_REQUIRE_NATIVE=1 \
-  CUDAARCHS="${CUDAARCHS:-native}" "$python" -m pip install --no-build-isolation --no-deps --target "$site/lib" .
+bench() { # op, dtype, rounds, arguments...
+  local name="benchmark_$1_$2_${*:4}"
+  step "${name//[ =-]/_}" run_in_site "$python" -m benchmarks.run "$1" --device cuda --dtype "$2" --rounds "$3" \
+    --out "$OUT" "${@:4}"
+}
+
+if part build; then
+  rm -rf "$site"
+  step build env SAL_FAST_CUDA=ON SAL_FAST_REQUIRE_NATIVE=1 \
+    CUDAARCHS="${CUDAARCHS:-native}" "$python" -m pip install --no-build-isolation --no-deps --target "$site/lib" .
+fi
+rm -rf "$site/work"
 mkdir -p "$site/work"
-cp -r tests benchmarks csrc pyproject.toml "$site/work/"
+cp -r tests benchmarks csrc docs README.md pyproject.toml "$site/work/"
 step gpu "$python" -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
 step build_info run_in_site "$python" -c "import sal_fast; print(sal_fast.build_info())"
-step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/test_devices.py
-for tool in memcheck racecheck synccheck; do
-  step "sanitizer_$tool" sanitize "$tool"
-done
-for shape in "65536 1000 float32" "65536 1000 bfloat16" "65536 10 float32" "2048 128000 bfloat16"; do
-  read -r rows columns dtype <<<"$shape"
-  step "benchmark_${rows}x${columns}_$dtype" run_in_site "$python" -m benchmarks.run uncertainty --device cuda \
-    --rows "$rows" --columns "$columns" --dtype "$dtype" --rounds 50 --out "$OUT"
-done
+if part tests; then
+  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/test_devices.py
+fi
+if part sanitizer; then
+  for tool in memcheck racecheck synccheck; do
+    step "sanitizer_$tool" sanitize "$tool"
+  done
+fi
+if part benchmarks; then
+  step kernels run_in_site "$python" -m benchmarks.kernels --out "$OUT"
+  for dtype in bfloat16 float32; do
+    bench cyborg_loss $dtype 50
+    bench saliency_loss $dtype 50
+    bench cam_head $dtype 50
+    bench ssim $dtype 50
+    bench minmax_normalize $dtype 50
+    bench uncertainty $dtype 50
+  done
+  bench uncertainty float32 50 --size columns=10
+  bench uncertainty bfloat16 50 --size rows=2048 columns=128000
+  bench probes float32 20
+fi
 
-"$python" - "$steps" "$OUT/gpu_check.json" <<'PYTHON'
+name=gpu_check$(printf -- "-%s" "$@")
+"$python" - "$steps" "$OUT/${name%-}.json" <<'PYTHON'
 import json, os, subprocess, sys
 
 def gpu(field):

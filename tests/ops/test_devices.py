@@ -1,8 +1,12 @@
-"""The ops that run in plain torch, on every device."""
+"""The ops together, on every device; memory whose indices need 64 bits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
+from torch import Tensor
 
 from sal_fast import ops
 
@@ -32,3 +36,37 @@ def test_ops_agree_with_float64_on_the_cpu(device: torch.device) -> None:
     cam = ops.cam(features, weight, labels)
     here = ops.topn_dice(cam.to(device, torch.float64), masks.to(device))
     assert torch.equal(here.hits.cpu(), ops.topn_dice(cam, masks).hits)
+
+
+def far_apart(rows: Tensor) -> Tensor:
+    """The same two rows, 2^31 elements apart; what lies between is never touched."""
+    apart = (1 << 31) + 64
+    memory = torch.empty(apart + rows[0].numel(), dtype=rows.dtype, device=rows.device)
+    view = memory.as_strided(rows.shape, (apart, *rows[0].contiguous().stride()))
+    return view.copy_(rows)
+
+
+WEIGHT = torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "run"),
+    [
+        ((2, 40), ops.uncertainty),
+        ((2, 16, 7, 7), lambda x: ops.cam(x, WEIGHT.to(x.device), torch.tensor([1, 3], device=x.device))),
+        ((2, 3, 20, 20), lambda x: ops.ssim(x, x.flip(0))),
+        ((2, 32, 32), lambda x: ops.saliency_loss(WEIGHT[:2, :9].view(2, 3, 3).to(x.device), x, map_size=32)),
+        ((2, 64, 64), lambda x: ops.saliency_loss(WEIGHT[:2, :9].view(2, 3, 3).to(x.device), x, map_size=64)),
+    ],
+    ids=["uncertainty", "cam", "ssim", "saliency_loss-few", "saliency_loss-many"],
+)
+def test_indices_of_64_bits(
+    shape: tuple[int, ...], run: Callable[[Tensor], Tensor], device: torch.device
+) -> None:
+    near = torch.rand(shape, generator=torch.Generator().manual_seed(3)).to(device, torch.bfloat16)
+    far = far_apart(near)
+    wanted = len(shape) != 3  # saliency_loss has no gradient to its target
+    expected, got = (run(x.requires_grad_(wanted)) for x in (near, far))
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    if wanted:
+        assert torch.equal(*(torch.autograd.grad(y.sum(), x)[0] for y, x in ((got, far), (expected, near))))
