@@ -1,7 +1,10 @@
-// A pool of our own and not OpenMP: torch brings an OpenMP runtime under a name of its own, and a second one
-// in the process would have threads that spin against torch's.
+// torch's OpenMP threads spin for a while after each of its operators, against any others on their cores. So
+// the work goes to them, wherever torch's runtime can be found in the process. (It has a file name of its
+// own, so linking to OpenMP would load a second one.) A pool stands in elsewhere, and in forked children,
+// where OpenMP has no threads and waits for them forever.
 #include "parallel.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -68,14 +71,26 @@ class Pool {
 // Never destroyed: its threads may outlive the static objects. A forked child has no threads, so it gets a
 // new one.
 Pool* pool = nullptr;
+bool forked = false;
 
 Pool& the_pool() {
   static const int once = [] {
     pool = new Pool;
-    return pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+    return pthread_atfork(nullptr, nullptr, [] {
+      pool = new Pool;
+      forked = true;
+    });
   }();
   (void)once;
   return *pool;
+}
+
+// void GOMP_parallel(function, its argument, threads, flags), of GCC's OpenMP runtime; null where it is not.
+using OpenMpParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+OpenMpParallel openmp_parallel() {
+  static const auto function = reinterpret_cast<OpenMpParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  return forked ? nullptr : function;
 }
 
 }  // namespace
@@ -87,7 +102,14 @@ void parallel_for(int64_t rows, int64_t row_cost, int threads,
   const int64_t pieces = (rows + grain - 1) / grain;
   const int helpers = static_cast<int>(std::min<int64_t>(threads, pieces)) - 1;
   Job job{body, rows, grain};
-  if (helpers < 1 || !the_pool().run(job, helpers)) body(0, rows);
+  if (helpers < 1) return body(0, rows);
+  Pool& own = the_pool();  // first: it notices forks
+  if (const OpenMpParallel parallel = openmp_parallel()) {
+    // As many as torch asks for: a team of another size would be a new one.
+    parallel([](void* data) { static_cast<Job*>(data)->work(); }, &job, static_cast<unsigned>(threads), 0);
+  } else if (!own.run(job, helpers)) {
+    body(0, rows);
+  }
 }
 
 }  // namespace sal_fast

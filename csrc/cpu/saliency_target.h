@@ -86,19 +86,30 @@ void sum_rows(Row first, int64_t stride, int64_t count, int64_t length, float* o
   }
 }
 
-// Bytes in 16-bit words, twice as many at a time; up to 257 rows of them cannot overflow.
+// Calls run with `count` as a constant, 1..kMost.
+template <int kMost, typename Run>
+void with_constant(int64_t count, Run run) {
+  if constexpr (kMost > 1)
+    if (count < kMost) return with_constant<kMost - 1>(count, run);
+  run(std::integral_constant<int, kMost>{});
+}
+
+// Bytes in 16-bit words, twice as many at a time; up to 257 rows of them cannot overflow. As much of a row at
+// once as there are registers for: memory is then read in its order.
 inline void sum_rows(ByteRow first, int64_t stride, int64_t count, int64_t length, float* out) {
   constexpr int kWords = 2 * kLanes;
-  constexpr int kBlocks = 2;
   int64_t j = 0;
-  for (; count <= 257 && j + kBlocks * kWords <= length; j += kBlocks * kWords) {
-    Words total[kBlocks] = {};
-    const uint8_t* at = first.at + j;
-    for (int64_t r = 0; r < count; ++r, at += stride)
-      for (int b = 0; b < kBlocks; ++b) total[b] += load_words(at + b * kWords);
-    uint16_t words[kBlocks * kWords];
-    std::memcpy(words, total, sizeof total);
-    for (int i = 0; i < kBlocks * kWords; ++i) out[j + i] = words[i];
+  while (count <= 257 && j + kWords <= length) {
+    with_constant<8>((length - j) / kWords, [&](auto blocks) {
+      Words total[blocks.value] = {};
+      const uint8_t* at = first.at + j;
+      for (int64_t r = 0; r < count; ++r, at += stride)
+        for (int b = 0; b < blocks.value; ++b) total[b] += load_words(at + b * kWords);
+      uint16_t words[blocks.value * kWords];
+      std::memcpy(words, total, sizeof total);
+      for (int i = 0; i < blocks.value * kWords; ++i) out[j + i] = words[i];
+      j += blocks.value * kWords;
+    });
   }
   first.at += j;
   sum_rows<ByteRow>(first, stride, count, length - j, out + j);

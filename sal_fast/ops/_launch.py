@@ -71,11 +71,12 @@ def operator(
         recorded = _recorded(forward, setup_context, differentiate)
 
     def call(*arguments: Any) -> Any:
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        if torch.compiler.is_compiling() or not _plain(tensors):
+        if torch.compiler.is_compiling() or not _plain(arguments):
             return overload(*arguments)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return recorded(*arguments)
+        if torch.is_grad_enabled():
+            for argument in arguments:
+                if isinstance(argument, Tensor) and argument.requires_grad:
+                    return recorded(*arguments)
         return forward(*arguments)
 
     return call
@@ -101,13 +102,13 @@ def _recorded(
     return apply
 
 
-def _plain(tensors: list[Tensor]) -> bool:
-    return (
-        all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
-        and _CORES.get(tensors[0].device.type) is not None
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch._C._are_functorch_transforms_active()
-    )
+def _plain(arguments: tuple[Any, ...]) -> bool:
+    for argument in arguments:
+        if isinstance(argument, Tensor) and (
+            type(argument) not in (Tensor, torch.nn.Parameter) or argument.device.type not in _CORES
+        ):
+            return False
+    return not (torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
 
 
 def workspace(name: str, device: torch.device, *arguments: float) -> int:
