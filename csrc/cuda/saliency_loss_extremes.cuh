@@ -11,7 +11,7 @@ namespace {
 constexpr int kTableThreads = 128;  // of a block of kThreads: each takes its while
 
 // Places and coefficients that are to be made.
-__host__ __device__ int64_t table_items(const Layout& layout) {
+int64_t table_items(const Layout& layout) {
   return layout.sides[0].length + layout.sides[1].length + layout.entries(0) + layout.entries(1);
 }
 
@@ -25,7 +25,8 @@ __device__ void make_table_item(const Layout& layout, const Taps<most>& taps, in
       return;
     }
     item -= axis.length;
-    if (item < layout.entries(side)) {
+    const int64_t entries = layout.tables ? int64_t{axis.tiles} * axis.tile * kCells : 0;
+    if (item < entries) {
       const auto position = static_cast<int>(item / kCells);
       const Region region = axis.region(position / axis.tile * axis.tile, axis.tile,
                                         [&](int pixel) { return between(pixel, axis.cells, axis.length); });
@@ -33,7 +34,7 @@ __device__ void make_table_item(const Layout& layout, const Taps<most>& taps, in
           coefficients(axis, taps, position, region.first_cell + static_cast<int>(item % kCells));
       return;
     }
-    item -= layout.entries(side);
+    item -= entries;
   }
 }
 
@@ -68,12 +69,11 @@ __device__ void share_ties(const Layout& layout, const float* cam, const Cell& c
       const Between row = between(row_pixel, down.cells, down.length);
       const float z = enlarged(cam, across.cells, row, column);
       if (!(z <= low || z >= high)) return false;
-      const int e = z <= low ? 0 : 4;
       const float top = 1.0f - row.weight, left = 1.0f - column.weight;
-      ties[e] += top * left;
-      ties[e + 1] += top * column.weight;
-      ties[e + 2] += row.weight * left;
-      ties[e + 3] += row.weight * column.weight;
+      const float shares[4] = {top * left, top * column.weight, row.weight * left,
+                               row.weight * column.weight};
+#pragma unroll
+      for (int i = 0; i < Layout::kTies; ++i) ties[i] += (z <= low) == (i < 4) ? shares[i % 4] : 0.0f;
       return true;
     };
     int top = cell.first[0], bottom = cell.last[0];
@@ -84,14 +84,14 @@ __device__ void share_ties(const Layout& layout, const float* cam, const Cell& c
 
 template <int most>
 __global__ void __launch_bounds__(kThreads, 1)
-    extremes_kernel(SaliencyLossArgs args, Taps<most> taps, Layout layout) {
+    extremes_kernel(SaliencyLossArgs args, Taps<most> taps, float shift, Layout layout, int64_t items) {
   const auto cam_width = static_cast<int>(args.cam_width);
   const auto cells = static_cast<int>(layout.cells);
-  const int64_t table_blocks = (table_items(layout) + kTableThreads - 1) / kTableThreads;
+  const int64_t table_blocks = (items + kTableThreads - 1) / kTableThreads;
   for (int64_t block = blockIdx.x; block < args.images + table_blocks; block += gridDim.x) {
     if (block >= args.images) {
       const int64_t item = (block - args.images) * kTableThreads + threadIdx.x;
-      if (threadIdx.x < kTableThreads && item < table_items(layout)) make_table_item(layout, taps, item);
+      if (threadIdx.x < kTableThreads && item < items) make_table_item(layout, taps, item);
       continue;
     }
     const int64_t image = block;
@@ -129,6 +129,14 @@ __global__ void __launch_bounds__(kThreads, 1)
       head[5] = extremes[2];
       head[6] = extremes[3];
       head[7] = 1.0f / (extremes[3] - extremes[2]);
+    }
+    const float inverse = is_flat(low, high) ? 0.0f : 1.0f / (high - low);
+    const int framed = layout.framed_width() * (layout.sides[0].cells + 2 * Layout::kFrame);
+    for (int i = threadIdx.x; i < framed; i += kThreads) {
+      const int k = i / layout.framed_width() - Layout::kFrame,
+                l = i % layout.framed_width() - Layout::kFrame;
+      const bool inside = k >= 0 && k < layout.sides[0].cells && l >= 0 && l < cam_width;
+      layout.framed(image)[i] = (inside ? (cam[k * cam_width + l] - low) * inverse : 0.0f) - shift;
     }
     if (!args.grad) continue;
 

@@ -7,9 +7,9 @@
 namespace sal_fast {
 namespace {
 
-constexpr int kMostTiles = kSaliencyMostSide / TileAny::kTile;  // a side
+constexpr int kMostTiles = kSaliencyMostSide / SaliencyAny::kTile;  // a side
 
-__global__ void __launch_bounds__(kThreads) finish_kernel(SaliencyLossArgs args, Layout layout) {
+__global__ void __launch_bounds__(kThreads, 1) finish_kernel(SaliencyLossArgs args, Layout layout) {
   // The first cell and the number of cells that each row and each column of tiles touches.
   __shared__ short first[2][kMostTiles], touched[2][kMostTiles];
   const auto cam_width = static_cast<int>(args.cam_width), cells = static_cast<int>(layout.cells);
@@ -31,8 +31,8 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(SaliencyLossArgs args,
       continue;
     }
     float value = 0;
-    for (int64_t i = threadIdx.x; i < layout.tiles(); i += kThreads)
-      value += layout.tile(image, 0, 0)[i * layout.per_tile()];
+    for (int64_t i = threadIdx.x; i < int64_t{tiles_down} * tiles_across; i += kThreads)
+      value += layout.tile(image, 0, 0)[i * layout.per_tile];
     value = sum_block<kThreads>(value);
     if (threadIdx.x == 0) args.values[image] = args.kind == SaliencyKind::ssim_l1 ? 1.0f + value : value;
     if (!args.grad) continue;

@@ -7,10 +7,15 @@
 namespace sal_fast {
 namespace {
 
+// Half the threads of a tile of `ssim`, with twice the positions: much of a thread's work is done once.
+using Saliency11 = TileShape<32, 11, true, 8, 128>;
+using Saliency7 = TileShape<32, 7, true, 8, 128>;
+using SaliencyAny = TileShape<16, 33, false, 4, 128>;
+
 // With tables, E[x] and E[xx] come from the coefficients of the few cells under a tile. Without, x and xx are
 // blurred as y and xy are: a CAM that is hardly enlarged has about as many cells as pixels.
 constexpr int kCells = 6;  // touched by a tile, along a side
-constexpr int kBand = 4;   // touched by a thread's positions, of one column
+constexpr int kBand = 4;   // touched by a thread's positions, of one column, at most
 
 // What the tiles need to know of an image, and what the last kernel needs of its extremes.
 struct Extremes {
@@ -68,14 +73,18 @@ struct Axis {
   }
   // at(pixel): where it lies.
   template <typename At>
+  __device__ int first_cell(int position, At at) const {
+    const int first = position - pad();
+    if (first < 0) return border == Border::zero ? -1 : 0;
+    return first < length ? at(first).cell : cells - 1;
+  }
+  template <typename At>
   __device__ Region region(int position, int of_positions, At at) const {
     Region region{position - pad(), of_positions + window - 1, 0, 0};
-    const bool zeros = border == Border::zero;
     const Bin inside = pixels(region);
-    region.first_cell = inside.begin >= inside.end ? cells - 1 : at(inside.begin).cell;
-    int last = inside.begin >= inside.end ? cells - 1 : at(inside.end - 1).next;
-    if (zeros && region.first < 0) region.first_cell = -1;
-    if (zeros && region.first + region.samples > length) last = cells;
+    region.first_cell = first_cell(position, at);
+    const bool zeros = border == Border::zero && region.first + region.samples > length;
+    const int last = zeros ? cells : at(inside.end - 1).next;
     region.cells = last + 1 - region.first_cell;
     return region;
   }
@@ -123,48 +132,61 @@ __device__ Coefficients coefficients(const Axis& axis, const Taps<most>& taps, i
 }
 
 // The workspace: the coefficients of each side, [position][kCells]; where its pixels lie; per image its
-// extremes, its CAM in float, and for each cell its share of the pixels at the minimum and at the maximum,
-// with what is needed to find it; then the tiles' sums.
+// extremes, its CAM in float, for each cell its share of the pixels at the minimum and at the maximum, with
+// what is needed to find it, and its normalised CAM; then the tiles' sums.
 struct Layout {
   float* data;
   int64_t images;
   int64_t cells;
   Axis sides[2];  // down, across
   bool tables;    // whether the tiles use the coefficients
+  int band;       // cells that a thread's positions touch at most
+  float per_position;
+  float per_pixel;
 
-  static constexpr int64_t kHead = sizeof(Extremes) / sizeof(float);
-  static constexpr int64_t kCorners = 4, kTies = 8;  // per cell
+  // Of floats: where the places, the images and the tiles start, and what one of them takes.
+  int64_t places_at;
+  int64_t images_at;
+  int64_t tiles_at;
+  int64_t per_image;
+  int64_t per_tile;
 
-  __host__ __device__ int64_t entries(int side) const {
+  static constexpr int kHead = sizeof(Extremes) / sizeof(float);
+  static constexpr int kCorners = 4, kTies = 8;  // per cell
+  static constexpr int kFrame = 2;               // cells around the normalised CAM
+
+  int64_t entries(int side) const {
     return tables ? int64_t{sides[side].tiles} * sides[side].tile * kCells : 0;
   }
-  __host__ __device__ int64_t for_all() const {
-    const int64_t pixels = sides[0].length + sides[1].length;
-    return 4 * (entries(0) + entries(1)) + pixels * static_cast<int64_t>(sizeof(Between) / sizeof(float));
-  }
-  __host__ __device__ int64_t per_image() const { return kHead + (3 + kCorners + kTies) * cells; }
-  __host__ __device__ int64_t tiles() const { return int64_t{sides[0].tiles} * sides[1].tiles; }
-  __host__ __device__ int64_t per_tile() const { return 1 + int64_t{sides[0].touched} * sides[1].touched; }
-  __host__ __device__ int64_t floats() const {
-    return for_all() + images * (per_image() + tiles() * per_tile());
+  int64_t tiles() const { return int64_t{sides[0].tiles} * sides[1].tiles; }
+  int64_t floats() const { return tiles_at + images * tiles() * per_tile; }
+  void place() {
+    places_at = 4 * (entries(0) + entries(1));
+    images_at = places_at + (sides[0].length + sides[1].length) * int64_t{sizeof(Between) / sizeof(float)};
+    const int64_t framed = (sides[0].cells + 2 * kFrame) * int64_t{sides[1].cells + 2 * kFrame};
+    per_image = kHead + framed + (3 + kCorners + kTies) * cells;
+    tiles_at = images_at + images * per_image;
+    per_tile = 1 + int64_t{sides[0].touched} * sides[1].touched;
   }
 
   __device__ Coefficients* table(int side) const {
-    return reinterpret_cast<Coefficients*>(data) + (side == 0 ? 0 : entries(0));
+    return reinterpret_cast<Coefficients*>(data) + (side == 0 ? 0 : sides[0].tiles * sides[0].tile * kCells);
   }
   __device__ Between* places(int side) const {
-    return reinterpret_cast<Between*>(data + 4 * (entries(0) + entries(1))) +
-           (side == 0 ? 0 : sides[0].length);
+    return reinterpret_cast<Between*>(data + places_at) + (side == 0 ? 0 : sides[0].length);
   }
-  __device__ float* head(int64_t image) const { return data + for_all() + image * per_image(); }
+  __device__ float* head(int64_t image) const { return data + images_at + image * per_image; }
   __device__ float* cam(int64_t image) const { return head(image) + kHead; }
   __device__ float* shares(int64_t image, int high) const { return cam(image) + cells * (1 + high); }
   __device__ float* corners(int64_t image) const { return cam(image) + 3 * cells; }
   __device__ float* ties(int64_t image) const { return corners(image) + kCorners * cells; }
+  // The normalised CAM, shifted, within a frame of zeros, as far from the border as coefficients reach.
+  __device__ int framed_width() const { return sides[1].cells + 2 * kFrame; }
+  __device__ float* framed(int64_t image) const { return ties(image) + kTies * cells; }
   // One sum of the loss, then those of the touched cells.
   __device__ float* tile(int64_t image, int row, int column) const {
-    const int64_t tile = image * tiles() + int64_t{row} * sides[1].tiles + column;
-    return data + for_all() + images * per_image() + tile * per_tile();
+    const int64_t tile = (image * sides[0].tiles + row) * sides[1].tiles + column;
+    return data + tiles_at + tile * per_tile;
   }
   __device__ Extremes extremes(int64_t image) const {
     const float* h = head(image);

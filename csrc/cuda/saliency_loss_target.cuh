@@ -163,21 +163,23 @@ __device__ bool in_words(const SaliencyLossArgs& args) {
          reinterpret_cast<uintptr_t>(args.target) % 4 == 0;
 }
 
-// Whether a thread of the block finds a unit in its share of rows x columns that is not as `pattern`, a word
-// of the same unit throughout. At most 16 words a row.
+// Whether this thread of `threads` finds a unit in its share of rows x columns that is not as `pattern`, a
+// word of the same unit throughout. At most 16 words a row.
 template <int kUnits>
 __device__ bool differs_from(const SaliencyLossArgs& args, int64_t image, Bin rows, Bin columns,
                              unsigned pattern, int threads) {
-  constexpr int kPerWord = kUnits == 4 ? 4 : 1;  // strides of bytes, or of words
-  const unsigned* words =
-      static_cast<const unsigned*>(args.target) + image * args.target_image_stride / kPerWord;
-  const int first = columns.begin / kUnits, count = (columns.end + kUnits - 1) / kUnits - first;
-  const int word = static_cast<int>(threadIdx.x) % 16;
+  constexpr int kPerWord = kUnits == 4 ? 4 : 1;  // the strides are of bytes, or of words
+  const int64_t stride = args.target_row_stride / kPerWord;
+  const int word = columns.begin / kUnits + static_cast<int>(threadIdx.x) % 16;
+  const unsigned mask = part_in<kUnits>(~0u, word * kUnits, columns);
+  if (mask == 0) return false;
+  const int first = rows.begin + static_cast<int>(threadIdx.x) / 16;
+  const unsigned* at = static_cast<const unsigned*>(args.target) +
+                       image * args.target_image_stride / kPerWord + first * stride + word;
   unsigned difference = 0;
-  if (word < count)
-    for (int row = rows.begin + static_cast<int>(threadIdx.x) / 16; row < rows.end; row += threads / 16)
-      difference |= part_in<kUnits>(words[row * args.target_row_stride / kPerWord + first + word] ^ pattern,
-                                    (first + word) * kUnits, columns);
+#pragma unroll 4
+  for (int row = first; row < rows.end; row += threads / 16, at += threads / 16 * stride)
+    difference |= (*at ^ pattern) & mask;
   return difference != 0;
 }
 

@@ -20,7 +20,8 @@ struct Sample {
 template <typename Shape, bool kTables>
 struct TileMemory {
   static constexpr int kTile = Shape::kTile, kSide = Shape::kSide;
-  static constexpr int kGroups = kTileThreads / kTile;              // threads that share a column
+  static constexpr int kThreads = Shape::kThreads;
+  static constexpr int kGroups = kThreads / kTile;                  // threads that share a column
   static constexpr int kBlurs = kTables ? 3 : 5;                    // y, xy, yy, x, xx
   static constexpr int kFields = kTables ? 1 : 3;                   // slopes by xy, x, xx
   static constexpr int kAlongCells = kTables ? kCells : kSide + 1;  // and a `next`
@@ -48,12 +49,10 @@ struct TileMemory {
     typename std::conditional<kTables, Partial, char>::type partial;
   };
   struct Tables {
-    Coefficients down[kTile][kCells], across[kTile][kCells + 1];
     // Of a touched row of cells at a position: E[x], E[xx], E[x times the next row]. Then the gradient to
     // those, and to the row enlarged.
     Coefficients lines[kCells][kTile];
-    float cam[kCells + 2][kCells + 2];  // normalised and shifted, between zeros
-    int first[kGroups];                 // touched cell of a group
+    int first[kGroups];  // touched cell of a group
   };
   struct None {};
 
@@ -66,7 +65,8 @@ struct TileMemory {
 };
 
 // The similarity of two windows, and its derivatives by their moments: all but the products of the other
-// mean. One division.
+// mean. One
+// division, to an ulp.
 struct Similarity {
   float value;
   float mean_x;
@@ -75,7 +75,7 @@ struct Similarity {
 };
 
 __device__ Similarity similarity_of(const SsimTerms<float>& t, float scale) {
-  const float inverse = 1.0f / (t.luminance_under * t.structure_under);
+  const float inverse = reciprocal(t.luminance_under * t.structure_under);
   const float inverse_luminance = inverse * t.structure_under;
   const float inverse_structure = inverse * t.luminance_under;
   const float luminance = t.luminance_over * inverse_luminance;
@@ -96,55 +96,66 @@ __device__ SsimTerms<float> flat_terms(float x, float xx, float y, const SsimCon
           larger(0.0f, xx - x * x) + c.c2};
 }
 
-// Moments by the rows of cells at each column of the tile.
+// Moments by the rows of cells at each column of the tile. `table` has its columns' coefficients, `cam`
+// starts at its first cell.
 template <typename Memory>
-__device__ void blur_lines(Memory& memory, const Region& down, const Region& across) {
-  auto& tables = memory.tables;
-  for (int item = threadIdx.x; item < down.cells * Memory::kTile; item += kTileThreads) {
+__device__ void blur_lines(Memory& memory, const Coefficients* table, const float* cam, int pitch,
+                           const Region& down, const Region& across) {
+  for (int item = threadIdx.x; item < down.cells * Memory::kTile; item += Memory::kThreads) {
     const int i = item / Memory::kTile, q = item % Memory::kTile;
-    const float *row = &tables.cam[i + 1][1], *below = &tables.cam[i + 2][1];
+    const float *row = cam + i * pitch, *below = row + pitch;
+    float a = row[0], b = below[0];
     Coefficients line{};
     for (int l = 0; l < across.cells; ++l) {
-      const Coefficients c = tables.across[q][l];
-      const float a = row[l], next = row[l + 1], b = below[l], b_next = below[l + 1];
+      const Coefficients c = table[q * kCells + l];
+      const float next = row[l + 1], b_next = below[l + 1];
       line.at[kMean] += c.at[kMean] * a;
-      line.at[kSquare] += c.at[kSquare] * (a * a) + c.at[kProduct] * (a * next);
-      line.at[kProduct] += c.at[kSquare] * (a * b) + c.at[kProduct] * (0.5f * (a * b_next + next * b));
+      line.at[kSquare] += c.at[kSquare] * (a * a);
+      line.at[kSquare] += c.at[kProduct] * (a * next);
+      line.at[kProduct] += c.at[kSquare] * (a * b);
+      line.at[kProduct] += c.at[kProduct] * (0.5f * (a * b_next + next * b));
+      a = next;
+      b = b_next;
     }
-    tables.lines[i][q] = line;
+    memory.tables.lines[i][q] = line;
   }
 }
 
-// The gradient to the touched cells from that to the rows of cells: eight threads a cell. Adds to `out`, of
-// `pitch` cells a row.
+// The gradient to the touched cells from that to the rows of cells: four threads a cell. Adds to `out`, of
+// `out_pitch` cells a row.
 template <typename Memory>
-__device__ void gather_lines(const Memory& memory, const Region& down, const Region& across, bool add,
-                             int pitch, float* out) {
-  constexpr int kParts = 8, kEach = Memory::kTile / kParts;
-  const auto& tables = memory.tables;
+__device__ void gather_lines(const Memory& memory, const Coefficients* table, const float* cam, int pitch,
+                             const Region& down, const Region& across, bool add, int out_pitch, float* out) {
+  constexpr int kParts = 4, kEach = Memory::kTile / kParts;
+  const auto& lines = memory.tables.lines;
   const int part = static_cast<int>(threadIdx.x) % kParts;
-  for (int first = 0; first < down.cells * kCells; first += kTileThreads / kParts) {
+  for (int first = 0; first < down.cells * kCells; first += Memory::kThreads / kParts) {
     const int cell = first + static_cast<int>(threadIdx.x) / kParts;
     const int i = cell / kCells, l = cell % kCells;
     const bool touched = i < down.cells && l < across.cells;
     float sum = 0;
     if (touched) {
-      const float *above = &tables.cam[i][l + 1], *row = &tables.cam[i + 1][l + 1],
-                  *below = &tables.cam[i + 2][l + 1];
+      const float *row = cam + i * pitch + l, *above = row - pitch, *below = row + pitch;
+      // What stands at E[xx] and at E[x times the row above, below] of this cell and its neighbours along.
+      const float square[3] = {row[-1], 2.0f * row[0], row[1]};
+      const float up[3] = {0.5f * above[-1], above[0], 0.5f * above[1]};
+      const float to_below[3] = {0.5f * below[-1], below[0], 0.5f * below[1]};
       for (int q = part * kEach; q < (part + 1) * kEach; ++q) {
-        const Coefficients c = tables.across[q][l], line = tables.lines[i][q];
-        const float to_above = i > 0 ? tables.lines[i - 1][q].at[kProduct] : 0.0f;
-        const float before = l > 0 ? tables.across[q][l - 1].at[kProduct] : 0.0f;
-        const float square = line.at[kSquare], to_below = line.at[kProduct];
-        sum += c.at[kMean] * line.at[kMean] + c.at[kPixel] * line.at[kPixel];
-        sum += c.at[kSquare] * (2.0f * row[0] * square + below[0] * to_below + above[0] * to_above);
-        sum += c.at[kProduct] * (row[1] * square + 0.5f * (below[1] * to_below + above[1] * to_above));
-        sum += before * (row[-1] * square + 0.5f * (below[-1] * to_below + above[-1] * to_above));
+        const Coefficients c = table[q * kCells + l], line = lines[i][q];
+        const float product = i > 0 ? lines[i - 1][q].at[kProduct] : 0.0f;
+        const float weights[3] = {l > 0 ? table[q * kCells + l - 1].at[kProduct] : 0.0f, c.at[kSquare],
+                                  c.at[kProduct]};
+        sum += c.at[kMean] * line.at[kMean];
+        sum += c.at[kPixel] * line.at[kPixel];
+#pragma unroll
+        for (int w = 0; w < 3; ++w)
+          sum +=
+              weights[w] * (square[w] * line.at[kSquare] + to_below[w] * line.at[kProduct] + up[w] * product);
       }
     }
 #pragma unroll
     for (int lanes = 1; lanes < kParts; lanes *= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
-    if (part == 0 && touched) out[i * pitch + l] = sum + (add ? out[i * pitch + l] : 0.0f);
+    if (part == 0 && touched) out[i * out_pitch + l] = sum + (add ? out[i * out_pitch + l] : 0.0f);
   }
 }
 
@@ -156,7 +167,7 @@ __device__ void blur_back(Memory& memory, int window, int side, Tap tap) {
   constexpr int kStrips = (Shape::kSide + kStrip - 1) / kStrip;
   auto& narrow = memory.buffer.fields.narrow;
   auto& wide = memory.buffer.fields.wide;
-  for (int item = threadIdx.x; item < kFields * kTile * kStrips; item += kTileThreads) {
+  for (int item = threadIdx.x; item < kFields * kTile * kStrips; item += Shape::kThreads) {
     const int row = item % kTile, f = item / kTile % kFields, first = item / (kFields * kTile) * kStrip;
     float sums[kStrip] = {};
 #pragma unroll
@@ -173,7 +184,7 @@ __device__ void blur_back(Memory& memory, int window, int side, Tap tap) {
       if (first + s < side) wide[f][row][first + s] = sums[s];
   }
   __syncthreads();
-  for (int item = threadIdx.x; item < side * kStrips; item += kTileThreads) {
+  for (int item = threadIdx.x; item < side * kStrips; item += Shape::kThreads) {
     const int c = item % side, first = item / side * kStrip;
     float sums[kFields][kStrip] = {};
 #pragma unroll
@@ -208,10 +219,10 @@ __device__ void gather_samples(Memory& memory, const Region& down, const Region&
   auto& sums = memory.buffer.row_sums;
   const int side = down.samples, length = (side + kStrips - 1) / kStrips;
   for (int cell = 0; cell < across.cells; cell += 4) {
-    for (int c = threadIdx.x; c < side; c += kTileThreads)
+    for (int c = threadIdx.x; c < side; c += Memory::kThreads)
       for (int l = 0; l < 4; ++l) sums.shares[c].at[l] = share(memory.columns[c].at, cell + l);
     __syncthreads();
-    for (int item = threadIdx.x; item < side * kStrips; item += kTileThreads) {
+    for (int item = threadIdx.x; item < side * kStrips; item += Memory::kThreads) {
       const int r = item % side, strip = item / side;
       const int end = (strip + 1) * length < side ? (strip + 1) * length : side;
       Coefficients of_cells{};
@@ -225,7 +236,7 @@ __device__ void gather_samples(Memory& memory, const Region& down, const Region&
     }
     __syncthreads();
     const int part = static_cast<int>(threadIdx.x) % kParts;
-    for (int first = 0; first < 4 * down.cells; first += kTileThreads / kParts) {
+    for (int first = 0; first < 4 * down.cells; first += Memory::kThreads / kParts) {
       const int item = first + static_cast<int>(threadIdx.x) / kParts, k = item / 4, l = item % 4;
       float sum = 0;
       if (k < down.cells) {
@@ -245,7 +256,7 @@ __device__ void gather_samples(Memory& memory, const Region& down, const Region&
 }
 
 template <typename Shape, bool kTables>
-__global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
+__global__ void __launch_bounds__(Shape::kThreads, 4)
     tiles_kernel(SaliencyLossArgs args, Taps<Shape::kTaps> taps, SsimConstants constants, Layout layout) {
   using Memory = TileMemory<Shape, kTables>;
   constexpr int kTile = Shape::kTile, kEach = Shape::kEach;
@@ -255,8 +266,7 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
   const int side = kTile + window - 1;
   const int lengths[2] = {layout.sides[0].length, layout.sides[1].length};
   const int positions[2] = {layout.sides[0].positions, layout.sides[1].positions};
-  const float per_position = 1.0f / (static_cast<float>(positions[0]) * static_cast<float>(positions[1]));
-  const float per_pixel = 1.0f / (static_cast<float>(lengths[0]) * static_cast<float>(lengths[1]));
+  const float per_position = layout.per_position, per_pixel = layout.per_pixel;
   const int pad = layout.sides[0].pad();
   const bool same = same_size(args);
   const bool words = same && in_words(args);
@@ -274,22 +284,30 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
     const Bin rows = layout.sides[0].pixels(down), columns = layout.sides[1].pixels(across);
     const float* const cam = layout.cam(image);
     const int cam_width = layout.sides[1].cells;
+    const float* const framed = layout.framed(image) +
+                                (down.first_cell + Layout::kFrame) * layout.framed_width() +
+                                across.first_cell + Layout::kFrame;
+    const Coefficients *const down_table = layout.table(0) + corner[0] * kCells, *const across_table =
+                                                                                     layout.table(1) +
+                                                                                     corner[1] * kCells;
+    const int first_cell =  // of this thread's positions, among the touched
+        layout.sides[0].first_cell(corner[0] + group * kEach,
+                                   [&](int pixel) { return layout.places(0)[pixel]; }) -
+        down.first_cell;
     const auto human_of = [&](float value) {
       return normalized(value, extremes.human_low, extremes.human_high, extremes.human_inverse);
     };
     const auto normal_of = [&](float z) {
       return normalized(z, extremes.low, extremes.high, extremes.inverse);
     };
-    const float corner_value =
-        human_at(args, same, image, target_bin(same, rows.begin, args.target_height, lengths[0]),
-                 target_bin(same, columns.begin, args.target_width, lengths[1]));
-    const float flat_human = human_of(corner_value);
+    const float corner_value = words ? target_at(args, image, rows.begin, columns.begin) : 0.0f;
+    float flat_human = human_of(corner_value);
 
     __syncthreads();  // the tile before this one may still be read
     if (threadIdx.x == 0) memory.mixed = memory.graded = 0;
 #pragma unroll
     for (int way = 0; way < 2; ++way) {  // by other warps
-      const int i = static_cast<int>(threadIdx.x) - way * kTileThreads / 2;
+      const int i = static_cast<int>(threadIdx.x) - way * Shape::kThreads / 2;
       if (i < 0 || i >= side) continue;
       const Region& region = way == 0 ? down : across;
       const Axis& axis = layout.sides[way];
@@ -305,55 +323,40 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
       sample.at.next -= region.first_cell;
       (way == 0 ? memory.rows : memory.columns)[i] = sample;
     }
-    // A row of the touched cells along the tile's samples.
-    for (int i = threadIdx.x; i < down.cells * side; i += kTileThreads) {
-      const int k = i / side, c = i % side;
-      const int cell = down.first_cell + k, pixel = layout.sides[1].pixel(across.first + c);
-      float value = 0;
-      if (cell >= 0 && cell < layout.sides[0].cells && pixel >= 0) {
-        const Between at = layout.places(1)[pixel];
-        const float* row = cam + cell * cam_width;
-        value = blend(row[at.cell], row[at.next], at.weight);
-      }
-      memory.buffer.along[k][c] = value;
-    }
-    if constexpr (kTables) {
-      auto& tables = memory.tables;
-#pragma unroll
-      for (int way = 0; way < 2; ++way) {
-        const Coefficients* table = layout.table(way) + int64_t{corner[way]} * kCells;
-        for (int i = threadIdx.x; i < kTile * kCells; i += kTileThreads)
-          (way == 0 ? tables.down[i / kCells][i % kCells] : tables.across[i / kCells][i % kCells]) = table[i];
-      }
-      for (int i = threadIdx.x; i < (kCells + 2) * (kCells + 2); i += kTileThreads) {
-        const int k = i / (kCells + 2) - 1, l = i % (kCells + 2) - 1;
-        const int row = down.first_cell + k, cell = across.first_cell + l;
-        float value = 0;
-        if (k >= 0 && k < down.cells && l >= 0 && l < across.cells) {
-          const bool inside = row >= 0 && row < layout.sides[0].cells && cell >= 0 && cell < cam_width;
-          value = (inside ? (cam[row * cam_width + cell] - extremes.low) * extremes.inverse : 0.0f) -
-                  constants.shift;
-        }
-        tables.cam[k + 1][l + 1] = value;
-      }
-      if (threadIdx.x < Memory::kGroups)
-        tables.first[threadIdx.x] =
-            layout.region(0, corner[0] + static_cast<int>(threadIdx.x) * kEach, kEach).first_cell -
-            down.first_cell;
-    }
     __syncthreads();
     if (words) {
       const bool zeros = layout.sides[0].border == Border::zero &&
                          (rows.end - rows.begin < side || columns.end - columns.begin < side);
-      if (differs_from(args, image, rows, columns, corner_value, kTileThreads) || (zeros && flat_human != 0))
+      if (differs_from(args, image, rows, columns, corner_value, Shape::kThreads) ||
+          (zeros && flat_human != 0))
         memory.mixed = 1;
       __syncthreads();
     }
+    const bool has_samples = !kTables || !words || memory.mixed;
+    // A row of the touched cells along the tile's samples, or its own pixels.
+    const auto enlarge_along = [&](int begin, int count) {
+      for (int i = threadIdx.x; i < down.cells * count; i += Shape::kThreads) {
+        const int k = i / count, c = begin + i % count;
+        const int cell = down.first_cell + k;
+        float value = 0;
+        if (cell >= 0 && cell < layout.sides[0].cells && memory.columns[c].inside) {
+          const Between& at = memory.columns[c].at;
+          const float* row = cam + cell * cam_width + across.first_cell;
+          value = blend(row[at.cell], row[at.next], at.weight);
+        }
+        memory.buffer.along[k][c] = value;
+      }
+    };
+    if (has_samples) {
+      enlarge_along(0, side);
+    } else {
+      enlarge_along(pad, kTile);
+    }
     if constexpr (kTables)
-      if (similar) blur_lines(memory, down, across);
-    if (!kTables || !words || memory.mixed) {
-      const bool known = words && memory.mixed;
-      for (int i = threadIdx.x; i < side * side; i += kTileThreads) {
+      if (similar) blur_lines(memory, across_table, framed, layout.framed_width(), down, across);
+    __syncthreads();
+    if (has_samples) {
+      for (int i = threadIdx.x; i < side * side; i += Shape::kThreads) {
         const int r = i / side, c = i % side;
         const Sample &row = memory.rows[r], &sample = memory.columns[c];
         float normal = 0, human = 0;
@@ -364,32 +367,27 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
         }
         memory.x[r][c] = normal - constants.shift;
         memory.y[r][c] = human - constants.shift;
-        if (!known && human != flat_human) memory.mixed = 1;
         if (human != 0 && human != 1) memory.graded = 1;
       }
+      __syncthreads();
     }
-    __syncthreads();
+    if (kTables && !words) {
+      flat_human = memory.y[0][0] + constants.shift;
+      for (int i = threadIdx.x; i < side * side; i += Shape::kThreads)
+        if (memory.y[i / side][i % side] != memory.y[0][0]) memory.mixed = 1;
+      __syncthreads();
+    }
     const bool mixed = !kTables || memory.mixed, graded = memory.graded;
 
     // This thread's positions and pixels: slopes by E[x], E[xx], E[xy], and of the difference.
-    float mean_x[kEach] = {}, xx[kEach] = {}, cross[kEach] = {}, slope[kEach] = {}, value = 0;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int r = Shape::row(i) + pad, c = column + pad;
-      if (corner[0] + Shape::row(i) >= lengths[0] || corner[1] + column >= lengths[1]) continue;
-      float difference;
-      if (mixed) {
-        difference = memory.x[r][c] - memory.y[r][c];
-      } else {
-        const Between& at = memory.rows[r].at;
-        difference =
-            normal_of(blend(memory.buffer.along[at.cell][c], memory.buffer.along[at.next][c], at.weight)) -
-            flat_human;
-      }
-      value += per_pixel * difference_value(difference, args.kind);
-      slope[i] = per_pixel * difference_slope(difference, args.kind);
-    }
+    float mean_x[kEach] = {}, xx[kEach] = {}, cross[kEach] = {}, slope[kEach] = {}, value = 0,
+          differences = 0;
+    const auto rows_here = [&](const int (&ends)[2]) {  // of this thread's, how many lie before the ends
+      return corner[1] + column < ends[1] ? ends[0] - corner[0] - Shape::row(0) : 0;
+    };
+    const int positions_here = rows_here(positions), pixels_here = rows_here(lengths);
     if (similar) {
+      float similarity = 0;
       float y[kEach] = {}, yy[kEach] = {}, xy[kEach] = {};
       if (mixed) {
         __syncthreads();  // the blurred rows take the place of the lines
@@ -429,40 +427,55 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
         }
       }
       if constexpr (kTables) {
-        const auto& tables = memory.tables;
-        for (int j = 0; j < kBand; ++j) {
-          const int k = tables.first[group] + j;
+        for (int j = 0; j < layout.band; ++j) {
+          const int k = first_cell + j;
           if (k >= down.cells) break;
-          const Coefficients line = tables.lines[k][column];
+          const Coefficients line = memory.tables.lines[k][column];
 #pragma unroll
           for (int i = 0; i < kEach; ++i) {
-            const Coefficients c = tables.down[Shape::row(i)][k];
+            const Coefficients c = down_table[Shape::row(i) * kCells + k];
             mean_x[i] += c.at[kMean] * line.at[kMean];
-            xx[i] += c.at[kSquare] * line.at[kSquare] + c.at[kProduct] * line.at[kProduct];
+            xx[i] += c.at[kSquare] * line.at[kSquare];
+            xx[i] += c.at[kProduct] * line.at[kProduct];
           }
         }
       }
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
-        const bool inside = corner[0] + Shape::row(i) < positions[0] && corner[1] + column < positions[1];
-        if (!inside) {
-          mean_x[i] = xx[i] = cross[i] = 0;
-          continue;
-        }
         const float mx = mean_x[i], my = mixed ? y[i] : flat_human - constants.shift;
         const SsimMoments<float> moments{mx, my, xx[i], yy[i], xy[i]};
         const SsimTerms<float> terms =
             mixed ? ssim_terms(moments, constants) : flat_terms(mx, xx[i], my, constants);
         const Similarity of = similarity_of(terms, -per_position);
-        value -= per_position * of.value;
+        const bool inside = i < positions_here;
+        similarity += inside ? of.value : 0.0f;
         // Where y has one value, what goes through E[xy] = y E[x] and through the covariance cancels.
         mean_x[i] = of.mean_x - 2.0f * of.square * mx - (mixed ? of.cross * my : 0.0f);
         xx[i] = of.square;
-        cross[i] = of.cross;
+        cross[i] = inside ? of.cross : 0.0f;
+        if (!kTables && !inside) mean_x[i] = xx[i] = 0;  // whose coefficients are 0 with tables
       }
+      value = -per_position * similarity;
     }
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int r = Shape::row(i) + pad, c = column + pad;
+      if (i >= pixels_here) continue;
+      float difference;
+      if (mixed) {
+        difference = memory.x[r][c] - memory.y[r][c];
+      } else {
+        const Between& at = memory.rows[r].at;
+        difference =
+            normal_of(blend(memory.buffer.along[at.cell][c], memory.buffer.along[at.next][c], at.weight)) -
+            flat_human;
+      }
+      differences += difference_value(difference, args.kind);
+      slope[i] = per_pixel * difference_slope(difference, args.kind);
+    }
+    value += per_pixel * differences;
     float* const out = layout.tile(image, tile_row, tile_column);
-    value = sum_block<kTileThreads>(value);
+    value = sum_block<Shape::kThreads>(value);
     if (threadIdx.x == 0) out[0] = value;
     if (!wants_gradient) return;
 
@@ -480,14 +493,13 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
         __syncthreads();
         blur_back<Shape>(memory, window, side, tap);
       } else {
-        for (int i = threadIdx.x; i < side * side; i += kTileThreads) memory.x[i / side][i % side] = 0;
+        for (int i = threadIdx.x; i < side * side; i += Shape::kThreads) memory.x[i / side][i % side] = 0;
       }
       __syncthreads();
       if constexpr (!kTables) {
 #pragma unroll
         for (int i = 0; i < kEach; ++i)
-          if (corner[0] + Shape::row(i) < lengths[0] && corner[1] + column < lengths[1])
-            memory.x[Shape::row(i) + pad][column + pad] += slope[i];
+          if (i < pixels_here) memory.x[Shape::row(i) + pad][column + pad] += slope[i];
         __syncthreads();
       }
       gather_samples(memory, down, across, pitch, out + 1);
@@ -495,13 +507,13 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
     if constexpr (kTables) {
       auto& tables = memory.tables;
       auto& partial = memory.buffer.partial;
-      for (int j = 0; j < kBand; ++j) {
-        const int k = tables.first[group] + j;
+      for (int j = 0; j < layout.band; ++j) {
+        const int k = first_cell + j;
         if (k >= down.cells) break;
         Coefficients sums{};
 #pragma unroll
         for (int i = 0; i < kEach; ++i) {
-          const Coefficients c = tables.down[Shape::row(i)][k];
+          const Coefficients c = down_table[Shape::row(i) * kCells + k];
           sums.at[kMean] += c.at[kMean] * mean_x[i];
           sums.at[kSquare] += c.at[kSquare] * xx[i];
           sums.at[kProduct] += c.at[kProduct] * xx[i];
@@ -509,14 +521,15 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
         }
         partial[group][j][column] = sums;
       }
+      if (column == 0) tables.first[group] = first_cell;
       __syncthreads();
-      for (int item = threadIdx.x; item < down.cells * kTile; item += kTileThreads) {
+      for (int item = threadIdx.x; item < down.cells * kTile; item += Shape::kThreads) {
         const int k = item / kTile, q = item % kTile;
         Coefficients sums{};
 #pragma unroll
         for (int g = 0; g < Memory::kGroups; ++g) {
           const int j = k - tables.first[g];
-          if (j < 0 || j >= kBand) continue;
+          if (j < 0 || j >= layout.band) continue;
           const Coefficients part = partial[g][j][q];
 #pragma unroll
           for (int f = 0; f < 4; ++f) sums.at[f] += part.at[f];
@@ -524,7 +537,8 @@ __global__ void __launch_bounds__(kTileThreads, kTables ? 3 : 2)
         tables.lines[k][q] = sums;
       }
       __syncthreads();
-      gather_lines(memory, down, across, through_samples, pitch, out + 1);
+      gather_lines(memory, across_table, framed, layout.framed_width(), down, across, through_samples, pitch,
+                   out + 1);
     }
   };
   for (int64_t image = blockIdx.z; image < args.images; image += gridDim.z)
