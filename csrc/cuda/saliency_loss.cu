@@ -12,8 +12,9 @@
 // the similarity, 10 for a pixel: all of a tile under which the human map has one value, as most of a drawn
 // map have. Where it has two, 51 more for the blurs of y and xy, 33 for the blur back, 15 for samples and
 // cells; where it is graded, 25 for yy. (227 for five blurs forward and three back.) Instructions, addresses
-// and loads included, counted in the SASS of sm_90 with trips of loops by hand: about 250 a position in a
-// tile of one value, 480 in one of two.
+// and loads included, are about 250 a position in a tile of one value (the lines of the SASS of sm_90 added
+// up with the trips of their loops) and some 480 in one of two (an estimate): the arithmetic is not the most
+// of it.
 //
 // A CAM that is enlarged less than about 10 times has too many cells under a tile for tables: x and xx are
 // blurred there as y and xy are, in the same kernel.
