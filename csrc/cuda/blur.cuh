@@ -23,8 +23,9 @@ Taps<most> taps_of(int64_t window, double sigma) {
 
 // A tile of kTile x kTile positions, blurred with kTaps taps, or up to kTaps when not kFixed. kStrip: the
 // neighbouring positions of a row that a thread sums from one read of their samples.
-template <int tile, int taps, bool fixed, int strip>
+template <int tile, int taps, bool fixed, int strip, int threads = kTileThreads>
 struct TileShape {
+  static constexpr int kThreads = threads;
   static constexpr int kTile = tile;
   static constexpr int kTaps = taps;
   static constexpr bool kFixed = fixed;
@@ -32,7 +33,7 @@ struct TileShape {
   static constexpr int kSide = tile + taps - 1;  // of the samples under the tile's windows
   static constexpr int kPitch = kSide | 1;       // odd: threads that take a row each meet no bank conflict
   static constexpr int kTilePitch = tile | 1;
-  static constexpr int kEach = tile * tile / kTileThreads;  // positions a thread, in one column
+  static constexpr int kEach = tile * tile / threads;  // positions a thread, in one column
 
   // Of this thread's positions.
   __device__ static int column() { return threadIdx.x % kTile; }
@@ -54,7 +55,7 @@ using BlurredRows = float[Shape::kSide][Shape::kTilePitch];
 template <typename Shape, int quantities, typename Tap, typename Get>
 __device__ void blur_rows(int count, Tap tap, Get get, BlurredRows<Shape> (&out)[quantities], int rows) {
   constexpr int kStrip = Shape::kStrip;
-  for (int item = threadIdx.x; item < rows * (Shape::kTile / kStrip); item += kTileThreads) {
+  for (int item = threadIdx.x; item < rows * (Shape::kTile / kStrip); item += Shape::kThreads) {
     const int row = item % rows;
     const int first = item / rows * kStrip;
     float sums[quantities][kStrip] = {};

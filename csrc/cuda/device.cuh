@@ -41,6 +41,17 @@ __device__ void from_float(float x, __nv_bfloat16& out) {
   out = __float2bfloat16(x);
 }
 
+// 1 / x to an ulp, of a normal x with a normal reciprocal.
+__device__ inline float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return 1.0f / x;
+#endif
+}
+
 // 16 bytes, moved by one instruction.
 template <typename scalar>
 struct alignas(16) Pack {

@@ -132,6 +132,69 @@ def test_many_cells(emulation: Emulation, border: str) -> None:
     check(emulation, Case((33, 31), (40, 35), 33, border, images=1))
 
 
+def blob(images: int, size: tuple[int, int]) -> Tensor:
+    """Bytes of the loss's size: 0 but for a part of each image, so that most tiles hold one value."""
+    target = torch.zeros(images, *size, dtype=torch.uint8)
+    target[:, size[0] // 2 :, : size[1] // 3] = 255
+    target[0, :4] = 255
+    return target
+
+
+# Tiles of one value beside mixed ones; sides that are whole tiles, whole words, and neither.
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize(
+    ("cam", "size", "window"),
+    [((7, 7), (96, 64), 11), ((7, 7), (75, 102), 11), ((5, 4), (70, 76), 7), ((2, 3), (52, 68), 21)],
+)
+def test_binary_targets_of_the_size_of_the_loss(
+    emulation: Emulation, cam: tuple[int, int], size: tuple[int, int], window: int, border: str
+) -> None:
+    case = Case(cam, size, window, border)
+    target = blob(case.images, size)
+    check(emulation, case, None, target)
+    check(emulation, case, None, target > 0, bits=True)
+    check(emulation, case, None, 255 - target)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_graded_and_other_targets_of_the_size_of_the_loss(emulation: Emulation, border: str) -> None:
+    case = Case((7, 7), (76, 68), 11, border)
+    target = blob(case.images, case.size)
+    graded = target.clone()
+    graded[1, :, 40:] = 7
+    graded[1, 60:, 50:] = torch.arange(18, dtype=torch.uint8)
+    check(emulation, case, None, graded)
+    for dtype in DTYPES:
+        check(emulation, case, None, (graded / 255).to(dtype))
+    wide = torch.zeros(2, 76, 96, dtype=torch.uint8)
+    wide[..., 12:80] = target
+    check(emulation, case, None, wide[..., 12:80])  # words, in longer rows
+    check(emulation, case, None, wide[..., 13:81])  # not where words start
+    check(emulation, case, None, target.transpose(1, 2).contiguous().transpose(1, 2))
+    check(emulation, dataclasses.replace(case, kind="mse"), None, target)
+    other = dataclasses.replace(case, target=(152, 100))
+    check(emulation, other, None, blob(2, other.target))
+
+
+def test_plateaus_under_tiles_of_one_value(emulation: Emulation) -> None:
+    """|x - y| has no slope at ties of both extremes, of which a flat tile may have many."""
+    case = Case((4, 4), (64, 96), 11, images=3)
+    cam = case.cams()
+    cam[0] = cam[0].relu()
+    cam[1] = cam[1].clamp(-0.3, 0.3)
+    cam[2] = 0
+    cam[2, 1, 1] = 1
+    for target in (blob(3, case.size), 255 - blob(3, case.size)):
+        check(emulation, case, cam, target)
+
+
+def test_enlargements_with_and_without_tables(emulation: Emulation) -> None:
+    """From a cell a pixel to a cell for many: a tile touches many cells, or few."""
+    for cells in (3, 8, 10, 12, 16, 24, 64):
+        case = Case((cells, 5), (64, 50), 11, "zero", images=1)
+        check(emulation, case, None, blob(1, case.size))
+
+
 @pytest.mark.parametrize(("cam", "size", "window"), [FEW[0], FEW[3], MANY[0]])
 def test_mse(emulation: Emulation, cam: tuple[int, int], size: tuple[int, int], window: int) -> None:
     for border in BORDERS:

@@ -22,8 +22,8 @@ SAL_FAST_HD inline Between between(int pixel, int cells, int pixels) {
   const int place = (2 * pixel + 1) * cells - pixels;  // in units of 1 / (2 pixels) of a cell
   if (place <= 0) return {0, 0, 0.0f};
   const int cell = place / (2 * pixels);
-  return {cell, cell + 1 < cells ? cell + 1 : cell,
-          static_cast<float>(place % (2 * pixels)) / static_cast<float>(2 * pixels)};
+  if (cell + 1 >= cells) return {cell, cell, 0.0f};
+  return {cell, cell + 1, static_cast<float>(place % (2 * pixels)) / static_cast<float>(2 * pixels)};
 }
 
 // The first pixel whose `cell` is `cell` or beyond.
@@ -44,12 +44,12 @@ SAL_FAST_HD inline float blend(float a, float b, float weight) {
   return fmaf(weight, b - a, a);
 }
 
-// A pixel of the enlarged CAM, whose rows have `width` cells.
+// A pixel of the enlarged CAM, whose rows have `width` cells: along two rows of cells, then between them.
 SAL_FAST_HD inline float enlarged(const float* cam, int width, const Between& row, const Between& column) {
   const float* top = cam + row.cell * width;
   const float* bottom = cam + row.next * width;
-  return blend(blend(top[column.cell], bottom[column.cell], row.weight),
-               blend(top[column.next], bottom[column.next], row.weight), column.weight);
+  return blend(blend(top[column.cell], top[column.next], column.weight),
+               blend(bottom[column.cell], bottom[column.next], column.weight), row.weight);
 }
 
 // Sample i of `out` averages [begin, end) of `in`, as adaptive_avg_pool2d does.

@@ -136,6 +136,17 @@ inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE())
 inline int __popc(unsigned x) {
   return __builtin_popcount(x);
 }
+inline unsigned __vminu4(unsigned a, unsigned b) {
+  unsigned least = 0;
+  for (int i = 0; i < 32; i += 8) {
+    const unsigned mask = 0xffu << i;
+    least |= (a & mask) < (b & mask) ? a & mask : b & mask;
+  }
+  return least;
+}
+inline unsigned __vmaxu4(unsigned a, unsigned b) {
+  return ~__vminu4(~a, ~b);
+}
 inline int __ffs(int x) {
   return __builtin_ffs(x);
 }
