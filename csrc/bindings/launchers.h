@@ -23,8 +23,8 @@
   OP(uncertainty_backward, UncertaintyBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address,   \
      int64_t, Address)                                                                                         \
   OP(saliency_loss, SaliencyLossArgs, Address, Code, int64_t, int64_t, int64_t, Address, Code, int64_t, \
-     int64_t, int64_t, int64_t, int64_t, Address, int64_t, int64_t, int64_t, double, Code, Code, Address, \
-     Address, Address) \
+     int64_t, int64_t, int64_t, int64_t, Address, int64_t, int64_t, int64_t, double, Code, Code, double, \
+     Address, Address, Address) \
   OP(ssim, SsimArgs, Address, Address, Code, int64_t, int64_t, int64_t, int64_t, SAL_FAST_STRIDES,             \
      SAL_FAST_STRIDES, int64_t, double, Code, double, Address, Address, Address, Address)
 // clang-format on

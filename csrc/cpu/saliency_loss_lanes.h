@@ -64,9 +64,10 @@ class LaneImages {
     for (int64_t i = begin; i < end; ++i) args_.values[i] = value[i - begin];
     if (!args_.grad) return;
     through_range(cam);
+    const auto weight = static_cast<float>(args_.weight);
     for (int64_t p = 0; p < pixels_; ++p) {
       d_.set(p, masked(d_[p]));
-      for (int64_t i = begin; i < end; ++i) args_.grad[i * pixels_ + p] = d_.lane(p, i - begin);
+      for (int64_t i = begin; i < end; ++i) args_.grad[i * pixels_ + p] = weight * d_.lane(p, i - begin);
     }
   }
 

@@ -407,8 +407,9 @@ class Image {
       for (int t = 0; t < 2; ++t)
         for (int64_t j = 0; j < args_.width; ++j) counts[t] += buffers_.ties[t][i][j];
     }
-    const double by_low = -(sum - weighted) * inverse / counts[0], by_high = -weighted * inverse / counts[1];
-    for (int64_t i = 0; i < h * w; ++i) grad[i] *= inverse;
+    const double scale = args_.weight * inverse;
+    const double by_low = -(sum - weighted) * scale / counts[0], by_high = -weighted * scale / counts[1];
+    for (int64_t i = 0; i < h * w; ++i) grad[i] *= static_cast<float>(scale);
     for (int64_t i = 0; i < h; ++i)
       for (int t = 0; t < 2; ++t) {
         shrink(buffers_.ties[t][i], shares);

@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           of_row += share(between(column, cam_width, width), l) * of_pixel[row * width + column];
         sum += share(between(row, cam_height, height), k) * of_row;
       }
-      args.grad[image * cells + i] = sum;
+      args.grad[image * cells + i] = static_cast<float>(args.weight) * sum;
     }
   }
 }

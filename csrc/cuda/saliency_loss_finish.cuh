@@ -62,9 +62,10 @@ __global__ void __launch_bounds__(kThreads, 1) finish_kernel(SaliencyLossArgs ar
     }
     reduce_block<kThreads>(sums, Sum{}, Sum{});
     const ExtremeGradients extreme = extreme_gradients(sums[0], sums[1], extremes.high - extremes.low);
+    const auto weight = static_cast<float>(args.weight);
     for (int i = threadIdx.x; i < cells; i += kThreads)
-      grad[i] = grad[i] * extremes.inverse + extreme.low * layout.shares(image, 0)[i] +
-                extreme.high * layout.shares(image, 1)[i];
+      grad[i] = weight * (grad[i] * extremes.inverse + extreme.low * layout.shares(image, 0)[i] +
+                          extreme.high * layout.shares(image, 1)[i]);
   }
 }
 

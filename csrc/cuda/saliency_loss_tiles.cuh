@@ -60,8 +60,6 @@ struct TileMemory {
   Sample rows[kSide], columns[kSide];
   Buffer buffer;
   typename std::conditional<kTables, Tables, None>::type tables;
-  int mixed;   // the human map has more than one value here
-  int graded;  // and others than 0 and 1
 };
 
 // The similarity of two windows, and its derivatives by their moments: all but the products of the other
@@ -304,7 +302,6 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
     float flat_human = human_of(corner_value);
 
     __syncthreads();  // the tile before this one may still be read
-    if (threadIdx.x == 0) memory.mixed = memory.graded = 0;
 #pragma unroll
     for (int way = 0; way < 2; ++way) {  // by other warps
       const int i = static_cast<int>(threadIdx.x) - way * Shape::kThreads / 2;
@@ -324,15 +321,14 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
       (way == 0 ? memory.rows : memory.columns)[i] = sample;
     }
     __syncthreads();
+    bool mixed = !kTables;  // whether the human map has more than one value here
     if (words) {
       const bool zeros = layout.sides[0].border == Border::zero &&
                          (rows.end - rows.begin < side || columns.end - columns.begin < side);
-      if (differs_from(args, image, rows, columns, corner_value, Shape::kThreads) ||
-          (zeros && flat_human != 0))
-        memory.mixed = 1;
-      __syncthreads();
+      const bool differs = differs_from(args, image, rows, columns, corner_value, Shape::kThreads);
+      mixed |= __syncthreads_or(differs || (zeros && flat_human != 0)) != 0;
     }
-    const bool has_samples = !kTables || !words || memory.mixed;
+    const bool has_samples = !words || mixed;
     // A row of the touched cells along the tile's samples, or its own pixels.
     const auto enlarge_along = [&](int begin, int count) {
       for (int i = threadIdx.x; i < down.cells * count; i += Shape::kThreads) {
@@ -355,6 +351,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
     if constexpr (kTables)
       if (similar) blur_lines(memory, across_table, framed, layout.framed_width(), down, across);
     __syncthreads();
+    bool graded = false;  // and others than 0 and 1
     if (has_samples) {
       for (int i = threadIdx.x; i < side * side; i += Shape::kThreads) {
         const int r = i / side, c = i % side;
@@ -367,17 +364,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
         }
         memory.x[r][c] = normal - constants.shift;
         memory.y[r][c] = human - constants.shift;
-        if (human != 0 && human != 1) memory.graded = 1;
+        graded |= human != 0 && human != 1;
       }
-      __syncthreads();
+      graded = __syncthreads_or(graded) != 0;
     }
     if (kTables && !words) {
       flat_human = memory.y[0][0] + constants.shift;
+      bool differs = false;
       for (int i = threadIdx.x; i < side * side; i += Shape::kThreads)
-        if (memory.y[i / side][i % side] != memory.y[0][0]) memory.mixed = 1;
-      __syncthreads();
+        differs |= memory.y[i / side][i % side] != memory.y[0][0];
+      mixed = __syncthreads_or(differs) != 0;
     }
-    const bool mixed = !kTables || memory.mixed, graded = memory.graded;
 
     // This thread's positions and pixels: slopes by E[x], E[xx], E[xy], and of the difference.
     float mean_x[kEach] = {}, xx[kEach] = {}, cross[kEach] = {}, slope[kEach] = {}, value = 0,

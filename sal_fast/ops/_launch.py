@@ -45,10 +45,12 @@ def operator(
     setup_context: Callable[..., None] | None = None,
     differentiate: Callable[..., Any] | None = None,
     devices: tuple[str, ...] = ("CPU", "CUDA"),
+    leaving: int | None = None,
 ) -> Callable[..., Any]:
     """Define sal_fast::<name> with its derivative, and give the function to call it with.
 
-    Without `differentiate`, as for the gradient of another operator, a derivative is an error.
+    Without `differentiate`, as for the gradient of another operator, a derivative is an error. `leaving`: how
+    many outputs the caller looks at; the others are there for the derivative.
 
     torch's dispatcher takes 40 us for an operator that is written in Python, more than a small kernel. So
     plain tensors take the same functions as a `torch.autograd.Function`, without it; whatever needs to see
@@ -68,7 +70,7 @@ def operator(
     overload = getattr(torch.ops.sal_fast, name).default
     recorded = overload
     if setup_context and differentiate:
-        recorded = _recorded(forward, setup_context, differentiate)
+        recorded = _recorded(forward, setup_context, differentiate, leaving)
 
     def call(*arguments: Any) -> Any:
         if torch.compiler.is_compiling() or not _plain(arguments):
@@ -87,14 +89,17 @@ def _refuse(name: str, ctx: object, *upstream: Tensor) -> tuple[None, ...]:
 
 
 def _recorded(
-    run: Callable[..., Any], setup_context: Callable[..., None], differentiate: Callable[..., Any]
+    run: Callable[..., Any],
+    setup_context: Callable[..., None],
+    differentiate: Callable[..., Any],
+    leaving: int | None,
 ) -> Callable[..., Any]:
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:  # a setup_context of its own costs 15 us
             output = run(*arguments)
             setup_context(ctx, arguments, output)
-            return output
+            return output[:leaving] if leaving else output
 
         backward = staticmethod(differentiate)
 

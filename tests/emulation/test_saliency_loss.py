@@ -36,6 +36,7 @@ class Case:
     target: tuple[int, int] = (50, 61)
     seed: int = 0
     most_blocks: int = 1 << 20
+    weight: float = 1.0  # of the gradient
 
     def cams(self) -> Tensor:
         return torch.randn(self.images, *self.cam, generator=torch.Generator().manual_seed(self.window))
@@ -76,7 +77,7 @@ def run(
         cam, DTYPES.index(cam.dtype), *cam.shape,
         storage, kind, *target.shape[1:], *stored.stride(), has_map,
         *case.size, case.window, reference.SIGMA, BORDERS.index(case.border), KINDS.index(case.kind),
-        values, gradient,
+        case.weight, values, gradient,
     ]  # fmt: skip
     floats = torch.zeros(1, dtype=torch.int64)
     emulation.launch("saliency_loss_workspace", *fields, None, floats)
@@ -115,6 +116,15 @@ def check(
         allowed = 2 * (torch_float - true).abs().max() + 4e-6 * max(scale, 1e-3) if true.numel() else 0
         error = (got.double() - true).abs()
         assert (error <= allowed).all(), (case, float(error.max()), float(allowed))
+
+
+@pytest.mark.parametrize("size", [(7, 7), (45, 45)])
+def test_weight_of_the_gradient(emulation: Emulation, size: tuple[int, int]) -> None:
+    case = Case(size=size, window=7)
+    values, grad = run(emulation, case, case.cams(), case.targets())
+    weighed = run(emulation, dataclasses.replace(case, weight=0.25), case.cams(), case.targets())
+    assert torch.equal(weighed[0], values)
+    assert torch.equal(weighed[1], 0.25 * grad)
 
 
 @pytest.mark.parametrize("border", BORDERS)

@@ -44,6 +44,7 @@ def _forward(
     with_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     kind, border, reduction = how
+    weight = 1 / max(1, cam.shape[0]) if reduction == "mean" else 1.0
     cam = cam.contiguous()
     if target.dtype not in _TARGET_CODES:
         target = target.float()
@@ -57,8 +58,8 @@ def _forward(
     fields = (
         cam.data_ptr(), _launch.DTYPES[cam.dtype], *cam.shape, target.data_ptr(), _TARGET_CODES[target.dtype],
         target.shape[1], target_width, *target.stride(), 0 if has_map is None else has_map.data_ptr(), height,
-        width, window, SIGMA, BORDER_CODES[border], _KIND_CODES[kind], values.data_ptr(),
-        grad.data_ptr() if with_grad else 0,
+        width, window, SIGMA, BORDER_CODES[border], _KIND_CODES[kind], weight,
+        values.data_ptr(), grad.data_ptr() if with_grad else 0,
     )  # fmt: skip
     if cam.shape[0]:
         workspace = _launch.workspace("saliency_loss", cam.device, *fields)
@@ -67,7 +68,7 @@ def _forward(
 
 
 def _empty_grad(cam: Tensor, with_grad: bool) -> Tensor:
-    """Of the per-image values; float32 whatever the CAM is, since a half type may not hold it."""
+    """Of the result; float32 whatever the CAM is, since a half type may not hold it."""
     return cam.new_empty(cam.shape if with_grad else (0,), dtype=torch.float32)
 
 
@@ -90,12 +91,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(inputs[0], output[1])
 
 
-def _differentiate(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     cam, gradient = ctx.saved_tensors
     if ctx.reduction == "none":
         upstream = upstream[:, None, None]
-    elif ctx.reduction == "mean":
-        upstream = upstream / max(1, gradient.shape[0])
     grad = _launch.first_derivative("saliency_loss", (gradient * upstream).to(cam.dtype), cam)
     return grad, None, None, None, None, None
 
@@ -109,6 +108,7 @@ _operator = _launch.operator(
     _forward_fake,
     _setup_context,
     _differentiate,
+    leaving=1,
 )
 
 

@@ -85,6 +85,7 @@ _operator = _launch.operator(
     _forward_fake,
     _setup_context,
     _differentiate,
+    leaving=1,
 )
 
 

@@ -88,6 +88,17 @@ inline int within(int lane, int source, int width) {
 
 void __syncthreads(int line = __builtin_LINE());
 
+inline int __syncthreads_or(int predicate, int line = __builtin_LINE()) {
+  static int votes = 0;
+  votes |= predicate != 0;
+  __syncthreads(line);
+  const int result = votes;
+  __syncthreads(line);
+  votes = 0;
+  __syncthreads(line);
+  return result;
+}
+
 inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
   emulation::meet("__syncwarp", mask, 0, line);
 }

@@ -34,8 +34,9 @@ struct SaliencyLossArgs {
   double sigma;
   Border border;
   SaliencyKind kind;
+  double weight;     // of a value in what is differentiated: 1 / images for their mean
   float* values;     // [images]
-  float* grad;       // [images, cam_height, cam_width]: d values[image] / d cam, or null
+  float* grad;       // [images, cam_height, cam_width]: weight d values[image] / d cam, or null
   float* workspace;  // on the device, saliency_loss_workspace() floats; the CPU needs none
 };
 
