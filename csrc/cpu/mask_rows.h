@@ -78,11 +78,23 @@ class MaskRows {
   }
 
  private:
+  // Of pixels nearest(x), which advance by a quotient and now and then by one more: no division a pixel.
   template <typename Bit>
   const uint32_t* gather(uint32_t* memory, Bit bit) const {
-    std::memset(memory, 0, words_of(width_) * sizeof(uint32_t));
-    for (int64_t x = 0; x < width_; ++x)
-      memory[x / kWord] |= bit(nearest(x, mask_.width, width_)) << x % kWord;
+    const int64_t step = mask_.width / width_, rest = mask_.width % width_;
+    int64_t at = 0, excess = 0;
+    for (int64_t w = 0; w < words_of(width_); ++w) {
+      uint32_t word = 0;
+      for (int64_t j = 0; j < kWord && w * kWord + j < width_; ++j) {
+        word |= bit(at) << j;
+        at += step;
+        excess += rest;
+        const bool more = excess >= width_;
+        at += more;
+        excess -= more ? width_ : 0;
+      }
+      memory[w] = word;
+    }
     return memory;
   }
 

@@ -123,16 +123,10 @@ struct Candidates {
   const uint32_t* row(int64_t) const { return keys; }
 };
 
-// Calls visit(keys, in) for the vectors of all keys; `in` marks those lanes that are pixels.
-template <typename Rows, typename Visit>
-void for_each_vector(const Rows& rows, Visit visit) {
-  const int64_t whole = rows.width / kLanes * kLanes;
-  const Bits last = first_lanes(rows.width - whole), all = ~Bits{};
-  for (int64_t i = 0; i < rows.height; ++i) {
-    const uint32_t* keys = rows.row(i);
-    for (int64_t x = 0; x < whole; x += kLanes) visit(load_keys(keys + x), all);
-    if (whole < rows.width) visit(load_keys(keys + whole), last);
-  }
+// Calls visit(keys, in) for the vectors of a row; `in` marks those lanes that are pixels.
+template <typename Visit>
+void for_each_vector(const uint32_t* keys, int64_t width, Visit visit) {
+  for (int64_t x = 0; x < width; x += kLanes) visit(load_keys(keys + x), first_lanes(width - x));
 }
 
 inline Bits lies_in(Bits keys, KeyRange range) {
@@ -143,28 +137,38 @@ inline Bits lies_in(Bits keys, KeyRange range) {
 template <typename Rows>
 KeyRange narrowed(const Rows& rows, KeyRange range) {
   Bits low = Bits{} + range.high, high = Bits{} + range.low;
-  for_each_vector(rows, [&](Bits keys, Bits in) {
-    in &= lies_in(keys, range);
-    low = in & (Bits)(keys < low) ? keys : low;
-    high = in & (Bits)(keys > high) ? keys : high;
-  });
-  for (int i = 1; i < kLanes; ++i) {
-    low[0] = low[i] < low[0] ? low[i] : low[0];
-    high[0] = high[i] > high[0] ? high[i] : high[0];
+  for (int64_t i = 0; i < rows.height; ++i) {
+    const uint32_t* const row = rows.row(i);
+    for (int64_t x = 0; x < rows.width; x += kLanes) {
+      const Bits keys = load_keys(row + x);
+      const Bits in = first_lanes(rows.width - x) & lies_in(keys, range);
+      const Bits or_highest = keys | ~in, or_0 = keys & in;
+      low = or_highest < low ? or_highest : low;
+      high = or_0 > high ? or_0 : high;
+    }
   }
-  return {low[0], high[0]};
+  uint32_t lows[kLanes], highs[kLanes];  // a vector whose lanes are indexed is kept in memory all along
+  store_keys(low, lows);
+  store_keys(high, highs);
+  KeyRange found{lows[0], highs[0]};
+  for (int i = 1; i < kLanes; ++i) {
+    found.low = lows[i] < found.low ? lows[i] : found.low;
+    found.high = highs[i] > found.high ? highs[i] : found.high;
+  }
+  return found;
 }
 
 template <typename Rows>
 void count_bins(const Rows& rows, KeyRange range, int shift, uint32_t* bins) {
   std::memset(bins, 0, kCopies * kBinRow * sizeof(uint32_t));
-  for_each_vector(rows, [&](Bits keys, Bits in) {
-    Bits bin = (keys - range.low) >> shift;
-    bin = in & (Bits)(bin < Bits{} + kBins) ? bin : Bits{} + kBins;
-    uint32_t of_lane[kLanes];
-    store_keys(bin, of_lane);
-    for (int lane = 0; lane < kLanes; ++lane) ++bins[lane % kCopies * kBinRow + of_lane[lane]];
-  });
+  for (int64_t i = 0; i < rows.height; ++i) {
+    for_each_vector(rows.row(i), rows.width, [&](Bits keys, Bits in) {
+      const Bits bin = in & lies_in(keys, range) ? (keys - range.low) >> shift : Bits{} + kBins;
+      uint32_t of_lane[kLanes];
+      store_keys(bin, of_lane);
+      for (int lane = 0; lane < kLanes; ++lane) ++bins[lane % kCopies * kBinRow + of_lane[lane]];
+    });
+  }
   for (uint32_t bin = 0; bin < kBins; ++bin)
     for (int copy = 1; copy < kCopies; ++copy) bins[bin] += bins[copy * kBinRow + bin];
 }
@@ -173,18 +177,20 @@ void count_bins(const Rows& rows, KeyRange range, int shift, uint32_t* bins) {
 template <typename Rows>
 int64_t collect(const Rows& rows, KeyRange range, uint32_t* out) {
   uint32_t* const begin = out;
-  for_each_vector(rows, [&](Bits keys, Bits in) {
-    uint32_t set = set_lanes(in & lies_in(keys, range));
-    if (set == 0) return;
+  for (int64_t i = 0; i < rows.height; ++i) {
+    for_each_vector(rows.row(i), rows.width, [&](Bits keys, Bits in) {
+      uint32_t set = set_lanes(in & lies_in(keys, range));
+      if (set == 0) return;
 #if defined(__AVX512F__)
-    store_keys((Bits)_mm512_maskz_compress_epi32(static_cast<__mmask16>(set), (__m512i)keys), out);
-    out += count_bits(set);
+      store_keys((Bits)_mm512_maskz_compress_epi32(static_cast<__mmask16>(set), (__m512i)keys), out);
+      out += count_bits(set);
 #else
-    uint32_t of_lane[kLanes];
-    store_keys(keys, of_lane);
-    for (; set != 0; set &= set - 1) *out++ = of_lane[__builtin_ctz(set)];
+      uint32_t of_lane[kLanes];
+      store_keys(keys, of_lane);
+      for (; set != 0; set &= set - 1) *out++ = of_lane[__builtin_ctz(set)];
 #endif
-  });
+    });
+  }
   return out - begin;
 }
 

@@ -152,7 +152,8 @@ __device__ void count_bin(Memory& memory, unsigned bin, bool in) {
   const unsigned lanes = __ballot_sync(kAllLanes, in);
   if (lanes == 0) return;
   const int leader = __ffs(static_cast<int>(lanes)) - 1;
-  const bool follows = in && bin == __shfl_sync(kAllLanes, bin, leader);
+  const unsigned of_leader = __shfl_sync(kAllLanes, bin, leader);
+  const bool follows = in && bin == of_leader;
   const unsigned followers = __ballot_sync(kAllLanes, follows);
   if (static_cast<int>(threadIdx.x) % kWarp == leader) {
     atomicAdd(&memory.bins[bin], static_cast<unsigned>(__popc(followers)));
@@ -359,7 +360,8 @@ unsigned blocks_for(int64_t images) {
 int topn_mask_cuda(const TopnMaskArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;
   with_scalar(args.dtype, [&](auto zero) {
-    SAL_FAST_LAUNCH((topn_mask_kernel<decltype(zero)>), blocks_for(args.images), kThreads, stream, args);
+    using scalar = decltype(zero);
+    SAL_FAST_LAUNCH((topn_mask_kernel<scalar>), blocks_for(args.images), kThreads, stream, args);
   });
   return cudaGetLastError();
 }
