@@ -12,7 +12,8 @@ from torch import Tensor
 
 Variant = Callable[..., Any]
 OPS = (
-    "uncertainty", "cam_head", "minmax_normalize", "saliency_loss", "ssim", "cyborg_loss", "topn_dice", "probes",
+    "uncertainty", "cam_head", "minmax_normalize", "saliency_loss", "ssim", "cyborg_loss", "topn_dice",
+    "probes",
 )  # fmt: skip
 
 

@@ -49,7 +49,9 @@ def _verify(width: int, cam: Tensor, stored: Tensor) -> None:
     got = ops.topn_dice(cam, mask if stored is mask else ops.BitMask(stored, width))
     hits, n = reference.topn_hits(cam.double(), mask)
     assert torch.equal(got.n, n)
-    assert int((got.hits - hits).abs().max()) <= 2  # float32 may put neighbours of the N-th the other way round
+    assert (
+        int((got.hits - hits).abs().max()) <= 2
+    )  # float32 may put neighbours of the N-th the other way round
 
 
 def cases(dtype: torch.dtype, batch: int, side: int, frame: int) -> list[Case]:

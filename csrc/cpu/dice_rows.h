@@ -3,9 +3,9 @@
 
 #include "sal_fast/launch/dice.h"
 
-#define SAL_FAST_DECLARE_DICE(isa)                                 \
-  namespace isa {                                                  \
-  /* memory: ceil(width / 32) words, twice. */                     \
+#define SAL_FAST_DECLARE_DICE(isa)                                                    \
+  namespace isa {                                                                     \
+  /* memory: ceil(width / 32) words, twice. */                                        \
   void dice_rows(const DiceArgs& args, int64_t begin, int64_t end, uint32_t* memory); \
   }
 

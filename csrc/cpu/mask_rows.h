@@ -42,8 +42,7 @@ class MaskRows {
 
   // Row i of an image: words_of(width) of them, the bits past the width 0. Either its own memory or `memory`.
   const uint32_t* row(int64_t image, int64_t i, uint32_t* memory) const {
-    const int64_t offset =
-        image * mask_.image_stride + nearest(i, mask_.height, height_) * mask_.row_stride;
+    const int64_t offset = image * mask_.image_stride + nearest(i, mask_.height, height_) * mask_.row_stride;
     const int64_t words = words_of(width_);
     if (mask_.type == MaskType::bits) {
       const uint32_t* stored = static_cast<const uint32_t*>(mask_.data) + offset;

@@ -13,9 +13,9 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-constexpr uint32_t kBins = 1 << 10;
+constexpr uint32_t kBins = 1 << 11;
 constexpr int kCopies = 4;  // of the bins: neighbours, often of one value, do not wait for each other
-constexpr int64_t kMostCandidates = 1 << 13;
+constexpr int64_t kMostCandidates = 1 << 14;
 constexpr int64_t kBinRow = kBins + 16;  // the bin behind the last takes what is out of range
 constexpr int64_t kSlack = 16;           // words, of the widest vector
 
@@ -98,8 +98,7 @@ struct EnlargedRows {
   // Cell by cell: the columns of one blend the same two values. What a vector writes past its cell's columns
   // is written again by the cells that follow.
   const uint32_t* row(int64_t i) const {
-    const Between at =
-        between(static_cast<int>(i), static_cast<int>(cam_height), static_cast<int>(height));
+    const Between at = between(static_cast<int>(i), static_cast<int>(cam_height), static_cast<int>(height));
     const float* top = cells + at.cell * cam_width;
     const float* bottom = cells + at.next * cam_width;
     for (int64_t c = 0; c < cam_width; c += kLanes) {

@@ -7,8 +7,8 @@ namespace sal_fast {
 
 // What the enlargement needs of every image.
 struct TopnTables {
-  const float* weights;      // of each column, with room for a vector behind
-  const int32_t* first;      // the first column of each cell, and the end behind
+  const float* weights;  // of each column, with room for a vector behind
+  const int32_t* first;  // the first column of each cell, and the end behind
 };
 
 #define SAL_FAST_DECLARE_TOPN(isa)                                                                    \

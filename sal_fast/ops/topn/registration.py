@@ -85,9 +85,7 @@ def topn_mask(maps: Tensor, n: int | Tensor, packed: bool) -> tuple[Tensor, Tens
     return result
 
 
-def topn_dice(
-    cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def topn_dice(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> tuple[Tensor, Tensor, Tensor]:
     """Of what `takes_cam`: dice, hits, n. `mask`: bool, or the words of a BitMask."""
     result: tuple[Tensor, Tensor, Tensor] = _topn_dice(cam, mask, sizes, empty)
     return result
