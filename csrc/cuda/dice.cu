@@ -18,7 +18,7 @@ struct Counts {
   }
 };
 
-__global__ void __launch_bounds__(kThreads) dice_kernel(DiceArgs args) {
+__global__ void __launch_bounds__(kThreads, 2) dice_kernel(DiceArgs args) {
   __shared__ unsigned both, sizes;
   const auto height = static_cast<int>(args.first.height), width = static_cast<int>(args.first.width);
   const MaskPixels first{args.first, height, width}, second{args.second, height, width};
