@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 Variant = Callable[..., Any]
-OPS = ("uncertainty", "cam_head", "minmax_normalize", "saliency_loss", "ssim", "cyborg_loss", "probes")
+OPS = (
+    "uncertainty", "cam_head", "minmax_normalize", "saliency_loss", "ssim", "cyborg_loss", "topn_dice",
+    "probes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

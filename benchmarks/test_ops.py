@@ -17,6 +17,7 @@ SMALL = {
     "saliency_loss": {"batch": 4},
     "ssim": {"batch": 2, "side": 128},
     "cyborg_loss": {"batch": 2, "channels": 512, "depth": 18},
+    "topn_dice": {"batch": 2},
     "probes": {"batch": 2, "depth": 18, "image": 64},
 }
 

@@ -5,18 +5,22 @@
 #include <type_traits>
 
 #include "sal_fast/launch/cam.h"
+#include "sal_fast/launch/dice.h"
 #include "sal_fast/launch/minmax_normalize.h"
 #include "sal_fast/launch/saliency_loss.h"
 #include "sal_fast/launch/ssim.h"
+#include "sal_fast/launch/topn.h"
 #include "sal_fast/launch/uncertainty.h"
 
 // clang-format off
 #define SAL_FAST_STRIDES int64_t, int64_t, int64_t, int64_t
+#define SAL_FAST_MASK Address, Code, int64_t, int64_t, int64_t, int64_t, int64_t
 #define SAL_FAST_LAUNCHERS(OP)                                                                                 \
   OP(cam, CamArgs, Address, Code, int64_t, int64_t, int64_t, Code, int64_t, int64_t, Address, Code, int64_t,   \
      Address, Code, Address, Address, Address, Address)                                                        \
   OP(cam_backward, CamBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, int64_t, int64_t, Address, \
      Code, int64_t, Address, Code, Address, Address, Address, Address, Address, Address, Address)              \
+  OP(dice, DiceArgs, int64_t, SAL_FAST_MASK, SAL_FAST_MASK, double, Address)                                   \
   OP(minmax_normalize, MinmaxNormalizeArgs, Address, Code, int64_t, int64_t, Address)                          \
   OP(minmax_normalize_backward, MinmaxNormalizeBackwardArgs, Address, Code, int64_t, int64_t, Address, Address) \
   OP(uncertainty, UncertaintyArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address)                    \
@@ -25,6 +29,10 @@
   OP(saliency_loss, SaliencyLossArgs, Address, Code, int64_t, int64_t, int64_t, Address, Code, int64_t, \
      int64_t, int64_t, int64_t, int64_t, Address, int64_t, int64_t, int64_t, double, Code, Code, double, \
      Address, Address, Address) \
+  OP(topn_mask, TopnMaskArgs, Address, Code, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, Address,     \
+     int64_t, int64_t, Code, Address, Address)                                                                 \
+  OP(topn_dice, TopnDiceArgs, Address, Code, int64_t, int64_t, int64_t, SAL_FAST_MASK, int64_t, int64_t,       \
+     double, Address, Address, Address)                                                                        \
   OP(ssim, SsimArgs, Address, Address, Code, int64_t, int64_t, int64_t, int64_t, SAL_FAST_STRIDES,             \
      SAL_FAST_STRIDES, int64_t, double, Code, double, Address, Address, Address, Address)
 // clang-format on

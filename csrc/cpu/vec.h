@@ -231,6 +231,31 @@ inline float max(Vec x) {
   return fold(x, [](auto a, auto b) { return a > b ? a : b; });
 }
 
+// a b + c rounded once, in every build.
+inline Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  for (int i = 0; i < kLanes; ++i) c[i] = fmaf(a[i], b[i], c[i]);
+  return c;
+#endif
+}
+
+// Bit i: lane i of a comparison's result.
+inline uint32_t set_lanes(Bits mask) {
+#if defined(__AVX512DQ__)
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask));
+#else
+  uint32_t set = 0;
+  for (int i = 0; i < kLanes; ++i) set |= (mask[i] & 1) << i;
+  return set;
+#endif
+}
+
 // Whether any lane of a comparison's result is set.
 template <typename Mask>
 inline bool any(Mask mask) {

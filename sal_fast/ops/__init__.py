@@ -8,6 +8,7 @@ from sal_fast.ops.badge import badge
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.cam import PROBES, CamHead, Probe, cam, cam_head
 from sal_fast.ops.cyborg_loss import cyborg_loss
+from sal_fast.ops.dice import dice
 from sal_fast.ops.kcenter import kcenter
 from sal_fast.ops.minmax_normalize import is_flat, minmax_normalize
 from sal_fast.ops.saliency_loss import KINDS as SALIENCY_KINDS
@@ -31,6 +32,7 @@ __all__ = [
     "cam",
     "cam_head",
     "cyborg_loss",
+    "dice",
     "is_flat",
     "kcenter",
     "minmax_normalize",

@@ -22,7 +22,12 @@ library = torch.library.Library("sal_fast", "FRAGMENT")
 
 def native(tensor: Tensor) -> bool:
     """Whether a kernel is compiled for tensors of this device and dtype; otherwise the reference runs."""
-    return _CORES.get(tensor.device.type) is not None and tensor.dtype in DTYPES
+    return has_core(tensor.device) and tensor.dtype in DTYPES
+
+
+def has_core(device: torch.device) -> bool:
+    """Whether kernels are compiled for tensors of this device."""
+    return _CORES.get(device.type) is not None
 
 
 def launch(name: str, device: torch.device, *arguments: float) -> None:

@@ -55,7 +55,7 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
         n = human.sum((-2, -1)).round().long()
         if not bool(head.logits.isfinite().all()):
             raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
-        result = ops.topn_dice(head.cam, ops.topn_mask(human, n))
+        result = ops.topn_dice(head.cam, ops.topn_mask(human, n, packed=True))
         predicted.append(head.classes)
         cams.append(head.cam)
         dices.append(result.dice)

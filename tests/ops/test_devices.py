@@ -57,8 +57,9 @@ WEIGHT = torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
         ((2, 3, 20, 20), lambda x: ops.ssim(x, x.flip(0))),
         ((2, 32, 32), lambda x: ops.saliency_loss(WEIGHT[:2, :9].view(2, 3, 3).to(x.device), x, map_size=32)),
         ((2, 64, 64), lambda x: ops.saliency_loss(WEIGHT[:2, :9].view(2, 3, 3).to(x.device), x, map_size=64)),
+        ((2, 20, 33), lambda x: ops.topn_mask(x, 200)),
     ],
-    ids=["uncertainty", "cam", "ssim", "saliency_loss-few", "saliency_loss-many"],
+    ids=["uncertainty", "cam", "ssim", "saliency_loss-few", "saliency_loss-many", "topn_mask"],
 )
 def test_indices_of_64_bits(
     shape: tuple[int, ...], run: Callable[[Tensor], Tensor], device: torch.device
@@ -70,3 +71,12 @@ def test_indices_of_64_bits(
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     if wanted:
         assert torch.equal(*(torch.autograd.grad(y.sum(), x)[0] for y, x in ((got, far), (expected, near))))
+
+
+def test_masks_whose_indices_need_64_bits(device: torch.device) -> None:
+    near = torch.rand(2, 20, 33, generator=torch.Generator().manual_seed(4)).to(device) > 0.6
+    far, cam = far_apart(near), WEIGHT[:2, :9].view(2, 3, 3).to(device)
+    expected, got = (ops.topn_dice(cam, mask) for mask in (near, far))
+    assert torch.equal(got.hits, expected.hits)
+    assert torch.equal(got.n, expected.n)
+    assert torch.equal(ops.dice(far, near.flip(2)), ops.dice(near, near.flip(2)))

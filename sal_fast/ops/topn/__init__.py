@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sal_fast.ops import _checks
-from sal_fast.ops.topn import reference
+from sal_fast.ops import _checks, _masks
+from sal_fast.ops._masks import EMPTIES, Empty
+from sal_fast.ops.bit_mask import BitMask
+from sal_fast.ops.dice.reference import quotient
+from sal_fast.ops.topn import reference, registration
 
-Empty = Literal["skip", "zero", "one"]
-EMPTIES: tuple[Empty, ...] = get_args(Empty)
+__all__ = ["EMPTIES", "Empty", "TopnDice", "topn_dice", "topn_mask"]
+
+# kLargestCell of csrc/include/sal_fast/topn.h: the difference of two cells is a finite float.
+_LARGEST_CELL = torch.finfo(torch.float32).max / 2
 
 
 class TopnDice(NamedTuple):
@@ -23,70 +27,116 @@ class TopnDice(NamedTuple):
     n: Tensor
 
 
-def topn_mask(maps: Tensor, n: int | Tensor) -> Tensor:
+@overload
+def topn_mask(maps: Tensor, n: int | Tensor, *, packed: Literal[False] = False) -> Tensor: ...
+@overload
+def topn_mask(maps: Tensor, n: int | Tensor, *, packed: Literal[True]) -> BitMask: ...
+def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor | BitMask:
     """Exactly the n largest values of each map set; the lowest index (row-major) wins a tie.
 
     Args:
-        maps: [B, H, W], floating.
+        maps: [B, H, W], floating, of any strides. Infinities are values like others; -0 equals 0.
         n: how many, 0..HW: one number, or int64 [B] on the maps' device.
+        packed: whether the result is a `BitMask`, an eighth of the bytes.
 
     Returns:
-        bool [B, H, W]. Not differentiable.
+        bool [B, H, W], or a `BitMask`. Not differentiable. On a GPU, and in a compiled graph, nothing is set
+        for a map with NaN or whose n is out of range.
 
     Raises:
-        ValueError: shapes; on the CPU also NaN in the maps and n out of range.
+        TypeError: types. ValueError: shapes, an n out of range that is given as a number; on the CPU also NaN
+            in the maps and any n out of range.
 
     Source: paper Sec. 6; docs/method.md, "Evaluation".
     """
     _checks.floating("topn_mask", maps=maps)
     _checks.shape("topn_mask", "maps", maps, None, None, None)
-    counts = torch.as_tensor(n, device=maps.device).expand(len(maps))
+    looks = maps.device.type == "cpu" and not torch.compiler.is_compiling()
     area = maps.shape[1] * maps.shape[2]
-    if maps.device.type == "cpu" and len(maps):
-        if not 0 <= int(counts.min()) <= int(counts.max()) <= area:
-            raise ValueError(
-                f"topn_mask: n must lie in 0..{area}, got {int(counts.min())}..{int(counts.max())}"
-            )
-        if bool(maps.isnan().any()):
-            raise ValueError("topn_mask: maps contain NaN; expected numbers")
-    return reference.topn_mask(maps, counts)
+    if isinstance(n, Tensor):
+        _checks.label_type("topn_mask", "n", n, len(maps))
+        _checks.together("topn_mask", maps=maps, n=n)
+        if looks and len(n) and not 0 <= int(n.min()) <= int(n.max()) <= area:
+            raise ValueError(f"topn_mask: n must lie in 0..{area}, got {int(n.min())}..{int(n.max())}")
+    elif not isinstance(n, int):
+        raise TypeError(f"topn_mask: n must be an int or an int64 tensor, got {type(n).__name__}")
+    elif not 0 <= n <= area:
+        raise ValueError(f"topn_mask: n must lie in 0..{area}, got {n}")
+    maps = maps.detach()
+    if registration.takes_maps(maps):
+        mask, valid = registration.topn_mask(maps, n, packed)
+    else:
+        counts = n if isinstance(n, Tensor) else torch.full((len(maps),), n, device=maps.device)
+        mask, valid = reference.topn_mask(maps, counts), ~maps.isnan().flatten(1).any(1)
+        mask = BitMask.pack(mask).words if packed else mask
+    if looks and not bool(valid.all()):
+        raise ValueError("topn_mask: maps contain NaN; expected numbers")
+    return BitMask(mask, maps.shape[2]) if packed else mask
 
 
 def topn_dice(
-    cam: Tensor, mask: Tensor, *, size: tuple[int, int] | None = None, empty: Empty = "skip"
+    cam: Tensor,
+    mask: Tensor | BitMask,
+    *,
+    size: tuple[int, int] | None = None,
+    empty: Empty = "skip",
 ) -> TopnDice:
     """Dice of a CAM's top N pixels against a mask of N pixels: `Dice = 2 TP / (N + N) = TP / N`.
 
-    The CAM is enlarged bilinearly (half-pixel centres) to `size`, the mask resized by nearest.
+    The CAM is enlarged bilinearly (half-pixel centres) to `size` while pixels are compared; the enlarged map
+    is never in memory. Where it ties, the lowest index (row-major) comes first. A pixel is two blends
+    `a + t (b - a)`, down and then across, in float32 with one rounding after the subtraction: neighbours of
+    one value, as the zeros of a ReLU, give pixels of that value exactly. A map enlarged by other means rounds
+    otherwise and may differ in pixels that lie within rounding of the N-th.
 
     Args:
-        cam: [B, h, w], floating, raw: min-max does not change an order.
-        mask: bool [B, H, W].
+        cam: [B, h, w], floating, raw: min-max does not change an order. fp16 and bf16 are computed in
+            float32.
+        mask: bool [B, H, W] of any strides, or a `BitMask`. With `size` pixel i of a side is read at
+            `floor(i in / out)`: by nearest.
         size: (height, width) at which pixels are counted; None: the mask's.
         empty: the Dice of an image whose mask is empty: `skip` gives NaN (leave it out of means), `zero` 0,
             `one` 1.
 
     Returns:
-        TopnDice. Not differentiable. On a GPU an image whose CAM holds NaN has a Dice of NaN.
+        TopnDice. Not differentiable. On a GPU, and in a compiled graph, an image whose CAM holds NaN or an
+        infinity has a Dice of NaN and no hits.
 
     Raises:
-        TypeError, ValueError: types, shapes, an unknown policy; on the CPU NaN in the CAM.
+        TypeError, ValueError: types, shapes, an unknown policy; on the CPU NaN or an infinity in the CAM
+            (values beyond 1.7e38 count as infinite).
 
     Source: paper Sec. 6; docs/method.md, "Evaluation".
     """
     _checks.floating("topn_dice", cam=cam)
-    _checks.together("topn_dice", cam=cam, mask=mask)
+    stored, width = _masks.stored("topn_dice", "mask", mask)
+    _checks.together("topn_dice", cam=cam, mask=stored)
     _checks.shape("topn_dice", "cam", cam, None, None, None)
-    _checks.shape("topn_dice", "mask", mask, len(cam), None, None)
-    _checks.choice("topn_dice", "empty", empty, EMPTIES)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"topn_dice: mask must be bool, got {mask.dtype}")
-    if size is not None and tuple(mask.shape[-2:]) != size:
-        mask = F.interpolate(mask[:, None].to(torch.uint8), size, mode="nearest")[:, 0].bool()
-    if cam.device.type == "cpu" and bool(cam.isnan().any()):
-        raise ValueError("topn_dice: cam contains NaN; expected numbers")
+    if mask.shape[0] != len(cam):
+        raise ValueError(f"topn_dice: mask must have shape [{len(cam)}, *, *], got {list(mask.shape)}")
+    value = _masks.empty_dice("topn_dice", empty)
+    height_width = (mask.shape[1], mask.shape[2]) if size is None else (int(size[0]), int(size[1]))
+    if min(height_width) < 0:
+        raise ValueError(f"topn_dice: size must not be negative, got {tuple(height_width)}")
+    if 0 in cam.shape[1:]:
+        raise ValueError(f"topn_dice: cam must have at least one pixel, got {list(cam.shape)}")
+    if 0 in mask.shape[1:] and 0 not in height_width:
+        raise ValueError(f"topn_dice: mask must have at least one pixel, got {list(mask.shape)}")
+    cam = cam.detach()
+    if cam.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(_finite(cam).all()):
+        raise ValueError(
+            "topn_dice: cam contains NaN, an infinity or values beyond 1.7e38; expected finite numbers"
+        )
+    if registration.takes_cam(cam, height_width):
+        return TopnDice(*registration.topn_dice(cam, stored, (width, *height_width), value))
     cam = cam if cam.dtype == torch.float64 else cam.float()
-    hits, n = reference.topn_hits(cam, mask)
-    dice = torch.where(n > 0, hits / n, {"skip": float("nan"), "zero": 0.0, "one": 1.0}[empty])
-    dice = dice.masked_fill(cam.isnan().flatten(1).any(1), float("nan"))
-    return TopnDice(dice, hits, n)
+    finite = _finite(cam)
+    pixels = reference.nearest(_masks.unpacked(stored, width), height_width)
+    hits, n = reference.topn_hits(torch.where(finite[:, None, None], cam, 0.0), pixels)
+    hits = torch.where(finite, hits, 0)
+    return TopnDice(torch.where(finite, quotient(hits, 2 * n, value), float("nan")), hits, n)
+
+
+def _finite(cam: Tensor) -> Tensor:
+    """Which images have no cell beyond the largest; bool [B]."""
+    return (cam.abs() <= _LARGEST_CELL).flatten(1).all(1)

@@ -1,0 +1,106 @@
+// Rows of binary masks as 32-bit words, whatever they are stored as.
+#pragma once
+
+#include "sal_fast/launch/mask.h"
+#include "sal_fast/topn.h"
+#include "vec.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+
+constexpr int64_t kWord = 32;
+
+inline int64_t words_of(int64_t pixels) {
+  return (pixels + kWord - 1) / kWord;
+}
+
+// The bits of the first n pixels, 1..32.
+inline uint32_t first_pixels(int64_t n) {
+  return n >= kWord ? ~0u : (1u << n) - 1;
+}
+
+inline int64_t count_bits(uint32_t word) {
+  return __builtin_popcount(word);
+}
+
+// 32 bytes, each 0 or not, as bits.
+inline uint32_t pack_word(const uint8_t* p) {
+#if defined(__AVX2__)
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
+#else
+  uint32_t word = 0;
+  for (int i = 0; i < kWord; ++i) word |= static_cast<uint32_t>(p[i] != 0) << i;
+  return word;
+#endif
+}
+
+// The rows of a mask at a size of height x width, read by nearest.
+class MaskRows {
+ public:
+  MaskRows(const Mask& mask, int64_t height, int64_t width) : mask_(mask), height_(height), width_(width) {}
+
+  // Row i of an image: words_of(width) of them, the bits past the width 0. Either its own memory or `memory`.
+  const uint32_t* row(int64_t image, int64_t i, uint32_t* memory) const {
+    const int64_t offset = image * mask_.image_stride + nearest(i, mask_.height, height_) * mask_.row_stride;
+    const int64_t words = words_of(width_);
+    if (mask_.type == MaskType::bits) {
+      const uint32_t* stored = static_cast<const uint32_t*>(mask_.data) + offset;
+      if (mask_.width != width_)
+        return gather(memory, [stored](int64_t x) { return stored[x / kWord] >> x % kWord & 1u; });
+      if (width_ % kWord == 0) return stored;
+      std::memcpy(memory, stored, words * sizeof(uint32_t));
+      memory[words - 1] &= first_pixels(width_ % kWord);
+      return memory;
+    }
+    const uint8_t* bytes = static_cast<const uint8_t*>(mask_.data) + offset;
+    if (mask_.width != width_ || mask_.column_stride != 1)
+      return gather(memory, [this, bytes](int64_t x) {
+        return static_cast<uint32_t>(bytes[x * mask_.column_stride] != 0);
+      });
+    for (int64_t w = 0; w < width_ / kWord; ++w) memory[w] = pack_word(bytes + w * kWord);
+    if (const int64_t left = width_ % kWord; left > 0) {
+      uint8_t last[kWord] = {};
+      std::memcpy(last, bytes + width_ - left, left);
+      memory[words - 1] = pack_word(last);
+    }
+    return memory;
+  }
+
+  int64_t count(int64_t image, uint32_t* memory) const {
+    int64_t total = 0;
+    for (int64_t i = 0; i < height_; ++i) {
+      const uint32_t* words = row(image, i, memory);
+      for (int64_t w = 0; w < words_of(width_); ++w) total += count_bits(words[w]);
+    }
+    return total;
+  }
+
+ private:
+  // Of pixels nearest(x), which advance by a quotient and now and then by one more: no division a pixel.
+  template <typename Bit>
+  const uint32_t* gather(uint32_t* memory, Bit bit) const {
+    const int64_t step = mask_.width / width_, rest = mask_.width % width_;
+    int64_t at = 0, excess = 0;
+    for (int64_t w = 0; w < words_of(width_); ++w) {
+      uint32_t word = 0;
+      for (int64_t j = 0; j < kWord && w * kWord + j < width_; ++j) {
+        word |= bit(at) << j;
+        at += step;
+        excess += rest;
+        const bool more = excess >= width_;
+        at += more;
+        excess -= more ? width_ : 0;
+      }
+      memory[w] = word;
+    }
+    return memory;
+  }
+
+  const Mask& mask_;
+  int64_t height_;
+  int64_t width_;
+};
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

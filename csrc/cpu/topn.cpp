@@ -1,0 +1,48 @@
+#include "sal_fast/launch/topn.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "capability.h"
+#include "parallel.h"
+#include "sal_fast/enlarge.h"
+#include "scratch.h"
+#include "topn_rows.h"
+
+namespace sal_fast {
+namespace {
+
+constexpr int64_t kMostLanes = 16;
+
+uint32_t* words(const Scratch& scratch) {
+  return reinterpret_cast<uint32_t*>(scratch.data());
+}
+
+}  // namespace
+
+void topn_mask_cpu(const TopnMaskArgs& args, int threads) {
+  const auto run = SAL_FAST_DISPATCH(topn_mask_rows);
+  const int64_t memory = SAL_FAST_DISPATCH(topn_memory)(args.width, 0, 0);
+  parallel_for(args.images, 4 * args.height * args.width, threads, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(memory);
+    run(args, begin, end, words(scratch));
+  });
+}
+
+void topn_dice_cpu(const TopnDiceArgs& args, int threads) {
+  const auto cells = static_cast<int>(args.cam_width), pixels = static_cast<int>(args.width);
+  std::vector<float> weights(pixels + kMostLanes);
+  std::vector<int32_t> first(cells + 1);
+  for (int x = 0; x < pixels; ++x) weights[x] = between(x, cells, pixels).weight;
+  for (int c = 0; c <= cells; ++c) first[c] = first_pixel(c, cells, pixels);
+  const TopnTables tables{weights.data(), first.data()};
+
+  const auto run = SAL_FAST_DISPATCH(topn_dice_rows);
+  const int64_t memory = SAL_FAST_DISPATCH(topn_memory)(args.width, args.cam_height, args.cam_width);
+  parallel_for(args.images, 2 * args.height * args.width, threads, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(memory);
+    run(args, tables, begin, end, words(scratch));
+  });
+}
+
+}  // namespace sal_fast
