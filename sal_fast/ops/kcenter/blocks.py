@@ -141,8 +141,10 @@ class _Pool:
     def block(self, picks: list[int], most: int) -> list[int]:
         """The next picks, as far as the farthest candidates decide them: perhaps none, with better bounds."""
         index, outside, first_outside = _largest(self.upper, BLOCK)
-        rows = self.features.take(index).double()
+        rows = self.features.take(index)
         distance, computed = self._nearest(index, rows, picks)
+        rows = rows.double()
+        differences = torch.empty_like(rows)
         numbers = index.tolist()
         found: list[int] = []
         while len(found) < most:
@@ -152,7 +154,7 @@ class _Pool:
             if beaten or farthest == -torch.inf:
                 break
             found.append(numbers[at])
-            distance = torch.minimum(distance, _squares(rows - rows[at]))
+            distance = torch.minimum(distance, _squares(torch.sub(rows, rows[at], out=differences)))
             distance[at] = -torch.inf
         self.upper[index] = distance
         self.loose = computed > LOOSE * len(index)
@@ -165,7 +167,7 @@ class _Pool:
             self.cover(itertools.chain(self._given(), _taken(self.features, picks, BLOCK)))
             return
         for part in _largest(self.upper, self.settled)[0].split(BLOCK):
-            self.upper[part] = self._nearest(part, self.features.take(part).double(), picks)[0]
+            self.upper[part] = self._nearest(part, self.features.take(part), picks)[0]
         self.settled *= 4
 
     def _given(self) -> Iterator[Tensor]:
@@ -180,7 +182,7 @@ class _Pool:
         upper, norms = self.upper[index], self.norms[index]
         covered = upper <= 0  # and nothing is nearer
         result = torch.full_like(upper, torch.inf).masked_fill_(covered, 0.0)
-        centred = self.features.take(index).to(self.dtype) - self.shift
+        centred = rows.to(self.dtype) - self.shift
         # a centre may be the nearest where the least that its distance can be is within the bound
         limit = upper - norms * (1 - self.error) + self.vanishing
         limit[covered] = -torch.inf
@@ -195,7 +197,7 @@ class _Pool:
                 pairs = torch.arange(start, start + len(index), device=self.device)
                 pairs.clamp_(max=len(candidate) - 1)
                 which = candidate[pairs]
-                between = _squares(rows[which].sub_(group[near[pairs]]))
+                between = _squares(rows[which].double().sub_(group[near[pairs]]))
                 result.scatter_reduce_(0, which, between, "amin")
         return result, computed
 
