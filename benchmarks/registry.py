@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 Variant = Callable[..., Any]
-OPS = ("uncertainty", "cam_head", "minmax_normalize", "saliency_loss", "ssim", "cyborg_loss", "probes")
+OPS = (
+    "uncertainty",
+    "cam_head",
+    "minmax_normalize",
+    "saliency_loss",
+    "ssim",
+    "cyborg_loss",
+    "probes",
+    "kcenter",
+    "badge",
+)
 
 
 @dataclass(frozen=True)

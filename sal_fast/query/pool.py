@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sal_fast import ops, progress
 
-
 LONG = 10.0  # seconds after which a query is worth a line in a log
 ROWS = 16_384  # looked at together: what is made of a pool, however large, stays small
 
