@@ -90,7 +90,7 @@ def plot(results: list[dict[str, float | str]], path: Path) -> None:
     for axis, by, fixed, value in ((panels[0], "rows", "picks", 200), (panels[1], "picks", "rows", 50_000)):
         for op in OPS:
             chosen = sorted(
-                ((row[by], row["seconds"]) for row in results if row["op"] == op and row[fixed] == value)
+                (row[by], row["seconds"]) for row in results if row["op"] == op and row[fixed] == value
             )
             axis.loglog(*zip(*chosen, strict=True), marker="o", label=op)
         axis.set(xlabel=by, ylabel="seconds", title=f"{value:,} {fixed}", ylim=(1e-2, None))

@@ -1,4 +1,4 @@
-"""badge: in blocks, one at a time in float64, and the factorised numpy loop as it is published, a pass a pick."""
+"""badge: in blocks, one at a time in float64, and the factorised numpy loop, a pass a pick, as published."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from sal_fast.ops._rows import Rows
 
 BLOCK = 256  # candidates, and the most centres in one product
 FEW = 32  # a block of fewer picks than this is followed by a pass, if there is anything new to pass on
-LOOSE = 16  # distances to compute per candidate at which float32 bounds are given up
+LOOSE = 16  # distances to compute per candidate: more, or no pick of a block, and float32 bounds are given up
 
 
 def kcenter(
@@ -47,8 +47,11 @@ def kcenter(
         if len(picks) < k and len(found) < FEW and new:
             pool.cover(_taken(features, picks[-new:], BLOCK))
             new = 0
-        elif not found or pool.loose:
-            pool.tighten(picks)
+        elif pool.loose and pool.dtype != torch.float64:
+            pool.to_float64(picks)
+            new = 0
+        elif not found:
+            pool.settle(picks)
         if progress is not None:
             progress(len(picks), k)
     return torch.tensor(picks, dtype=torch.int64, device=features.device)
@@ -157,15 +160,18 @@ class _Pool:
             distance = torch.minimum(distance, _squares(torch.sub(rows, rows[at], out=differences)))
             distance[at] = -torch.inf
         self.upper[index] = distance
-        self.loose = computed > LOOSE * len(index)
+        self.loose = not found or computed > LOOSE * len(index)
+        if found:
+            self.settled = 4 * BLOCK
         return found
 
-    def tighten(self, picks: list[int]) -> None:
-        """Where bounds decide nothing: take them in float64; then one by one, for more rows each time."""
-        if self.dtype != torch.float64:
-            self._work_in(torch.float64)
-            self.cover(itertools.chain(self._given(), _taken(self.features, picks, BLOCK)))
-            return
+    def to_float64(self, picks: list[int]) -> None:
+        """Where float32 bounds decide little: take all anew."""
+        self._work_in(torch.float64)
+        self.cover(itertools.chain(self._given(), _taken(self.features, picks, BLOCK)))
+
+    def settle(self, picks: list[int]) -> None:
+        """Where float64 bounds decide nothing: the distances themselves, of more rows each time."""
         for part in _largest(self.upper, self.settled)[0].split(BLOCK):
             self.upper[part] = self._nearest(part, self.features.take(part), picks)[0]
         self.settled *= 4
