@@ -371,8 +371,8 @@ def test_more_rows_than_multinomial_takes() -> None:
     """2^24 + 1 of them, and the last matters."""
     count = 2**24 + 1
     features = torch.zeros(count, 1)
-    features[-1], features[5], features[7] = 3.0, 1.0, 2.0
-    assert ops.kcenter(features, 4).tolist() == [count - 1, 0, 7, 5]
+    features[-1], features[5], features[7] = 3.0, 1.0, 2.0  # once 0 is picked, 5 and 7 are as far
+    assert ops.kcenter(features, 4).tolist() == [count - 1, 0, 5, 7]
     probs = torch.full((count, 2), 0.5)
     for method in ops.BADGE_METHODS:
         assert ops.badge(probs, features, 5, seed=0, method=method).tolist()[:1] == [count - 1]
