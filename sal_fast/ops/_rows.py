@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Bytes of a block. A GPU needs more rows to be busy than a core's cache holds.
-_BLOCK = {"cpu": 1 << 19, "cuda": 256 << 20}
+_BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20}
 _SAFE = 1e15  # of values whose squares and their sums float32 holds; below 1 / _SAFE they vanish
 
 
