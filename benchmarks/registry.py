@@ -12,9 +12,17 @@ from torch import Tensor
 
 Variant = Callable[..., Any]
 OPS = (
-    "uncertainty", "cam_head", "minmax_normalize", "saliency_loss", "ssim", "cyborg_loss", "topn_dice",
+    "uncertainty",
+    "cam_head",
+    "minmax_normalize",
+    "saliency_loss",
+    "ssim",
+    "cyborg_loss",
+    "topn_dice",
     "probes",
-)  # fmt: skip
+    "kcenter",
+    "badge",
+)
 
 
 @dataclass(frozen=True)

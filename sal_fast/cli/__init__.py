@@ -13,6 +13,8 @@ from sal_fast.errors import DISK_FULL, InputError
 
 COMMANDS = {
     "run": "run the experiment on the built-in set, a folder or a manifest; the same command continues it",
+    "score": "run a model over images: ids, logits and features for select",
+    "select": "which images of a pool to label next, from features and logits of any origin",
     "report": "figures, tables and one page from run folders",
     "data": "`data check DIR`: what a folder or manifest holds, and what is wrong with it",
     "doctor": "the machine, the build, the versions, and what is missing",

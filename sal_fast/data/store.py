@@ -93,7 +93,7 @@ def check_memory(table: Table, image_size: int, stored_size: int, device: torch.
     """Raise InputError where the decoded samples do not fit in what is free, on the host or on the device."""
     needed = len(table) * (3 * stored_size**2 + image_size**2)
     for place in {torch.device("cpu"), device}:
-        free = _free_memory(place)
+        free = free_memory(place)
         if needed > free:
             raise InputError(
                 f"{table.name}: {len(table)} images at {stored_size} px need {needed / 1e9:.1f} GB "
@@ -133,7 +133,7 @@ def _refuse(broken: Sequence[decode.Unreadable]) -> None:
         raise InputError(f"{broken[0]}{more}")
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes free on the device; of the host's memory what the kernel says can be had."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

@@ -99,6 +99,19 @@ def read_folder(root: Path) -> Table:
     return _table(root.resolve().name, rows)
 
 
+def read_images(root: Path) -> Table:
+    """Every image below a folder, without class or mask; the id is its path there, without the suffix."""
+    rows = []
+    for path in sorted(root.rglob("*")):
+        below = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in below.parts)
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden:
+            rows.append((below.with_suffix("").as_posix(), path, "", None, ""))
+    if not rows:
+        raise InputError(f"{root}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return _table(root.resolve().name, rows)
+
+
 def read_manifest(path: Path) -> Table:
     """A CSV or Parquet file with the columns id, image, label and, if there are any, mask and split.
 

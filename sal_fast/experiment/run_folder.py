@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -222,12 +223,18 @@ class RunFolder:
 
 
 def write_query(folder: Path, ids: list[str], scores: list[float]) -> None:
-    with open(folder / "query.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("id", "score", "rank"))
-        writer.writerows(
-            (name, repr(score), rank) for rank, (name, score) in enumerate(zip(ids, scores, strict=True))
-        )
+    (folder / "query.csv").write_bytes(query_csv(ids, scores))
+
+
+def query_csv(ids: list[str], scores: list[float]) -> bytes:
+    """id, score, rank: a line an image, the first is asked for first."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(("id", "score", "rank"))
+    writer.writerows(
+        (name, repr(score), rank) for rank, (name, score) in enumerate(zip(ids, scores, strict=True))
+    )
+    return file.getvalue().encode()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -4,6 +4,8 @@ Every op takes and returns torch tensors, states its formula, shapes and gradien
 reference in plain torch beside it. Importing this module needs torch and numpy alone.
 """
 
+from sal_fast.ops.badge import METHODS as BADGE_METHODS
+from sal_fast.ops.badge import Method as BadgeMethod
 from sal_fast.ops.badge import badge
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.cam import PROBES, CamHead, Probe, cam, cam_head
@@ -20,8 +22,10 @@ from sal_fast.ops.uncertainty import Kind as UncertaintyKind
 from sal_fast.ops.uncertainty import uncertainty
 
 __all__ = [
+    "BADGE_METHODS",
     "PROBES",
     "SALIENCY_KINDS",
+    "BadgeMethod",
     "BitMask",
     "CamHead",
     "Probe",

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from sal_fast import ops
-from sal_fast.query.pool import Pool, Query, in_order
+from sal_fast.query.pool import ROWS, Pool, Query, in_order, shown
 
 NEEDS = frozenset({"logits", "features"})
 
 
 def select(pool: Pool, k: int, seed: int) -> Query:
-    probs = pool.need("logits").double().softmax(1)
-    return in_order(ops.badge(probs, pool.need("features"), k, seed=seed))
+    with shown("badge", k) as progress:
+        picks = ops.badge(
+            _softmax(pool.need("logits")), pool.need("features"), k, seed=seed, progress=progress
+        )
+    return in_order(picks)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Taken in float64 block by block, kept in float32, or in float64 for float64 logits."""
+    kept = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    probs = torch.empty(logits.shape, dtype=kept, device=logits.device)
+    for into, rows in zip(probs.split(ROWS), logits.split(ROWS), strict=True):
+        into.copy_(rows.double().softmax(1))
+    return probs

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from sal_fast import ops
-from sal_fast.query.pool import Pool, Query, in_order
+from sal_fast.query.pool import Pool, Query, in_order, shown
 
 NEEDS = frozenset({"features", "labelled"})
 
 
 def select(pool: Pool, k: int, seed: int) -> Query:
-    return in_order(ops.kcenter(pool.need("features"), k, centers=pool.need("labelled")))
+    with shown("core-set", k) as progress:
+        picks = ops.kcenter(pool.need("features"), k, centers=pool.need("labelled"), progress=progress)
+    return in_order(picks)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sal_fast import ops
+from sal_fast import ops, progress
+
+LONG = 10.0  # seconds after which a query is worth a line in a log
+ROWS = 16_384  # looked at together: what is made of a pool, however large, stays small
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The unlabelled images, position by position.
+    """The unlabelled images, position by position. The fields may be mapped files, the device is theirs.
 
     size N; logits [N, K] and features [N, d] (penultimate) by the accuracy model in eval mode; labelled
     [L, d], the labelled images' features. A field that the criterion does not need may be None.
@@ -31,7 +38,7 @@ class Pool:
                 raise ValueError(f"{criterion}: the pool has no {name}, which this criterion reads")
             if name != "labelled" and len(value) != self.size:
                 raise ValueError(f"{criterion}: expected {self.size} rows of {name}, got {len(value)}")
-            if not bool(value.isfinite().all()):
+            if not all(bool(rows.isfinite().all()) for rows in value.split(ROWS)):
                 raise ValueError(f"{criterion}: {name} contain NaN or infinity; expected finite numbers")
 
     def need(self, name: str) -> Tensor:
@@ -52,6 +59,25 @@ def most_uncertain(pool: Pool, k: int, kind: ops.UncertaintyKind) -> Query:
     scores = ops.uncertainty(pool.need("logits"), kind).double()
     order = scores.argsort(descending=True, stable=True)[:k]
     return Query(order, scores[order])
+
+
+@contextmanager
+def shown(criterion: str, k: int) -> Iterator[Callable[[int, int], None]]:
+    """Progress for an op: a bar where there is a terminal; a line in a log where it took a while."""
+    begin = time.perf_counter()
+    with progress.bar(f"{criterion} query", k, log=False) as advance:
+        there = 0
+
+        def show(picked: int, total: int) -> None:
+            nonlocal there
+            for _ in range(picked - there):
+                advance()
+            there = picked
+
+        yield show
+    spent = time.perf_counter() - begin
+    if spent > LONG:
+        print(f"{criterion} query: {k} in {progress.duration(spent)}", file=sys.stderr)
 
 
 def in_order(picks: Tensor) -> Query:

@@ -26,11 +26,13 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
-        "sal-fast: error: unknown command 'rum' (expected one of run, report, data, doctor)\n"
+        "sal-fast: error: unknown command 'rum' (expected one of run, score, select, report, data, doctor)\n"
     )
 
 
-@pytest.mark.parametrize("command", [["run"], ["report"], ["data", "check"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [["run"], ["score"], ["select"], ["report"], ["data", "check"], ["doctor"]]
+)
 def test_every_command_has_help(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "sal_fast", *command, "--help"],

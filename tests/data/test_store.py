@@ -195,6 +195,6 @@ def test_draws_depend_on_the_row_alone() -> None:
 
 
 def test_memory_is_checked_first(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_free_memory", lambda device: 1000)
+    monkeypatch.setattr(store, "free_memory", lambda device: 1000)
     with pytest.raises(InputError, match=r"30 images at 32 px need 0\.0 GB"):
         build(shared_folder)

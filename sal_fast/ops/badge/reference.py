@@ -6,22 +6,20 @@ from torch import Tensor
 ROUNDING = 64 * torch.finfo(torch.float64).eps
 
 
-def badge(probs: Tensor, features: Tensor, k: int, seed: int) -> Tensor:
-    """See `sal_fast.ops.badge`; float64 arithmetic."""
+def badge(probs: Tensor, features: Tensor, k: int, uniform: list[float]) -> Tensor:
+    """See `sal_fast.ops.badge`, method sequential; float64 arithmetic, `uniform[t]` makes pick t > 0."""
     count = len(probs)
     if k == 0:
         return torch.empty(0, dtype=torch.int64, device=probs.device)
     residual = probs.clone()
     residual[torch.arange(count), probs.argmax(1)] -= 1
     norms = residual.square().sum(1) * features.square().sum(1)
-    # one uniform number per pick, made on the CPU so that it does not depend on the device
-    uniform = torch.rand(k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
 
     unpicked = torch.ones(count, dtype=torch.bool, device=probs.device)
     distances = torch.full((count,), float("inf"), dtype=torch.float64, device=probs.device)
     pick = int(norms.argmax())
     picks = [pick]
-    for draw in uniform[1:]:
+    for draw in uniform[1:k]:
         unpicked[pick] = False
         inner = (residual @ residual[pick]) * (features @ features[pick])
         scale = norms + norms[pick]

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks
-from sal_fast.ops.kcenter import reference
+from sal_fast.ops import _checks, _rows
+from sal_fast.ops.kcenter import blocks
 
 
-def kcenter(features: Tensor, k: int, *, centers: Tensor | None = None) -> Tensor:
+@torch.no_grad()
+def kcenter(
+    features: Tensor,
+    k: int,
+    *,
+    centers: Tensor | None = None,
+    device: torch.device | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
     """Pick rows one by one, each the farthest (L2) from all centres so far.
 
     `i_t = argmax_i min_{c in centres} |x_i - x_c|`; the lowest index wins a tie. Without given centres the
     first pick is the row of the largest norm. When all distances are zero the lowest unpicked index follows.
 
+    The picks are those of one at a time in float64, whatever the dtype: float32 products bound the distances,
+    with their rounding error, and what the bounds leave open is computed in float64 (see `blocks`).
+
     Args:
-        features: [N, d], floating, finite.
+        features: [N, d], floating, finite. They may lie on a GPU, in memory or in a mapped file (`np.memmap`,
+            `torch.from_file`, safetensors) of any size, which is then read by blocks of rows.
         k: how many; min(k, N) rows are picked, none twice.
         centers: [L, d], rows that are centres already (the labelled set).
+        device: where the arithmetic runs; None: where the features are.
+        progress: called with (picked, to pick) now and then.
 
     Returns:
-        int64 [min(k, N)], in the order picked. Work k N d; memory: the inputs in float64, and N d more.
+        int64 [min(k, N)] on the features' device, in the order picked. Work at most (k + L) N d in products.
+        Memory beside the inputs: 16 bytes a row, and blocks of some MB (CPU) or some 100 MB (GPU).
 
     Raises:
-        TypeError, ValueError: types and shapes, negative k; on the CPU NaN or infinity.
+        TypeError, ValueError: types and shapes, negative k; NaN or infinity; values above 1e140.
+        MemoryError: what is needed beside the inputs is not free.
 
     Source: Sener and Savarese 2017; paper App. A.1.
     """
@@ -33,13 +52,12 @@ def kcenter(features: Tensor, k: int, *, centers: Tensor | None = None) -> Tenso
     if centers is not None:
         _checks.floating("kcenter", centers=centers)
         _checks.shape("kcenter", "centers", centers, None, features.shape[1])
-        if len(centers) == 0:
-            centers = None
     if k < 0:
         raise ValueError(f"kcenter: k must be at least 0, got {k}")
-    for name, rows in (("features", features), ("centers", centers)):
-        if rows is not None and rows.device.type == "cpu" and not bool(rows.isfinite().all()):
-            raise ValueError(f"kcenter: {name} contain NaN or infinity; expected finite numbers")
-    return reference.kcenter(
-        features.double(), min(k, len(features)), None if centers is None else centers.double()
-    )
+    k = min(k, len(features))
+    place = _rows.place(features, device)
+    _rows.check_memory("kcenter", blocks.memory(features, k, place), place)
+    given = _rows.Rows(centers, place) if centers is not None and len(centers) else None
+    with _rows.full_precision():
+        picks = blocks.kcenter(_rows.Rows(features, place), k, given, progress)
+    return picks.to(features.device)

@@ -1,0 +1,204 @@
+"""D^2 sampling in blocks: exact in distribution, some dozens of picks a pass over the pool.
+
+Every row has a weight that its squared distance to the nearest pick does not exceed. Distances only fall, so
+weights stay such bounds when picks are added. A batch of candidates is drawn by the weights; each is accepted
+with chance distance / weight, its distance computed in float64 against all picks so far: what is accepted
+follows the law of D^2 sampling, however loose the weights (rejection sampling). Weights come from products in
+float32 with their rounding error on top, so rounding costs draws and does not change the law.
+
+Where hardly any draw is accepted the weights are computed in float64. A weight is then the distance itself,
+and where all are zero the pool has nothing more to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sal_fast.ops import _rows
+from sal_fast.ops._rows import Rows
+from sal_fast.ops.badge import draws
+from sal_fast.ops.badge.reference import ROUNDING
+
+BATCH = 64  # candidates drawn at a time
+GROUP = 256  # the most picks in one product
+ENOUGH = 128  # accepted picks that are worth a pass
+SCARCE = BATCH // 16  # accepted of a batch straight after a pass: fewer, and float32 weights are given up
+
+
+def blocked(
+    probs: Rows, features: Rows, k: int, seed: int, progress: Callable[[int, int], None] | None
+) -> Tensor:
+    """See `sal_fast.ops.badge`; k <= N."""
+    pool = _Pool(probs, features)
+    picks = [pool.longest()][:k]
+    known = draw = 0  # picks that the weights know of, batches drawn
+    while len(picks) < k:
+        fresh = known < len(picks)
+        if fresh:
+            pool.cover(picks[known:])
+            known = len(picks)
+        while len(picks) < k:
+            numbers = draws.uniform(seed, draw, BATCH)
+            draw += BATCH
+            candidates = draws.pick(pool.weights, numbers[:, 0])
+            if candidates is None:
+                return _lowest(picks, k, pool.device)
+            accepted = pool.accept(candidates, numbers[:, 1], picks, k - len(picks))
+            picks += accepted
+            if progress is not None:
+                progress(len(picks), k)
+            if fresh and len(accepted) < SCARCE and pool.dtype != torch.float64:
+                pool.dtype = torch.float64
+                known = 0
+            if len(accepted) < BATCH // 8 or len(picks) - known >= ENOUGH:
+                break
+            fresh = False
+    return torch.tensor(picks, dtype=torch.int64, device=pool.device)
+
+
+def sequential(
+    probs: Rows, features: Rows, k: int, seed: int, progress: Callable[[int, int], None] | None
+) -> Tensor:
+    """See `sal_fast.ops.badge`; k <= N. Pick t is made by draw t, all in float64, a pass a pick."""
+    pool = _Pool(probs, features, torch.float64)
+    picks = [pool.longest()][:k]
+    numbers = draws.uniform(seed, 0, k)[:, 0]
+    while len(picks) < k:
+        pool.cover(picks[-1:])
+        drawn = draws.pick(pool.weights, numbers[len(picks) : len(picks) + 1])
+        if drawn is None:
+            return _lowest(picks, k, pool.device)
+        picks.append(int(drawn))
+        if progress is not None:
+            progress(len(picks), k)
+    return torch.tensor(picks, dtype=torch.int64, device=pool.device)
+
+
+def memory(probs: Tensor, features: Tensor, k: int, device: torch.device) -> int:
+    """Bytes beside the inputs: what a row keeps, a pass makes of a block, and of picks and candidates."""
+    count, width = len(probs), probs.shape[1] + features.shape[1]
+    block = _rows.block_rows(device, 4 * (width + 2 * GROUP)) * (width + 4 * GROUP) * 8
+    return 24 * count + 16 * k + block + 16 * (GROUP + BATCH) * width
+
+
+def _lowest(picks: list[int], k: int, device: torch.device) -> Tensor:
+    """All distances are zero: the lowest rows that are not picked follow."""
+    there = set(picks)
+    rest = [row for row in range(k) if row not in there]
+    return torch.tensor(picks + rest[: k - len(picks)], dtype=torch.int64, device=device)
+
+
+class _Gradients(NamedTuple):
+    """Last-layer gradients as what they are outer products of: g.g' = (q.q')(e.e')."""
+
+    residuals: Tensor  # q [n, C]
+    features: Tensor  # e [n, d]
+    norms: Tensor  # |g|^2, float64 [n]
+
+
+class _Pool:
+    """Three numbers a row: `weights` (0 once picked) and `norms`, float64, and `tops`, the likeliest class.
+
+    In float32 a weight is a bound of the squared distance; in float64 it is the squared distance.
+    """
+
+    def __init__(self, probs: Rows, features: Rows, dtype: torch.dtype | None = None) -> None:
+        self.probs, self.features, self.device = probs, features, probs.device
+        count, classes, width = len(probs), probs.width, features.width
+        self.rows = _rows.block_rows(self.device, 4 * (classes + width + 2 * GROUP))
+        self.weights = draws.padded(count, self.device)
+        self.weights[:count] = torch.inf
+        self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
+        self.tops = torch.empty(count, dtype=torch.int32, device=self.device)
+        largest = [torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(2)]
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for at in _rows.walk(count, self.rows):
+            blocks = probs.block(at), features.block(at)
+            for number, block in enumerate(blocks):
+                if block.numel():
+                    total += block.sum(dtype=torch.float64)
+                    largest[number] = torch.maximum(largest[number], _rows.magnitude(block))
+            if classes:
+                self.tops[at] = blocks[0].argmax(1)
+            q = self._residuals(blocks[0], self.tops[at], torch.float64)
+            self.norms[at] = q.square_().sum(1) * blocks[1].double().square().sum(1)
+        most = [float(value) for value in largest]
+        _rows.check_values("badge", "probs or features", total, max(most))
+        if most[1] * max(1.0, most[0]) > 1e140:
+            _rows.check_values("badge", "products of probs and features", total, most[1] * most[0])
+        self.dtype = dtype or _rows.working_dtype(
+            most[1] * max(1.0, most[0]), probs.values.dtype, features.values.dtype
+        )
+        # of the sum of two squared norms, which twice a product of the norms does not exceed
+        self.error = _rows.product_error(classes + width, torch.float32)
+        scale = (1 + classes * (1 + most[0]) ** 2) * (1 + width * most[1] ** 2)
+        self.vanishing = 4 * (classes + width) * torch.finfo(torch.float32).tiny * scale
+
+    def longest(self) -> int:
+        """The row of the largest norm, the first of equals."""
+        return int(self.norms.argmax()) if len(self.norms) else 0
+
+    def cover(self, picks: list[int]) -> None:
+        """Lower the weights of the whole pool by these picks, a pass for every GROUP of them."""
+        count = len(self.norms)
+        for start in range(0, len(picks), GROUP):
+            index = torch.tensor(picks[start : start + GROUP], device=self.device)
+            others = self._gradients(index, self.dtype)
+            for at in _rows.walk(count, self.rows):
+                q = self._residuals(self.probs.block(at), self.tops[at], self.dtype)
+                rows = _Gradients(q, self.features.block(at).to(self.dtype), self.norms[at])
+                exact = self.dtype == torch.float64
+                near = _squared(rows, others).amin(1) if exact else self._bound(rows, others)
+                self.weights[at] = torch.minimum(self.weights[at], near)
+            self.weights[index] = 0.0
+
+    def accept(self, candidates: Tensor, numbers: np.ndarray, picks: list[int], most: int) -> list[int]:
+        """Of candidates drawn by the weights, in turn, those that D^2 sampling would draw; at most `most`."""
+        rows = self._gradients(candidates, torch.float64)
+        near = torch.full_like(rows.norms, torch.inf)
+        for start in range(0, len(picks), GROUP):
+            others = self._gradients(torch.tensor(picks[start : start + GROUP]), torch.float64)
+            near = torch.minimum(near, _squared(rows, others).amin(1))
+        among = _squared(rows, rows).cpu().numpy()
+        distance, weight = near.cpu().numpy(), self.weights[candidates].cpu().numpy()
+        index = candidates.cpu().numpy()
+        distance[np.isin(index, picks)] = 0.0
+        accepted: list[int] = []
+        for turn, number in enumerate(numbers):
+            if len(accepted) < most and number * weight[turn] < distance[turn]:
+                accepted.append(int(index[turn]))
+                distance = np.minimum(distance, among[turn])
+                distance[index == index[turn]] = 0.0
+        self.weights[candidates] = torch.from_numpy(np.minimum(weight, distance)).to(self.device)
+        return accepted
+
+    def _bound(self, rows: _Gradients, others: _Gradients) -> Tensor:
+        """Bounds of the squared distances to the nearest, float64 [n]."""
+        inner = (rows.residuals @ others.residuals.T).mul_(rows.features @ others.features.T)
+        low = inner.mul_(-2).add_((others.norms * (1 + self.error)).float()).amin(1)
+        return low.double().add_(rows.norms, alpha=1 + self.error).add_(self.vanishing)
+
+    def _gradients(self, index: Tensor, dtype: torch.dtype) -> _Gradients:
+        index = index.to(self.device)
+        residuals = self._residuals(self.probs.take(index), self.tops[index], dtype)
+        return _Gradients(residuals, self.features.take(index).to(dtype), self.norms[index])
+
+    def _residuals(self, probs: Tensor, tops: Tensor, dtype: torch.dtype) -> Tensor:
+        """p - onehot(argmax p), a new tensor."""
+        result = probs.to(dtype, copy=True)
+        if probs.shape[1]:
+            result[torch.arange(len(tops), device=self.device), tops.long()] -= 1
+        return result
+
+
+def _squared(rows: _Gradients, others: _Gradients) -> Tensor:
+    """Squared distances in float64, [n, m]; what rounding leaves of a zero is a zero."""
+    scale = rows.norms[:, None] + others.norms
+    inner = (rows.residuals @ others.residuals.T).mul_(rows.features @ others.features.T)
+    squared = inner.mul_(-2).add_(scale)
+    return squared.masked_fill_(squared <= ROUNDING * scale, 0.0)

@@ -1,0 +1,233 @@
+"""Greedy k-center in blocks: the picks of one at a time, some hundred of them a pass over the pool.
+
+Every row has an upper bound of its squared distance to the nearest centre. Distances only fall, so a bound
+stays one when centres are added. A block takes the rows of the largest bounds, computes their distances in
+float64, as differences squared and summed, and picks among them for as long as the farthest beats every bound
+outside: nothing there can win. Bounds come from products in float32, with their rounding error on top; a
+centre's distance is computed where the error leaves open whether it is the nearest. So rounding costs time
+and changes no pick.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from sal_fast.ops import _rows
+from sal_fast.ops._rows import Rows
+
+BLOCK = 256  # candidates, and the most centres in one product
+FEW = 32  # a block of fewer picks than this is followed by a pass, if there is anything new to pass on
+LOOSE = 16  # distances to compute per candidate: more, or no pick of a block, and float32 bounds are given up
+
+
+def kcenter(
+    features: Rows, k: int, centers: Rows | None, progress: Callable[[int, int], None] | None
+) -> Tensor:
+    """See `sal_fast.ops.kcenter`; k <= N."""
+    pool = _Pool(features, centers)
+    if k == 0:
+        return torch.empty(0, dtype=torch.int64, device=features.device)
+    picks: list[int] = []
+    new = 0  # picks that the bounds do not know of yet
+    if centers is None:
+        picks.append(pool.farthest_from_origin())
+        pool.cover(_taken(features, picks, BLOCK))
+    else:
+        pool.cover(_in_blocks(centers, max(BLOCK, len(features) // 40)))
+    pool.remove(picks)
+    while len(picks) < k:
+        found = pool.block(picks, k - len(picks))
+        picks += found
+        new += len(found)
+        if len(picks) < k and len(found) < FEW and new:
+            pool.cover(_taken(features, picks[-new:], BLOCK))
+            new = 0
+        elif pool.loose and pool.dtype != torch.float64:
+            pool.to_float64(picks)
+            new = 0
+        elif not found:
+            pool.settle(picks)
+        if progress is not None:
+            progress(len(picks), k)
+    return torch.tensor(picks, dtype=torch.int64, device=features.device)
+
+
+def memory(features: Tensor, k: int, device: torch.device) -> int:
+    """Bytes beside the inputs: what a row keeps, a pass makes of a block, and of the candidates."""
+    count, width = features.shape
+    block = _rows.block_rows(device, 4 * (width + BLOCK)) * (3 * width + 2 * BLOCK) * 4
+    group = 8 * max(BLOCK, count // 40) * width
+    return 24 * count + 16 * k + block + 32 * BLOCK * width + group
+
+
+def _taken(features: Rows, picks: list[int], size: int) -> Iterator[Tensor]:
+    for start in range(0, len(picks), size):
+        yield features.take(torch.tensor(picks[start : start + size]))
+
+
+def _in_blocks(rows: Rows, size: int) -> Iterator[Tensor]:
+    for start in range(0, len(rows), size):
+        yield rows.block(slice(start, start + size))
+
+
+class _Pool:
+    """Two float64 numbers a row: `upper`, a bound of the squared distance (-inf once picked), and `norms`."""
+
+    def __init__(self, features: Rows, centers: Rows | None) -> None:
+        self.features, self.centers, self.device = features, centers, features.device
+        count, width = len(features), features.width
+        self.rows = _rows.block_rows(self.device, 4 * (width + BLOCK))
+        self.upper = torch.full((count,), torch.inf, dtype=torch.float64, device=self.device)
+        self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
+        total, largest = self._survey("features", features, self.norms if centers is None else None)
+        dtypes = [features.values.dtype]
+        if centers is not None:
+            largest = max(largest, self._survey("centers", centers, None)[1])
+            dtypes.append(centers.values.dtype)
+        self.mean = total / max(count, 1)
+        self._work_in(_rows.working_dtype(largest, *dtypes))
+        self.loose, self.settled = False, 4 * BLOCK
+
+    def _survey(self, name: str, rows: Rows, norms: Tensor | None) -> tuple[Tensor, float]:
+        """The sum of the rows and the largest magnitude; their squared norms where they are asked for."""
+        total = torch.zeros(rows.width, dtype=torch.float64, device=self.device)
+        largest = torch.zeros((), dtype=torch.float64, device=self.device)
+        done = 0
+        for at in _rows.walk(len(rows), self.rows):
+            block = rows.block(at)
+            total += block[done - at.start :].sum(0, dtype=torch.float64)
+            if block.numel():
+                largest = torch.maximum(largest, _rows.magnitude(block))
+            if norms is not None:
+                norms[at] = block.double().square().sum(1)
+            done = at.stop
+        _rows.check_values("kcenter", name, total, float(largest))
+        return total, float(largest)
+
+    def _work_in(self, dtype: torch.dtype) -> None:
+        self.dtype, width = dtype, self.features.width
+        # of the sum of two squared norms, which twice a product of the norms does not exceed
+        self.error = _rows.product_error(width, dtype)
+        self.vanishing = 4 * width * torch.finfo(dtype).tiny
+        self.shift = self.mean.to(dtype)
+        self.centred_norms = False  # whether `norms` are those of the centred rows
+
+    def farthest_from_origin(self) -> int:
+        return int(self.norms.argmax())
+
+    def remove(self, picks: list[int]) -> None:
+        self.upper[torch.tensor(picks, dtype=torch.int64, device=self.device)] = -torch.inf
+
+    def cover(self, groups: Iterable[Tensor]) -> None:
+        """Lower the bounds of the whole pool by groups of new centres, a pass each."""
+        for group in groups:
+            centers = [self._centred(part) for part in group.split(BLOCK)]
+            scaled = [(norms * (1 + self.error)).to(self.dtype) for _, norms in centers]
+            for at in _rows.walk(len(self.features), self.rows):
+                rows = self.features.block(at).to(self.dtype) - self.shift
+                if not self.centred_norms:
+                    self.norms[at] = _norms(rows)
+                low = [
+                    torch.addmm(norm, rows, center.T, alpha=-2).amin(1)
+                    for (center, _), norm in zip(centers, scaled, strict=True)
+                ]
+                nearest = functools.reduce(torch.minimum, low).double()
+                bound = nearest.add_(self.norms[at], alpha=1 + self.error).add_(self.vanishing)
+                self.upper[at] = torch.minimum(self.upper[at], bound)
+            self.centred_norms = True
+
+    def block(self, picks: list[int], most: int) -> list[int]:
+        """The next picks, as far as the farthest candidates decide them: perhaps none, with better bounds."""
+        index, outside, first_outside = _largest(self.upper, BLOCK)
+        rows = self.features.take(index)
+        distance, computed = self._nearest(index, rows, picks)
+        rows = rows.double()
+        differences = torch.empty_like(rows)
+        numbers = index.tolist()
+        found: list[int] = []
+        while len(found) < most:
+            at = int(distance.argmax())  # the first of equals, and `index` ascends
+            farthest = float(distance[at])
+            beaten = farthest < outside or (farthest == outside and numbers[at] > first_outside)
+            if beaten or farthest == -torch.inf:
+                break
+            found.append(numbers[at])
+            distance = torch.minimum(distance, _squares(torch.sub(rows, rows[at], out=differences)))
+            distance[at] = -torch.inf
+        self.upper[index] = distance
+        self.loose = not found or computed > LOOSE * len(index)
+        if found:
+            self.settled = 4 * BLOCK
+        return found
+
+    def to_float64(self, picks: list[int]) -> None:
+        """Where float32 bounds decide little: take all anew."""
+        self._work_in(torch.float64)
+        self.cover(itertools.chain(self._given(), _taken(self.features, picks, BLOCK)))
+
+    def settle(self, picks: list[int]) -> None:
+        """Where float64 bounds decide nothing: the distances themselves, of more rows each time."""
+        for part in _largest(self.upper, self.settled)[0].split(BLOCK):
+            self.upper[part] = self._nearest(part, self.features.take(part), picks)[0]
+        self.settled *= 4
+
+    def _given(self) -> Iterator[Tensor]:
+        return iter(()) if self.centers is None else _in_blocks(self.centers, BLOCK)
+
+    def _centred(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        rows = rows.to(self.dtype) - self.shift
+        return rows, _norms(rows)
+
+    def _nearest(self, index: Tensor, rows: Tensor, picks: list[int]) -> tuple[Tensor, int]:
+        """Squared distances of candidates to their nearest centres, and how many were computed for that."""
+        upper, norms = self.upper[index], self.norms[index]
+        covered = upper <= 0  # and nothing is nearer
+        result = torch.full_like(upper, torch.inf).masked_fill_(covered, 0.0)
+        centred = rows.to(self.dtype) - self.shift
+        # a centre may be the nearest where the least that its distance can be is within the bound
+        limit = upper - norms * (1 - self.error) + self.vanishing
+        limit[covered] = -torch.inf
+        computed = 0
+        for group in itertools.chain(self._given(), _taken(self.features, picks, BLOCK)):
+            center, norm = self._centred(group)
+            least = torch.addmm((norm * (1 - self.error)).to(self.dtype), centred, center.T, alpha=-2)
+            candidate, near = (least <= limit[:, None]).nonzero(as_tuple=True)
+            computed += len(candidate)
+            for start in range(0, len(candidate), len(index)):
+                # always as many: a sum's last bit may depend on the shape that it is a part of
+                pairs = torch.arange(start, start + len(index), device=self.device)
+                pairs.clamp_(max=len(candidate) - 1)
+                which = candidate[pairs]
+                between = _squares(rows[which].double().sub_(group[near[pairs]]))
+                result.scatter_reduce_(0, which, between, "amin")
+        return result, computed
+
+
+def _largest(values: Tensor, count: int) -> tuple[Tensor, float, int]:
+    """Numbers, ascending, of the `count` largest, the lowest of equals; then value and number of the next.
+
+    Those of -inf are left out.
+    """
+    if len(values) <= count:
+        return (values > -torch.inf).nonzero()[:, 0], -torch.inf, len(values)
+    least = float(values.topk(count + 1).values[-1])
+    above = (values > least).nonzero()[:, 0]
+    if least == -torch.inf:
+        return above, least, len(values)
+    equal = (values == least).nonzero()[:, 0]
+    split = count - len(above)
+    return torch.cat([above, equal[:split]]).sort().values, least, int(equal[split])
+
+
+def _squares(differences: Tensor) -> Tensor:
+    return differences.square_().sum(1)
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Squared norms, summed in float64."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square_()
