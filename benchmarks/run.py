@@ -171,6 +171,7 @@ def main() -> None:
     schema.check(document)
     options.out.mkdir(parents=True, exist_ok=True)
     shape = "x".join(str(size) for size in sizes.values()) + f"-{options.dtype}"
+    shape += f"-{options.only.strip('-')}" if options.only else ""
     device_name = document["device"].replace(" ", "-").lower()
     name = f"{options.op}-{shape}-{sal_fast.__version__}-{device_name}.json"
     (options.out / name).write_text(json.dumps(document, indent=1) + "\n")
