@@ -58,7 +58,15 @@ class MaskRows {
       return gather(memory, [this, bytes](int64_t x) {
         return static_cast<uint32_t>(bytes[x * mask_.column_stride] != 0);
       });
-    for (int64_t w = 0; w < width_ / kWord; ++w) memory[w] = pack_word(bytes + w * kWord);
+    int64_t w = 0;
+#if defined(__AVX512BW__)
+    for (; w + 2 <= width_ / kWord; w += 2) {
+      const __m512i two_words = _mm512_loadu_si512(bytes + w * kWord);
+      const uint64_t set = _mm512_test_epi8_mask(two_words, two_words);
+      std::memcpy(memory + w, &set, sizeof set);
+    }
+#endif
+    for (; w < width_ / kWord; ++w) memory[w] = pack_word(bytes + w * kWord);
     if (const int64_t left = width_ % kWord; left > 0) {
       uint8_t last[kWord] = {};
       std::memcpy(last, bytes + width_ - left, left);
@@ -67,13 +75,15 @@ class MaskRows {
     return memory;
   }
 
-  int64_t count(int64_t image, uint32_t* memory) const {
-    int64_t total = 0;
-    for (int64_t i = 0; i < height_; ++i) {
-      const uint32_t* words = row(image, i, memory);
-      for (int64_t w = 0; w < words_of(width_); ++w) total += count_bits(words[w]);
+  // All rows of an image, one behind the other, to `words`; returns the number of set bits.
+  int64_t copy(int64_t image, uint32_t* words) const {
+    int64_t set = 0;
+    for (int64_t i = 0; i < height_; ++i, words += words_of(width_)) {
+      const uint32_t* const stored = row(image, i, words);
+      if (stored != words) std::memcpy(words, stored, words_of(width_) * sizeof(uint32_t));
+      for (int64_t w = 0; w < words_of(width_); ++w) set += count_bits(words[w]);
     }
-    return total;
+    return set;
   }
 
  private:

@@ -12,7 +12,7 @@
 namespace sal_fast {
 namespace {
 
-constexpr int64_t kMostLanes = 16;
+constexpr int64_t kSlack = 32;  // topn_dice_rows.cpp loads weights by words
 
 uint32_t* words(const Scratch& scratch) {
   return reinterpret_cast<uint32_t*>(scratch.data());
@@ -22,7 +22,7 @@ uint32_t* words(const Scratch& scratch) {
 
 void topn_mask_cpu(const TopnMaskArgs& args, int threads) {
   const auto run = SAL_FAST_DISPATCH(topn_mask_rows);
-  const int64_t memory = SAL_FAST_DISPATCH(topn_memory)(args.width, 0, 0);
+  const int64_t memory = SAL_FAST_DISPATCH(topn_mask_memory)(args.width);
   parallel_for(args.images, 4 * args.height * args.width, threads, [&](int64_t begin, int64_t end) {
     const Scratch scratch(memory);
     run(args, begin, end, words(scratch));
@@ -31,14 +31,14 @@ void topn_mask_cpu(const TopnMaskArgs& args, int threads) {
 
 void topn_dice_cpu(const TopnDiceArgs& args, int threads) {
   const auto cells = static_cast<int>(args.cam_width), pixels = static_cast<int>(args.width);
-  std::vector<float> weights(pixels + kMostLanes);
+  std::vector<float> weights(pixels + kSlack);
   std::vector<int32_t> first(cells + 1);
   for (int x = 0; x < pixels; ++x) weights[x] = between(x, cells, pixels).weight;
   for (int c = 0; c <= cells; ++c) first[c] = first_pixel(c, cells, pixels);
   const TopnTables tables{weights.data(), first.data()};
 
   const auto run = SAL_FAST_DISPATCH(topn_dice_rows);
-  const int64_t memory = SAL_FAST_DISPATCH(topn_memory)(args.width, args.cam_height, args.cam_width);
+  const int64_t memory = SAL_FAST_DISPATCH(topn_dice_memory)(args);
   parallel_for(args.images, 2 * args.height * args.width, threads, [&](int64_t begin, int64_t end) {
     const Scratch scratch(memory);
     run(args, tables, begin, end, words(scratch));

@@ -1,4 +1,5 @@
-// The images [begin, end) of an op, on one thread. Defined once per instruction set by topn_rows.cpp.
+// The images [begin, end) of an op, on one thread. Defined once per instruction set by topn_mask_rows.cpp and
+// topn_dice_rows.cpp.
 #pragma once
 
 #include "sal_fast/launch/topn.h"
@@ -7,19 +8,20 @@ namespace sal_fast {
 
 // What the enlargement needs of every image.
 struct TopnTables {
-  const float* weights;  // of each column, with room for a vector behind
+  const float* weights;  // of each column, with room for a word of them behind
   const int32_t* first;  // the first column of each cell, and the end behind
 };
 
 #define SAL_FAST_DECLARE_TOPN(isa)                                                                    \
   namespace isa {                                                                                     \
-  int64_t topn_memory(int64_t width, int64_t cam_height, int64_t cam_width);                          \
+  int64_t topn_mask_memory(int64_t width);                                                            \
   void topn_mask_rows(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t* memory);        \
+  int64_t topn_dice_memory(const TopnDiceArgs& args);                                                 \
   void topn_dice_rows(const TopnDiceArgs& args, const TopnTables& tables, int64_t begin, int64_t end, \
                       uint32_t* memory);                                                              \
   }
 
-// topn_memory: the words of memory of one thread; cam_height and cam_width are 0 for topn_mask_rows.
+// ..._memory: the words of memory of one thread.
 SAL_FAST_DECLARE_TOPN(generic)
 SAL_FAST_DECLARE_TOPN(avx2)
 SAL_FAST_DECLARE_TOPN(avx512)

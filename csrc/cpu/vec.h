@@ -243,6 +243,20 @@ inline Vec fused(Vec a, Vec b, Vec c) {
 #endif
 }
 
+// Towards 0; 0x80000000 of lanes that no int32 holds.
+inline Bits as_whole(Vec x) {
+#if defined(__AVX512F__)
+  return (Bits)_mm512_maskz_cvttps_epi32(0xffff, x);
+#elif defined(__AVX2__)
+  return (Bits)_mm256_cvttps_epi32(x);
+#else
+  Bits whole;
+  for (int i = 0; i < kLanes; ++i)
+    whole[i] = fabsf(x[i]) < 0x1p31f ? static_cast<uint32_t>(static_cast<int32_t>(x[i])) : 0x80000000u;
+  return whole;
+#endif
+}
+
 // Bit i: lane i of a comparison's result.
 inline uint32_t set_lanes(Bits mask) {
 #if defined(__AVX512DQ__)
@@ -253,6 +267,24 @@ inline uint32_t set_lanes(Bits mask) {
   uint32_t set = 0;
   for (int i = 0; i < kLanes; ++i) set |= (mask[i] & 1) << i;
   return set;
+#endif
+}
+
+// Bit i: a > b in lane i. (GCC makes vectors of AVX-512's masks and masks of those again.)
+inline uint32_t lanes_above(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+#else
+  return set_lanes((Bits)(a > b));
+#endif
+}
+
+// Bit i: a >= b in lane i.
+inline uint32_t lanes_from(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+#else
+  return set_lanes((Bits)(a >= b));
 #endif
 }
 

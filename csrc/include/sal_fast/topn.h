@@ -22,6 +22,13 @@ SAL_FAST_HD inline uint32_t key_of(float x) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+SAL_FAST_HD inline float value_of(uint32_t key) {
+  const uint32_t bits = key & 0x80000000u ? key & 0x7fffffffu : ~key;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // The keys of -infinity and infinity; those of NaN lie outside.
 constexpr uint32_t kLowestKey = 0x007fffffu;
 constexpr uint32_t kHighestKey = 0xff800000u;
