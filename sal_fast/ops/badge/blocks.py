@@ -1,10 +1,14 @@
-"""D^2 sampling in blocks: exact in distribution, some dozens of picks a pass over the pool.
+"""D^2 sampling in blocks: exact in distribution, many picks a pass over the pool.
 
 Every row has a weight that its squared distance to the nearest pick does not exceed. Distances only fall, so
 weights stay such bounds when picks are added. A batch of candidates is drawn by the weights; each is accepted
 with chance distance / weight, its distance computed in float64 against all picks so far: what is accepted
 follows the law of D^2 sampling, however loose the weights (rejection sampling). Weights come from products in
 float32 with their rounding error on top, so rounding costs draws and does not change the law.
+
+A pass over the pool, which lowers the weights by the picks since the last, only saves rejected draws. It is
+made when these have cost as much as it will: at most twice what the best moment would have (ski rental). Where
+picks are far apart, as in many dimensions, one pass may do for hundreds.
 
 Where hardly any draw is accepted the weights are computed in float64. A weight is then the distance itself,
 and where all are zero the pool has nothing more to tell.
@@ -26,7 +30,8 @@ from sal_fast.ops.badge.reference import ROUNDING
 
 BATCH = 64  # candidates drawn at a time
 GROUP = 256  # the most picks in one product
-ENOUGH = 128  # accepted picks that are worth a pass
+DRAW = 1000  # what a candidate costs beside its products, in products of rows
+EXACT = 4  # what a product of rows in float64 costs, in products in float32
 SCARCE = BATCH // 16  # accepted of a batch straight after a pass: fewer, and float32 weights are given up
 
 
@@ -38,24 +43,22 @@ def blocked(
     picks = [pool.longest()][:k]
     known = draw = 0  # picks that the weights know of, batches drawn
     while len(picks) < k:
-        fresh = known < len(picks)
-        if fresh:
-            pool.cover(picks[known:])
-            known = len(picks)
-        while len(picks) < k:
+        pool.cover(picks[known:])
+        known, fresh, wasted = len(picks), True, 0
+        while len(picks) < k and (fresh or wasted < len(probs) * (len(picks) - known)):
             numbers = draws.uniform(seed, draw, BATCH)
             draw += BATCH
             candidates = draws.pick(pool.weights, numbers[:, 0])
             if candidates is None:
                 return _lowest(picks, k, pool.device)
             accepted = pool.accept(candidates, numbers[:, 1], picks, k - len(picks))
+            wasted += (BATCH - len(accepted)) * (DRAW + EXACT * len(picks))
             picks += accepted
             if progress is not None:
                 progress(len(picks), k)
             if fresh and len(accepted) < SCARCE and pool.dtype != torch.float64:
                 pool.dtype = torch.float64
                 known = 0
-            if len(accepted) < BATCH // 8 or len(picks) - known >= ENOUGH:
                 break
             fresh = False
     return torch.tensor(picks, dtype=torch.int64, device=pool.device)
