@@ -187,8 +187,14 @@ def test_badge_in_blocks_follows_the_law(case: str, monkeypatch: pytest.MonkeyPa
     assert chisquare(counts[1, others], third[others] / third[others].sum() * calls).pvalue > 1e-4
 
 
-def test_badge_in_blocks_follows_the_law_far_on() -> None:
-    """The 40th pick of blocks, given the 39 before: against one at a time, by how far the pool is left."""
+@pytest.mark.parametrize("cost", [0, 1000])
+def test_badge_in_blocks_follows_the_law_far_on(cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 40th pick of blocks, given the 39 before: against one at a time, by how far the pool is left.
+
+    Where draws cost nothing, all 40 come from the weights of the first pass.
+    """
+    monkeypatch.setattr(blocks, "DRAW", cost)
+    monkeypatch.setattr(blocks, "EXACT", min(cost, blocks.EXACT))
     rng = np.random.default_rng(6)
     p = torch.from_numpy(rng.dirichlet(np.ones(4), 300)).float()
     e = torch.from_numpy(rng.normal(size=(300, 6)) * rng.exponential(size=(300, 1))).float()
