@@ -21,7 +21,8 @@ struct Buffers {
         cells(line + 2 * row_floats(args.cam_width)) {}
   static int64_t words(const TopnDiceArgs& args) {
     return SelectMemory::kWords + kMostCandidates + kSlack + args.height * words_of(args.width) + 1 +
-           row_floats(args.width) + 2 * row_floats(args.cam_width) + args.cam_height * args.cam_width + kSlack;
+           row_floats(args.width) + 2 * row_floats(args.cam_width) + args.cam_height * args.cam_width +
+           kSlack;
   }
   SelectMemory select;
   uint32_t* in_mask;  // of the candidates: all bits or none
@@ -38,13 +39,18 @@ struct EnlargedRows {
   float* line;
   float* pixels;
 
-  // What the pixels of row i blend, from cell to cell; the last stands once more behind. Valid until row i + 2.
+  // What the pixels of row i blend, from cell to cell; the last stands once more behind. Valid until row i
+  // + 2.
   const float* values(int64_t i) const {
     const Between at = between(static_cast<int>(i), static_cast<int>(cam_height), static_cast<int>(height));
     const float* const top = cells + at.cell * cam_width;
     const float* const bottom = cells + at.next * cam_width;
     const int64_t count = cam_width;
-    float* const out = line + i % 2 * row_floats(cam_width);  // fields are copied because the compiler reads them again behind every store
+    float* const out =
+        line +
+        i % 2 *
+            row_floats(
+                cam_width);  // fields are copied because the compiler reads them again behind every store
     for (int64_t c = 0; c < count; c += kLanes) {
       const Vec a = load(top + c);
       store(fused(Vec{} + at.weight, load(bottom + c) - a, a), out + c);
@@ -98,7 +104,8 @@ Split split(const EnlargedRows& rows, Range range, const Buffers& buffers) {
   const float* following = rows.values(0);
   for (int64_t i = 0; i < rows.height; ++i) {
     const float* const values = following;
-    if (i + 1 < rows.height) following = rows.values(i + 1);  // ahead: what is loaded at once waits for its store
+    if (i + 1 < rows.height)
+      following = rows.values(i + 1);  // ahead: what is loaded at once waits for its store
     const uint32_t* const mask = buffers.mask + i * words;
     for (int64_t group = 0; group < rows.cam_width; group += kWord) {
       uint32_t whole = 0, crossed = 0;  // pairs above the range; those that are not on one side

@@ -66,7 +66,6 @@ void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t*
   }
 }
 
-
 }  // namespace
 
 int64_t topn_mask_memory(int64_t width) {

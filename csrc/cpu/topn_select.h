@@ -1,9 +1,9 @@
 // The N-th largest pixel of an image, and the pixels above it.
 //
-// An image is never in memory as a whole: it is given by rows that every pass makes again, which costs as much
-// as reading them from the L2 cache. Passes over the pixels: one row in some, for a guess of the N-th; the
-// pixels near that guess and the number of those above (few: the rest happens among them); the result. Counting
-// every pixel in bins costs several times that and is left to guesses that fail. Derivation:
+// An image is never in memory as a whole: it is given by rows that every pass makes again, which costs as
+// much as reading them from the L2 cache. Passes over the pixels: one row in some, for a guess of the N-th;
+// the pixels near that guess and the number of those above (few: the rest happens among them); the result.
+// Counting every pixel in bins costs several times that and is left to guesses that fail. Derivation:
 // sal_fast/ops/topn/README.md.
 #pragma once
 
@@ -25,9 +25,9 @@ constexpr uint32_t kBins = 1 << 11;
 constexpr uint32_t kFewBins = 1 << 8;  // of a guess, and of candidates
 constexpr int kCopies = 4;  // of the bins: neighbours, often of one value, do not wait for each other
 constexpr int64_t kMostCandidates = 1 << 14;
-constexpr int64_t kFew = 1 << 6;      // candidates, ordered at once
+constexpr int64_t kFew = 1 << 6;         // candidates, ordered at once
 constexpr int64_t kLargeArea = 1 << 17;  // pixels, from which a guess takes more bins
-constexpr int64_t kSlack = 16;        // floats of the widest vector
+constexpr int64_t kSlack = 16;           // floats of the widest vector
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Memory of one thread.
@@ -45,8 +45,8 @@ struct SelectMemory {
 // Rows of pixels
 // ------------------------------------------------------------------------------------------------
 
-// Each has height, width and row(i): row i, valid until the next call. Behind its pixels are NaN, which lie in
-// no range, up to a whole word.
+// Each has height, width and row(i): row i, valid until the next call. Behind its pixels are NaN, which lie
+// in no range, up to a whole word.
 
 inline int64_t row_floats(int64_t width) {
   return words_of(width) * kWord + kSlack;
@@ -211,7 +211,8 @@ Cut select(const Rows& rows, Range range, int64_t wanted, int64_t count, const S
       collect(rows, range, chosen);
       return select(Candidates{count, chosen}, range, wanted, count, memory);
     }
-    range = extremes(rows, range).range;  // a range of one value, as ReLU's zeros, is not divided further
+    if (!few)
+      range = extremes(rows, range).range;  // many of one value, as ReLU's zeros, are not divided further
     if (wanted == count || range.low == range.high) return {range.low, wanted};
     const KeyRange keys{key_of(range.low), key_of(range.high)};
     const uint32_t number = few ? kFewBins : kBins;
@@ -243,7 +244,8 @@ Range guess(const Rows& rows, Range range, int64_t wanted, const SelectMemory& m
   const uint32_t number = area < kLargeArea ? kFewBins : kBins;
   const float width = (range.high - range.low) / static_cast<float>(number);
   Bins bins(memory.bins, number);
-  for (int64_t k = 0, i = 1; i < rows.height; ++k, i = 1 + k * 17 / 4) {  // all places in cells of four pixels
+  for (int64_t k = 0, i = 1; i < rows.height;
+       ++k, i = 1 + k * 17 / 4) {  // all places in cells of four pixels
     const int first = static_cast<int>(k % 4);
     for_each_vector(rows, i, [&](Vec pixels) {
       bins.template add<4>(as_whole((pixels - range.low) * (1.0f / width)), first);

@@ -7,7 +7,7 @@
 namespace sal_fast {
 namespace {
 
-constexpr int kMostTiles = kSaliencyMostSide / SaliencyAny::kTile;  // a side
+constexpr int kMostTiles = kMostSide / SaliencyAny::kTile;  // a side
 
 __global__ void __launch_bounds__(kThreads, 1) finish_kernel(SaliencyLossArgs args, Layout layout) {
   // The first cell and the number of cells that each row and each column of tiles touches.

@@ -62,9 +62,8 @@ struct TileMemory {
   typename std::conditional<kTables, Tables, None>::type tables;
 };
 
-// The similarity of two windows, and its derivatives by their moments: all but the products of the other
-// mean. One
-// division, to an ulp.
+// The similarity of two windows and its derivatives by their moments, all but the products of the other mean:
+// by one division, to an ulp.
 struct Similarity {
   float value;
   float mean_x;

@@ -208,6 +208,32 @@ def test_plateaus_at_a_size_of_uneven_weights(n: int, device: torch.device) -> N
     assert int(got.hits) == int(top.reshape(-1)[:n].sum())
 
 
+def misleading(kind: str) -> Tensor:
+    """Maps that look otherwise from some rows than they are, or have too many pixels about the N-th."""
+    map_ = torch.randint(0, 1 << 20, (1, 400, 400), generator=draws(12)).float()
+    row = torch.arange(400)[:, None]
+    if kind == "high where looked at":
+        return map_ + (row % 4 == 1) * 2.0**21
+    if kind == "low where looked at":
+        return map_ - (row % 17 % 4 == 1) * 2.0**21
+    if kind == "hot":
+        map_[:, 7, 9] = 2.0**60
+        return map_
+    return (map_ < 2.0**19) * 1.0 + (map_ < 1000) * map_ / 2**10  # two plateaus
+
+
+@pytest.mark.parametrize("kind", ["high where looked at", "low where looked at", "hot", "plateaus"])
+@pytest.mark.parametrize("share", [0.0001, 0.5, 0.9999])
+def test_where_a_guess_fails(kind: str, share: float, device: torch.device) -> None:
+    maps = misleading(kind).to(device)
+    n = int(share * 400 * 400)
+    top = ops.topn_mask(maps, n)
+    for map_, of_map in zip(maps.cpu().numpy(), top.cpu().numpy(), strict=True):
+        assert np.array_equal(of_map, topn_by_sorting(map_, n))
+    mask = torch.rand(maps.shape, generator=draws(13)) < share
+    check_dice(maps, mask.to(device))  # of its own size: nothing is rounded
+
+
 @dtypes
 def test_dtypes(dtype: torch.dtype, device: torch.device) -> None:
     """Half types are enlarged in float32, from their own values."""

@@ -1,12 +1,11 @@
 // The bilinear enlargement of a CAM, one definition for every op that looks at its pixels. Sides of at most
-// kMostSide, so that int holds every product of two of them.
+// kMostSide.
 #pragma once
 
+#include "sal_fast/launch.h"
 #include "sal_fast/math.h"
 
 namespace sal_fast {
-
-constexpr int64_t kMostSide = 1 << 14;
 
 inline namespace SAL_FAST_ISA {
 

@@ -1,5 +1,4 @@
-// The launchers: what csrc/bindings calls. Each op has a struct of its arguments in launch/<op>.h and, for
-// it,
+// The launchers: what csrc/bindings calls. For an op, with the struct of its arguments in launch/<op>.h:
 //
 //   void <op>_cpu(const <Op>Args&, int threads);
 //   int <op>_cuda(const <Op>Args&, void* stream);   // 0, or the cudaError_t of a launch that failed
@@ -11,6 +10,9 @@
 #include <cstdint>
 
 namespace sal_fast {
+
+// The longest side of a CAM and of what it is enlarged to: int holds every product of two of them.
+constexpr int64_t kMostSide = 1 << 14;
 
 enum class DType : int { float32, float16, bfloat16 };
 

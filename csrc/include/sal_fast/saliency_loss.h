@@ -1,6 +1,5 @@
 // Where the samples of the saliency loss come from: the bilinear enlargement of the CAM (enlarge.h), and the
-// bins over which the target is averaged. No side is longer than kSaliencyMostSide, so that int holds every
-// product of two of them.
+// bins over which the target is averaged. No side is longer than kMostSide.
 #pragma once
 
 #include "sal_fast/enlarge.h"

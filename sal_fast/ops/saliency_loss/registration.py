@@ -21,7 +21,7 @@ _TARGET_CODES = _launch.DTYPES | {
     torch.int32: 4,
 }  # int32: the words of a BitMask
 
-# kSaliencyMostSide and kSaliencyMostWindow of launch/saliency_loss.h.
+# kMostSide of launch.h, kSaliencyMostWindow of launch/saliency_loss.h.
 _MOST_SIDE = 1 << 14
 _MOST_WINDOW_ON_CUDA = 33
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sal_fast.ops import _launch, _masks
 
-# kMostSide of csrc/include/sal_fast/enlarge.h.
+# kMostSide of csrc/include/sal_fast/launch.h.
 _MOST_SIDE = 1 << 14
 
 

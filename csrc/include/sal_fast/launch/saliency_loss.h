@@ -10,8 +10,7 @@ enum class SaliencyKind : int { ssim_l1, mse };
 // row.
 enum class TargetType : int { float32, float16, bfloat16, bytes, bits };
 
-// What saliency_loss_cuda can take: no side longer, of the CAM, the target or the loss, and no window larger.
-constexpr int64_t kSaliencyMostSide = 1 << 14;
+// What saliency_loss_cuda can take: no window larger, no side of CAM, target or loss beyond kMostSide.
 constexpr int64_t kSaliencyMostWindow = 33;
 
 struct SaliencyLossArgs {

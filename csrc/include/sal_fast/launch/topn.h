@@ -22,7 +22,7 @@ struct TopnMaskArgs {
 };
 
 struct TopnDiceArgs {
-  const void* cam;  // [images, cam_height, cam_width] contiguous; no side beyond kMostSide of enlarge.h
+  const void* cam;  // [images, cam_height, cam_width] contiguous; no side beyond kMostSide
   DType dtype;
   int64_t images;
   int64_t cam_height;
