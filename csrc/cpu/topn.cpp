@@ -30,12 +30,18 @@ void topn_mask_cpu(const TopnMaskArgs& args, int threads) {
 }
 
 void topn_dice_cpu(const TopnDiceArgs& args, int threads) {
-  const auto cells = static_cast<int>(args.cam_width), pixels = static_cast<int>(args.width);
-  std::vector<float> weights(pixels + kSlack);
-  std::vector<int32_t> first(cells + 1);
-  for (int x = 0; x < pixels; ++x) weights[x] = between(x, cells, pixels).weight;
-  for (int c = 0; c <= cells; ++c) first[c] = first_pixel(c, cells, pixels);
-  const TopnTables tables{weights.data(), first.data()};
+  const auto cam_height = static_cast<int>(args.cam_height), height = static_cast<int>(args.height);
+  const auto cam_width = static_cast<int>(args.cam_width), width = static_cast<int>(args.width);
+  std::vector<int32_t> row_cells(height), first(cam_width + 1);
+  std::vector<float> row_weights(height), weights(width + kSlack);
+  for (int i = 0; i < height; ++i) {
+    const Between at = between(i, cam_height, height);
+    row_cells[i] = at.cell;
+    row_weights[i] = at.weight;
+  }
+  for (int x = 0; x < width; ++x) weights[x] = between(x, cam_width, width).weight;
+  for (int c = 0; c <= cam_width; ++c) first[c] = first_pixel(c, cam_width, width);
+  const TopnTables tables{row_cells.data(), row_weights.data(), weights.data(), first.data()};
 
   const auto run = SAL_FAST_DISPATCH(topn_dice_rows);
   const int64_t memory = SAL_FAST_DISPATCH(topn_dice_memory)(args);

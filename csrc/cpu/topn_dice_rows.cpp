@@ -3,7 +3,6 @@
 // Bytes moved: the mask and the CAM read once.
 #include "topn_select.h"
 // After topn_select.h, which opens this build's namespace.
-#include "sal_fast/enlarge.h"
 #include "topn_rows.h"
 
 namespace sal_fast {
@@ -42,9 +41,10 @@ struct EnlargedRows {
   // What the pixels of row i blend, from cell to cell; the last stands once more behind. Valid until row i
   // + 2.
   const float* values(int64_t i) const {
-    const Between at = between(static_cast<int>(i), static_cast<int>(cam_height), static_cast<int>(height));
-    const float* const top = cells + at.cell * cam_width;
-    const float* const bottom = cells + at.next * cam_width;
+    const int64_t cell = tables.row_cells[i];
+    const float* const top = cells + cell * cam_width;
+    const float* const bottom = cell + 1 < cam_height ? top + cam_width : top;
+    const Vec weight = Vec{} + tables.row_weights[i];
     const int64_t count = cam_width;
     float* const out =
         line +
@@ -53,7 +53,7 @@ struct EnlargedRows {
                 cam_width);  // fields are copied because the compiler reads them again behind every store
     for (int64_t c = 0; c < count; c += kLanes) {
       const Vec a = load(top + c);
-      store(fused(Vec{} + at.weight, load(bottom + c) - a, a), out + c);
+      store(fused(weight, load(bottom + c) - a, a), out + c);
     }
     out[count] = out[count - 1];
     return out;

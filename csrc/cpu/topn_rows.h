@@ -8,6 +8,8 @@ namespace sal_fast {
 
 // What the enlargement needs of every image.
 struct TopnTables {
+  const int32_t* row_cells;  // of each row
+  const float* row_weights;
   const float* weights;  // of each column, with room for a word of them behind
   const int32_t* first;  // the first column of each cell, and the end behind
 };

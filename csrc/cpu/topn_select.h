@@ -235,9 +235,9 @@ Cut select(const Rows& rows, Range range, int64_t wanted, int64_t count, const S
   return {floor, wanted - std::count_if(chosen, chosen + wanted, [=](float x) { return x > floor; })};
 }
 
-// A narrow range that most likely holds the wanted-th largest pixel, by one pixel in four of one row in four:
-// the bins, of equal widths in value, that are two standard deviations from its place among these, were they
-// drawn at random.
+// A narrow range that most likely holds the wanted-th largest pixel, by one pixel in four of one row in
+// eight: the bins, of equal widths in value, that are two standard deviations from its place among these,
+// were they drawn at random.
 template <typename Rows>
 Range guess(const Rows& rows, Range range, int64_t wanted, const SelectMemory& memory) {
   const int64_t area = rows.height * rows.width;
@@ -245,7 +245,7 @@ Range guess(const Rows& rows, Range range, int64_t wanted, const SelectMemory& m
   const float width = (range.high - range.low) / static_cast<float>(number);
   Bins bins(memory.bins, number);
   for (int64_t k = 0, i = 1; i < rows.height;
-       ++k, i = 1 + k * 17 / 4) {  // all places in cells of four pixels
+       ++k, i = 1 + k * 33 / 4) {  // all places in cells of four pixels
     const int first = static_cast<int>(k % 4);
     for_each_vector(rows, i, [&](Vec pixels) {
       bins.template add<4>(as_whole((pixels - range.low) * (1.0f / width)), first);

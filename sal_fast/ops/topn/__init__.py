@@ -138,7 +138,7 @@ def topn_dice(
 
 
 def _all_finite(cam: Tensor) -> bool:
-    """Of few operators: beside the kernel each counts."""
+    """By the cheapest operator: beside the kernel its time counts."""
     if cam.numel() == 0:
         return True
     low, high = (float(value) for value in cam.aminmax())
