@@ -112,14 +112,14 @@ def plot(results: list[dict[str, float | str]], path: Path) -> None:
 
     figure, panels = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for axis, by, fixed, value in ((panels[0], "rows", "picks", 200), (panels[1], "picks", "rows", 50_000)):
-        for (op, marker), (kind, line) in itertools.product(zip(OPS, "os"), zip(POOLS, ("-", "--"))):
+        for op, kind in itertools.product(OPS, POOLS):
             chosen = sorted(
                 (row[by], row["seconds"])
                 for row in results
                 if (row["op"], row["pool"], row[fixed]) == (op, kind, value)
             )
-            colour = f"C{'os'.index(marker)}"
-            axis.loglog(*zip(*chosen, strict=True), line, marker=marker, color=colour, label=f"{op}, {kind}")
+            style = {"badge": "oC0", "kcenter": "sC1"}[op] + {"spread": "-", "clusters": "--"}[kind]
+            axis.loglog(*zip(*chosen, strict=True), style, label=f"{op}, {kind}")
         axis.set(xlabel=by, ylabel="seconds", title=f"{value:,} {fixed}", ylim=(1e-2, 10))
         axis.set_xticks([x for x, _ in chosen], labels=[f"{x:,}" for x, _ in chosen])
         axis.minorticks_off()
@@ -131,7 +131,7 @@ def plot(results: list[dict[str, float | str]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--million", nargs=2, metavar=("OP", "POOL"), help=f"print only this; {'|'.join(OPS)} {'|'.join(POOLS)}"
+        "--million", nargs=2, metavar=("OP", "POOL"), help=f"only this: {'|'.join(OPS)} {'|'.join(POOLS)}"
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
