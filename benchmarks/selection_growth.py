@@ -139,6 +139,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.million and not (options.million[0] in OPS and options.million[1] in POOLS):
+        parser.error(f"--million: one of {', '.join(OPS)} and one of {', '.join(POOLS)}")
     if options.million:
         print(json.dumps(million(*options.million)))
         return

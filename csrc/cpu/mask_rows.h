@@ -44,6 +44,7 @@ class MaskRows {
   const uint32_t* row(int64_t image, int64_t i, uint32_t* memory) const {
     const int64_t offset = image * mask_.image_stride + nearest(i, mask_.height, height_) * mask_.row_stride;
     const int64_t words = words_of(width_);
+    if (words == 0) return memory;
     if (mask_.type == MaskType::bits) {
       const uint32_t* stored = static_cast<const uint32_t*>(mask_.data) + offset;
       if (mask_.width != width_)

@@ -12,8 +12,6 @@
 namespace sal_fast {
 namespace {
 
-constexpr int64_t kSlack = 32;  // topn_dice_rows.cpp loads weights by words
-
 uint32_t* words(const Scratch& scratch) {
   return reinterpret_cast<uint32_t*>(scratch.data());
 }
@@ -33,7 +31,7 @@ void topn_dice_cpu(const TopnDiceArgs& args, int threads) {
   const auto cam_height = static_cast<int>(args.cam_height), height = static_cast<int>(args.height);
   const auto cam_width = static_cast<int>(args.cam_width), width = static_cast<int>(args.width);
   std::vector<int32_t> row_cells(height), first(cam_width + 1);
-  std::vector<float> row_weights(height), weights(width + kSlack);
+  std::vector<float> row_weights(height), weights(width + kTableSlack);
   for (int i = 0; i < height; ++i) {
     const Between at = between(i, cam_height, height);
     row_cells[i] = at.cell;

@@ -45,12 +45,8 @@ struct EnlargedRows {
     const float* const top = cells + cell * cam_width;
     const float* const bottom = cell + 1 < cam_height ? top + cam_width : top;
     const Vec weight = Vec{} + tables.row_weights[i];
-    const int64_t count = cam_width;
-    float* const out =
-        line +
-        i % 2 *
-            row_floats(
-                cam_width);  // fields are copied because the compiler reads them again behind every store
+    const int64_t count = cam_width;  // fields are copied: the compiler reads them again behind every store
+    float* const out = line + i % 2 * row_floats(cam_width);
     for (int64_t c = 0; c < count; c += kLanes) {
       const Vec a = load(top + c);
       store(fused(weight, load(bottom + c) - a, a), out + c);
@@ -161,7 +157,9 @@ int64_t hits_of(const EnlargedRows& rows, Range range, int64_t n, const Buffers&
   const int64_t area = rows.height * rows.width;
   if (n == 0 || n == area) return n;
   const Range near = guess(rows, range, n, buffers.select);
-  auto [counts, hits] = split(rows, near, buffers);
+  const Split found = split(rows, near, buffers);
+  const Counts counts = found.counts;
+  int64_t hits = found.hits;
   if (!counts.hold(n)) {
     hits = 0;
     const uint32_t* mask = buffers.mask;

@@ -6,11 +6,13 @@
 
 namespace sal_fast {
 
+constexpr int64_t kTableSlack = 32;  // weights are loaded by words of pixels
+
 // What the enlargement needs of every image.
 struct TopnTables {
   const int32_t* row_cells;  // of each row
   const float* row_weights;
-  const float* weights;  // of each column, with room for a word of them behind
+  const float* weights;  // of each column, and kTableSlack behind
   const int32_t* first;  // the first column of each cell, and the end behind
 };
 

@@ -9,9 +9,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <numeric>
+#include <type_traits>
 
 #include "mask_rows.h"
 // vec.h comes first, in mask_rows.h: it opens this build's namespace, and the templates below find its
@@ -171,6 +170,9 @@ class Bins {
   uint32_t bins_;
 };
 
+// The key of -0, which no pixel has: as a bound, -0 would let zeros in.
+constexpr uint32_t kBelowZero = 0x7fffffffu;
+
 // key_of of each lane.
 inline Bits keys_of(Vec x) {
   const Bits bits = as_bits(x + 0.0f);
@@ -207,10 +209,11 @@ Cut select(const Rows& rows, Range range, int64_t wanted, int64_t count, const S
   float* const chosen = memory.chosen;
   while (count > kFew) {
     const bool few = count <= kMostCandidates;
-    if (few && rows.height > 1) {
-      collect(rows, range, chosen);
-      return select(Candidates{count, chosen}, range, wanted, count, memory);
-    }
+    if constexpr (!std::is_same_v<Rows, Candidates>)
+      if (few) {
+        collect(rows, range, chosen);
+        return select(Candidates{count, chosen}, range, wanted, count, memory);
+      }
     if (!few)
       range = extremes(rows, range).range;  // many of one value, as ReLU's zeros, are not divided further
     if (wanted == count || range.low == range.high) return {range.low, wanted};
@@ -226,11 +229,13 @@ Cut select(const Rows& rows, Range range, int64_t wanted, int64_t count, const S
     uint32_t bin = number - 1;
     for (; wanted > counts[bin]; --bin) wanted -= counts[bin];
     count = counts[bin];
-    const KeyRange of_bin = range_of_bin(keys, bin, shift);
+    KeyRange of_bin = range_of_bin(keys, bin, shift);
+    if (of_bin.high == kBelowZero) --of_bin.high;
     range = {value_of(of_bin.low), value_of(of_bin.high)};
   }
   collect(rows, range, chosen);
-  std::nth_element(chosen, chosen + wanted - 1, chosen + count, std::greater<float>());
+  // By a comparison of this build's own: the standard library's functions of common types are shared by all.
+  std::nth_element(chosen, chosen + wanted - 1, chosen + count, [](float a, float b) { return a > b; });
   const float floor = chosen[wanted - 1];
   return {floor, wanted - std::count_if(chosen, chosen + wanted, [=](float x) { return x > floor; })};
 }
@@ -242,19 +247,21 @@ template <typename Rows>
 Range guess(const Rows& rows, Range range, int64_t wanted, const SelectMemory& memory) {
   const int64_t area = rows.height * rows.width;
   const uint32_t number = area < kLargeArea ? kFewBins : kBins;
-  const float width = (range.high - range.low) / static_cast<float>(number);
+  const float width = (range.high - range.low) / static_cast<float>(number - 1);
   Bins bins(memory.bins, number);
-  for (int64_t k = 0, i = 1; i < rows.height;
-       ++k, i = 1 + k * 33 / 4) {  // all places in cells of four pixels
+  // A step of 8 1/4 comes to all places in cells of four pixels, as the first column does.
+  for (int64_t k = 0, i = 0; i < rows.height; ++k, i = k * 33 / 4) {
     const int first = static_cast<int>(k % 4);
     for_each_vector(rows, i, [&](Vec pixels) {
       bins.template add<4>(as_whole((pixels - range.low) * (1.0f / width)), first);
     });
   }
   const uint32_t* const counts = bins.sums();
-  const double sampled = std::accumulate(counts, counts + number, 0.0);
-  const double expected = sampled * static_cast<double>(wanted) / static_cast<double>(area);
-  const double margin = std::sqrt(sampled);
+  double sampled = 0;
+  for (uint32_t bin = 0; bin < number; ++bin) sampled += counts[bin];
+  const double share = static_cast<double>(wanted) / static_cast<double>(area), expected = share * sampled;
+  const double few = sampled / static_cast<double>(area) * static_cast<double>(kMostCandidates / 4);
+  const double margin = std::min(2 * std::sqrt(expected * (1 - share)) + 1, few);
   Range found = range;
   double above = 0;
   for (uint32_t bin = number - 1; bin > 0 && above < expected + margin; --bin) {

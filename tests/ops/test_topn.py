@@ -83,6 +83,19 @@ def test_sizes_of_maps(shape: tuple[int, int, int], device: torch.device) -> Non
             check_mask(maps, n)
 
 
+@pytest.mark.parametrize("n", [29, 31, 79, 81, 90, 149, 151, 199])
+def test_just_below_zero(n: int, device: torch.device) -> None:
+    """Zeros do not count again among the tiny negatives below them."""
+    values = [1.0] * 30 + [0.0] * 50 + [-1e-40 * (k + 1) for k in range(70)] + [-(1 - 2.0**-24)] * 50
+    order = torch.randperm(200, generator=draws(14))
+    maps = torch.tensor(values)[order].view(1, 10, 20).to(device)
+    check_mask(maps, n)
+    mask = torch.zeros(1, 10, 20, dtype=torch.bool, device=device)
+    mask.view(-1)[:n] = True
+    top = topn_by_sorting(maps[0].cpu().numpy(), n)
+    assert int(ops.topn_dice(maps, mask).hits) == int(top.reshape(-1)[:n].sum())
+
+
 def test_strides_of_maps(device: torch.device) -> None:
     wide = torch.randn(4, 40, 90, generator=draws(7)).relu().to(device)
     n = torch.tensor([100, 5, 900, 300], device=device)
@@ -326,6 +339,16 @@ def test_no_images_and_no_pixels(device: torch.device) -> None:
         assert ops.topn_mask(none, torch.zeros(0, dtype=torch.int64, device=device)).shape == (0, 7, 7)
         assert ops.topn_mask(none, 3, packed=True).shape == (0, 7, 7)
         assert ops.topn_mask(torch.zeros(2, 0, 5, device=device, dtype=dtype), 0).shape == (2, 0, 5)
+        cam = torch.ones(2, 7, 7, device=device, dtype=dtype)
+        for size in ((5, 0), (0, 5), (0, 0)):
+            flat = torch.zeros(2, *size, dtype=torch.bool, device=device)
+            for pixels in (
+                flat,
+                torch.zeros(2, *size[::-1], dtype=torch.bool, device=device).transpose(1, 2),
+            ):
+                assert ops.topn_dice(cam, pixels).n.tolist() == [0, 0]
+                assert ops.dice(pixels, flat).isnan().all()
+            assert ops.topn_dice(cam, torch.ones_like(cam, dtype=torch.bool), size=size).n.tolist() == [0, 0]
 
 
 # Values that are no numbers --------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def badge(
     all distances are zero the lowest unpicked index follows.
 
     Both methods follow this law; for one seed they pick differently. `blocked` draws candidates by bounds of
-    the distances and accepts them by the distances (rejection sampling): some dozens of picks a pass over the
+    the distances and accepts them by the distances (rejection sampling): many picks a pass over the
     pool. `sequential` makes a pass for every pick, all in float64. Float32 inputs are multiplied in float32,
     whose rounding error the bounds include: the distances that decide are float64 in either method.
 

@@ -7,8 +7,8 @@ follows the law of D^2 sampling, however loose the weights (rejection sampling).
 float32 with their rounding error on top, so rounding costs draws and does not change the law.
 
 A pass over the pool, which lowers the weights by the picks since the last, only saves rejected draws. It is
-made when these have cost as much as it will: at most twice what the best moment would have (ski rental).
-Where picks are far apart, as in many dimensions, one pass may do for hundreds.
+made when these have cost as much as it will (ski rental). Where picks are far apart, as in many dimensions,
+one pass may do for hundreds.
 
 Where hardly any draw is accepted the weights are computed in float64. A weight is then the distance itself,
 and where all are zero the pool has nothing more to tell.
@@ -45,7 +45,8 @@ def blocked(
     while len(picks) < k:
         pool.cover(picks[known:])
         known, fresh, wasted = len(picks), True, 0
-        while len(picks) < k and (fresh or wasted < len(probs) * (len(picks) - known)):
+        price = len(probs) * (EXACT if pool.dtype == torch.float64 else 1)  # what a pass costs for a pick
+        while len(picks) < k and (fresh or wasted < price * (len(picks) - known)):
             numbers = draws.uniform(seed, draw, BATCH)
             draw += BATCH
             candidates = draws.pick(pool.weights, numbers[:, 0])

@@ -109,30 +109,33 @@ def topn_dice(
     Source: paper Sec. 6; docs/method.md, "Evaluation".
     """
     _checks.floating("topn_dice", cam=cam)
-    stored, width = _masks.stored("topn_dice", "mask", mask)
+    stored, columns = _masks.stored("topn_dice", "mask", mask)
     _checks.together("topn_dice", cam=cam, mask=stored)
     _checks.shape("topn_dice", "cam", cam, None, None, None)
-    if mask.shape[0] != len(cam):
-        raise ValueError(f"topn_dice: mask must have shape [{len(cam)}, *, *], got {list(mask.shape)}")
+    batch, *cells = cam.shape
+    images, *pixels = mask.shape
+    if images != batch:
+        raise ValueError(f"topn_dice: mask must have shape [{batch}, *, *], got {list(mask.shape)}")
     value = _masks.empty_dice("topn_dice", empty)
-    height_width = (mask.shape[1], mask.shape[2]) if size is None else (int(size[0]), int(size[1]))
-    if min(height_width) < 0:
-        raise ValueError(f"topn_dice: size must not be negative, got {tuple(height_width)}")
-    if 0 in cam.shape[1:]:
+    height, width = pixels if size is None else (int(size[0]), int(size[1]))
+    if height < 0 or width < 0:
+        raise ValueError(f"topn_dice: size must not be negative, got {(height, width)}")
+    if 0 in cells:
         raise ValueError(f"topn_dice: cam must have at least one pixel, got {list(cam.shape)}")
-    if 0 in mask.shape[1:] and 0 not in height_width:
+    if 0 in pixels and height and width:
         raise ValueError(f"topn_dice: mask must have at least one pixel, got {list(mask.shape)}")
-    cam = cam.detach()
+    if cam.requires_grad:
+        cam = cam.detach()
     if cam.device.type == "cpu" and not torch.compiler.is_compiling() and not _all_finite(cam):
         raise ValueError(
             "topn_dice: cam contains NaN, an infinity or values beyond 1.7e38; expected finite numbers"
         )
-    if registration.takes_cam(cam, height_width):
-        return TopnDice(*registration.topn_dice(cam, stored, (width, *height_width), value))
+    if registration.takes_cam(cam, height, width):
+        return TopnDice(*registration.topn_dice(cam, stored, (columns, height, width), value))
     cam = cam if cam.dtype == torch.float64 else cam.float()
     finite = _finite(cam)
-    pixels = reference.nearest(_masks.unpacked(stored, width), height_width)
-    hits, n = reference.topn_hits(torch.where(finite[:, None, None], cam, 0.0), pixels)
+    human = reference.nearest(_masks.unpacked(stored, columns), (height, width))
+    hits, n = reference.topn_hits(torch.where(finite[:, None, None], cam, 0.0), human)
     hits = torch.where(finite, hits, 0)
     return TopnDice(torch.where(finite, quotient(hits, 2 * n, value), float("nan")), hits, n)
 

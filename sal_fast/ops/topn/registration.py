@@ -18,8 +18,8 @@ def takes_maps(maps: Tensor) -> bool:
     return _launch.native(maps) and maps.shape[1] * maps.shape[2] < 1 << 31
 
 
-def takes_cam(cam: Tensor, size: Sequence[int]) -> bool:
-    return _launch.native(cam) and max(*cam.shape[1:], *size) <= _MOST_SIDE
+def takes_cam(cam: Tensor, height: int, width: int) -> bool:
+    return _launch.native(cam) and max(cam.shape[1], cam.shape[2], height, width) <= _MOST_SIDE
 
 
 def _topn_mask_forward(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
