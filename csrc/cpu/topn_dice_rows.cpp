@@ -38,8 +38,7 @@ struct EnlargedRows {
   float* line;
   float* pixels;
 
-  // What the pixels of row i blend, from cell to cell; the last stands once more behind. Valid until row i
-  // + 2.
+  // What the pixels of row i blend, from cell to cell; the last stands once more behind. Two are kept.
   const float* values(int64_t i) const {
     const int64_t cell = tables.row_cells[i];
     const float* const top = cells + cell * cam_width;

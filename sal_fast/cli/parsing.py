@@ -1,4 +1,4 @@
-"""tyro, with its errors on one line like all others."""
+"""tyro, with its errors on one line like all others; devices by name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 import tyro
 
 from sal_fast.errors import InputError
@@ -29,3 +30,14 @@ def one_line(target: Callable[..., Value], arguments: list[str], prog: str, **op
     lines = [line.strip("│|╭╮╰╯─-+ ") for line in box.getvalue().splitlines()]
     said = [line for line in lines if line]
     raise InputError(f"{' '.join(said[1:2] or said)} (see `{prog} --help`)")
+
+
+def device(name: str) -> torch.device:
+    """Of a --device: auto is a GPU if there is one."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return place

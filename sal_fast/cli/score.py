@@ -69,7 +69,7 @@ def _score(
     if done == len(images):
         print(f"{out} is finished; nothing to do")
         return 0
-    place = _device(device)
+    place = parsing.device(device)
     model.to(place)
     files = {
         name: np.lib.format.open_memmap(
@@ -148,13 +148,3 @@ def _resume(out: Path, identity: dict[str, object]) -> int:
     if foreign:
         raise InputError(f"{out} holds other files ({foreign[0]}, ...); choose a new folder with --out")
     return 0
-
-
-def _device(name: str) -> torch.device:
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device

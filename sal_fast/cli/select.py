@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,7 @@ def _select(
     labelled: Path | None = None,
     ids: Path | None = None,
     seed: int = 0,
+    device: str = "auto",
     out: Path = Path("query.csv"),
 ) -> int:
     """Which images to label next, from a model's features and logits over a pool.
@@ -47,9 +49,12 @@ def _select(
             .safetensors), which spares a copy of the pool.
         ids: a text file, a line an image; without it the id is the row's number.
         seed: 0 to 2^63 - 1; the same seed gives the same query.
+        device: where badge and core-set compute: auto (a GPU if there is one), cpu, cuda, cuda:1, ...; what
+            does not fit there is streamed.
         out: the CSV file.
     """
     _check(criterion, k, seed)
+    place = parsing.device(device)
     files = {"features": features, "logits": logits}
     for name in sorted(query.CRITERIA[criterion].NEEDS & files.keys()):
         if files[name] is None:
@@ -69,7 +74,7 @@ def _select(
     known = [] if labelled is None else arrays.labelled(_expanded(labelled), names, size)
     rest, pool = _pool(criterion, given, known, size)
     try:
-        result = query.select(criterion, pool, k, seed=seed)
+        result = query.select(criterion, dataclasses.replace(pool, device=place), k, seed=seed)
     except (ValueError, MemoryError) as error:
         raise InputError(str(error)) from None
     rows = (result.positions if rest is None else rest[result.positions]).tolist()

@@ -13,9 +13,8 @@ NEEDS = frozenset({"logits", "features"})
 
 def select(pool: Pool, k: int, seed: int) -> Query:
     with shown("badge", k) as progress:
-        picks = ops.badge(
-            _softmax(pool.need("logits")), pool.need("features"), k, seed=seed, progress=progress
-        )
+        probs, features = _softmax(pool.need("logits")), pool.need("features")
+        picks = ops.badge(probs, features, k, seed=seed, device=pool.device, progress=progress)
     return in_order(picks)
 
 

@@ -10,5 +10,6 @@ NEEDS = frozenset({"features", "labelled"})
 
 def select(pool: Pool, k: int, seed: int) -> Query:
     with shown("core-set", k) as progress:
-        picks = ops.kcenter(pool.need("features"), k, centers=pool.need("labelled"), progress=progress)
+        features, labelled = pool.need("features"), pool.need("labelled")
+        picks = ops.kcenter(features, k, centers=labelled, device=pool.device, progress=progress)
     return in_order(picks)

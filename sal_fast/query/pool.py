@@ -20,16 +20,18 @@ ROWS = 16_384  # looked at together: what is made of a pool, however large, stay
 
 @dataclass(frozen=True)
 class Pool:
-    """The unlabelled images, position by position. The fields may be mapped files, the device is theirs.
+    """The unlabelled images, position by position. The fields may be mapped files.
 
     size N; logits [N, K] and features [N, d] (penultimate) by the accuracy model in eval mode; labelled
-    [L, d], the labelled images' features. A field that the criterion does not need may be None.
+    [L, d], the labelled images' features. A field that the criterion does not need may be None. device: where
+    badge and core-set compute; None: where the fields are.
     """
 
     size: int
     logits: Tensor | None = None
     features: Tensor | None = None
     labelled: Tensor | None = None
+    device: torch.device | None = None
 
     def check(self, criterion: str, needs: frozenset[str]) -> None:
         for name in sorted(needs):

@@ -56,6 +56,14 @@ def test_a_query_from_files(pool: Path, criterion: str) -> None:
     assert [row["rank"] for row in got] == [str(rank) for rank in range(7)]
 
 
+def test_the_device_is_passed_on(pool: Path, device: torch.device) -> None:
+    """By default a GPU if there is one; here the picks of these well separated rows are the same."""
+    files = ("--features", pool / "features.npy", "--logits", pool / "logits.npy", "--k", 5)
+    for criterion in ("badge", "core-set"):
+        got = select(pool, *files, "--criterion", criterion, "--device", device)
+        assert got == select(pool, *files, "--criterion", criterion)
+
+
 def test_labelled_rows_by_number_by_id_or_by_their_features(pool: Path) -> None:
     x = torch.from_numpy(np.load(pool / "features.npy"))
     known = [4, 30, 59]
@@ -93,6 +101,7 @@ def test_labelled_rows_by_number_by_id_or_by_their_features(pool: Path) -> None:
             "row 60; expected 0",
         ),
         (["--criterion", "margin", "--logits", "logits.npy", "--k", "0"], "expected at least 1"),
+        (["--criterion", "margin", "--logits", "logits.npy", "--device", "tpu"], "--device tpu: "),
     ],
 )
 def test_bad_input(
