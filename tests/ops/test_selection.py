@@ -187,7 +187,7 @@ def test_badge_in_blocks_follows_the_law(case: str, monkeypatch: pytest.MonkeyPa
     assert chisquare(counts[1, others], third[others] / third[others].sum() * calls).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("cost", [0, 1000])
+@pytest.mark.parametrize("cost", [0, blocks.DRAW])
 def test_badge_in_blocks_follows_the_law_far_on(cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The 40th pick of blocks, given the 39 before: against one at a time, by how far the pool is left.
 
@@ -326,12 +326,13 @@ def test_rows_are_drawn_by_their_weights(count: int) -> None:
     weights = draws.padded(count, torch.device("cpu"))
     weights[:count] = torch.from_numpy(given)
     numbers = np.concatenate([rng.random(200), [0.0, 1 - 2.0**-53, 1.0]])
-    got = draws.pick(weights, numbers)
+    got = draws.pick(weights, draws.sums(weights), numbers)
     assert got is not None
     last = int(given.nonzero()[0][-1])
     expected = np.minimum(np.searchsorted(given.cumsum(), numbers * given.sum(), side="right"), last)
     assert got.tolist() == expected.tolist()
-    assert draws.pick(torch.zeros_like(weights), numbers) is None
+    nothing = torch.zeros_like(weights)
+    assert draws.pick(nothing, draws.sums(nothing), numbers) is None
 
 
 PEAK = """

@@ -30,8 +30,11 @@ from sal_fast.ops.badge.reference import ROUNDING
 
 BATCH = 64  # candidates drawn at a time
 GROUP = 256  # the most picks in one product
-DRAW = 1000  # what a candidate costs beside its products, in products of rows
-EXACT = 4  # what a product of rows in float64 costs, in products in float32
+# Costs, in multiply-adds in float32. The clock would make picks depend on the machine's load.
+DRAW = 1 << 20  # a candidate, beside its products
+READ = 16  # a row in a pass, beside its products: so many of these
+REST = 128  # a product of two rows, beside its multiply-adds
+EXACT = 4  # a multiply-add in float64
 SCARCE = BATCH // 16  # accepted of a batch straight after a pass: fewer, and float32 weights are given up
 
 
@@ -42,18 +45,19 @@ def blocked(
     pool = _Pool(probs, features)
     picks = [pool.longest()][:k]
     known = draw = 0  # picks that the weights know of, batches drawn
+    product = REST + probs.width + features.width
     while len(picks) < k:
         pool.cover(picks[known:])
         known, fresh, wasted = len(picks), True, 0
-        price = len(probs) * (EXACT if pool.dtype == torch.float64 else 1)  # what a pass costs for a pick
-        while len(picks) < k and (fresh or wasted < price * (len(picks) - known)):
+        row = product * (EXACT if pool.dtype == torch.float64 else 1)
+        while len(picks) < k and (fresh or wasted < len(probs) * row * (len(picks) - known + READ)):
             numbers = draws.uniform(seed, draw, BATCH)
             draw += BATCH
-            candidates = draws.pick(pool.weights, numbers[:, 0])
+            candidates = draws.pick(pool.weights, pool.sums, numbers[:, 0])
             if candidates is None:
                 return _lowest(picks, k, pool.device)
             accepted = pool.accept(candidates, numbers[:, 1], picks, k - len(picks))
-            wasted += (BATCH - len(accepted)) * (DRAW + EXACT * len(picks))
+            wasted += (BATCH - len(accepted)) * (DRAW + EXACT * product * len(picks))
             picks += accepted
             if progress is not None:
                 progress(len(picks), k)
@@ -74,7 +78,7 @@ def sequential(
     numbers = draws.uniform(seed, 0, k)[:, 0]
     while len(picks) < k:
         pool.cover(picks[-1:])
-        drawn = draws.pick(pool.weights, numbers[len(picks) : len(picks) + 1])
+        drawn = draws.pick(pool.weights, pool.sums, numbers[len(picks) : len(picks) + 1])
         if drawn is None:
             return _lowest(picks, k, pool.device)
         picks.append(int(drawn))
@@ -108,20 +112,20 @@ class _Gradients(NamedTuple):
 class _Pool:
     """Three numbers a row: `weights` (0 once picked) and `norms`, float64, and `tops`, the likeliest class.
 
-    In float32 a weight is a bound of the squared distance; in float64 it is the squared distance.
+    In float32 a weight is a bound of the squared distance; in float64 it is the squared distance. `sums` are
+    those of the weights, by chunks.
     """
 
     def __init__(self, probs: Rows, features: Rows, dtype: torch.dtype | None = None) -> None:
         self.probs, self.features, self.device = probs, features, probs.device
         count, classes, width = len(probs), probs.width, features.width
-        self.rows = _rows.block_rows(self.device, 4 * (classes + width + 2 * GROUP))
         self.weights = draws.padded(count, self.device)
         self.weights[:count] = torch.inf
         self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
         self.tops = torch.empty(count, dtype=torch.int32, device=self.device)
         largest = [torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(2)]
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for at in _rows.walk(count, self.rows):
+        for at in _rows.walk(count, _rows.block_rows(self.device, 8 * (classes + width))):
             blocks = probs.block(at), features.block(at)
             for number, block in enumerate(blocks):
                 if block.numel():
@@ -153,13 +157,15 @@ class _Pool:
         for start in range(0, len(picks), GROUP):
             index = torch.tensor(picks[start : start + GROUP], device=self.device)
             others = self._gradients(index, self.dtype)
-            for at in _rows.walk(count, self.rows):
+            row_bytes = 4 * (self.probs.width + self.features.width + 2 * len(index))
+            for at in _rows.walk(count, _rows.block_rows(self.device, row_bytes)):
                 q = self._residuals(self.probs.block(at), self.tops[at], self.dtype)
                 rows = _Gradients(q, self.features.block(at).to(self.dtype), self.norms[at])
                 exact = self.dtype == torch.float64
                 near = _squared(rows, others).amin(1) if exact else self._bound(rows, others)
                 self.weights[at] = torch.minimum(self.weights[at], near)
             self.weights[index] = 0.0
+        self.sums = draws.sums(self.weights)
 
     def accept(self, candidates: Tensor, numbers: np.ndarray, picks: list[int], most: int) -> list[int]:
         """Of candidates drawn by the weights, in turn, those that D^2 sampling would draw; at most `most`."""
@@ -179,6 +185,8 @@ class _Pool:
                 distance = np.minimum(distance, among[turn])
                 distance[index == index[turn]] = 0.0
         self.weights[candidates] = torch.from_numpy(np.minimum(weight, distance)).to(self.device)
+        chunks = candidates // draws.CHUNK
+        self.sums[chunks] = draws.sums(self.weights.view(-1, draws.CHUNK)[chunks].flatten())
         return accepted
 
     def _bound(self, rows: _Gradients, others: _Gradients) -> Tensor:

@@ -20,14 +20,18 @@ def padded(count: int, device: torch.device) -> Tensor:
     return torch.zeros(-(-count // CHUNK) * CHUNK, dtype=torch.float64, device=device)
 
 
-def pick(weights: Tensor, numbers: np.ndarray) -> Tensor | None:
+def sums(weights: Tensor) -> Tensor:
+    """Of each chunk: what `pick` needs, and changes only where weights do."""
+    return weights.view(-1, CHUNK).sum(1)
+
+
+def pick(weights: Tensor, sums: Tensor, numbers: np.ndarray) -> Tensor | None:
     """For each number in [0, 1) a row, with chance proportional to its weight; None where all are zero.
 
     Float64 sums over chunks of rows, then over rows: no limit of 2^24 rows, as torch.multinomial has, and no
     row without weight.
     """
-    chunks = weights.view(-1, CHUNK)
-    ends = chunks.sum(1).cumsum(0)
+    chunks, ends = weights.view(-1, CHUNK), sums.cumsum(0)
     if not float(ends[-1]) > 0:
         return None
     target = torch.from_numpy(numbers).to(weights.device) * ends[-1]

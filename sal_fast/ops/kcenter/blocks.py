@@ -80,8 +80,7 @@ class _Pool:
 
     def __init__(self, features: Rows, centers: Rows | None) -> None:
         self.features, self.centers, self.device = features, centers, features.device
-        count, width = len(features), features.width
-        self.rows = _rows.block_rows(self.device, 4 * (width + BLOCK))
+        count = len(features)
         self.upper = torch.full((count,), torch.inf, dtype=torch.float64, device=self.device)
         self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
         total, largest = self._survey("features", features, self.norms if centers is None else None)
@@ -98,7 +97,7 @@ class _Pool:
         total = torch.zeros(rows.width, dtype=torch.float64, device=self.device)
         largest = torch.zeros((), dtype=torch.float64, device=self.device)
         done = 0
-        for at in _rows.walk(len(rows), self.rows):
+        for at in _rows.walk(len(rows), _rows.block_rows(self.device, 8 * rows.width)):
             block = rows.block(at)
             total += block[done - at.start :].sum(0, dtype=torch.float64)
             if block.numel():
@@ -128,7 +127,8 @@ class _Pool:
         for group in groups:
             centers = [self._centred(part) for part in group.split(BLOCK)]
             scaled = [(norms * (1 + self.error)).to(self.dtype) for _, norms in centers]
-            for at in _rows.walk(len(self.features), self.rows):
+            row_bytes = 4 * (self.features.width + min(len(group), BLOCK))
+            for at in _rows.walk(len(self.features), _rows.block_rows(self.device, row_bytes)):
                 rows = self.features.block(at).to(self.dtype) - self.shift
                 if not self.centred_norms:
                     self.norms[at] = _norms(rows)
