@@ -260,8 +260,8 @@ Range guess(const Rows& rows, Range range, int64_t wanted, const SelectMemory& m
   double sampled = 0;
   for (uint32_t bin = 0; bin < number; ++bin) sampled += counts[bin];
   const double share = static_cast<double>(wanted) / static_cast<double>(area), expected = share * sampled;
-  const double few = sampled / static_cast<double>(area) * static_cast<double>(kMostCandidates / 4);
-  const double margin = std::min(2 * std::sqrt(expected * (1 - share)) + 1, few);
+  const double most = sampled / static_cast<double>(area) * static_cast<double>(kMostCandidates / 4);
+  const double margin = std::min(2 * std::sqrt(expected * (1 - share)) + 1, most);
   Range found = range;
   double above = 0;
   for (uint32_t bin = number - 1; bin > 0 && above < expected + margin; --bin) {

@@ -50,8 +50,8 @@ def badge(
         progress: called with (picked, to pick) now and then.
 
     Returns:
-        int64 [min(k, N)] on the inputs' device, in the order picked. Work k N (C + d) in products. Memory
-        beside the inputs: 20 bytes a row, and blocks of some MB (CPU) or some 100 MB (GPU).
+        int64 [min(k, N)] on the inputs' device, in the order picked. Work at most k N (C + d) in products.
+        Memory beside the inputs: 20 bytes a row, and blocks of some MB (CPU) or up to 1 GB (GPU).
 
     Raises:
         TypeError, ValueError: types and shapes, negative k, an unknown method, a seed out of range; NaN or

@@ -90,7 +90,10 @@ def sequential(
 def memory(probs: Tensor, features: Tensor, k: int, device: torch.device) -> int:
     """Bytes beside the inputs: what a row keeps, a pass makes of a block, and of picks and candidates."""
     count, width = len(probs), probs.shape[1] + features.shape[1]
-    block = _rows.block_rows(device, 4 * (width + 2 * GROUP)) * (width + 4 * GROUP) * 8
+    block = max(
+        _rows.block_rows(device, 4 * (width + 2 * GROUP)) * (width + 4 * GROUP) * 8,
+        _rows.block_rows(device, 8 * width) * width * 24,
+    )
     return 24 * count + 16 * k + block + 16 * (GROUP + BATCH) * width
 
 

@@ -60,7 +60,10 @@ def kcenter(
 def memory(features: Tensor, k: int, device: torch.device) -> int:
     """Bytes beside the inputs: what a row keeps, a pass makes of a block, and of the candidates."""
     count, width = features.shape
-    block = _rows.block_rows(device, 4 * (width + BLOCK)) * (3 * width + 2 * BLOCK) * 4
+    block = max(
+        _rows.block_rows(device, 4 * (width + BLOCK)) * (3 * width + 2 * BLOCK) * 4,
+        _rows.block_rows(device, 8 * width) * width * 24,
+    )
     group = 8 * max(BLOCK, count // 40) * width
     return 24 * count + 16 * k + block + 32 * BLOCK * width + group
 
