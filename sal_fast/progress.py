@@ -19,12 +19,12 @@ from rich.progress import (
 
 
 @contextmanager
-def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[[], None]]:
-    """Yield a function that advances the bar by one. `log=False`: no line where there is no terminal."""
+def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[..., None]]:
+    """Yield a function that advances the bar, by one or by what it is given. `log=False`: no line where there is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         start = time.perf_counter()
-        yield lambda: None
+        yield lambda by=1: None
         if log:
             print(f"{description}: {total} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
         return
@@ -37,7 +37,7 @@ def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(description, total=total)
-        yield lambda: progress.advance(task)
+        yield lambda by=1: progress.advance(task, by)
 
 
 def duration(seconds: float) -> str:

@@ -43,7 +43,7 @@ def names(path: Path) -> str:
 
 @pytest.mark.parametrize("path", python_files(OPS), ids=names)
 def test_ops_know_nothing_of_the_experiment(path: Path) -> None:
-    allowed = {"sal_fast", "sal_fast._native", "sal_fast.ops"}
+    allowed = {"sal_fast", "sal_fast._memory", "sal_fast._native", "sal_fast.ops"}
     for module in imports(path):
         if module.split(".")[0] == "sal_fast":
             assert ".".join(module.split(".")[:2]) in allowed, module

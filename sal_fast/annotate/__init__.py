@@ -1,7 +1,6 @@
 """Who answers a query with saliency maps: people (the ground truth), a model, or a segmenter's masks.
 
-Every answer is uint8 [k, F, F] in the frame (image_size x image_size), beside a bool [k] that tells which
-images have one.
+Every answer is k maps in the frame (image_size x image_size).
 """
 
 from sal_fast.annotate.generate import generate

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sal_fast import ops
-from sal_fast.data import augment
 from sal_fast.data.store import Store
 from sal_fast.models import Classifier
 
@@ -24,10 +23,10 @@ def generate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
     """
     model.eval()
     maps = []
-    for at in rows.split(BATCH):
-        features = model.features(augment.view(store.images[at], store.image_size))
-        cam = ops.cam(features, model.head.weight, store.labels[at], probe=probe)
+    groups = rows.split(BATCH)
+    for at, images in zip(groups, store.views(groups), strict=True):
+        cam = ops.cam(model.features(images), model.head.weight, store.labels[at], probe=probe)
         size = (store.image_size, store.image_size)
         frame = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         maps.append((ops.minmax_normalize(frame) > THRESHOLD).to(torch.uint8) * 255)
-    return torch.cat(maps) if maps else store.masks[rows]
+    return torch.cat(maps) if maps else store.masks.unpack(rows)

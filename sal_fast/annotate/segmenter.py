@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from sal_fast.data import store as stores
+from sal_fast.data.decode import Decoder
+from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.errors import InputError
 
 
-def segmenter_masks(folder: Path, store: Store, rows: Tensor) -> Tensor:
-    """`<folder>/<id>.png` for every row, uint8 [k, F, F] in the frame.
+def segmenter_masks(folder: Path, store: Store, rows: Tensor, decoder: Decoder) -> Masks:
+    """`<folder>/<id>.png` for every row, in the frame.
 
     Raises InputError that names the folder or the first file that is missing or cannot be used.
     """
@@ -27,4 +28,4 @@ def segmenter_masks(folder: Path, store: Store, rows: Tensor) -> Tensor:
             f"--segmenter-masks: {len(missing)} of {len(paths)} training images have no mask; "
             f"the first is {missing[0]}"
         )
-    return torch.from_numpy(stores.read_masks(paths, images, store.image_size)).to(store.device)
+    return stores.read_masks(paths, images, store.image_size, decoder).to(store.device)

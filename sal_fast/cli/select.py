@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sal_fast import query
 from sal_fast.cli import arrays, parsing
-from sal_fast.data.store import free_memory
+from sal_fast._memory import free_memory
 from sal_fast.errors import InputError
 from sal_fast.experiment.run_folder import query_csv, write_bytes
 

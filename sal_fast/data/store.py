@@ -1,145 +1,234 @@
-"""All samples, decoded once, resident on the device."""
+"""Every sample of a table, as batches on the device: kept there, or streamed.
+
+Either way an image is brought to the stored size first, then cropped, so both give the same batches. Maps are
+always kept, a bit a pixel where they are binary.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sal_fast import progress
-from sal_fast.data import decode
+from sal_fast import ops, progress
+from sal_fast.data import augment, reading
+from sal_fast.data.augment import Augmentation, Draws
+from sal_fast.data.decode import Decoder
+from sal_fast.data.files import Unreadable
+from sal_fast.data.masks import Masks
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
+from sal_fast._memory import free_memory
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Keep = Literal["auto", "resident", "stream"]
+KEEPS: tuple[Keep, ...] = get_args(Keep)
+SHARE = 0.5  # of the memory that is free: what `auto` takes for images, so that a network fits beside them
+
+
+class Images(ABC):
+    """uint8 images [N, S, S, 3] by row."""
+
+    kind: str
+
+    @abstractmethod
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """For each group of rows: images on the device, and which of them (None: these, in order)."""
+
+
+class Resident(Images):
+    kind = "resident"
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for rows in groups:
+            yield self.pixels, rows
+
+
+class Streamed(Images):
+    """Decoded from their files each time, while the batch before is used."""
+
+    kind = "streamed"
+
+    def __init__(self, paths: Sequence[Path], stored_size: int, decoder: Decoder) -> None:
+        self.paths, self.stored_size, self.decoder = paths, stored_size, decoder
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        asked = [rows.tolist() for rows in groups]  # all at once: a copy from a device waits for it
+        yield from reading.ahead((self._decode(rows), None) for rows in asked)
+
+    def _decode(self, rows: Sequence[int]) -> Tensor:
+        try:
+            return reading.pictures([self.paths[row] for row in rows], self.stored_size, self.decoder)
+        except Unreadable as error:
+            raise InputError(f"{error} (it was readable before); restore it, then repeat the command") from None
 
 
 @dataclass(frozen=True)
 class Store:
-    """Row i of every tensor is row i of the table.
+    """Row i is row i of the table.
 
-    images uint8 [N, 3, S, S] at the stored size; masks uint8 [N, F, F] in the frame (F = image_size), 0 or
-    255 where binary, 0..255 where graded, 0 where there is none; has_mask bool [N]; labels int64 [N].
-    `fingerprint` covers ids, labels, splits and the bytes of every file.
+    masks: in the frame (F = image_size), of all rows; has_mask bool [N]; labels int64 [N]; keys uint64 [N], on
+    the host, from which draws follow. `fingerprint` covers ids, labels, splits and the bytes of every file.
     """
 
     table: Table
-    images: Tensor
-    masks: Tensor
+    images: Images
+    masks: Masks
     has_mask: Tensor
     labels: Tensor
+    keys: np.ndarray
     fingerprint: str
 
     @property
     def device(self) -> torch.device:
-        return self.images.device
+        return self.labels.device
 
     @property
     def image_size(self) -> int:
-        return self.masks.shape[-1]
+        return self.masks.size
 
     def rows(self, split: str) -> Tensor:
         return torch.tensor(self.table.rows(split), dtype=torch.int64, device=self.device)
 
+    def draws(self, groups: Sequence[Tensor], augmentation: Augmentation) -> list[Draws]:
+        """How an epoch crops and colours the images of each group of rows."""
+        at = torch.cat(tuple(groups)).cpu().numpy()
+        return augmentation.draw(self.keys[at]).to(self.device).split([len(group) for group in groups])
 
-def build(table: Table, image_size: int, stored_size: int, device: torch.device) -> Store:
-    """Decode every file of the table, with a progress bar, and move the result to the device.
+    def views(self, groups: Sequence[Tensor], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
+        """What a network sees of each group of rows: float32 [B, 3, F, F], cropped, coloured, normalised."""
+        plain = augment.plain().to(self.device)
+        for number, (pixels, rows) in enumerate(self.images.batches(groups)):
+            drawn = plain if draws is None else draws[number]
+            yield ops.crop_images(pixels, rows, drawn.box, size=self.image_size, color=drawn.color)
 
-    Raises InputError that names the files that cannot be used, or the memory that is missing.
+    def pictures(self, rows: Tensor) -> Tensor:
+        """Images for people: uint8 [B, F, F, 3]."""
+        exact = torch.eye(3, 4, device=self.device)
+        out = []
+        for pixels, at in self.images.batches(rows.split(reading.BATCH)):
+            view = ops.crop_images(pixels, at, size=self.image_size, color=exact)
+            out.append(view.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1))
+        return torch.cat(out)
+
+
+def build(
+    table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep = "auto"
+) -> Store:
+    """Decode every file once, with a progress bar; keep the maps, and the images where they are to be kept.
+
+    Says beforehand what is kept where. Raises InputError that names the files that cannot be used, or the
+    memory that is missing.
     """
-    check_memory(table, image_size, stored_size, device)
+    device = decoder.device
+    keep = plan(table, image_size, stored_size, device, keep)
+    print(describe(table, image_size, stored_size, decoder, keep), flush=True)
     count = len(table)
-    images = np.empty((count, 3, stored_size, stored_size), dtype=np.uint8)
-    masks = np.zeros((count, image_size, image_size), dtype=np.uint8)
-    print_hash = hashlib.sha256()
+    pixels = torch.empty(count if keep == "resident" else 0, stored_size, stored_size, 3, dtype=torch.uint8, device=device)
+    masks: list[Masks] = []
+    broken: list[Unreadable] = []
+    print_hash = Fingerprint(table)
+    with progress.bar(f"decoding {table.name}", count, log=count > 2000) as advance:
+        for part in reading.parts(table, range(count), stored_size, image_size, decoder):
+            broken += part.broken.values()
+            if keep == "resident":
+                pixels[part.rows[0] : part.rows[-1] + 1] = part.images
+            masks.append(packed(part.masks, image_size).to(device))
+            for row, digest in zip(part.rows, part.digests, strict=True):
+                print_hash.add(row, digest)
+            advance(len(part.rows))
+    refuse(broken)
+    images = Resident(pixels) if keep == "resident" else Streamed(table.images, stored_size, decoder)
+    return assembled(table, images, Masks.cat(masks), print_hash.hexdigest())
 
-    def one(row: int) -> decode.Decoded | decode.Unreadable:
-        try:
-            return decode.sample(table.images[row], table.masks[row], stored_size, image_size)
-        except decode.Unreadable as error:
-            return error
 
-    broken: list[decode.Unreadable] = []
-    for row, result in enumerate(each(one, range(count), f"decoding {table.name}")):
-        if isinstance(result, decode.Unreadable):
-            broken.append(result)
-            continue
-        images[row] = result.image.transpose(2, 0, 1)
-        if result.mask is not None:
-            masks[row] = result.mask
-        line = f"{table.ids[row]}\t{table.classes[table.labels[row]]}\t{table.split[row]}\t"
-        print_hash.update(line.encode() + result.digest)
-    _refuse(broken)
+def assembled(table: Table, images: Images, masks: Masks, fingerprint: str) -> Store:
+    device = masks.place.device
     return Store(
         table=table,
-        images=torch.from_numpy(images).to(device),
-        masks=torch.from_numpy(masks).to(device),
+        images=images,
+        masks=masks,
         has_mask=torch.tensor([mask is not None for mask in table.masks], device=device),
         labels=torch.tensor(table.labels, dtype=torch.int64, device=device),
-        fingerprint=print_hash.hexdigest(),
+        keys=augment.keys(table.ids),
+        fingerprint=fingerprint,
     )
 
 
-def check_memory(table: Table, image_size: int, stored_size: int, device: torch.device) -> None:
-    """Raise InputError where the decoded samples do not fit in what is free, on the host or on the device."""
-    needed = len(table) * (3 * stored_size**2 + image_size**2)
-    for place in {torch.device("cpu"), device}:
-        free = free_memory(place)
-        if needed > free:
-            raise InputError(
-                f"{table.name}: {len(table)} images at {stored_size} px need {needed / 1e9:.1f} GB "
-                f"on {place}, {free / 1e9:.1f} GB are free; lower --image-size or use a larger machine"
-            )
+def packed(masks: Sequence[np.ndarray | None], size: int) -> Masks:
+    """Masks of one part; no pixel where there is none."""
+    maps = np.zeros((len(masks), size, size), dtype=np.uint8)
+    for row, mask in enumerate(masks):
+        if mask is not None:
+            maps[row] = mask
+    return Masks.pack(torch.from_numpy(maps))
 
 
-def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int) -> np.ndarray:
-    """Mask files for these images, uint8 [k, size, size]; InputError names those that cannot be used."""
+class Fingerprint:
+    """A digest of ids, labels, splits and files, row by row in order."""
 
-    def one(files: tuple[Path, Path]) -> np.ndarray | decode.Unreadable:
-        try:
-            return decode.mask_file(files[0], size, decode.upright_size(files[1]))
-        except decode.Unreadable as error:
-            return error
+    def __init__(self, table: Table) -> None:
+        self._table, self._hash = table, hashlib.sha256()
 
-    results = list(each(one, zip(masks, images, strict=True), "reading masks"))
-    _refuse([result for result in results if isinstance(result, decode.Unreadable)])
-    return np.stack([result for result in results if not isinstance(result, decode.Unreadable)])
+    def add(self, row: int, digest: bytes) -> None:
+        table = self._table
+        line = f"{table.ids[row]}\t{table.classes[table.labels[row]]}\t{table.split[row]}\t"
+        self._hash.update(line.encode() + digest)
 
-
-def each(work: Callable[[Item], Result], items: Iterable[Item], description: str) -> Iterator[Result]:
-    """`work` of every item, in order, in as many threads as there are cores (Pillow leaves the GIL)."""
-    items = list(items)
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        progress.bar(description, len(items), log=len(items) > 2000) as advance,
-    ):
-        for result in pool.map(work, items):
-            advance()
-            yield result
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
 
 
-def _refuse(broken: Sequence[decode.Unreadable]) -> None:
+def plan(table: Table, image_size: int, stored_size: int, device: torch.device, keep: Keep) -> Keep:
+    """Whether images are kept or streamed; InputError where neither fits in what is free on the device."""
+    images, maps = _needed(table, image_size, stored_size)
+    free = free_memory(device)
+    if keep == "auto":
+        keep = "resident" if images + maps <= SHARE * free else "stream"
+    needed = maps + (images if keep == "resident" else 0)
+    if needed > free:
+        advice = "--store stream" if keep == "resident" else "a lower --image-size, or a larger machine"
+        raise InputError(
+            f"{table.name}: {len(table)} images at {stored_size} px, {keep}, need {needed / 1e9:.1f} GB "
+            f"on {device}, {free / 1e9:.1f} GB are free; use {advice}"
+        )
+    return keep
+
+
+def describe(table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep) -> str:
+    images, maps = _needed(table, image_size, stored_size)
+    free = free_memory(decoder.device)
+    kept = (
+        f"kept on {decoder.device} ({(images + maps) / 1e9:.2f} GB of {free / 1e9:.1f} free)"
+        if keep == "resident"
+        else f"streamed each epoch ({images / 1e9:.1f} GB would be more than half of {free / 1e9:.1f} free, or "
+        f"--store stream)"
+    )
+    return f"{table.name}: {len(table)} images at {stored_size} px, {kept}; decoder {decoder.name}"
+
+
+def _needed(table: Table, image_size: int, stored_size: int) -> tuple[int, int]:
+    """Bytes of images, and of maps if all are binary."""
+    return len(table) * 3 * stored_size**2, len(table) * image_size * -(-image_size // 32) * 4
+
+
+def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int, decoder: Decoder) -> Masks:
+    """Mask files for these images, in the frame; InputError names those that cannot be used."""
+    drawn = reading.masks(masks, images, size, decoder)
+    refuse([mask for mask in drawn if isinstance(mask, Unreadable)])
+    return packed([mask for mask in drawn if not isinstance(mask, Unreadable)], size)
+
+
+def refuse(broken: Sequence[Unreadable]) -> None:
     if broken:
         more = f" (and {len(broken) - 1} more; `sal-fast data check` lists them)" if len(broken) > 1 else ""
         raise InputError(f"{broken[0]}{more}")
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes free on the device; of the host's memory what the kernel says can be had."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sal_fast import annotate, query, seeds
+from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import Plan
@@ -44,10 +45,10 @@ class Lab:
     """One run: its configuration, data and folder. The methods are the steps of Algorithm 1."""
 
     def __init__(
-        self, config: Config, store: Store, plan: Plan, folder: RunFolder, segmented: Tensor | None
+        self, config: Config, store: Store, plan: Plan, folder: RunFolder, segmented: Masks | None
     ) -> None:
         self.config, self.store, self.plan, self.folder = config, store, plan, folder
-        self.segmented = segmented  # uint8 [N, F, F], a mask for every row of the training pool
+        self.segmented = segmented  # a mask for every row of the pool
         self.regime = REGIMES[config.regime]
         self.alpha = self.regime.alpha if config.alpha is None else config.alpha
         self.pool = store.rows("train")
@@ -74,7 +75,7 @@ class Lab:
             if source in GENERATED:
                 ids = [self.store.table.ids[row] for row in rows.tolist()]
                 maps = annotate.read(self.folder.round(number) / "maps", ids, self.store.image_size)
-                labelled = labelled.add(self._by_machine(rows, maps.to(self.store.device)))
+                labelled = labelled.add(self._by_machine(rows, Masks.pack(maps.to(self.store.device))))
             else:
                 labelled = labelled.add(self.annotate(rows, source, None))
         return labelled
@@ -135,13 +136,14 @@ class Lab:
                 return answered(rows, maps, has_map, PEOPLE, self.loss_size)
             if source == "segmenter":
                 assert self.segmented is not None
-                return self._by_machine(rows, self.segmented[rows])
+                return self._by_machine(rows, self.segmented[torch.searchsorted(self.pool, rows)])
             if model is None:
                 none = torch.zeros_like(rows, dtype=torch.bool)
-                return answered(rows, torch.zeros_like(self.store.masks[rows]), none, NOBODY, self.loss_size)
+                empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
+                return answered(rows, empty, none, NOBODY, self.loss_size)
             maps = annotate.generate(model, self.store, rows, self.recipe.probe)
             annotate.write(self._record.folder / "maps", self._ids(rows), maps)
-            return self._by_machine(rows, maps)
+            return self._by_machine(rows, Masks.pack(maps))
 
     @contextmanager
     def round(self, number: int, labelled: Labelled) -> Iterator[None]:
@@ -216,7 +218,7 @@ class Lab:
     def _new_model(self, arch: Arch) -> Classifier:
         return new_model(self.config, arch, len(self.store.table.classes)).to(self.store.device)
 
-    def _by_machine(self, rows: Tensor, maps: Tensor) -> Labelled:
+    def _by_machine(self, rows: Tensor, maps: Masks) -> Labelled:
         return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
 
     def _rows(self, ids: list[str]) -> Tensor:
@@ -245,18 +247,13 @@ class Lab:
         at = np.sort(order[np.argsort(~has_mask[order], kind="stable")][:EXAMPLES])
         index = torch.from_numpy(at).to(self.store.device)
         rows = self.test_rows[index]
-        images = self.store.images[rows]
-        if images.shape[-1] != self.store.image_size:
-            frame = (self.store.image_size, self.store.image_size)
-            resized = torch.nn.functional.interpolate(images.float(), frame, mode="bilinear", antialias=True)
-            images = resized.round().clamp(0, 255).to(torch.uint8)
         np.savez_compressed(
             folder / "examples.npz",
             ids=np.array(self._ids(rows)),
             labels=self.store.labels[rows].cpu().numpy(),
             predicted=seen.predicted[index].cpu().numpy(),
-            images=images.permute(0, 2, 3, 1).cpu().numpy(),
-            masks=self.store.masks[rows].cpu().numpy(),
+            images=self.store.pictures(rows).cpu().numpy(),
+            masks=self.store.masks.unpack(rows).cpu().numpy(),
             has_mask=has_mask[at],
             cams=seen.cams[index].cpu().numpy(),
             dice=seen.dice[index].cpu().numpy(),

@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 
 from sal_fast import ops
+from sal_fast.data.masks import Masks
 
 NOBODY, PEOPLE, MACHINE = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows of the store in the order they were labelled: rows int64 [L]; maps uint8 [L, F, F] in the frame.
+    """Rows of the store in the order they were labelled: rows int64 [L]; maps: L of them in the frame.
 
     drawn_by int8 [L]: NOBODY, PEOPLE, or MACHINE (a generator or a segmenter). says_where bool [L]: there is
     a map, and it is not flat at the loss's resolution; the others count as having none.
     """
 
     rows: Tensor
-    maps: Tensor
+    maps: Masks
     drawn_by: Tensor
     says_where: Tensor
 
@@ -32,7 +33,7 @@ class Labelled:
         """This set, then the answered query."""
         return Labelled(
             torch.cat((self.rows, answer.rows)),
-            torch.cat((self.maps, answer.maps)),
+            Masks.cat((self.maps, answer.maps)),
             torch.cat((self.drawn_by, answer.drawn_by)),
             torch.cat((self.says_where, answer.says_where)),
         )
@@ -48,8 +49,9 @@ class Labelled:
         }
 
 
-def answered(rows: Tensor, maps: Tensor, has_map: Tensor, by: int, loss_size: tuple[int, int]) -> Labelled:
+def answered(rows: Tensor, maps: Masks, has_map: Tensor, by: int, loss_size: tuple[int, int]) -> Labelled:
     """An answered query; `has_map` bool [k] tells which images got a map at all."""
     drawn_by = torch.where(has_map, by, NOBODY).to(torch.int8)
-    says_where = torch.cat([ops.says_where(part, loss_size) for part in maps.split(1024)] or [has_map])
+    parts = torch.arange(len(maps), device=rows.device).split(1024)
+    says_where = torch.cat([ops.says_where(maps.batch(part), loss_size) for part in parts] or [has_map])
     return Labelled(rows, maps, drawn_by, has_map & says_where)

@@ -7,12 +7,13 @@ that keep contiguous shards of it would walk over theirs and gather the candidat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from sal_fast._memory import free_memory
 
 # Bytes of a block. A GPU needs more rows to be busy than a core's cache holds.
 _BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20}
@@ -90,19 +91,6 @@ def check_memory(op: str, needed: int, device: torch.device) -> None:
             f"{op}: {needed / 1e9:.2f} GB are needed on {device} beside the inputs, {free / 1e9:.2f} GB are "
             f"free; free some, name another device=, or give a part of the pool"
         )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on the device."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + cached
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from sal_fast import ops
-from sal_fast.data import augment
 from sal_fast.data.store import Store
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
@@ -48,10 +47,10 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
     """
     model.eval()
     predicted, cams, dices, floors = [], [], [], []
-    for at in rows.split(BATCH):
-        features = model.features(augment.view(store.images[at], store.image_size))
-        head = ops.cam_head(features, model.head.weight, model.head.bias, probe=probe)
-        human = store.masks[at].float() / 255
+    groups = rows.split(BATCH)
+    for at, images in zip(groups, store.views(groups), strict=True):
+        head = ops.cam_head(model.features(images), model.head.weight, model.head.bias, probe=probe)
+        human = store.masks.unpack(at).float() / 255
         n = human.sum((-2, -1)).round().long()
         if not bool(head.logits.isfinite().all()):
             raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
@@ -78,9 +77,8 @@ def score(model: Classifier, store: Store, rows: Tensor) -> tuple[Tensor, Tensor
     model.eval()
     logits = torch.empty(len(rows), model.head.out_features, device=store.device)
     features = torch.empty(len(rows), model.head.in_features, device=store.device)
-    for start in range(0, len(rows), BATCH):
-        at = rows[start : start + BATCH]
-        pooled = model.features(augment.view(store.images[at], store.image_size)).mean((-2, -1))
+    for start, images in zip(range(0, len(rows), BATCH), store.views(rows.split(BATCH)), strict=False):
+        pooled = model.features(images).mean((-2, -1))
         logits[start : start + BATCH] = model.head(pooled)
         features[start : start + BATCH] = pooled
     return logits, features
@@ -91,7 +89,8 @@ def accuracy(model: Classifier, store: Store, rows: Tensor) -> float:
     """Share of rows whose largest logit is the label's."""
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=store.device)
-    for at in rows.split(BATCH):
-        logits, _ = model(augment.view(store.images[at], store.image_size))
+    groups = rows.split(BATCH)
+    for at, images in zip(groups, store.views(groups), strict=True):
+        logits, _ = model(images)
         right += (logits.argmax(1) == store.labels[at]).sum()
     return int(right) / len(rows)

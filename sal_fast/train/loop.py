@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sal_fast import ops, progress, seeds
 from sal_fast.data import augment
+from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
@@ -49,7 +50,7 @@ def fit(
     model: Classifier,
     store: Store,
     rows: Tensor,
-    maps: Tensor,
+    maps: Masks,
     has_map: Tensor,
     *,
     alpha: float,
@@ -61,7 +62,7 @@ def fit(
 
     Args:
         rows: int64 [L], rows of the store.
-        maps: uint8 [L, F, F], a map for each, human or generated; has_map: bool [L].
+        maps: L of them, one for each, human or generated; has_map: bool [L].
         alpha: trade-off of Eq. 1; at 1 no map is looked at.
         name: what to call the model where progress is shown.
 
@@ -80,16 +81,16 @@ def fit(
     ):
         for epoch in range(recipe.epochs):
             model.train()
-            draws = seeds.stream(recipe.seed, "augment", round_number, epoch)
-            crops = augment.draws(recipe.augment, draws, len(store.table), store.device)
             order = seeds.stream(recipe.seed, "batches", round_number, epoch).permutation(len(rows))
+            parts = list(batches(torch.from_numpy(order).to(store.device), recipe.batch_size))
+            groups = [rows[part] for part in parts]
+            epoch_draws = augment.Augmentation(recipe.augment, recipe.seed, round_number, epoch)
+            draws = store.draws(groups, epoch_draws)
             total = torch.zeros((), device=store.device)
-            for batch in batches(torch.from_numpy(order).to(store.device), recipe.batch_size):
-                at = rows[batch]
-                images, targets = augment.apply(
-                    store.images[at], maps[batch], None if crops is None else crops[at]
-                )
-                loss = step_loss(model, images, store.labels[at], targets, has_map[batch], alpha, recipe)
+            views = store.views(groups, draws)
+            for part, at, drawn, images in zip(parts, groups, draws, views, strict=True):
+                targets = maps.batch(part, drawn.box)
+                loss = step_loss(model, images, store.labels[at], targets, has_map[part], alpha, recipe)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -120,7 +121,7 @@ def step_loss(
     model: Classifier,
     images: Tensor,
     labels: Tensor,
-    targets: Tensor,
+    targets: Tensor | ops.BitMask,
     has_map: Tensor,
     alpha: float,
     recipe: Recipe,

@@ -1,0 +1,46 @@
+"""From encoded files to uint8 pixels: DALI where there is a GPU, Pillow and torchvision where there is none.
+
+On the CPU both give the same pixels, bit by bit; on a GPU within a few grey levels (docs/data.md).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal, get_args
+
+import torch
+
+from sal_fast.data.decode.base import Decoder
+from sal_fast.data.decode.torch import TorchDecoder
+from sal_fast.errors import InputError
+
+Name = Literal["auto", "dali", "torch"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
+def choose(name: Name, device: torch.device) -> Decoder:
+    """The decoder of that name; `auto`: DALI on a GPU if it is installed, else torch, the faster on a CPU.
+
+    Raises InputError where DALI is asked for and not installed.
+    """
+    if name == "auto":
+        name = "dali" if device.type == "cuda" and _has_dali() else "torch"
+    if name == "torch":
+        return TorchDecoder(device)
+    if not _has_dali():
+        raise InputError(
+            "--decoder dali: NVIDIA DALI is not installed; pip install nvidia-dali-cuda130, or --decoder torch"
+        )
+    from sal_fast.data.decode.dali import DaliDecoder
+
+    return DaliDecoder(device)
+
+
+def _has_dali() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+__all__ = ["NAMES", "Decoder", "Name", "choose"]

@@ -1,0 +1,131 @@
+"""NVIDIA DALI: on a GPU decoding (`mixed`) and resizing, on a CPU decoding alone.
+
+On a CPU the resize is `files.resize`, so that pixels do not depend on the decoder; DALI's own takes nine times
+as long there. Masks that are 8-bit grey PNGs are decoded here too, on the CPU: DALI knows no other way.
+
+A pipeline is fed by hand, a batch at a time, and nothing is prefetched inside it: what it would prefetch is of
+a subset that may have changed since (sal_fast.data.store reads ahead instead, within an epoch). A number goes
+through with each batch and is checked when it comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from torch import Tensor
+
+from sal_fast.data import files
+from sal_fast.data.decode.base import Decoder
+from sal_fast.data.files import Encoded, Unreadable
+
+BATCH = 256
+HARDWARE_LOAD = 0.65  # share of a batch given to the GPU's JPEG engine, where it has one (DALI's default)
+
+
+class DaliDecoder(Decoder):
+    def __init__(self, device: torch.device, hardware_load: float = HARDWARE_LOAD) -> None:
+        super().__init__(device)
+        on_gpu = device.type == "cuda"
+        self.name = "DALI (mixed: on the GPU)" if on_gpu else "DALI (CPU)"
+        self._grey = Pipeline(self.threads, types.GRAY)
+        self._rgb = Pipeline(self.threads, types.RGB, device if on_gpu else None, hardware_load)
+
+    def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
+        if self.device.type == "cuda":
+            for start in range(0, len(batch), BATCH):
+                part = slice(start, start + BATCH)
+                out[places[part]] = self._rgb.resized([file.data for file in batch[part]], out.shape[1])
+            return
+        for start in range(0, len(batch), BATCH):
+            pixels = self._rgb.decoded([file.data for file in batch[start : start + BATCH]])
+
+            def one(place: int, image: np.ndarray) -> None:
+                out[place] = files.resize(torch.from_numpy(image), out.shape[1])
+
+            for _ in self.pool.map(one, places[start : start + BATCH], pixels):
+                pass
+
+    def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:
+        grey = [i for i, file in enumerate(batch) if file.grey]
+        out: dict[int, np.ndarray | Unreadable] = {}
+        try:
+            for start in range(0, len(grey), BATCH):
+                part = grey[start : start + BATCH]
+                pixels = self._grey.decoded([batch[i].data for i in part])
+                out |= {i: image[..., 0].copy() for i, image in zip(part, pixels, strict=True)}
+        except RuntimeError:  # one of them is damaged: Pillow says which
+            pass
+        left = [i for i in range(len(batch)) if i not in out]
+        out |= dict(zip(left, super().grades([batch[i] for i in left]), strict=True))
+        return [out[i] for i in range(len(batch))]
+
+
+class Pipeline:
+    """One DALI pipeline; made when first used, and again after a damaged file has ended it (15 ms)."""
+
+    def __init__(
+        self, threads: int, kind: types.DALIImageType, device: torch.device | None = None, load: float = 0.0
+    ) -> None:
+        self._threads, self._kind, self._device, self._load = threads, kind, device, load
+        self._pipes: dict[int, Any] = {}
+        self._number = 0
+
+    def decoded(self, data: list[bytes]) -> list[np.ndarray]:
+        """uint8 [H, W, C] each, on the host, valid until the next call."""
+        images = self._run(data, 0)
+        return [np.asarray(images.at(i)) for i in range(len(data))]
+
+    def resized(self, data: list[bytes], size: int) -> Tensor:
+        """uint8 [B, size, size, 3] on the device."""
+        from nvidia.dali.plugin.pytorch import feed_ndarray
+
+        images = self._run(data, size).as_tensor()
+        out = torch.empty(len(data), size, size, 3, dtype=torch.uint8, device=self._device)
+        feed_ndarray(images, out, cuda_stream=torch.cuda.current_stream(self._device))
+        return out
+
+    def _run(self, data: list[bytes], size: int) -> Any:
+        pipe = self._pipes.get(size)
+        if pipe is None:
+            pipe = self._pipes[size] = self._build(size)
+        self._number += 1
+        try:
+            pipe.feed_input("data", [np.frombuffer(one, dtype=np.uint8) for one in data])
+            pipe.feed_input("number", [np.array([self._number]) for _ in data])
+            images, numbers = pipe.run()
+        except RuntimeError:
+            del self._pipes[size]  # it is no longer valid
+            raise
+        if {int(np.asarray(numbers.at(i))[0]) for i in range(len(numbers))} != {self._number}:
+            raise AssertionError(f"batch {self._number} was asked of DALI, another came")
+        return images
+
+    def _build(self, size: int) -> Any:
+        options = {"hw_decoder_load": self._load, "jpeg_fancy_upsampling": True} if self._device else {}
+
+        @pipeline_def(
+            batch_size=BATCH,
+            num_threads=self._threads,
+            device_id=None if self._device is None else self._device.index or 0,
+            prefetch_queue_depth=1,
+            exec_async=False,
+            exec_pipelined=False,
+        )
+        def decode() -> tuple[Any, Any]:
+            images = fn.decoders.image(
+                fn.external_source(name="data", no_copy=True),
+                device="mixed" if self._device else "cpu",
+                output_type=self._kind,
+                **options,
+            )
+            if size:
+                images = fn.resize(images, size=(size, size), interp_type=types.INTERP_LINEAR, antialias=True)
+            return images, fn.external_source(name="number")
+
+        pipe = decode()
+        pipe.build()
+        return pipe

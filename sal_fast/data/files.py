@@ -1,0 +1,241 @@
+"""One image or mask file: what its header says, its pixels, and why it cannot be used.
+
+Pillow decides what can be used. Faster decoders (`sal_fast.data.decode`) take the plain files only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+ASPECT_TOLERANCE = 0.02
+MOST_PIXELS = 178_956_970  # a header that claims more is taken for a decompression bomb, as Pillow does
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+ORIENTATION = 0x0112  # of EXIF
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Warning)
+
+Image.init()  # or a format that is named is not found
+# Of odd metadata and large pictures: what matters is checked here, and the filter of a thread is everybody's.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+Foreground = Callable[[np.ndarray], np.ndarray]
+
+
+class Unreadable(Exception):
+    """A file that cannot be used, and why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+
+class MisSized(Unreadable):
+    """A mask that cannot be its image's: another aspect ratio."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A file's bytes, and what its header says.
+
+    size: (width, height) as it is shown. plain: a JPEG of 8-bit RGB or grey that stands upright. grey: a PNG
+    of 8-bit grey. pixels: width * height.
+    """
+
+    path: Path
+    data: bytes
+    size: tuple[int, int]
+    plain: bool
+    grey: bool
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.blake2b(self.data, digest_size=16).digest()
+
+
+def read(path: Path) -> Encoded:
+    """Read a file and look at its header.
+
+    Raises Unreadable for one that is missing, empty, no picture, several pictures, or a decompression bomb.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Unreadable(path, _reason(error)) from None
+    if not data:
+        raise Unreadable(path, "the file is empty")
+    image = _open(path, data)
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise Unreadable(
+            path, f"its header claims {width}x{height} pixels, at most {MOST_PIXELS:,} are decoded"
+        )
+    try:
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except BROKEN as error:
+        raise Unreadable(path, _reason(error)) from None
+    if frames > 1:
+        raise Unreadable(path, f"{frames} pictures in one file, expected one; save the one that is meant")
+    if orientation in (5, 6, 7, 8):  # it lies on its side
+        width, height = height, width
+    plain = image.format == "JPEG" and image.mode in ("RGB", "L") and orientation in (0, 1)
+    return Encoded(path, data, (width, height), plain, image.format == "PNG" and image.mode == "L")
+
+
+def rgb(file: Encoded) -> np.ndarray:
+    """The picture as it is shown, uint8 [H, W, 3]; 16-bit depths are reduced, alpha is dropped.
+
+    Raises Unreadable where the pixels cannot be decoded.
+    """
+    try:
+        image = ImageOps.exif_transpose(_open(file.path, file.data))
+        if image.mode.startswith(("I", "F")):
+            deep = np.asarray(image)
+            scaled = deep / 257 if image.mode.startswith("I;16") else _graded(deep, file.path)
+            return np.repeat(np.rint(scaled).astype(np.uint8)[..., None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
+    except BROKEN as error:
+        raise Unreadable(file.path, _reason(error)) from None
+
+
+def resize(pixels: Tensor, size: int) -> Tensor:
+    """uint8 [H, W, 3] -> uint8 [size, size, 3], bilinear with antialias.
+
+    Within one grey level of Pillow's: torch took over its integer arithmetic, and is three times as fast.
+    """
+    if tuple(pixels.shape[:2]) == (size, size):
+        return pixels
+    image = F.interpolate(pixels.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)
+    return image[0].permute(1, 2, 0)
+
+
+def grades(file: Encoded) -> np.ndarray:
+    """The pixels of a mask file as they are stored, [H, W] or [H, W, C]; palette files give indices."""
+    try:
+        image = _open(file.path, file.data)
+        array = np.asarray(image)
+    except BROKEN as error:
+        raise Unreadable(file.path, _reason(error)) from None
+    return array[..., :-1] if image.mode in ("LA", "RGBA") else array
+
+
+def mask(
+    file: Encoded,
+    pixels: np.ndarray,
+    size: int | None,
+    image: tuple[int, int] | None = None,
+    foreground: Foreground | None = None,
+) -> np.ndarray:
+    """A mask in its frame, uint8 [size, size]: 0 or 255 if binary (nearest), 0..255 if graded (area average).
+
+    Binary: `foreground` says which pixels, where the data set has a rule. Else no value but 0 and one other,
+    whichever it is; or a JPEG nearly so. `pixels` are the file's (`grades`); `image` is its image's
+    (width, height), if known; `size` None keeps the file's own.
+
+    Raises MisSized where the aspect ratio is off by more than 2 %, Unreadable for grades out of range.
+    """
+    width, height = file.size
+    if image is not None:
+        off = abs((width / height) / (image[0] / image[1]) - 1)
+        if off > ASPECT_TOLERANCE:
+            raise MisSized(
+                file.path,
+                f"the mask is {width}x{height}, its image {image[0]}x{image[1]}: "
+                f"the aspect ratios differ by {off:.0%} (at most 2 %)",
+            )
+    if foreground is not None:
+        return _resized(foreground(pixels), size)
+    flat = pixels.max(axis=-1) if pixels.ndim == 3 else pixels
+    top = flat.max()
+    if bool(((flat == 0) | (flat == top)).all()):
+        return _resized(flat != 0, size)
+    graded = _graded(flat, file.path)
+    if file.plain and _nearly_binary(graded):
+        return _resized(graded > graded.max() / 2, size)
+    if size is None:
+        return np.rint(graded).astype(np.uint8)
+    area = Image.fromarray(graded.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    return np.clip(np.rint(np.asarray(area)), 0, 255).astype(np.uint8)
+
+
+def average(masks: list[np.ndarray]) -> np.ndarray:
+    """The graded map of several annotators of one image: the mean of their masks."""
+    if len(masks) == 1:
+        return masks[0]
+    return np.rint(np.mean(masks, axis=0)).astype(np.uint8)
+
+
+def annotators(path: Path) -> list[Path]:
+    """The mask files that `path` stands for: itself, or, of a folder, each picture in it.
+
+    Raises Unreadable for a folder without pictures.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise Unreadable(path, "a folder of several annotators' masks, and no picture in it")
+    return files
+
+
+def _resized(binary: np.ndarray, size: int | None) -> np.ndarray:
+    image = Image.fromarray(np.where(binary, 255, 0).astype(np.uint8))
+    return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.NEAREST))
+
+
+def _nearly_binary(graded: np.ndarray) -> bool:
+    """Whether a JPEG was a binary mask: of its pixels that are not dark, four in five are near the top.
+
+    Compression rings along the edges only; of a Gaussian's, one in twenty is.
+    """
+    top = graded.max()
+    bright = graded > top / 16
+    return bool((graded[bright] > top * 7 / 8).mean() > 0.8)
+
+
+def _graded(array: np.ndarray, path: Path) -> np.ndarray:
+    """Grades as 0..255: 8 bits as they are, 16 bits reduced, floating ones from 0..1."""
+    top = float(array.max())
+    if not np.isfinite(array).all() or array.min() < 0 or top > 65535:
+        raise Unreadable(
+            path, f"grades must lie in 0..1, 0..255 or 0..65535, got {array.min()}..{array.max()}"
+        )
+    scale = 255.0 if top <= 1 else 1.0 if top <= 255 else 1 / 257
+    return array * scale
+
+
+def _open(path: Path, data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except BROKEN as error:
+        raise Unreadable(path, _reason(error)) from None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "file not found"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large to be decoded ({str(error).split(';')[0].rstrip('.')})"
+    if "truncated" in str(error).lower():
+        return "the file is truncated"
+    if "cannot identify" in str(error):
+        return "not an image, or its first bytes are damaged"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+

@@ -1,0 +1,219 @@
+"""Rows of a table, decoded batch by batch, with the next batch's files read meanwhile."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from sal_fast import progress
+from sal_fast.data import files
+from sal_fast.data.decode.base import Decoder, bounded, cores
+from sal_fast.data.files import Encoded, Unreadable
+from sal_fast.data.table import Table
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+BATCH = 64  # files decoded together
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a table, decoded.
+
+    images: uint8 [B, S, S, 3] on the decoder's device. masks: uint8 [F, F] each, or None where there is none.
+    digests: of all bytes that a sample was read from. broken: why samples cannot be used, by position.
+    """
+
+    rows: Sequence[int]
+    images: Tensor
+    masks: list[np.ndarray | None]
+    digests: list[bytes]
+    broken: dict[int, Unreadable]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    image: Encoded
+    masks: list[Encoded]
+    digest: bytes
+
+
+def parts(
+    table: Table, rows: Sequence[int], stored_size: int, mask_size: int | None, decoder: Decoder
+) -> Iterator[Part]:
+    """Decode images to stored_size and masks to mask_size (None: no masks), BATCH rows at a time.
+
+    Memory: the encoded files of two batches, what `decode.base.MOST_PIXELS` bounds, and the result.
+    """
+
+    def load(row: int) -> _Sample | Unreadable:
+        try:
+            mask = table.masks[row] if mask_size is not None else None
+            drawn = [] if mask is None else [files.read(path) for path in files.annotators(mask)]
+            image = files.read(table.images[row])
+            return _Sample(image, drawn, b"".join(file.digest for file in (image, *drawn)))
+        except Unreadable as error:
+            return error
+
+    groups = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    loading = [decoder.pool.submit(load, row) for row in groups[0]] if groups else []
+    for number, group in enumerate(groups):
+        samples = [future.result() for future in loading]
+        if number + 1 < len(groups):
+            loading = [decoder.pool.submit(load, row) for row in groups[number + 1]]
+        yield _decoded(table, group, samples, stored_size, mask_size, decoder)
+
+
+def pictures(paths: Sequence[Path], size: int, decoder: Decoder) -> Tensor:
+    """Images that were looked at before, uint8 [B, size, size, 3]; raises Unreadable if one has gone bad."""
+    if not paths:
+        return decoder.images([], size)[0]
+    encoded = list(decoder.pool.map(files.read, paths))
+    images, broken = decoder.images(encoded, size)
+    for error in broken.values():
+        raise error
+    return images
+
+
+def masks(
+    paths: Sequence[Path], images: Sequence[Path], size: int, decoder: Decoder
+) -> list[np.ndarray | Unreadable]:
+    """Mask files for these images, uint8 [size, size] each."""
+
+    def load(mask: Path, image: Path) -> tuple[Encoded, Encoded] | Unreadable:
+        try:
+            return files.read(mask), files.read(image)
+        except Unreadable as error:
+            return error
+
+    out: list[np.ndarray | Unreadable] = []
+    for start in range(0, len(paths), BATCH):
+        part = slice(start, start + BATCH)
+        loaded = list(decoder.pool.map(load, paths[part], images[part]))
+        whole = [pair for pair in loaded if not isinstance(pair, Unreadable)]
+        drawn = iter(_masks([mask for mask, _ in whole], [image.size for _, image in whole], size, None, decoder))
+        out += [pair if isinstance(pair, Unreadable) else next(drawn) for pair in loaded]
+    return out
+
+
+def _decoded(
+    table: Table,
+    group: Sequence[int],
+    samples: Sequence[_Sample | Unreadable],
+    stored_size: int,
+    mask_size: int | None,
+    decoder: Decoder,
+) -> Part:
+    broken = {i: sample for i, sample in enumerate(samples) if isinstance(sample, Unreadable)}
+    found = {i: sample for i, sample in enumerate(samples) if isinstance(sample, _Sample)}
+    whole = list(found)
+    images, bad = decoder.images([found[i].image for i in whole], stored_size)
+    broken |= {whole[place]: error for place, error in bad.items()}
+    drawn: list[np.ndarray | None] = [None] * len(group)
+    if mask_size is not None:
+        owners = [i for i in whole for _ in found[i].masks]
+        arrays = _masks(
+            [mask for i in whole for mask in found[i].masks],
+            [found[i].image.size for i in owners],
+            mask_size,
+            table.foreground,
+            decoder,
+        )
+        several: dict[int, list[np.ndarray]] = {}
+        for i, array in zip(owners, arrays, strict=True):
+            if isinstance(array, Unreadable):
+                broken.setdefault(i, array)
+            else:
+                several.setdefault(i, []).append(array)
+        for i, one in several.items():
+            drawn[i] = files.average(one)
+    if len(whole) < len(group):
+        spread = images.new_zeros(len(group), *images.shape[1:])
+        spread[whole] = images
+        images = spread
+    digests = [found[i].digest if i in found else b"" for i in range(len(group))]
+    return Part(group, images, drawn, digests, broken)
+
+
+def _masks(
+    masks: Sequence[Encoded],
+    images: Sequence[tuple[int, int]],
+    size: int,
+    foreground: files.Foreground | None,
+    decoder: Decoder,
+) -> list[np.ndarray | Unreadable]:
+    """Decode mask files and bring them to their frame."""
+
+    def one(file: Encoded, grades: np.ndarray | Unreadable, image: tuple[int, int]) -> np.ndarray | Unreadable:
+        if isinstance(grades, Unreadable):
+            return grades
+        try:
+            return files.mask(file, grades, size, image, foreground)
+        except Unreadable as error:
+            return error
+
+    out: list[np.ndarray | Unreadable] = []
+    for part in bounded(masks):
+        grades = decoder.grades(masks[part])
+        out += decoder.pool.map(one, masks[part], grades, images[part])
+    return out
+
+
+def each(work: Callable[[Item], Result], items: Iterable[Item], description: str) -> Iterator[Result]:
+    """`work` of every item, in order, with a progress bar, in as many threads as there are cores."""
+    items = list(items)
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        progress.bar(description, len(items), log=len(items) > 2000) as advance,
+    ):
+        for result in pool.map(work, items):
+            advance()
+            yield result
+
+
+def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items, made in a thread of their own, up to `depth` of them before they are asked for.
+
+    What is made ahead belongs to this iterator: when it is closed, or left, nothing of it remains.
+    """
+    made: queue.Queue[tuple[Item | None, BaseException | None, bool]] = queue.Queue(depth)
+    left = threading.Event()
+
+    def put(entry: tuple[Item | None, BaseException | None, bool]) -> bool:
+        while not left.is_set():
+            with suppress(queue.Full):
+                made.put(entry, timeout=0.1)
+                return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None, False)):
+                    return
+            put((None, None, True))
+        except BaseException as error:
+            put((None, error, True))
+
+    thread = threading.Thread(target=work, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, last = made.get()
+            if error is not None:
+                raise error
+            if last:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        left.set()
+        thread.join()
