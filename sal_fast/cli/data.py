@@ -16,10 +16,18 @@ from sal_fast.errors import InputError
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] in ([], ["-h"], ["--help"]):
-        print("usage: sal-fast data check DIR\n\nLook through a folder or manifest before a run does.")
+        print(
+            "usage: sal-fast data check DIR\n"
+            "       sal-fast data fixations FILE --out DIR [--sigma PX] [--longest 512]\n\n"
+            "Look through a folder or manifest before a run does; make graded masks of eye tracking."
+        )
         return 0 if arguments else 2
+    if arguments[0] == "fixations":
+        from sal_fast.cli import fixations  # scipy, which `check` can do without
+
+        return fixations.main(arguments[1:])
     if arguments[0] != "check":
-        raise InputError(f"unknown command 'data {arguments[0]}' (expected data check)")
+        raise InputError(f"unknown command 'data {arguments[0]}' (expected data check, data fixations)")
     return parsing.one_line(_check, arguments[1:], "sal-fast data check")
 
 

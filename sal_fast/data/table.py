@@ -48,7 +48,7 @@ def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -
     if repeated:
         raise InputError(f"{name}: id {repeated[0]!r} stands for several images; every id must be its own")
     for sample, *_ in ordered:
-        if not _names_a_file(sample):
+        if not names_a_file(sample):
             raise InputError(
                 f"{name}: id {sample!r} cannot be used as a file name: expected UTF-8, "
                 f"parts of at most 250 bytes, no '.', '..', '\\' or leading '/'"
@@ -66,7 +66,7 @@ def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -
     )
 
 
-def _names_a_file(sample: str) -> bool:
+def names_a_file(sample: str) -> bool:
     """Whether an id is the one spelling of a relative path, so that `<folder>/<id>.png` is its own file."""
     path = PurePosixPath(sample)
     try:
