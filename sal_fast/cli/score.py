@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sal_fast.cli import parsing
-from sal_fast.data import Table, load_table, store, table
+from sal_fast.data import Table, decode, load_table, store, table
 from sal_fast.errors import InputError
 from sal_fast.experiment.run_folder import read_json, write_bytes, write_json
 from sal_fast.models import Arch, Classifier, build, weights
@@ -36,6 +36,8 @@ def _score(
     image_size: int = 224,
     output_stride: int = 32,
     device: str = "auto",
+    decoder: decode.Name = "auto",
+    root: str | None = None,
 ) -> int:
     """Run a model over images: ids.txt, logits.npy and features.npy (penultimate), for `sal-fast select`.
 
@@ -50,11 +52,13 @@ def _score(
         image_size: pixels a side that the network sees.
         output_stride: as the network was trained with.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
+        decoder: dali, torch, or auto (dali on a GPU where it is installed).
+        root: the folder of the official archives, where data names one of the paper's sets.
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
     out = Path(os.path.expanduser(out))
-    images = _images(data)
+    images = _images(data, root)
     path = Path(os.path.expanduser(weights))
     model = _model(arch, path, output_stride)
     identity = {
@@ -80,6 +84,8 @@ def _score(
         )
         for name, width in widths.items()
     }
+    decoding = decode.choose(decoder, place)
+    print(f"{images.name}: {len(images)} images; decoder {decoding.name}", file=sys.stderr)
     begin, first = time.perf_counter(), done
     while done < len(images):
         rows = slice(done, min(done + BLOCK, len(images)))
@@ -91,7 +97,7 @@ def _score(
             masks=[None] * (rows.stop - done),  # not looked at
             split=[""] * (rows.stop - done),
         )
-        samples = store.build(part, image_size, image_size, place)
+        samples = store.build(part, image_size, image_size, decoding, "resident")
         values = score(model, samples, torch.arange(len(part), device=place))
         for name, value in zip(widths, values, strict=True):
             if not bool(value.isfinite().all()):
@@ -111,10 +117,10 @@ def _score(
     return 0
 
 
-def _images(data: str) -> Table:
+def _images(data: str, root: str | None) -> Table:
     path = Path(os.path.expanduser(data))
     plain = path.is_dir() and not (path / "images").is_dir()
-    images = table.read_images(path) if plain else load_table(data)
+    images = table.read_images(path) if plain and root is None else load_table(data, root)
     broken = [name for name in images.ids if len(name.splitlines()) != 1]
     if broken:
         raise InputError(

@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from sal_fast import seeds
-from sal_fast.data import decode, load_table, splits
-from sal_fast.data.store import each
+from sal_fast.data import catalog, files, load_table, splits
+from sal_fast.data.reading import each
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
-SIZE = 8  # pixels that images are decoded to: only whether they can be is asked
+SIZE = 256  # of several annotators' masks, which may each have their own
 
 
 @dataclass(frozen=True)
 class Findings:
     """Row numbers by kind of finding, the last two with the reason.
 
-    `problems`: all that a run would refuse; `notes`: what it would pass over in silence.
+    `problems`: all that a run would refuse; `notes`: what it would pass over in silence, and what differs from
+    the paper's Table 1.
     """
 
     table: Table
@@ -35,9 +36,9 @@ class Findings:
     notes: list[str]
 
 
-def look(data: str) -> Findings:
+def look(data: str, root: str | None = None) -> Findings:
     """Decode every image and mask of `data` (see `load_table`) and say what was found."""
-    table = load_table(data)
+    table = load_table(data, root)
     problems = []
     try:
         splits.assign(table, seeds.stream(0, "split"))
@@ -47,16 +48,16 @@ def look(data: str) -> Findings:
     mis_sized: dict[int, str] = {}
     unreadable: dict[int, str] = {}
 
-    def one(row: int) -> np.ndarray | decode.Unreadable | None:
+    def one(row: int) -> np.ndarray | files.Unreadable | None:
         try:
-            return decode.sample(table.images[row], table.masks[row], SIZE, None).mask
-        except decode.Unreadable as error:
+            return _mask(table, row)
+        except files.Unreadable as error:
             return error
 
     for row, mask in enumerate(each(one, range(len(table)), f"checking {table.name}")):
-        if isinstance(mask, decode.MisSized):
+        if isinstance(mask, files.MisSized):
             mis_sized[row] = str(mask)
-        elif isinstance(mask, decode.Unreadable):
+        elif isinstance(mask, files.Unreadable):
             unreadable[row] = str(mask)
         elif mask is None:
             no_mask.append(row)
@@ -67,7 +68,22 @@ def look(data: str) -> Findings:
     if len(no_mask) == len(table):
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run")
     problems += [*mis_sized.values(), *unreadable.values()]
-    return Findings(table, no_mask, empty, graded, mis_sized, unreadable, problems, _passed_over(data, table))
+    notes = catalog.compare(data, table) if data in catalog.ENTRIES else _passed_over(data, table)
+    return Findings(table, no_mask, empty, graded, mis_sized, unreadable, problems, notes)
+
+
+def _mask(table: Table, row: int) -> np.ndarray | None:
+    """A sample's mask at its own size; raises Unreadable for it or its image."""
+    image = files.read(table.images[row])
+    files.rgb(image)
+    path = table.masks[row]
+    if path is None:
+        return None
+    drawn = [files.read(one) for one in files.annotators(path)]
+    size = None if len(drawn) == 1 else SIZE
+    return files.average(
+        [files.mask(one, files.grades(one), size, image.size, table.foreground) for one in drawn]
+    )
 
 
 def _passed_over(data: str, table: Table) -> list[str]:

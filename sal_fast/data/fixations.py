@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
-from sal_fast.data.store import each
+from sal_fast.data.reading import each
 from sal_fast.data.table import names_a_file
 from sal_fast.errors import InputError
 

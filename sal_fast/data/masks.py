@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,6 +73,11 @@ class Masks:
     @property
     def nbytes(self) -> int:
         return self.binary.words.nbytes + self.graded.nbytes
+
+    def digest(self) -> str:
+        """SHA-256 of the maps."""
+        parts = (self.binary.words, self.graded, self.place)
+        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
 
     def to(self, device: torch.device) -> Masks:
         return Masks(self.binary.to(device), self.graded.to(device), self.place.to(device))

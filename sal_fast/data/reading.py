@@ -23,6 +23,7 @@ from sal_fast.data.table import Table
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 BATCH = 64  # files decoded together
+MEMORY = 2**28  # bytes of the decoder and of two batches of photographs: a figure for people
 
 
 @dataclass(frozen=True)

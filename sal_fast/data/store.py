@@ -72,6 +72,24 @@ class Streamed(Images):
             raise InputError(f"{error} (it was readable before); restore it, then repeat the command") from None
 
 
+class Mapped(Images):
+    """Decoded before, in a file that the system reads when it is looked at and keeps while it can."""
+
+    kind = "mapped"
+
+    def __init__(self, pixels: Tensor, at: Tensor, device: torch.device) -> None:
+        self.pixels, self.at, self.device = pixels, at, device
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        if self.device.type == "cpu":
+            for rows in groups:
+                yield self.pixels, self.at[rows]
+            return
+        asked = [self.at[rows.cpu()] for rows in groups]
+        for pixels in reading.ahead(self.pixels[at].pin_memory() for at in asked):
+            yield pixels.to(self.device, non_blocking=True), None
+
+
 @dataclass(frozen=True)
 class Store:
     """Row i is row i of the table.
@@ -124,14 +142,12 @@ class Store:
 def build(
     table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep = "auto"
 ) -> Store:
-    """Decode every file once, with a progress bar; keep the maps, and the images where they are to be kept.
+    """Decode every file once, with a progress bar; keep the maps, and the images if `keep` is resident.
 
-    Says beforehand what is kept where. Raises InputError that names the files that cannot be used, or the
-    memory that is missing.
+    Raises InputError that names the files that cannot be used, or the memory that is missing (`plan`).
     """
     device = decoder.device
     keep = plan(table, image_size, stored_size, device, keep)
-    print(describe(table, image_size, stored_size, decoder, keep), flush=True)
     count = len(table)
     pixels = torch.empty(count if keep == "resident" else 0, stored_size, stored_size, 3, dtype=torch.uint8, device=device)
     masks: list[Masks] = []

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from sal_fast.data.files import SUFFIXES
 from sal_fast.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -78,7 +79,11 @@ def names_a_file(sample: str) -> bool:
 
 
 def read_folder(root: Path) -> Table:
-    """`images/<class>/*` with `masks/<class>/<same stem>.png`; the id is `<class>/<stem>`."""
+    """`images/<class>/*` with `masks/<class>/<same stem>.png`; the id is `<class>/<stem>`.
+
+    A mask may be of any image format (a PNG goes first), or a folder `masks/<class>/<same stem>/` that holds
+    several annotators' masks.
+    """
     images = root / "images"
     if not root.is_dir():
         raise InputError(f"data folder not found: {root}")
@@ -86,16 +91,25 @@ def read_folder(root: Path) -> Table:
         raise InputError(f"{root}: expected a folder images/<class>/ in it, and masks/<class>/ beside it")
     rows = []
     for folder in sorted(path for path in images.iterdir() if path.is_dir() and path.name[0] != "."):
+        masks = _masks(root / "masks" / folder.name)
         for image in sorted(folder.iterdir()):
-            if image.suffix.lower() not in IMAGE_SUFFIXES or image.name.startswith("."):
+            if image.suffix.lower() not in SUFFIXES or image.name.startswith("."):
                 continue
-            mask = root / "masks" / folder.name / f"{image.stem}.png"
-            rows.append(
-                (f"{folder.name}/{image.stem}", image, folder.name, mask if mask.is_file() else None, "")
-            )
+            rows.append((f"{folder.name}/{image.stem}", image, folder.name, masks.get(image.stem), ""))
     if not rows:
-        raise InputError(f"{images}: no images in its class folders ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise InputError(f"{images}: no images in its class folders ({', '.join(sorted(SUFFIXES))})")
     return _table(root.resolve().name, rows)
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    """Masks of a class folder by the name of their image."""
+    if not folder.is_dir():
+        return {}
+    found = {path.name: path for path in folder.iterdir() if path.is_dir()}
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    for path in sorted(files, key=lambda path: path.suffix.lower() == ".png"):
+        found[path.stem] = path
+    return found
 
 
 def read_images(root: Path) -> Table:
@@ -104,10 +118,10 @@ def read_images(root: Path) -> Table:
     for path in sorted(root.rglob("*")):
         below = path.relative_to(root)
         hidden = any(part.startswith(".") for part in below.parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden:
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
             rows.append((below.with_suffix("").as_posix(), path, "", None, ""))
     if not rows:
-        raise InputError(f"{root}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise InputError(f"{root}: no images in it ({', '.join(sorted(SUFFIXES))})")
     return _table(root.resolve().name, rows)
 
 

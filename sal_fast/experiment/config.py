@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tyro
 
 from sal_fast import ops
-from sal_fast.data import augment
+from sal_fast.data import augment, decode
+from sal_fast.data.store import KEEPS, Keep
 from sal_fast.errors import InputError
 from sal_fast.experiment.presets import PRESETS, default_preset
 from sal_fast.experiment.regimes import REGIMES
@@ -29,6 +30,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "teacher_arch": ("same", *ARCHS),
     "saliency_loss": ops.SALIENCY_KINDS,
     "augment": augment.PRESETS,
+    "decoder": decode.NAMES,
+    "store": KEEPS,
     "preset": ("auto", *PRESETS),
 }
 
@@ -46,7 +49,10 @@ class Config:
     """
 
     data: str = "builtin"
-    """`builtin`, a folder with images/<class>/ and masks/<class>/, or a .csv or .parquet manifest."""
+    """`builtin`, a folder with images/<class>/ and masks/<class>/, a .csv or .parquet manifest, a folder that
+    `sal-fast data prepare` made, or, with --root: cub200, flowers102, imagenet-s, ham10000, food201."""
+    root: str | None = None
+    """The folder that holds the official archives of --data, unpacked."""
     regime: Annotated[str, _one_of("regime")] = "sal"
     """Whose saliency maps are used (paper Sec. 5)."""
     criterion: Annotated[str, _one_of("criterion")] = "margin"
@@ -70,7 +76,13 @@ class Config:
     alpha: float | None = None
     """Weight of classification in the accuracy model's loss (Eq. 1); None: the regime's."""
     augment: augment.Preset = "none"
-    """none, or standard: random resized crop and flip, for image and map alike."""
+    """none; standard: random resized crop and flip, for image and map alike; color: that, and brightness,
+    contrast and saturation."""
+    decoder: decode.Name = "auto"
+    """Who decodes: dali, torch (Pillow and torchvision); auto: dali on a GPU where it is installed."""
+    store: Keep = "auto"
+    """Decoded images: resident on the device, or stream from disk each epoch; auto: resident if they take at
+    most half of the memory that is free."""
     epochs: int = 50
     """Epochs a model."""
     batch_size: int = 20

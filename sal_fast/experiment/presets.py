@@ -7,6 +7,12 @@ from typing import Any
 PRESETS: dict[str, dict[str, Any]] = {
     # the CYBORG reference's schedule, tuned on 1,821 images of two classes: the dataclass's own defaults
     "cyborg": {},
+    # the paper's start sets (App. A); the schedule is cyborg's
+    "cub200": {"start_fraction": 0.05},
+    "ham10000": {"start_fraction": 0.05},
+    "flowers102": {"start_fraction": 0.1},
+    "imagenet-s": {"start_fraction": 0.1},
+    "food201": {"start_fraction": 0.1},
     # minutes on two CPU cores
     "builtin": {
         "arch": "resnet18",

@@ -29,7 +29,7 @@ from sal_fast.errors import DISK_FULL, InputError
 Value = TypeVar("Value")
 FORMAT = 1
 PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
-FREE = frozenset({"out", "config"})  # may change between calls
+FREE = frozenset({"out", "config", "decoder", "store"})  # may change between calls
 
 
 class RunFolder:
@@ -101,7 +101,7 @@ class RunFolder:
                 f"{self.path} was made with other files: --{changed[0].replace('_', '-')} has changed since; "
                 f"choose another --out"
             )
-        for name in ("threads", "device", "torch", "torchvision", "numpy"):
+        for name in ("threads", "device", "decoder", "torch", "torchvision", "numpy"):
             before, now = there["environment"].get(name), run["environment"].get(name)
             if before != now:
                 print(

@@ -17,7 +17,9 @@ import torchvision
 
 import sal_fast
 from sal_fast import annotate, seeds
-from sal_fast.data import Table, augment, load_table, splits, store
+from sal_fast.data import Table, augment, decode, load_table, splits, store
+from sal_fast.data import catalog
+from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.algorithm import active_learning
@@ -37,7 +39,7 @@ def run(config: Config) -> Path:
     config.check()
     folder = RunFolder(config.run_folder)
     with folder.lock():
-        options = dataclasses.asdict(config) | {"data": source(config)}
+        options = dataclasses.asdict(config) | {"data": source(config), "root": root(config)}
         folder.check(options)
         if folder.finished():
             print(f"{folder.path} is finished; nothing to do")
@@ -52,15 +54,17 @@ def run(config: Config) -> Path:
             config.human_budget,
         )
         stored = augment.stored_size(config.augment, config.image_size)
-        store.check_memory(table, config.image_size, stored, device)
+        decoder = decode.choose(config.decoder, device)
+        keep = store.plan(table, config.image_size, stored, device, config.store)
         _check_maps(config, table)
         _check_features(config, table, plan)
-        samples = store.build(table, config.image_size, stored, device)
-        segmented = _segmented(config, samples)
+        print(store.describe(table, config.image_size, stored, decoder, keep), flush=True)
+        samples = store.build(table, config.image_size, stored, decoder, keep)
+        segmented = _segmented(config, samples, decoder)
         folder.claim(
             {
                 "config": options,
-                "environment": _environment(device),
+                "environment": _environment(device, decoder),
                 "data": {
                     "name": table.name,
                     "fingerprint": samples.fingerprint,
@@ -83,7 +87,13 @@ def run(config: Config) -> Path:
 
 def source(config: Config) -> str:
     """`--data` in a spelling that does not depend on where the command is given."""
-    return config.data if config.data == "builtin" else str(Path(os.path.expanduser(config.data)).resolve())
+    named = config.data == "builtin" or config.data in catalog.ENTRIES
+    return config.data if named else str(Path(os.path.expanduser(config.data)).resolve())
+
+
+def root(config: Config) -> str | None:
+    """`--root` likewise."""
+    return None if config.root is None else str(Path(os.path.expanduser(config.root)).resolve())
 
 
 def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def _device(config: Config) -> torch.device:
 
 def _table(config: Config, folder: RunFolder) -> Table:
     """The samples with their splits: as the run has them already, or made from the seed."""
-    table = load_table(config.data)
+    table = load_table(config.data, config.root)
     if not folder.run_json.exists():
         return splits.assign(table, seeds.stream(config.seed, "split"))
     kept = {name: split for split, names in folder.run()["splits"].items() for name in names}
@@ -187,27 +197,26 @@ def _start(config: Config, table: Table, plan: budget.Plan) -> list[str]:
     return [table.ids[pool[position]] for position in chosen]
 
 
-def _segmented(config: Config, samples: store.Store) -> torch.Tensor | None:
-    """The segmenter's masks of the training pool, in a tensor with a row for every row of the store."""
+def _segmented(config: Config, samples: store.Store, decoder: decode.Decoder) -> Masks | None:
+    """The segmenter's masks of the training pool, in its order."""
     if config.regime != "segmenter" or config.segmenter_masks is None:
         return None
-    pool, masks = samples.rows("train"), torch.zeros_like(samples.masks)
-    masks[pool] = annotate.segmenter_masks(Path(os.path.expanduser(config.segmenter_masks)), samples, pool)
-    return masks
+    folder = Path(os.path.expanduser(config.segmenter_masks))
+    return annotate.segmenter_masks(folder, samples, samples.rows("train"), decoder)
 
 
-def _digests(config: Config, segmented: torch.Tensor | None) -> dict[str, str]:
+def _digests(config: Config, segmented: Masks | None) -> dict[str, str]:
     """Of the files beside the data that decide the result."""
     digests = {}
     if weights.is_file(config.weights):
         data = Path(os.path.expanduser(config.weights)).read_bytes()
         digests["weights"] = hashlib.sha256(data).hexdigest()
     if segmented is not None:
-        digests["segmenter_masks"] = hashlib.sha256(segmented.cpu().numpy().tobytes()).hexdigest()
+        digests["segmenter_masks"] = segmented.digest()
     return digests
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def _environment(device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
     return {
         "sal_fast": sal_fast.__version__,
         "native": dataclasses.asdict(sal_fast.build_info()),
@@ -219,6 +228,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
+        "decoder": decoder.name,
     }
 
 
