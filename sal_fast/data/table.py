@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import polars as pl
 
 from sal_fast.errors import InputError
@@ -21,6 +22,8 @@ class Table:
     """Samples in the order of their ids; every column has one entry a sample.
 
     `mask` is None where there is no human map; `split` is "" until `sal_fast.data.splits` fills it.
+    `foreground` turns a mask file's pixels, as Pillow decodes them (uint8 [H, W] or [H, W, 3], indices for a
+    palette), into bool [H, W]; None: the rule of `decode.mask_array`.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Table:
     labels: list[int]
     masks: list[Path | None]
     split: list[str] = field(default_factory=list)
+    foreground: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,8 +46,15 @@ class Table:
         return replace(self, split=split)
 
 
-def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -> Table:
-    """Sort by id, number the classes by name, refuse what cannot be a file name below a run folder."""
+def build(
+    name: str,
+    rows: Iterable[tuple[str, Path, str, Path | None, str]],
+    foreground: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Table:
+    """A table of (id, image, class, mask, split), sorted by id, the classes numbered in the order of names.
+
+    Raises InputError for an id that stands twice or cannot be a file name below a run folder.
+    """
     ordered = sorted(rows, key=lambda row: row[0])
     repeated = [sample for sample, count in Counter(row[0] for row in ordered).items() if count > 1]
     if repeated:
@@ -64,6 +75,7 @@ def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -
         labels=[number[row[2]] for row in ordered],
         masks=[row[3] for row in ordered],
         split=[row[4] for row in ordered],
+        foreground=foreground,
     )
 
 
@@ -96,7 +108,7 @@ def read_folder(root: Path) -> Table:
             )
     if not rows:
         raise InputError(f"{images}: no images in its class folders ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return _table(root.resolve().name, rows)
+    return build(root.resolve().name, rows)
 
 
 def read_images(root: Path) -> Table:
@@ -109,7 +121,7 @@ def read_images(root: Path) -> Table:
             rows.append((below.with_suffix("").as_posix(), path, "", None, ""))
     if not rows:
         raise InputError(f"{root}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return _table(root.resolve().name, rows)
+    return build(root.resolve().name, rows)
 
 
 def read_manifest(path: Path) -> Table:
@@ -167,4 +179,4 @@ def read_manifest(path: Path) -> Table:
         )
     if not rows:
         raise InputError(f"{path}: no rows")
-    return _table(path.stem, rows)
+    return build(path.stem, rows)
