@@ -112,7 +112,7 @@ def _check_types(data: bytes, names: list[str]) -> None:
             kind, size, start = word & 0xFFFF, word >> 16, at + 4
             if not size:
                 size, start = int.from_bytes(data[at + 4 : at + 8], order), at + 8
-            if start + size > len(data):
+            if start + size > len(data) or (start == at + 4 and size > 4):
                 raise ValueError("it ends early")
             yield kind, data[start : start + size]
             at = at + 8 if start == at + 4 else start + (-(-size // 8) * 8 if pad else size)
@@ -121,8 +121,8 @@ def _check_types(data: bytes, names: list[str]) -> None:
         if kind == COMPRESSED:
             ((kind, matrix),) = elements(zlib.decompress(matrix), pad=True)
         parts = list(elements(matrix, pad=True)) if kind == MATRIX else []
-        if len(parts) < 3:
-            raise ValueError("an array of it has no name")
+        if len(parts) < 3 or len(parts[0][1]) != 8:
+            raise ValueError("an array of it has no flags or no name")
         (_, flags), _, (_, label) = parts[:3]
         name = label.decode("ascii", "replace")
         numeric = int.from_bytes(flags[:4], order) & 0xFF in NUMERIC
