@@ -17,7 +17,7 @@ EXPERIMENT = {
     "learning_curve", "experiment", "models", "probes", "progress", "query",
     "report", "seeds", "sweep", "train",
 }  # fmt: skip
-HEAVY = {"PIL", "jinja2", "matplotlib", "nvidia", "polars", "ray", "rich", "torchvision", "tyro"}
+HEAVY = {"PIL", "jinja2", "matplotlib", "nvidia", "polars", "ray", "rich", "scipy", "torchvision", "tyro"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -17,6 +17,7 @@ PACKAGES = (
     "torchvision",
     "numpy",
     "pillow",
+    "scipy",
     "safetensors",
     "polars",
     "tyro",

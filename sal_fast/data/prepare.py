@@ -18,7 +18,6 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,11 +56,10 @@ class Entry:
     graded: int
 
 
-def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder, origin: dict[str, Any]) -> list[Unreadable]:
+def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[Unreadable]:
     """Decode what `out` does not hold yet; returns the files that cannot be used, nothing written for them.
 
-    The same call continues one that was interrupted. `origin` says where the table comes from, for people.
-    Raises InputError where the disk is too small or `out` holds something else.
+    The same call continues one that was interrupted. Raises InputError where the disk is too small or `out` holds something else.
     """
     index = _claim(out, recipe)
     stamps = list(reading.each(lambda row: _stamp(table, row), range(len(table)), "looking for changed files"))
@@ -104,7 +102,7 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder, origin: d
             files_out.flush()
             _append(index, lines)
     if not broken:
-        _finish(table, out, recipe, entries, origin)
+        _finish(table, out, recipe, entries)
     return broken
 
 
@@ -289,7 +287,7 @@ def _append(path: Path, lines: list[str]) -> None:
         os.fsync(file.fileno())
 
 
-def _finish(table: Table, out: Path, recipe: Recipe, entries: dict[str, Entry], origin: dict[str, Any]) -> None:
+def _finish(table: Table, out: Path, recipe: Recipe, entries: dict[str, Entry]) -> None:
     own = [entries[name] for name in table.ids]
     frame = pl.DataFrame(
         {
@@ -305,7 +303,7 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: dict[str, Entry], 
         },
         schema_overrides={"mask": pl.String},
     )
-    about = {"format": FORMAT, "recipe": asdict(recipe), "name": table.name, "classes": table.classes, **origin}
+    about = {"format": FORMAT, "recipe": asdict(recipe), "name": table.name, "classes": table.classes}
     frame.write_parquet(out / "table.parquet.part")
     os.replace(out / "table.parquet.part", out / "table.parquet")
     (out / "prepared.json.part").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Stratified splits, and the stratified start set."""
+"""Stratified splits, splits that keep groups together, and the stratified start set."""
 
 from __future__ import annotations
 
@@ -63,3 +63,96 @@ def start_set(labels: Sequence[int], size: int, rng: np.random.Generator) -> lis
     chosen = firsts[:size]
     rest = rng.permutation(np.setdiff1d(np.arange(len(array)), chosen))
     return chosen + [int(row) for row in rest[: size - len(chosen)]]
+
+
+def with_val(table: Table, share: float, rng: np.random.Generator) -> Table:
+    """Move `round(share * n)` of each class's n training samples, drawn at random, to val."""
+    split = list(table.split)
+    rows = np.array(table.rows("train"), dtype=np.int64)
+    labels = np.asarray(table.labels)[rows]
+    for label in np.unique(labels):
+        own = rng.permutation(rows[labels == label])
+        for row in own[: round(share * len(own))]:
+            split[row] = "val"
+    return table.with_split(split)
+
+
+def by_group(
+    labels: Sequence[int], groups: Sequence[str], sizes: Sequence[int], rng: np.random.Generator
+) -> list[str]:
+    """A split for every sample: no group in two of them, `sizes` of train, val and test in proportion.
+
+    The totals come out exactly, and every class is shared out as the whole is, as far as the groups allow:
+    first the groups of several, large before small, each into a split of its class that has room for it, then
+    the single samples into what is left. A group belongs to the class of its first sample.
+    """
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    own: dict[int, list[list[int]]] = {}
+    for rows in members.values():
+        own.setdefault(labels[rows[0]], []).append(rows)
+    classes = sorted(own)
+    counts = np.array([sum(map(len, own[label])) for label in classes])
+    room = _quotas(counts, np.array(_in_proportion(len(labels), sizes)))
+    split = [""] * len(labels)
+    singles: list[list[int]] = []
+    for place, label in enumerate(classes):
+        shuffled = [own[label][index] for index in rng.permutation(len(own[label]))]
+        singles.append([rows[0] for rows in shuffled if len(rows) == 1])
+        for rows in sorted((rows for rows in shuffled if len(rows) > 1), key=len, reverse=True):
+            odds = np.where(room[place] >= len(rows), room[place], 0)
+            into = rng.choice(len(SPLITS), p=odds / odds.sum()) if odds.any() else room[place].argmax()
+            room[place, into] -= len(rows)
+            for row in rows:
+                split[row] = SPLITS[into]
+    for rows, shares in zip(singles, _fill(room, [len(rows) for rows in singles]), strict=True):
+        for row, name in zip(rows, np.repeat(SPLITS, shares), strict=True):
+            split[row] = str(name)
+    return split
+
+
+def _in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
+    """`total` shared out as `sizes` are, by largest remainder; the first wins a tie."""
+    whole = sum(sizes)
+    shares = [total * size // whole for size in sizes]
+    remainders = [total * size % whole for size in sizes]
+    for place in sorted(range(len(sizes)), key=lambda place: -remainders[place])[: total - sum(shares)]:
+        shares[place] += 1
+    return shares
+
+
+def _quotas(counts: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """int64 [classes, splits] with the row sums `counts` and the column sums `targets`, near proportion."""
+    product = np.multiply.outer(counts, targets)
+    quotas = product // targets.sum()
+    rows, columns = counts - quotas.sum(axis=1), targets - quotas.sum(axis=0)
+    order = np.argsort(-(product % targets.sum()), axis=None, kind="stable")
+    while rows.any():
+        for row, column in zip(*np.unravel_index(order, quotas.shape), strict=True):
+            if rows[row] and columns[column]:
+                quotas[row, column] += 1
+                rows[row] -= 1
+                columns[column] -= 1
+    return quotas
+
+
+def _fill(room: np.ndarray, singles: Sequence[int]) -> np.ndarray:
+    """How many single samples of each class go where: rows sum to `singles`, columns to the room there is.
+
+    A split that groups have overfilled (room below 0) takes none, and the others give way: within the class,
+    then between classes where they have most, so that the columns still come out where that is possible.
+    """
+    shares = room.clip(min=0)
+    for row, count in zip(shares, singles, strict=True):
+        while row.sum() > count:
+            row[row.argmax()] -= 1
+    while True:
+        excess = shares.sum(axis=0) - room.sum(axis=0)
+        over = int(np.where(shares.any(axis=0), excess, 0).argmax())
+        under = int(excess.argmin())
+        if not shares[:, over].any() or excess[over] <= 0 or excess[under] >= 0:
+            return shares
+        row = shares[:, over].argmax()
+        shares[row, over] -= 1
+        shares[row, under] += 1

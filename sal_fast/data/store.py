@@ -211,7 +211,8 @@ def plan(table: Table, image_size: int, stored_size: int, device: torch.device, 
     if keep == "auto":
         keep = "resident" if images + maps <= SHARE * free else "stream"
     needed = maps + (images if keep == "resident" else 0)
-    if needed > free:
+    mapped = table.prepared is not None and table.prepared.recipe.copy and device.type == "cpu"
+    if needed > free and not mapped:
         advice = "--store stream" if keep == "resident" else "a lower --image-size, or a larger machine"
         raise InputError(
             f"{table.name}: {len(table)} images at {stored_size} px, {keep}, need {needed / 1e9:.1f} GB "
@@ -223,6 +224,8 @@ def plan(table: Table, image_size: int, stored_size: int, device: torch.device, 
 def describe(table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep) -> str:
     images, maps = _needed(table, image_size, stored_size)
     free = free_memory(decoder.device)
+    if table.prepared is not None and table.prepared.recipe.copy:
+        return f"{table.name}: {len(table)} images at {stored_size} px, decoded before ({images / 1e9:.2f} GB)"
     kept = (
         f"kept on {decoder.device} ({(images + maps) / 1e9:.2f} GB of {free / 1e9:.1f} free)"
         if keep == "resident"

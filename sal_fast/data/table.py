@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from sal_fast.data.files import SUFFIXES
+from sal_fast.data.files import SUFFIXES, Foreground
 from sal_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from sal_fast.data.prepare import Prepared
 
 SPLITS = ("train", "val", "test")
 
@@ -21,6 +25,8 @@ class Table:
     """Samples in the order of their ids; every column has one entry a sample.
 
     `mask` is None where there is no human map; `split` is "" until `sal_fast.data.splits` fills it.
+    `foreground` turns a mask file's pixels, as Pillow decodes them (uint8 [H, W] or [H, W, 3], indices for a
+    palette), into bool [H, W]; None: the rule of `files.mask`. `prepared`: where it is decoded already.
     """
 
     name: str
@@ -30,6 +36,8 @@ class Table:
     labels: list[int]
     masks: list[Path | None]
     split: list[str] = field(default_factory=list)
+    foreground: Foreground | None = None
+    prepared: Prepared | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,8 +50,15 @@ class Table:
         return replace(self, split=split)
 
 
-def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -> Table:
-    """Sort by id, number the classes by name, refuse what cannot be a file name below a run folder."""
+def build(
+    name: str,
+    rows: Iterable[tuple[str, Path, str, Path | None, str]],
+    foreground: Foreground | None = None,
+) -> Table:
+    """A table of (id, image, class, mask, split), sorted by id, the classes numbered in the order of names.
+
+    Raises InputError for an id that stands twice or cannot be a file name below a run folder.
+    """
     ordered = sorted(rows, key=lambda row: row[0])
     repeated = [sample for sample, count in Counter(row[0] for row in ordered).items() if count > 1]
     if repeated:
@@ -64,6 +79,7 @@ def _table(name: str, rows: Iterable[tuple[str, Path, str, Path | None, str]]) -
         labels=[number[row[2]] for row in ordered],
         masks=[row[3] for row in ordered],
         split=[row[4] for row in ordered],
+        foreground=foreground,
     )
 
 
@@ -98,7 +114,7 @@ def read_folder(root: Path) -> Table:
             rows.append((f"{folder.name}/{image.stem}", image, folder.name, masks.get(image.stem), ""))
     if not rows:
         raise InputError(f"{images}: no images in its class folders ({', '.join(sorted(SUFFIXES))})")
-    return _table(root.resolve().name, rows)
+    return build(root.resolve().name, rows)
 
 
 def _masks(folder: Path) -> dict[str, Path]:
@@ -122,7 +138,7 @@ def read_images(root: Path) -> Table:
             rows.append((below.with_suffix("").as_posix(), path, "", None, ""))
     if not rows:
         raise InputError(f"{root}: no images in it ({', '.join(sorted(SUFFIXES))})")
-    return _table(root.resolve().name, rows)
+    return build(root.resolve().name, rows)
 
 
 def read_manifest(path: Path) -> Table:
@@ -180,4 +196,4 @@ def read_manifest(path: Path) -> Table:
         )
     if not rows:
         raise InputError(f"{path}: no rows")
-    return _table(path.stem, rows)
+    return build(path.stem, rows)

@@ -17,7 +17,7 @@ import torchvision
 
 import sal_fast
 from sal_fast import annotate, seeds
-from sal_fast.data import Table, augment, decode, load_table, splits, store
+from sal_fast.data import Table, augment, decode, load_table, open_store, splits, store
 from sal_fast.data import catalog
 from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
@@ -55,11 +55,10 @@ def run(config: Config) -> Path:
         )
         stored = augment.stored_size(config.augment, config.image_size)
         decoder = decode.choose(config.decoder, device)
-        keep = store.plan(table, config.image_size, stored, device, config.store)
+        store.plan(table, config.image_size, stored, device, config.store)
         _check_maps(config, table)
         _check_features(config, table, plan)
-        print(store.describe(table, config.image_size, stored, decoder, keep), flush=True)
-        samples = store.build(table, config.image_size, stored, decoder, keep)
+        samples = open_store(table, config.image_size, stored, decoder, config.store)
         segmented = _segmented(config, samples, decoder)
         folder.claim(
             {

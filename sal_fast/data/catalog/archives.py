@@ -1,0 +1,217 @@
+"""Unpack official archives, and nothing that does more than put files below a folder.
+
+Only the contents of plain files are taken, never links, owners or modes. What is there already is kept. Files
+are written into a hidden folder beside the archive and then renamed into place, whole folders where there was
+none: after a kill, whatever has a name has all its bytes, and the next call brings the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gzip
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from sal_fast import progress
+from sal_fast.data.catalog.entry import subfolders
+from sal_fast.errors import InputError
+
+ASIDE = ".unpacking-"
+ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    ValueError,  # a header that is none
+    RuntimeError,  # a password, a compression that is not known
+)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A plain file in an archive; `kind` names what it is where it is none."""
+
+    name: str
+    size: int
+    kind: str | None
+    open: Callable[[], IO[bytes] | None]
+
+
+def unpack(root: Path, names: Sequence[str]) -> list[Path]:
+    """Unpack those archives that lie in `root` or in a folder of it, each beside itself.
+
+    An archive without a folder in it goes into a folder of its own name. Returns the files and folders at the
+    top of the archives of which something was missing; none where all was there. Raises InputError that
+    names archive and member, before anything of that archive is written, for a member that would lead out,
+    that is no plain file, that is there with another size, or for which the disk has no room.
+    """
+    made: list[Path] = []
+    for name in names:
+        for place in (root, *subfolders(root)):
+            if (place / name).is_file():
+                made += _unpack(place / name)
+    return made
+
+
+def _unpack(path: Path) -> list[Path]:
+    """One archive. Reading errors of a damaged one become an InputError."""
+    try:
+        with _alone(path):
+            target, missing = _missing(path)
+            return _write(path, target, missing) if missing else []
+    except DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: damaged or incomplete archive ({reason}); download it again") from None
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise InputError(f"{path}: a file stands where a folder should, or the reverse: {error}") from None
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise InputError(f"{path}: cannot be unpacked where it lies: {error.strerror}") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time; whoever holds the archive clears away what a killed one has left."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: what lies there may be in use
+            yield
+            return
+        for left in path.parent.glob(f"{ASIDE}{path.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def _missing(path: Path) -> tuple[Path, set[str]]:
+    """Where the archive goes, and the members that are not there yet; every member checked."""
+    free = shutil.disk_usage(path.parent).free
+    own = path.parent / _stem(path)
+    sizes: dict[str, int] = {}
+    needed = 0
+    for member in _members(path):
+        _check(path, member)
+        if not any((folder / member.name).is_file() for folder in (path.parent, own)):
+            needed += member.size
+        if needed > free:
+            raise InputError(
+                f"{path}: with {member.name!r} its files take {needed / 1e9:,.1f} GB, "
+                f"{free / 1e9:,.1f} GB are free; nothing was unpacked"
+            )
+        sizes[member.name] = member.size
+    flat = not any("/" in name for name in sizes)
+    target = own if flat else path.parent
+    missing = set()
+    for name, size in sizes.items():
+        try:
+            there = (target / name).stat()
+        except FileNotFoundError:
+            missing.add(name)
+            continue
+        if not stat.S_ISREG(there.st_mode):
+            raise FileExistsError(f"{target / name}")
+        if there.st_size != size:
+            raise InputError(
+                f"{path}: {target / name} is there with {there.st_size:,} bytes, {size:,} in the archive; "
+                f"remove it, it will be unpacked again"
+            )
+    return target, missing
+
+
+def _check(path: Path, member: _Member) -> None:
+    name = PurePosixPath(member.name)
+    if not name.parts or name.is_absolute() or ".." in name.parts or {"\\", "\0"} & set(member.name):
+        raise InputError(f"{path}: member {member.name!r} leads out of the folder; nothing was unpacked")
+    if member.kind is not None:
+        raise InputError(
+            f"{path}: member {member.name!r} is a {member.kind}; only plain files are unpacked, nothing was"
+        )
+    if member.size < 0:
+        raise InputError(f"{path}: member {member.name!r} has a size below 0; nothing was unpacked")
+
+
+def _write(path: Path, target: Path, missing: set[str]) -> list[Path]:
+    aside = Path(tempfile.mkdtemp(prefix=f"{ASIDE}{path.name}.", dir=path.parent))
+    files = aside / "files"  # with the modes that new files have here; mkdtemp's is the owner's alone
+    try:
+        with progress.bar(f"unpacking {path.name}", len(missing)) as advance:
+            for member in _members(path):
+                if member.name in missing:
+                    _copy(member, files / member.name)
+                    advance()
+        made = [target] if target != path.parent else [target / below.name for below in files.iterdir()]
+        _settle(files, target)
+        return sorted(made)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy(member: _Member, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    source = member.open()
+    assert source is not None, "a plain file has contents"
+    with source, open(file, "wb") as out:
+        shutil.copyfileobj(source, out, 1 << 20)
+    if file.stat().st_size != member.size:
+        raise EOFError(f"{member.name} ends early")
+
+
+def _settle(source: Path, target: Path) -> None:
+    """Rename into place: a folder at once where there is none, else what is in it."""
+    if target.is_dir() and source.is_dir():
+        for below in sorted(source.iterdir()):
+            _settle(below, target / below.name)
+    else:
+        os.rename(source, target)
+
+
+def _members(path: Path) -> Iterator[_Member]:
+    """Files of the archive in its order; folders and what macOS adds are passed over."""
+    for member in _zip(path) if path.suffix == ".zip" else _tar(path):
+        parts = PurePosixPath(member.name).parts
+        if parts[:1] != ("__MACOSX",):
+            yield member
+
+
+def _tar(path: Path) -> Iterator[_Member]:
+    with tarfile.open(path) as archive:
+        for info in archive:
+            if not info.isdir():
+                kind = None if info.isreg() else "link" if info.issym() or info.islnk() else "special file"
+                yield _Member(_plain(info.name), info.size, kind, partial(archive.extractfile, info))
+
+
+def _zip(path: Path) -> Iterator[_Member]:
+    with closing(zipfile.ZipFile(path)) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                mode = info.external_attr >> 16
+                odd = stat.S_IFMT(mode) not in (0, stat.S_IFREG)
+                kind = ("link" if stat.S_ISLNK(mode) else "special file") if odd else None
+                yield _Member(_plain(info.filename), info.file_size, kind, partial(archive.open, info))
+
+
+def _plain(name: str) -> str:
+    """`./a//b` as `a/b`."""
+    return str(PurePosixPath(name))
+
+
+def _stem(path: Path) -> str:
+    return next(path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending))
