@@ -11,7 +11,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on the device: on a GPU also what torch has cached, on the host also files' cache.
+    """Bytes that can be had on the device, caches included: torch's on a GPU, files' on the host.
 
     A limit on the process's group (a container's) counts.
     """

@@ -20,7 +20,10 @@ from rich.progress import (
 
 @contextmanager
 def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function that advances the bar, by one or by what it is given. `log=False`: no line where there is no terminal."""
+    """Yield a function that advances the bar, by one or by what it is given.
+
+    `log=False`: no line where there is no terminal.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         start = time.perf_counter()

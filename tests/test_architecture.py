@@ -15,7 +15,7 @@ OPS = PACKAGE / "ops"
 EXPERIMENT = {
     "annotate", "cli", "data", "distributed", "errors",
     "learning_curve", "experiment", "models", "probes", "progress", "query",
-    "report", "seeds", "sweep", "train",
+    "report", "seeds", "sweep", "train", "whole_files",
 }  # fmt: skip
 HEAVY = {"PIL", "jinja2", "matplotlib", "nvidia", "polars", "ray", "rich", "scipy", "torchvision", "tyro"}
 

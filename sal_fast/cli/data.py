@@ -49,7 +49,7 @@ def _check(data: Annotated[str, tyro.conf.Positional], /, root: str | None = Non
     the data.
 
     Args:
-        data: a folder, a manifest, builtin, or, with --root: cub200, flowers102, imagenet-s, ham10000, food201.
+        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201.
         root: the folder of the official archives, unpacked or not.
     """
     found = check.look(data, root)
@@ -92,13 +92,13 @@ def _prepare(
     copy: bool = True,
     decoder: decode.Name = "auto",
 ) -> int:
-    """Decode a data set once: `sal-fast run --data OUT` then starts at once, from a copy at the network's size.
+    """Decode a data set once: `sal-fast run --data OUT` then starts at once, from a copy at its size.
 
     The same command continues where it was interrupted, and decodes again only what has changed since. Files
     that cannot be used are listed at the end, with exit status 2; mend or remove them and repeat the command.
 
     Args:
-        data: a folder, a manifest, builtin, or, with --root: cub200, flowers102, imagenet-s, ham10000, food201.
+        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201.
         out: the folder to write to.
         root: the folder of the official archives, unpacked or not.
         image_size: of the runs to come: pixels a side that the network sees.
@@ -119,10 +119,10 @@ def _prepare(
         print(error)
     if broken:
         raise InputError(
-            f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their files, then "
-            f"repeat the command: the others are kept"
+            f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their files, "
+            f"then repeat the command: the others are kept"
         )
-    print(f"{out}: {len(table)} samples; sal-fast run --data {out} --image-size {image_size} --augment {augment}")
+    print(f"{out}: {len(table)} samples, for --image-size {image_size} --augment {augment}")
     return 0
 
 

@@ -1,8 +1,8 @@
 """Where samples come from and how they reach the device.
 
-`load_table` (the built-in set, one of the paper's, a folder, a manifest, a prepared folder) -> `splits.assign`
--> `open_store` (images kept on the device, streamed from their files, or mapped; maps kept) -> `Store.views`
-(batches, image and map cropped by one draw).
+`load_table` (the built-in set, one of the paper's, a folder, a manifest, a prepared folder) ->
+`splits.assign` -> `open_store` (images kept on the device, streamed from their files, or mapped; maps kept)
+-> `Store.views` (batches, image and map cropped by one draw).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sal_fast.errors import InputError
 
 
 def load_table(data: str, root: str | Path | None = None) -> Table:
-    """The samples named by `--data`: `builtin`, a manifest file (.csv, .parquet), a folder, a prepared folder, or
-    a key of the catalog.
+    """The samples named by `--data`: `builtin`, a manifest (.csv, .parquet), a folder, a prepared one, or a key
+    of the catalog.
 
-    A key (`cub200 flowers102 imagenet-s ham10000 food201`) is read from the folder `root`, `--root`. The key wins
-    over a folder of that name: `./cub200` is the folder. Raises InputError that says what was expected.
+    A key (`cub200 flowers102 imagenet-s ham10000 food201`) is read from the folder `root`, `--root`. The key
+    wins over a folder of that name: `./cub200` is the folder. Raises InputError that says what was expected.
     """
     if data in catalog.ENTRIES:
         if root is None:

@@ -22,8 +22,8 @@ SIZE = 256  # of several annotators' masks, which may each have their own
 class Findings:
     """Row numbers by kind of finding, the last two with the reason.
 
-    `problems`: all that a run would refuse; `notes`: what it would pass over in silence, and what differs from
-    the paper's Table 1.
+    `problems`: all that a run would refuse; `notes`: what it would pass over in silence, and what differs
+    from the paper's Table 1.
     """
 
     table: Table

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -238,4 +237,3 @@ def _reason(error: BaseException) -> str:
     if "cannot identify" in str(error):
         return "not an image, or its first bytes are damaged"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-

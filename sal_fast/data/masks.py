@@ -88,7 +88,9 @@ class Masks:
         A BitMask or bool [B, F, F] where no map is graded, else uint8 [B, F, F].
         """
         if not len(self.graded):
-            return self.binary[rows] if box is None else ops.crop_masks(self.binary, rows, box, size=self.size)
+            return (
+                self.binary[rows] if box is None else ops.crop_masks(self.binary, rows, box, size=self.size)
+            )
         binary = ops.crop_masks(self.binary, rows, box, size=self.size).to(torch.uint8) * 255
         place = self.place[rows]
         graded = ops.crop_masks(self.graded, place.clamp(min=0), box, size=self.size)

@@ -7,12 +7,13 @@
     graded.bin      uint8 [G, F, F], the graded maps
     index.jsonl     a line for each finished sample; what is not in it does not count
 
-Files only grow, and the index last, so a process that is killed loses at most BLOCK samples' work. A sample is
-decoded again only if its files have changed since.
+Files only grow, and the index last, so a process that is killed loses at most BLOCK samples' work. A sample
+is decoded again only if its files have changed since.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from sal_fast.data.files import Unreadable
 from sal_fast.data.masks import Masks
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
+from sal_fast.whole_files import write_bytes, write_json
 
 FORMAT = 1
 BLOCK = 512  # samples between two flushes to the disk
@@ -59,12 +61,17 @@ class Entry:
 def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[Unreadable]:
     """Decode what `out` does not hold yet; returns the files that cannot be used, nothing written for them.
 
-    The same call continues one that was interrupted. Raises InputError where the disk is too small or `out` holds something else.
+    The same call continues one that was interrupted. Raises InputError where the disk is too small or `out`
+    holds something else.
     """
     index = _claim(out, recipe)
-    stamps = list(reading.each(lambda row: _stamp(table, row), range(len(table)), "looking for changed files"))
+    stamps = list(
+        reading.each(lambda row: _stamp(table, row), range(len(table)), "looking for changed files")
+    )
     entries = _read_index(index)
-    rows = [row for row, name in enumerate(table.ids) if name not in entries or entries[name].stamp != stamps[row]]
+    rows = [
+        row for row, name in enumerate(table.ids) if name not in entries or entries[name].stamp != stamps[row]
+    ]
     _check_disk(out, recipe, len(rows))
     count = 1 + max((entry.at for entry in entries.values()), default=-1)
     graded = 1 + max((entry.graded for entry in entries.values()), default=-1)
@@ -126,11 +133,15 @@ def read(folder: Path) -> Table:
     """The table of a finished folder, `prepared` set."""
     meta = folder / "prepared.json"
     if not meta.is_file():
-        raise InputError(f"{folder} is not prepared to its end; repeat the `sal-fast data prepare` that began it")
+        raise InputError(
+            f"{folder} is not prepared to its end; repeat the `sal-fast data prepare` that began it"
+        )
     try:
         about = json.loads(meta.read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
-            raise InputError(f"{folder}: prepared in format {about['format']}, expected {FORMAT}; prepare it again")
+            raise InputError(
+                f"{folder}: prepared in format {about['format']}, expected {FORMAT}; prepare it again"
+            )
         frame = pl.read_parquet(folder / "table.parquet", glob=False)
         columns = frame.to_dict(as_series=False)
         prepared = Prepared(
@@ -154,7 +165,9 @@ def read(folder: Path) -> Table:
             prepared=prepared,
         )
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{folder}: cannot be read as a prepared data set ({error}); prepare it again") from None
+        raise InputError(
+            f"{folder}: cannot be read as a prepared data set ({error}); prepare it again"
+        ) from None
 
 
 def build(table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: store.Keep) -> store.Store:
@@ -167,15 +180,17 @@ def build(table: Table, image_size: int, stored_size: int, decoder: Decoder, kee
     recipe, folder = prepared.recipe, prepared.folder
     if (image_size, stored_size) != (recipe.image_size, recipe.stored_size):
         raise InputError(
-            f"{folder} is prepared for --image-size {recipe.image_size} and images kept at {recipe.stored_size} px; "
-            f"this run needs {image_size} and {stored_size} (--augment): prepare another folder, or use the originals"
+            f"{folder} is prepared for --image-size {recipe.image_size} and keeps {recipe.stored_size} px; this "
+            f"run needs {image_size} and {stored_size} (--augment): prepare another folder, or use the originals"
         )
     words = _mapped(folder / "masks.bin", np.int32, image_size, -(-image_size // 32))
     graded = _mapped(folder / "graded.bin", np.uint8, image_size, image_size)
     used = prepared.graded[prepared.graded >= 0]
     place = torch.where(prepared.graded < 0, -1, (prepared.graded >= 0).cumsum(0) - 1)
     masks = Masks(ops.BitMask(words[prepared.at], image_size), graded[used], place).to(decoder.device)
-    return store.assembled(table, _images(table, prepared, decoder, keep), masks, _fingerprint(table, prepared))
+    return store.assembled(
+        table, _images(table, prepared, decoder, keep), masks, _fingerprint(table, prepared)
+    )
 
 
 def _images(table: Table, prepared: Prepared, decoder: Decoder, keep: store.Keep) -> store.Images:
@@ -183,7 +198,9 @@ def _images(table: Table, prepared: Prepared, decoder: Decoder, keep: store.Keep
     if prepared.recipe.copy:
         pixels = _mapped(prepared.folder / "images.bin", np.uint8, size, size, 3)
         if keep == "resident" and decoder.device.type != "cpu":
-            return store.Resident(torch.cat([pixels[at].to(decoder.device) for at in prepared.at.split(4096)]))
+            return store.Resident(
+                torch.cat([pixels[at].to(decoder.device) for at in prepared.at.split(4096)])
+            )
         return store.Mapped(pixels, prepared.at, decoder.device)
     for row, stamp in enumerate(prepared.stamps):
         if _stamp(table, row) != stamp:
@@ -240,7 +257,9 @@ def _read_index(index: Path) -> dict[str, Entry]:
             values = json.loads(line)
             entries[values.pop("id")] = Entry(**values)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise InputError(f"{index}, line {number}: damaged; remove the folder and prepare it again") from None
+            raise InputError(
+                f"{index}, line {number}: damaged; remove the folder and prepare it again"
+            ) from None
     return entries
 
 
@@ -304,10 +323,10 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: dict[str, Entry]) 
         schema_overrides={"mask": pl.String},
     )
     about = {"format": FORMAT, "recipe": asdict(recipe), "name": table.name, "classes": table.classes}
-    frame.write_parquet(out / "table.parquet.part")
-    os.replace(out / "table.parquet.part", out / "table.parquet")
-    (out / "prepared.json.part").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(out / "prepared.json.part", out / "prepared.json")
+    data = io.BytesIO()
+    frame.write_parquet(data)
+    write_bytes(out / "table.parquet", data.getvalue())
+    write_json(out / "prepared.json", about)
 
 
 def _stamp(table: Table, row: int) -> list[list[int]]:
@@ -335,8 +354,8 @@ def _check_disk(out: Path, recipe: Recipe, rows: int) -> None:
     free = shutil.disk_usage(out).free
     if needed > free:
         raise InputError(
-            f"{out}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; choose an --out elsewhere, a "
-            f"lower --image-size, or --no-copy"
+            f"{out}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; choose an --out "
+            f"elsewhere, a lower --image-size, or --no-copy"
         )
 
 
@@ -346,4 +365,3 @@ def _mapped(path: Path, dtype: type, *shape: int) -> Tensor:
         return torch.from_numpy(np.empty((0, *shape), dtype=dtype))
     # copy on write: torch has no read-only tensors
     return torch.from_numpy(np.memmap(path, dtype=dtype, mode="c").reshape(-1, *shape))
-

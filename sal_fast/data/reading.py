@@ -101,7 +101,9 @@ def masks(
         part = slice(start, start + BATCH)
         loaded = list(decoder.pool.map(load, paths[part], images[part]))
         whole = [pair for pair in loaded if not isinstance(pair, Unreadable)]
-        drawn = iter(_masks([mask for mask, _ in whole], [image.size for _, image in whole], size, None, decoder))
+        drawn = iter(
+            _masks([mask for mask, _ in whole], [image.size for _, image in whole], size, None, decoder)
+        )
         out += [pair if isinstance(pair, Unreadable) else next(drawn) for pair in loaded]
     return out
 
@@ -154,7 +156,9 @@ def _masks(
 ) -> list[np.ndarray | Unreadable]:
     """Decode mask files and bring them to their frame."""
 
-    def one(file: Encoded, grades: np.ndarray | Unreadable, image: tuple[int, int]) -> np.ndarray | Unreadable:
+    def one(
+        file: Encoded, grades: np.ndarray | Unreadable, image: tuple[int, int]
+    ) -> np.ndarray | Unreadable:
         if isinstance(grades, Unreadable):
             return grades
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sal_fast import ops, progress
+from sal_fast._memory import free_memory
 from sal_fast.data import augment, reading
 from sal_fast.data.augment import Augmentation, Draws
 from sal_fast.data.decode import Decoder
@@ -25,7 +26,6 @@ from sal_fast.data.files import Unreadable
 from sal_fast.data.masks import Masks
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
-from sal_fast._memory import free_memory
 
 Keep = Literal["auto", "resident", "stream"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)
@@ -69,7 +69,9 @@ class Streamed(Images):
         try:
             return reading.pictures([self.paths[row] for row in rows], self.stored_size, self.decoder)
         except Unreadable as error:
-            raise InputError(f"{error} (it was readable before); restore it, then repeat the command") from None
+            raise InputError(
+                f"{error} (it was readable before); restore it, then repeat the command"
+            ) from None
 
 
 class Mapped(Images):
@@ -94,8 +96,8 @@ class Mapped(Images):
 class Store:
     """Row i is row i of the table.
 
-    masks: in the frame (F = image_size), of all rows; has_mask bool [N]; labels int64 [N]; keys uint64 [N], on
-    the host, from which draws follow. `fingerprint` covers ids, labels, splits and the bytes of every file.
+    masks: in the frame (F = image_size), of all rows; has_mask bool [N]; labels int64 [N]; keys uint64 [N],
+    on the host, from which draws follow. `fingerprint` covers ids, labels, splits and the bytes of all files.
     """
 
     table: Table
@@ -139,9 +141,7 @@ class Store:
         return torch.cat(out)
 
 
-def build(
-    table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep = "auto"
-) -> Store:
+def build(table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep = "auto") -> Store:
     """Decode every file once, with a progress bar; keep the maps, and the images if `keep` is resident.
 
     Raises InputError that names the files that cannot be used, or the memory that is missing (`plan`).
@@ -149,7 +149,9 @@ def build(
     device = decoder.device
     keep = plan(table, image_size, stored_size, device, keep)
     count = len(table)
-    pixels = torch.empty(count if keep == "resident" else 0, stored_size, stored_size, 3, dtype=torch.uint8, device=device)
+    pixels = torch.empty(
+        count if keep == "resident" else 0, stored_size, stored_size, 3, dtype=torch.uint8, device=device
+    )
     masks: list[Masks] = []
     broken: list[Unreadable] = []
     print_hash = Fingerprint(table)
@@ -224,15 +226,17 @@ def plan(table: Table, image_size: int, stored_size: int, device: torch.device, 
 def describe(table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep) -> str:
     images, maps = _needed(table, image_size, stored_size)
     free = free_memory(decoder.device)
+    what = f"{table.name}: {len(table)} images at {stored_size} px"
     if table.prepared is not None and table.prepared.recipe.copy:
-        return f"{table.name}: {len(table)} images at {stored_size} px, decoded before ({images / 1e9:.2f} GB)"
+        return (
+            f"{table.name}: {len(table)} images at {stored_size} px, decoded before ({images / 1e9:.2f} GB)"
+        )
     kept = (
         f"kept on {decoder.device} ({(images + maps) / 1e9:.2f} GB of {free / 1e9:.1f} free)"
         if keep == "resident"
-        else f"streamed each epoch ({images / 1e9:.1f} GB would be more than half of {free / 1e9:.1f} free, or "
-        f"--store stream)"
+        else f"streamed each epoch (kept, they would take {images / 1e9:.2f} GB of {free / 1e9:.1f} free)"
     )
-    return f"{table.name}: {len(table)} images at {stored_size} px, {kept}; decoder {decoder.name}"
+    return f"{what}, {kept}; decoder {decoder.name}"
 
 
 def _needed(table: Table, image_size: int, stored_size: int) -> tuple[int, int]:

@@ -22,10 +22,11 @@ from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
-from sal_fast.experiment.run_folder import RunFolder, write_bytes, write_query
+from sal_fast.experiment.run_folder import RunFolder, write_query
 from sal_fast.models import Arch, Classifier, build, feature_size, weights
 from sal_fast.progress import duration
 from sal_fast.train import Fitted, Recipe, Scores, evaluate, fit, score
+from sal_fast.whole_files import write_bytes
 
 EXAMPLES = 24  # test images whose CAMs are kept for the report
 GENERATED: tuple[Source, ...] = ("interpretability", "accuracy", "teacher")
@@ -141,9 +142,9 @@ class Lab:
                 none = torch.zeros_like(rows, dtype=torch.bool)
                 empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
                 return answered(rows, empty, none, NOBODY, self.loss_size)
-            maps = annotate.generate(model, self.store, rows, self.recipe.probe)
-            annotate.write(self._record.folder / "maps", self._ids(rows), maps)
-            return self._by_machine(rows, Masks.pack(maps))
+            drawn = annotate.generate(model, self.store, rows, self.recipe.probe)
+            annotate.write(self._record.folder / "maps", self._ids(rows), drawn)
+            return self._by_machine(rows, Masks.pack(drawn))
 
     @contextmanager
     def round(self, number: int, labelled: Labelled) -> Iterator[None]:
@@ -165,6 +166,7 @@ class Lab:
                 "dice": record.scores.dice,
                 "dice_floor": record.scores.floor,
                 "dice_images": record.scores.images,
+                **_graded(record.scores),
                 "val_accuracy": record.fitted.val_accuracy,
                 "best_epoch": record.fitted.epoch + 1,
                 "seconds": round(time.perf_counter() - begin, 3),
@@ -318,6 +320,13 @@ def recipe(config: Config) -> Recipe:
         saliency_loss=config.saliency_loss,
         seed=config.seed,
     )
+
+
+def _graded(scores: Scores) -> dict[str, float | None]:
+    """CC and KL, where there are graded maps to measure them on."""
+    if scores.correlation is None:
+        return {}
+    return {"cc": scores.correlation, "kl": scores.divergence}
 
 
 def _memory(device: torch.device) -> dict[str, float]:

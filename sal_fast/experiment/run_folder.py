@@ -16,7 +16,6 @@ import csv
 import fcntl
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sal_fast.errors import DISK_FULL, InputError
+from sal_fast.whole_files import flush, read_json, write_bytes, write_json
 
 Value = TypeVar("Value")
 FORMAT = 1
@@ -205,10 +205,10 @@ class RunFolder:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         for path in (aside, *aside.rglob("*")):
-            _flush(path)
+            flush(path)
         shutil.rmtree(self.round(number), ignore_errors=True)
         aside.rename(self.round(number))
-        _flush(self.round(number).parent)
+        flush(self.round(number).parent)
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Make rounds.jsonl these rows: the last is the round that has just finished."""
@@ -235,40 +235,3 @@ def query_csv(ids: list[str], scores: list[float]) -> bytes:
         (name, repr(score), rank) for rank, (name, score) in enumerate(zip(ids, scores, strict=True))
     )
     return file.getvalue().encode()
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """All of it or nothing: written aside, flushed, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    try:
-        aside.write_bytes(data)
-        _flush(aside)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    os.replace(aside, path)
-    _flush(path.parent)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected an object, got {type(value).__name__}")
-    return value
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold a file or a folder's names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

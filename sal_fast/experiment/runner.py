@@ -17,8 +17,7 @@ import torchvision
 
 import sal_fast
 from sal_fast import annotate, seeds
-from sal_fast.data import Table, augment, decode, load_table, open_store, splits, store
-from sal_fast.data import catalog
+from sal_fast.data import Table, augment, catalog, decode, load_table, open_store, splits, store
 from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
@@ -26,9 +25,10 @@ from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.lab import Lab, new_model, teacher_arch
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.experiment.run_folder import RunFolder, write_json
+from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.learning_curve import aulc
 from sal_fast.models import feature_size, weights
+from sal_fast.whole_files import write_json
 
 
 def run(config: Config) -> Path:

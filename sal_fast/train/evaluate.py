@@ -11,6 +11,7 @@ from sal_fast import ops
 from sal_fast.data.store import Store
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
+from sal_fast.train import agreement
 
 BATCH = 256
 
@@ -29,13 +30,15 @@ class Scores:
     """A model on a set: accuracy, and means over the images that have a mask (None without any).
 
     `dice` of the CAM's top N pixels, `floor` what a random map scores (N / pixels), `images` how many had a
-    mask.
+    mask. `correlation` and `divergence` (see `agreement`) are over the images that have a graded one.
     """
 
     accuracy: float
     dice: float | None
     floor: float | None
     images: int
+    correlation: float | None
+    divergence: float | None
     examples: Examples
 
 
@@ -47,6 +50,7 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
     """
     model.eval()
     predicted, cams, dices, floors = [], [], [], []
+    correlations, divergences = [], []
     groups = rows.split(BATCH)
     for at, images in zip(groups, store.views(groups), strict=True):
         head = ops.cam_head(model.features(images), model.head.weight, model.head.bias, probe=probe)
@@ -59,6 +63,10 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
         cams.append(head.cam)
         dices.append(result.dice)
         floors.append(n / human[0].numel())
+        graded = store.masks.place[at] >= 0
+        if len(store.masks.graded):
+            correlations.append(agreement.correlation(head.cam[graded], human[graded]))
+            divergences.append(agreement.divergence(head.cam[graded], human[graded]))
     examples = Examples(torch.cat(predicted), torch.cat(cams), torch.cat(dices))
     drawn = ~examples.dice.isnan()
     count = int(drawn.sum())
@@ -67,8 +75,17 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
         dice=float(examples.dice[drawn].double().mean()) if count else None,
         floor=float(torch.cat(floors)[drawn].double().mean()) if count else None,
         images=count,
+        correlation=_mean(correlations),
+        divergence=_mean(divergences),
         examples=examples,
     )
+
+
+def _mean(values: list[Tensor]) -> float | None:
+    """Over the images that have one; None where none has."""
+    found = torch.cat(values) if values else torch.empty(0)
+    found = found[~found.isnan()]
+    return float(found.double().mean()) if len(found) else None
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ def choose(name: Name, device: torch.device) -> Decoder:
         return TorchDecoder(device)
     if not _has_dali():
         raise InputError(
-            "--decoder dali: NVIDIA DALI is not installed; pip install nvidia-dali-cuda130, or --decoder torch"
+            "--decoder dali: NVIDIA DALI is not installed; pip install nvidia-dali-cuda130, "
+            "or use --decoder torch"
         )
     from sal_fast.data.decode.dali import DaliDecoder
 

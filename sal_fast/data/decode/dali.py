@@ -1,11 +1,11 @@
 """NVIDIA DALI: on a GPU decoding (`mixed`) and resizing, on a CPU decoding alone.
 
-On a CPU the resize is `files.resize`, so that pixels do not depend on the decoder; DALI's own takes nine times
-as long there. Masks that are 8-bit grey PNGs are decoded here too, on the CPU: DALI knows no other way.
+On a CPU the resize is `files.resize`, so that pixels do not depend on the decoder; DALI's own takes nine
+times as long there. Masks that are 8-bit grey PNGs are decoded here too, on the CPU: DALI has no other way.
 
-A pipeline is fed by hand, a batch at a time, and nothing is prefetched inside it: what it would prefetch is of
-a subset that may have changed since (sal_fast.data.store reads ahead instead, within an epoch). A number goes
-through with each batch and is checked when it comes out.
+A pipeline is fed by hand, a batch at a time, and prefetches nothing: what it would prefetch is of a subset
+that may have changed since (`reading.ahead` does it instead, within an epoch). A number goes through with
+each batch and is checked when it comes out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
 from sal_fast.data import files
@@ -81,8 +82,6 @@ class Pipeline:
 
     def resized(self, data: list[bytes], size: int) -> Tensor:
         """uint8 [B, size, size, 3] on the device."""
-        from nvidia.dali.plugin.pytorch import feed_ndarray
-
         images = self._run(data, size).as_tensor()
         out = torch.empty(len(data), size, size, 3, dtype=torch.uint8, device=self._device)
         feed_ndarray(images, out, cuda_stream=torch.cuda.current_stream(self._device))
@@ -105,7 +104,9 @@ class Pipeline:
         return images
 
     def _build(self, size: int) -> Any:
-        options = {"hw_decoder_load": self._load, "jpeg_fancy_upsampling": True} if self._device else {}
+        options: dict[str, Any] = {}
+        if self._device:  # or pixels differ from the CPU's
+            options = {"hw_decoder_load": self._load, "jpeg_fancy_upsampling": True}
 
         @pipeline_def(
             batch_size=BATCH,

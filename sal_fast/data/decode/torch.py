@@ -23,7 +23,9 @@ class TorchDecoder(Decoder):
             return
 
         def one(file: Encoded, place: int) -> None:
-            out[place] = files.resize(decode_jpeg(_bytes(file), ImageReadMode.RGB).permute(1, 2, 0), out.shape[1])
+            out[place] = files.resize(
+                decode_jpeg(_bytes(file), ImageReadMode.RGB).permute(1, 2, 0), out.shape[1]
+            )
 
         for _ in self.pool.map(one, batch, places):
             pass
