@@ -18,8 +18,8 @@ from sal_fast.errors import InputError
 
 
 def load_table(data: str, root: str | Path | None = None) -> Table:
-    """The samples named by `--data`: `builtin`, a manifest (.csv, .parquet), a folder, a prepared one, or a key
-    of the catalog.
+    """The samples named by `--data`: `builtin`, a manifest (.csv, .parquet), a folder, a prepared folder, or
+    a key of the catalog.
 
     A key (`cub200 flowers102 imagenet-s ham10000 food201`) is read from the folder `root`, `--root`. The key
     wins over a folder of that name: `./cub200` is the folder. Raises InputError that says what was expected.

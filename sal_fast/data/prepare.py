@@ -180,8 +180,9 @@ def build(table: Table, image_size: int, stored_size: int, decoder: Decoder, kee
     recipe, folder = prepared.recipe, prepared.folder
     if (image_size, stored_size) != (recipe.image_size, recipe.stored_size):
         raise InputError(
-            f"{folder} is prepared for --image-size {recipe.image_size} and keeps {recipe.stored_size} px; this "
-            f"run needs {image_size} and {stored_size} (--augment): prepare another folder, or use the originals"
+            f"{folder} is prepared for --image-size {recipe.image_size}, images kept at {recipe.stored_size} "
+            f"px; this run needs {image_size} and {stored_size} (--augment): prepare another folder, or use "
+            f"the originals"
         )
     words = _mapped(folder / "masks.bin", np.int32, image_size, -(-image_size // 32))
     graded = _mapped(folder / "graded.bin", np.uint8, image_size, image_size)

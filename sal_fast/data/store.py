@@ -228,9 +228,7 @@ def describe(table: Table, image_size: int, stored_size: int, decoder: Decoder, 
     free = free_memory(decoder.device)
     what = f"{table.name}: {len(table)} images at {stored_size} px"
     if table.prepared is not None and table.prepared.recipe.copy:
-        return (
-            f"{table.name}: {len(table)} images at {stored_size} px, decoded before ({images / 1e9:.2f} GB)"
-        )
+        return f"{what}, decoded before ({images / 1e9:.2f} GB)"
     kept = (
         f"kept on {decoder.device} ({(images + maps) / 1e9:.2f} GB of {free / 1e9:.1f} free)"
         if keep == "resident"
