@@ -1,4 +1,4 @@
-"""crop: ours, ours to memory that is kept, and what one writes: index, convert, grid_sample, normalise."""
+"""crop: ours to kept memory, ours to fresh, and what one writes: index, convert, grid_sample, normalise."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def normalising(device: torch.device) -> Tensor:
     return torch.cat([scale, shift[:, None]], 1).to(device)
 
 
-def cropped(images: Tensor, rows: Tensor, *box: Tensor, frame: int, dtype: torch.dtype) -> Tensor:
+def fresh(images: Tensor, rows: Tensor, *box: Tensor, frame: int, dtype: torch.dtype) -> Tensor:
     edges = box[0] if box else None
     color = normalising(images.device)
     return ops.crop_images(images, rows, edges, size=frame, color=color, dtype=dtype)
 
 
 class Kept:
-    """The same, to the memory of the call before."""
+    """As a training loop would: to the memory of the batch before."""
 
     def __init__(self, frame: int, dtype: torch.dtype) -> None:
         self.frame, self.dtype = frame, dtype
@@ -75,7 +75,7 @@ def eager_masks(words: Tensor, rows: Tensor, box: Tensor, frame: int) -> Tensor:
 def _verify(frame: int, dtype: torch.dtype, images: Tensor, rows: Tensor, *box: Tensor) -> None:
     few = (rows[:4], *(edges[:4] for edges in box))
     color = normalising(images.device)
-    got = cropped(images, *few, frame=frame, dtype=dtype)
+    got = fresh(images, *few, frame=frame, dtype=dtype)
     edges = few[1] if box else None
     exact = reference.crop_images(images, few[0], edges, color.double(), (frame, frame))
     eps = torch.finfo(dtype).eps
@@ -114,8 +114,8 @@ def cases(dtype: torch.dtype, batch: int, stored: int, side: int, frame: int) ->
         else:
             options = {"frame": frame, "dtype": dtype}
             variants = {
-                "sal_fast": functools.partial(cropped, **options),
-                "kept": Kept(frame, dtype),
+                "sal_fast": Kept(frame, dtype),
+                "fresh": functools.partial(fresh, **options),
                 "eager": functools.partial(eager, **options),
                 "compile": torch.compile(functools.partial(eager, **options), dynamic=False),
             }
