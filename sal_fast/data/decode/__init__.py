@@ -24,10 +24,10 @@ def choose(name: Name, device: torch.device) -> Decoder:
     Raises InputError where DALI is asked for and not installed.
     """
     if name == "auto":
-        name = "dali" if device.type == "cuda" and _has_dali() else "torch"
+        name = "dali" if device.type == "cuda" and has_dali() else "torch"
     if name == "torch":
         return TorchDecoder(device)
-    if not _has_dali():
+    if not has_dali():
         raise InputError(
             "--decoder dali: NVIDIA DALI is not installed; pip install nvidia-dali-cuda130, "
             "or use --decoder torch"
@@ -37,7 +37,7 @@ def choose(name: Name, device: torch.device) -> Decoder:
     return DaliDecoder(device)
 
 
-def _has_dali() -> bool:
+def has_dali() -> bool:
     try:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:

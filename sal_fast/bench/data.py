@@ -1,0 +1,289 @@
+"""How fast images and masks become batches: decoding, augmenting and delivering, apart and together.
+
+A pool of JPEG photographs of 500 x 375 with PNG masks, cropped, mirrored and normalised to 224 x 224, the map
+by the same draw. Others: a DataLoader with worker processes that decodes by Pillow, or by OpenCV (without
+antialias). Variants take turns in every round; a figure is a median of rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+import sal_fast
+from sal_fast import models
+from sal_fast.data import augment, decode, reading, splits, store, table
+from sal_fast.data.augment import Augmentation
+from sal_fast.data.decode.base import Decoder
+from sal_fast.data.store import Keep, Store
+from sal_fast.data.table import Table
+
+WIDTH, HEIGHT = 500, 375
+FRAME = 224
+BATCH = 32
+DISTINCT = 64  # photographs; the others are the same under other names
+NONE = Augmentation("none", 0, 0, 0)
+STANDARD = Augmentation("standard", 0, 0, 0)
+LOADS = (0.0, 0.35, 0.65, 1.0)  # shares of a batch for a GPU's JPEG engine
+
+
+def measure(
+    folder: Path, device: torch.device, images: int = 512, rounds: int = 5, workers: int = 2
+) -> dict[str, Any]:
+    """Time every variant on `images` files made in `folder`; returns a document for a JSON file.
+
+    Each result: `images_per_second` (median of rounds), the 10th and 90th percentile, and what it includes.
+    """
+    samples = write_pool(folder, images)
+    timed: dict[str, list[float]] = {}
+    with _variants(samples, device, workers) as variants:
+        for call in variants.values():
+            call()  # threads, workers, pipelines and caches exist then
+        for _ in range(rounds):
+            for name, call in variants.items():
+                begin = time.perf_counter()
+                call()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                timed.setdefault(name, []).append(time.perf_counter() - begin)
+    return {
+        "schema": 1,
+        "bench": "data",
+        "version": sal_fast.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "workers": workers,
+        "images": images,
+        "rounds": rounds,
+        "load": os.getloadavg()[0],
+        "results": [_result(name, images, seconds) for name, seconds in timed.items()],
+        **(idle_share(samples, device) if device.type == "cuda" else {}),
+    }
+
+
+def write_pool(folder: Path, count: int) -> Table:
+    """Photograph-like JPEGs of some 50 kB, and masks, as a data folder."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind / "all").mkdir(parents=True)
+    for number in range(count):
+        image, mask = folder / f"images/all/{number:06d}.jpg", folder / f"masks/all/{number:06d}.png"
+        if number >= DISTINCT:
+            first = f"{number % DISTINCT:06d}"
+            os.link(image.with_stem(first), image)
+            os.link(mask.with_stem(first), mask)
+            continue
+        layers = [_noise(rng, scale) for scale in (1, 3, 12, 60)]
+        Image.fromarray(np.clip(sum(layers) / 2, 0, 255).astype(np.uint8)).save(image, quality=90)
+        shape = _noise(rng, 40)[..., 0] > 128
+        Image.fromarray(np.where(shape, 255, 0).astype(np.uint8)).save(mask)
+    return splits_all(table.read_folder(folder))
+
+
+def splits_all(samples: Table) -> Table:
+    return samples.with_split([splits.SPLITS[0]] * len(samples))
+
+
+def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
+    """Noise of blotches some `scale` pixels wide, 0..255 before it is blurred, spread out again after."""
+    small = rng.integers(0, 256, (HEIGHT // scale + 2, WIDTH // scale + 2, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float64) * (
+        1 if scale > 1 else 0.2
+    )
+
+
+@contextmanager
+def _variants(
+    samples: Table, device: torch.device, workers: int
+) -> Iterator[dict[str, Callable[[], object]]]:
+    names = ["torch", "dali"] if decode.has_dali() else ["torch"]
+    decoders = {f"decode {name}": decode.choose(name, device) for name in names}
+    if device.type == "cuda" and "dali" in names:
+        from sal_fast.data.decode.dali import DaliDecoder
+
+        decoders |= {f"decode dali, JPEG engine {load:g}": DaliDecoder(device, load) for load in LOADS}
+    automatic = decode.choose("auto", device)
+    stored = augment.stored_size("standard", FRAME)
+    kept = {
+        NONE: store.build(samples, FRAME, FRAME, automatic, "resident"),
+        STANDARD: store.build(samples, FRAME, stored, automatic, "resident"),
+    }
+    streamed = store.build(samples, FRAME, stored, automatic, "stream")
+    variants: dict[str, Callable[[], object]] = {
+        name: _decoding(samples, stored, decoder) for name, decoder in decoders.items()
+    }
+    variants |= {
+        "augment none": _epoch(kept[NONE], NONE),
+        "augment standard": _epoch(kept[STANDARD], STANDARD),
+        "first epoch, none": _first(samples, FRAME, automatic, NONE),
+        "first epoch, standard": _first(samples, stored, automatic, STANDARD),
+        "streamed epoch, standard": _epoch(streamed, STANDARD),
+    }
+    loaders = _loaders(samples, workers)
+    variants |= {name: partial(_drain, loader, device) for name, loader in loaders.items()}
+    yield variants
+    for decoder in (*decoders.values(), automatic):
+        decoder.close()
+
+
+def _decoding(samples: Table, stored: int, decoder: Decoder) -> Callable[[], None]:
+    def call() -> None:
+        for _ in reading.parts(samples, range(len(samples)), stored, FRAME, decoder):
+            pass
+
+    return call
+
+
+def _epoch(samples: Store, augmentation: Augmentation) -> Callable[[], None]:
+    rows = torch.randperm(len(samples.table), generator=torch.Generator().manual_seed(0)).to(samples.device)
+
+    def call() -> None:
+        groups = rows.split(BATCH)
+        draws = samples.draws(groups, augmentation)
+        for at, drawn, _view in zip(groups, draws, samples.views(groups, draws), strict=True):
+            samples.masks.batch(at, drawn.box)
+
+    return call
+
+
+def _first(samples: Table, stored: int, decoder: Decoder, augmentation: Augmentation) -> Callable[[], None]:
+    return lambda: _epoch(store.build(samples, FRAME, stored, decoder, "resident"), augmentation)()
+
+
+def _loaders(samples: Table, workers: int) -> dict[str, DataLoader[Any]]:
+    datasets: dict[str, Dataset[Any]] = {f"DataLoader, Pillow, {workers} workers": ByPillow(samples)}
+    try:
+        import cv2  # noqa: F401
+
+        datasets[f"DataLoader, OpenCV, {workers} workers"] = ByOpenCV(samples)
+    except ImportError:
+        pass
+    return {
+        name: DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+        for name, dataset in datasets.items()
+    }
+
+
+def _drain(loader: DataLoader[Any], device: torch.device) -> None:
+    for images, masks in loader:
+        images.to(device), masks.to(device)
+
+
+class ByPillow(Dataset[tuple[Tensor, Tensor]]):
+    """What one usually writes: the crop from the original image, by Pillow."""
+
+    def __init__(self, samples: Table) -> None:
+        self.paths = list(zip(samples.images, samples.masks, strict=True))
+        self.keys = augment.keys(samples.ids)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        image_path, mask_path = self.paths[row]
+        assert mask_path is not None
+        image, mask = Image.open(image_path).convert("RGB"), Image.open(mask_path).convert("L")
+        box, flip = _crop(self.keys[row : row + 1], image.size)
+        image = image.resize((FRAME, FRAME), Image.Resampling.BILINEAR, box=box)
+        mask = mask.resize((FRAME, FRAME), Image.Resampling.NEAREST, box=box)
+        if flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)
+        return _normalised(pixels), torch.from_numpy(np.array(mask)) > 127
+
+
+class ByOpenCV(ByPillow):
+    """The same by OpenCV: a crop of the array, resized without antialias."""
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        import cv2
+
+        cv2.setNumThreads(1)
+        image = cv2.cvtColor(cv2.imread(str(self.paths[row][0]), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        mask = cv2.imread(str(self.paths[row][1]), cv2.IMREAD_GRAYSCALE)
+        box, flip = _crop(self.keys[row : row + 1], image.shape[1::-1])
+        left, top, right, bottom = (round(edge) for edge in box)
+        image = cv2.resize(image[top:bottom, left:right], (FRAME, FRAME), interpolation=cv2.INTER_LINEAR)
+        mask = cv2.resize(mask[top:bottom, left:right], (FRAME, FRAME), interpolation=cv2.INTER_NEAREST)
+        if flip:
+            image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
+        pixels = torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+        return _normalised(pixels), torch.from_numpy(mask) > 127
+
+
+def _crop(key: np.ndarray, size: tuple[int, int]) -> tuple[tuple[float, float, float, float], bool]:
+    """A draw of the preset `standard` in pixels, and whether it is mirrored."""
+    box = STANDARD.draw(key).box
+    assert box is not None
+    left, top, right, bottom = box[0].tolist()
+    flip = right < left
+    left, right = min(left, right), max(left, right)
+    return (left * size[0], top * size[1], right * size[0], bottom * size[1]), flip
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    mean, std = torch.tensor(augment.MEAN)[:, None, None], torch.tensor(augment.STD)[:, None, None]
+    return pixels.sub_(mean).div_(std)
+
+
+def idle_share(samples: Table, device: torch.device, steps: int = 30, batch: int = 256) -> dict[str, float]:
+    """How long a GPU waits for data in training ResNet-50 (bf16, channels_last): 1 - fixed tensor / fed."""
+    decoder = decode.choose("auto", device)
+    model = models.build("resnet50", 1000, seed=0).to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def train(views: Iterator[Tensor]) -> float:
+        torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        for images in views:
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = torch.nn.functional.cross_entropy(model(images)[0], labels[: len(images)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - begin
+
+    fixed = torch.randn(batch, 3, FRAME, FRAME, device=device).to(memory_format=torch.channels_last)
+    train(iter([fixed] * 5))
+    bare = train(iter([fixed] * steps))
+    shares = {"train_images_per_second_fixed": steps * batch / bare}
+    keeps: tuple[Keep, ...] = ("resident", "stream")
+    for keep in keeps:
+        samples_kept = store.build(samples, FRAME, augment.stored_size("standard", FRAME), decoder, keep)
+        rows = torch.arange(steps * batch, device=device) % len(samples)
+        groups = rows.split(batch)
+        draws = samples_kept.draws(groups, STANDARD)
+        fed = train(samples_kept.views(groups, draws))
+        shares[f"idle_share_{keep}"] = max(0.0, 1 - bare / fed)
+    return shares
+
+
+def _result(name: str, images: int, seconds: list[float]) -> dict[str, Any]:
+    rates = sorted(images / one for one in seconds)
+    deciles = statistics.quantiles(rates, n=10) if len(rates) > 1 else rates * 9
+    return {
+        "variant": name,
+        "images_per_second": statistics.median(rates),
+        "p10": deciles[0],
+        "p90": deciles[-1],
+        "ms_per_image": 1e3 / statistics.median(rates),
+    }
