@@ -112,7 +112,7 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
 def _variants(
     samples: Table, device: torch.device, workers: int
 ) -> Iterator[dict[str, Callable[[], object]]]:
-    names = ["torch", "dali"] if decode.has_dali() else ["torch"]
+    names: list[decode.Name] = ["torch", "dali"] if decode.has_dali() else ["torch"]
     decoders = {f"decode {name}": decode.choose(name, device) for name in names}
     if device.type == "cuda" and "dali" in names:
         from sal_fast.data.decode.dali import DaliDecoder
@@ -216,8 +216,8 @@ class ByOpenCV(ByPillow):
         import cv2
 
         cv2.setNumThreads(1)
-        image = cv2.cvtColor(cv2.imread(str(self.paths[row][0]), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        mask = cv2.imread(str(self.paths[row][1]), cv2.IMREAD_GRAYSCALE)
+        image: Any = cv2.cvtColor(cv2.imread(str(self.paths[row][0]), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        mask: Any = cv2.imread(str(self.paths[row][1]), cv2.IMREAD_GRAYSCALE)
         box, flip = _crop(self.keys[row : row + 1], image.shape[1::-1])
         left, top, right, bottom = (round(edge) for edge in box)
         image = cv2.resize(image[top:bottom, left:right], (FRAME, FRAME), interpolation=cv2.INTER_LINEAR)
@@ -279,7 +279,7 @@ def idle_share(samples: Table, device: torch.device, steps: int = 30, batch: int
 
 def _result(name: str, images: int, seconds: list[float]) -> dict[str, Any]:
     rates = sorted(images / one for one in seconds)
-    deciles = statistics.quantiles(rates, n=10) if len(rates) > 1 else rates * 9
+    deciles = statistics.quantiles(rates, n=10, method="inclusive") if len(rates) > 1 else rates * 9
     return {
         "variant": name,
         "images_per_second": statistics.median(rates),

@@ -63,8 +63,8 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
         cams.append(head.cam)
         dices.append(result.dice)
         floors.append(n / human[0].numel())
-        graded = store.masks.place[at] >= 0
         if len(store.masks.graded):
+            graded = store.masks.place[at] >= 0
             correlations.append(agreement.correlation(head.cam[graded], human[graded]))
             divergences.append(agreement.divergence(head.cam[graded], human[graded]))
     examples = Examples(torch.cat(predicted), torch.cat(cams), torch.cat(dices))
