@@ -67,7 +67,7 @@ cp -r tests benchmarks csrc docs README.md pyproject.toml "$site/work/"
 step gpu "$python" -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
 step build_info run_in_site "$python" -c "import sal_fast; print(sal_fast.build_info())"
 if part tests; then
-  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/test_devices.py
+  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/data tests/test_devices.py
 fi
 if part sanitizer; then
   for tool in memcheck racecheck synccheck; do
@@ -89,6 +89,8 @@ if part benchmarks; then
   bench uncertainty float32 50 --size columns=10
   bench uncertainty bfloat16 50 --size rows=2048 columns=128000
   bench probes float32 20
+  step bench_data run_in_site "$python" -m sal_fast bench data --device cuda --images 4096 --rounds 3 --workers 14 \
+    --out "$OUT/bench-data-gpu.json"
 fi
 
 name=gpu_check$(printf -- "-%s" "$@")

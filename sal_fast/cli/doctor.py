@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     _build(missing)
     broken = _packages(missing)
     if not broken:
+        _decoder(missing)
         _devices(missing)
     print("\nmissing:" if missing else "\nnothing is missing")
     for line in missing:
@@ -94,6 +95,16 @@ def _packages(missing: list[str]) -> bool:
             _row(name, f"does not import: {str(error).splitlines()[0]}")
             missing.append(f"{name}: pip install --force-reinstall {name}")
     return broken
+
+
+def _decoder(missing: list[str]) -> None:
+    try:
+        import nvidia.dali
+
+        _row("dali", nvidia.dali.__version__)
+    except Exception as error:
+        _row("dali", f"no ({str(error).splitlines()[0]}): images are decoded by Pillow")
+        missing.append("dali: pip install nvidia-dali-cuda130 (Linux)")
 
 
 def _devices(missing: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,12 +27,26 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
-        "sal-fast: error: unknown command 'rum' (expected one of run, score, select, report, data, doctor)\n"
+        "sal-fast: error: unknown command 'rum' "
+        "(expected one of run, score, select, report, data, bench, doctor)\n"
     )
 
 
 @pytest.mark.parametrize(
-    "command", [["run"], ["score"], ["select"], ["report"], ["data", "check"], ["doctor"]]
+    "command",
+    [
+        ["run"],
+        ["score"],
+        ["select"],
+        ["report"],
+        ["data"],
+        ["data", "check"],
+        ["data", "prepare"],
+        ["data", "fixations"],
+        ["bench"],
+        ["bench", "data"],
+        ["doctor"],
+    ],
 )
 def test_every_command_has_help(command: list[str]) -> None:
     done = subprocess.run(
@@ -76,6 +91,48 @@ def test_data_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "004.jpg: the file is empty" in out
     assert "1 problem that a run would refuse" in out
     assert main(["data", "check", str(folder / "absent")]) == 2
+
+
+def test_data_check_of_a_paper_set_names_what_differs(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", "cub200"]) == 2
+    assert "--data cub200 needs --root DIR" in capsys.readouterr().err
+    base = tmp_path / "CUB_200_2011"
+    (folder / "images").rename(tmp_path / "images")
+    base.mkdir()
+    (tmp_path / "images").rename(base / "images")
+    (folder / "masks").rename(base / "segmentations")
+    names = sorted(path.relative_to(base / "images") for path in (base / "images").rglob("*.jpg"))
+    classes = sorted({name.parent.name for name in names})
+    tables = {
+        "images.txt": [str(name) for name in names],
+        "image_class_labels.txt": [str(1 + classes.index(name.parent.name)) for name in names],
+        "train_test_split.txt": [str(int(number % 2)) for number in range(len(names))],
+        "classes.txt": classes,
+    }
+    for file, lines in tables.items():
+        (base / file).write_text("".join(f"{number} {line}\n" for number, line in enumerate(lines, 1)))
+    assert main(["data", "check", "cub200", "--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "note: train: 12 here, 4,794 in Table 1" in out
+    assert "note: classes: 3 here, 200 in Table 1" in out
+    assert main(["run", *arguments(data="cub200", root=tmp_path, out=tmp_path / "run", epochs=1)]) == 0
+    assert "12 train, 3 val, 15 test, 3 classes" in capsys.readouterr().out
+
+
+def test_bench_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "data.json"
+    assert (
+        main(["bench", "data", "--images", "33", "--rounds", "1", "--workers", "0", "--out", str(out)]) == 0
+    )
+    said = capsys.readouterr().out
+    for word in ("decode torch", "augment standard", "streamed epoch", "a later epoch from the store"):
+        assert word in said
+    document = json.loads(out.read_text())
+    assert document["images"] == 33
+    assert all(result["images_per_second"] > 0 for result in document["results"])
+    assert main(["bench", "data", "--images", "0"]) == 2
 
 
 def test_run_then_run_again_then_report(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from experiment_runs import arguments, kept, rounds
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from sal_fast.cli import main
 from sal_fast.errors import InputError
@@ -137,6 +137,37 @@ def test_every_switch_changes_the_run(
     got = rounds(tiny(tmp_path / "run", **options))
     assert len(got) == 3
     assert got != rounds(runs[options.get("regime", "sal")])
+
+
+@pytest.mark.parametrize("augment", ["none", "color"])
+@pytest.mark.parametrize("decoder", ["torch", "dali"])
+def test_streamed_and_resident_runs_are_one(
+    augment: str, decoder: str, runs: dict[str, Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    """Wherever images come from: the same queries, maps and metrics."""
+    if decoder == "dali":
+        pytest.importorskip("nvidia.dali")
+    resident = runs["sal"] if augment == "none" else tiny(tmp_path / "resident", augment=augment)
+    streamed = tiny(tmp_path / "streamed", augment=augment, store="stream", decoder=decoder)
+    assert rounds(streamed) == rounds(resident)
+    assert kept(streamed) == kept(resident)
+
+
+def test_a_run_on_graded_maps_measures_their_agreement(folder: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """Gaze-like maps of their own resolution, two annotators for each image."""
+    for mask in sorted((folder / "masks").rglob("*.png")):
+        box = Image.open(mask).convert("L")
+        mask.unlink()
+        mask.with_suffix("").mkdir()
+        for person, shift in enumerate((-3, 3)):
+            seen = box.rotate(0, translate=(shift, 0)).filter(ImageFilter.GaussianBlur(4)).resize((30, 30))
+            seen.save(mask.with_suffix("") / f"{person}.png")
+    rows = rounds(tiny(tmp_path / "graded", data=str(folder)))
+    for row in rows:
+        assert -1 <= row["cc"] <= 1
+        assert row["kl"] > 0
+        assert row["dice"] is not None
+    assert rows[0]["human_maps"] == 5
 
 
 def test_switches_that_change_nothing_here(runs: dict[str, Path], tiny: Tiny, tmp_path: Path) -> None:
