@@ -44,7 +44,7 @@ run_in_site() {
 # Every kernel, forward and backward, at sizes that are no multiple of anything.
 small="((test_forward or test_backward) and float32 and not 20000) or test_values_and_gradients or test_sizes"
 small="$small or test_strides_of_cams_and_masks or test_strides_of_maps or test_values"
-small="$small or test_sizes_and_dtypes or test_one_gradient or test_target_type_range or test_has_map"
+small="$small or test_rows_out_of_range or test_sizes_and_dtypes or test_one_gradient or test_target_type_range or test_has_map"
 sanitize() { # tool
   run_in_site compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
     "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops -k "$small"
@@ -84,6 +84,7 @@ if part benchmarks; then
     bench minmax_normalize $dtype 50
     bench uncertainty $dtype 50
     bench topn_dice $dtype 50
+    bench crop $dtype 50
   done
   bench uncertainty float32 50 --size columns=10
   bench uncertainty bfloat16 50 --size rows=2048 columns=128000

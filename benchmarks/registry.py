@@ -19,6 +19,7 @@ OPS = (
     "ssim",
     "cyborg_loss",
     "topn_dice",
+    "crop",
     "probes",
     "kcenter",
     "badge",

@@ -18,6 +18,7 @@ SMALL = {
     "ssim": {"batch": 2, "side": 128},
     "cyborg_loss": {"batch": 2, "channels": 512, "depth": 18},
     "topn_dice": {"batch": 2},
+    "crop": {"batch": 4, "stored": 8, "side": 64, "frame": 48},
     "kcenter": {"rows": 2000, "columns": 32, "labelled": 50, "picks": 40},
     "badge": {"rows": 2000, "classes": 10, "columns": 32, "picks": 40},
     "probes": {"batch": 2, "depth": 18, "image": 64},

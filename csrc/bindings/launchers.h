@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "sal_fast/launch/cam.h"
+#include "sal_fast/launch/crop.h"
 #include "sal_fast/launch/dice.h"
 #include "sal_fast/launch/minmax_normalize.h"
 #include "sal_fast/launch/saliency_loss.h"
@@ -20,6 +21,9 @@
      Address, Code, Address, Address, Address, Address)                                                        \
   OP(cam_backward, CamBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, int64_t, int64_t, Address, \
      Code, int64_t, Address, Code, Address, Address, Address, Address, Address, Address, Address)              \
+  OP(crop_images, CropImagesArgs, Address, int64_t, int64_t, int64_t, int64_t, int64_t, Address, Address,       \
+     Address, int64_t, int64_t, int64_t, int64_t, Code, Address)                                               \
+  OP(crop_masks, CropMasksArgs, SAL_FAST_MASK, int64_t, Address, Address, int64_t, int64_t, int64_t, Address)   \
   OP(dice, DiceArgs, int64_t, SAL_FAST_MASK, SAL_FAST_MASK, double, Address)                                   \
   OP(minmax_normalize, MinmaxNormalizeArgs, Address, Code, int64_t, int64_t, Address)                          \
   OP(minmax_normalize_backward, MinmaxNormalizeBackwardArgs, Address, Code, int64_t, int64_t, Address, Address) \

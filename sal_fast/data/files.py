@@ -102,12 +102,14 @@ def rgb(file: Encoded) -> np.ndarray:
     Raises Unreadable where the pixels cannot be decoded.
     """
     try:
-        image = ImageOps.exif_transpose(_open(file.path, file.data))
+        image = _open(file.path, file.data)
+        if not file.plain:
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             deep = np.asarray(image)
             scaled = deep / 257 if image.mode.startswith("I;16") else _graded(deep, file.path)
             return np.repeat(np.rint(scaled).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except BROKEN as error:
         raise Unreadable(file.path, _reason(error)) from None
 

@@ -9,6 +9,7 @@ from sal_fast.ops.badge import Method as BadgeMethod
 from sal_fast.ops.badge import badge
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.cam import PROBES, CamHead, Probe, cam, cam_head
+from sal_fast.ops.crop import crop_images, crop_masks
 from sal_fast.ops.cyborg_loss import cyborg_loss
 from sal_fast.ops.dice import dice
 from sal_fast.ops.kcenter import kcenter
@@ -35,6 +36,8 @@ __all__ = [
     "badge",
     "cam",
     "cam_head",
+    "crop_images",
+    "crop_masks",
     "cyborg_loss",
     "dice",
     "is_flat",

@@ -18,6 +18,16 @@ def floating(op: str, **tensors: Tensor) -> None:
             raise TypeError(f"{op}: {name} must be of a floating dtype, got {value.dtype}")
 
 
+def tensor(op: str, dtype: torch.dtype, **tensors: Tensor) -> None:
+    """Every argument is a tensor of this dtype."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+        if value.dtype != dtype:
+            expected = str(dtype).removeprefix("torch.")
+            raise TypeError(f"{op}: {name} must be {expected}, got {value.dtype}")
+
+
 def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
     """`value` has these sizes; None stands for any."""
     if value.ndim == len(sizes):

@@ -78,7 +78,7 @@ def operator(
         recorded = _recorded(forward, setup_context, differentiate, leaving)
 
     def call(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or not _plain(arguments):
+        if torch.compiler.is_compiling() or not plain(arguments):
             return overload(*arguments)
         if torch.is_grad_enabled():
             for argument in arguments:
@@ -112,7 +112,8 @@ def _recorded(
     return apply
 
 
-def _plain(arguments: tuple[Any, ...]) -> bool:
+def plain(arguments: tuple[Any, ...]) -> bool:
+    """Whether nothing but the kernels needs to see a call with these arguments."""
     for argument in arguments:
         if isinstance(argument, Tensor) and (
             type(argument) not in (Tensor, torch.nn.Parameter) or argument.device.type not in _CORES

@@ -80,3 +80,14 @@ def test_masks_whose_indices_need_64_bits(device: torch.device) -> None:
     assert torch.equal(got.hits, expected.hits)
     assert torch.equal(got.n, expected.n)
     assert torch.equal(ops.dice(far, near.flip(2)), ops.dice(near, near.flip(2)))
+
+
+def test_stored_images_whose_indices_need_64_bits(device: torch.device) -> None:
+    draws = torch.Generator().manual_seed(5)
+    near = torch.randint(0, 256, (2, 20, 33, 3), dtype=torch.uint8, generator=draws).to(device)
+    far, color = far_apart(near), torch.eye(3, 4, device=device)
+    for size in ((20, 33), (9, 40)):
+        expected, got = (ops.crop_images(images, size=size, color=color) for images in (near, far))
+        assert torch.equal(got, expected)
+    masks = near[..., 0].contiguous()
+    assert torch.equal(ops.crop_masks(far_apart(masks), size=9), ops.crop_masks(masks, size=9))

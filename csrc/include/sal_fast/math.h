@@ -33,6 +33,11 @@ SAL_FAST_HD inline float smaller(float a, float b) {
   return a < b ? a : b;
 }
 
+// a b + c rounded once.
+SAL_FAST_HD inline float fused(float a, float b, float c) {
+  return fmaf(a, b, c);
+}
+
 // exp(z) for kLowestExponent <= z <= 0 or NaN, and exactly 0 at kLowestExponent.
 SAL_FAST_HD inline float exp_clamped(float z) {
   return z <= kLowestExponent ? 0.0f : expf(z);

@@ -1,4 +1,4 @@
-"""From encoded files to uint8 pixels: DALI where there is a GPU, Pillow and torchvision where there is none.
+"""From encoded files to uint8 pixels: DALI where there is a GPU, Pillow where there is none.
 
 On the CPU both give the same pixels, bit by bit; on a GPU within a few grey levels (docs/data.md).
 """

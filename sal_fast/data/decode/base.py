@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from sal_fast.data import files
 from sal_fast.data.files import Encoded, Unreadable
 
-Result = TypeVar("Result")
 MOST_PIXELS = 2**25  # decoded at a time: 100 MB as RGB
 
 
@@ -38,30 +36,42 @@ class Decoder(ABC):
         The second result says which of the batch could not be decoded, and why; those are zeros.
         """
         out = torch.zeros(len(batch), size, size, 3, dtype=torch.uint8, device=self.device)
-        left = [i for i, file in enumerate(batch) if not file.plain]
-        plain = [i for i, file in enumerate(batch) if file.plain]
-        for part in bounded([batch[i] for i in plain]):
+        fast = [i for i, file in enumerate(batch) if self.takes(file)]
+        left = [i for i, file in enumerate(batch) if not self.takes(file)]
+        for part in bounded([batch[i] for i in fast]):
             try:
-                self._decode([batch[i] for i in plain[part]], out, plain[part])
+                self._decode([batch[i] for i in fast[part]], out, fast[part])
             except RuntimeError:  # one of them is damaged: Pillow says which
-                left += plain[part]
+                left += fast[part]
         broken = {}
-        pixels = self.pool.map(lambda i: _or_why(lambda: _by_pillow(batch[i], size)), left)
-        for i, image in zip(left, pixels, strict=True):
-            if isinstance(image, Unreadable):
-                broken[i] = image
-                out[i] = 0
-            else:
-                out[i] = image
+
+        def by_pillow(place: int) -> None:
+            try:
+                out[place] = files.resize(torch.from_numpy(files.rgb(batch[place])), size)
+            except Unreadable as error:
+                broken[place] = error
+
+        list(self.pool.map(by_pillow, left))
         return out, broken
 
     def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:
         """The pixels of mask files as they are stored (`files.grades`)."""
-        return list(self.pool.map(lambda file: _or_why(lambda: files.grades(file)), batch))
+
+        def one(file: Encoded) -> np.ndarray | Unreadable:
+            try:
+                return files.grades(file)
+            except Unreadable as error:
+                return error
+
+        return list(self.pool.map(one, batch))
+
+    @abstractmethod
+    def takes(self, file: Encoded) -> bool:
+        """Whether `_decode` takes a file; Pillow takes the others."""
 
     @abstractmethod
     def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
-        """Write plain files, decoded and resized, to out[places]; RuntimeError if any is damaged."""
+        """Write files, decoded and resized, to out[places]; RuntimeError if one is damaged."""
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
@@ -69,17 +79,6 @@ class Decoder(ABC):
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _by_pillow(file: Encoded, size: int) -> Tensor:
-    return files.resize(torch.from_numpy(files.rgb(file)), size)
-
-
-def _or_why(work: Callable[[], Result]) -> Result | Unreadable:
-    try:
-        return work()
-    except Unreadable as error:
-        return error
 
 
 def bounded(batch: Sequence[Encoded]) -> Iterator[slice]:

@@ -35,6 +35,9 @@ class DaliDecoder(Decoder):
         self._grey = Pipeline(self.threads, types.GRAY)
         self._rgb = Pipeline(self.threads, types.RGB, device if on_gpu else None, hardware_load)
 
+    def takes(self, file: Encoded) -> bool:
+        return file.plain
+
     def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
         if self.device.type == "cuda":
             for start in range(0, len(batch), BATCH):

@@ -1,0 +1,101 @@
+// Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
+//
+// Bytes moved: the stored rows that a crop covers, and its result. A stored row is unpacked once; output rows
+// of the same one are copies.
+#include "mask_rows.h"
+// vec.h, by way of mask_rows.h, comes first.
+#include "crop_rows.h"
+#include "sal_fast/crop.h"
+
+namespace sal_fast {
+inline namespace SAL_FAST_ISA {
+namespace {
+
+// 32 bits as bytes, 0 or 1.
+inline void unpack_word(uint32_t word, uint8_t* out) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_maskz_set1_epi8(word, 1));
+#elif defined(__AVX2__)
+  const __m256i from = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i bits = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(word)), from);
+  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_and_si256(set, _mm256_set1_epi8(1)));
+#else
+  for (int i = 0; i < kWord; ++i) out[i] = word >> i & 1u;
+#endif
+}
+
+void unpack(const uint32_t* words, int64_t pixels, uint8_t* out) {
+  int64_t x = 0;
+  for (; x + kWord <= pixels; x += kWord) unpack_word(words[x / kWord], out + x);
+  if (x == pixels) return;
+  uint8_t last[kWord];
+  unpack_word(words[x / kWord], last);
+  std::memcpy(out + x, last, pixels - x);
+}
+
+// Row y of an image as bytes: its own memory, or `memory`.
+const uint8_t* bytes_of(const Mask& masks, int64_t image, int64_t y, uint8_t* memory) {
+  const int64_t offset = image * masks.image_stride + y * masks.row_stride;
+  if (masks.type == MaskType::bytes) return static_cast<const uint8_t*>(masks.data) + offset;
+  unpack(static_cast<const uint32_t*>(masks.data) + offset, masks.width, memory);
+  return memory;
+}
+
+void copy(const CropMasksArgs& args, int64_t image, uint8_t* out) {
+  for (int64_t y = 0; y < args.out_height; ++y, out += args.out_width) {
+    const uint8_t* const row = bytes_of(args.masks, image, y, out);
+    if (row != out) std::memcpy(out, row, args.out_width);
+  }
+}
+
+void crop(const CropMasksArgs& args, int64_t image, const Places& across, const Places& down, uint8_t* memory,
+          uint8_t* out) {
+  const auto height = static_cast<int>(args.masks.height), width = static_cast<int>(args.masks.width);
+  const int64_t out_width = args.out_width;
+  auto* const columns = reinterpret_cast<uint16_t*>(memory);
+  uint8_t* const line = memory + out_width * sizeof(uint16_t);
+  for (int x = 0; x < out_width; ++x) columns[x] = static_cast<uint16_t>(pixel_at(across, x, width));
+  int held = -1;
+  for (int y = 0; y < args.out_height; ++y, out += out_width) {
+    const int row = pixel_at(down, y, height);
+    if (row == held) {
+      std::memcpy(out, out - out_width, out_width);
+      continue;
+    }
+    held = row;
+    const uint8_t* const stored = bytes_of(args.masks, image, row, line);
+    for (int64_t x = 0; x < out_width; ++x) out[x] = stored[columns[x]];
+  }
+}
+
+}  // namespace
+
+int64_t crop_masks_memory(const CropMasksArgs& args) {
+  static_assert(kMostSide <= 1 << 16, "columns are kept in 16 bits");
+  return (args.out_width * sizeof(uint16_t) + args.masks.width) / sizeof(float) + 1;
+}
+
+void crop_masks_rows(const CropMasksArgs& args, int64_t begin, int64_t end, float* memory) {
+  const int64_t size = args.out_height * args.out_width;
+  const bool whole = !args.box && args.out_height == args.masks.height && args.out_width == args.masks.width;
+  for (int64_t b = begin; b < end; ++b) {
+    uint8_t* const out = static_cast<uint8_t*>(args.out) + b * size;
+    const int64_t row = args.rows ? args.rows[b] : b;
+    const float everything[] = {0.0f, 0.0f, 1.0f, 1.0f};
+    const float* const box = args.box ? args.box + 4 * b : everything;
+    const Places across = places_of(box[0], box[2], args.masks.width, args.out_width);
+    const Places down = places_of(box[1], box[3], args.masks.height, args.out_height);
+    if (row < 0 || row >= args.stored || !across.valid || !down.valid) {
+      std::memset(out, 0, size);
+    } else if (whole) {
+      copy(args, row, out);
+    } else {
+      crop(args, row, across, down, reinterpret_cast<uint8_t*>(memory), out);
+    }
+  }
+}
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast

@@ -1,0 +1,60 @@
+// Where the pixels of a crop lie in the stored image, and their colour.
+//
+// Places are integers, in units of 2^-32 of a stored pixel: every build and device finds the same neighbours
+// and weights, and a float's 24 bits are all left to the weight. Derivation: sal_fast/ops/crop/README.md.
+#pragma once
+
+#include "sal_fast/enlarge.h"
+#include "sal_fast/launch/crop.h"
+
+namespace sal_fast {
+
+inline namespace SAL_FAST_ISA {
+
+constexpr int kPlaceBits = 32;
+constexpr int64_t kPixel = int64_t{1} << kPlaceBits;
+
+struct Places {
+  int64_t first;  // the centre of pixel 0, from the image's edge
+  int64_t step;
+  int64_t error;  // no place is further than this from where it should be
+  bool valid;     // false for NaN and infinity
+};
+
+// Of a side of `out` pixels that covers low..high of a side of `pixels`. Beyond kMostSide sides an edge
+// counts as there, so that int64 holds every place.
+SAL_FAST_HD inline Places places_of(float low, float high, int64_t pixels, int64_t out) {
+  constexpr auto kFarthest = static_cast<float>(kMostSide);
+  if (!(fabsf(low) < kInfinity && fabsf(high) < kInfinity)) return {0, 0, 0, false};
+  const double start = larger(smaller(low, kFarthest), -kFarthest);
+  const double end = larger(smaller(high, kFarthest), -kFarthest);
+  const auto size = static_cast<double>(pixels), one = static_cast<double>(kPixel);
+  const double step = (end - start) * size / static_cast<double>(out);
+  return {llrint((start * size + 0.5 * step) * one), llrint(step * one), out, true};
+}
+
+// Between which pixels of a side pixel i of the crop lies. `next` is `cell` where its weight is 0.
+SAL_FAST_HD inline Between between(const Places& places, int i, int pixels) {
+  const int64_t place = places.first + i * places.step - kPixel / 2;
+  if (place <= 0) return {0, 0, 0.0f};
+  if (place >= (pixels - 1) * kPixel) return {pixels - 1, pixels - 1, 0.0f};
+  const auto cell = static_cast<int>(place >> kPlaceBits);
+  const auto rest = static_cast<uint32_t>(place);
+  return {cell, rest != 0 ? cell + 1 : cell, static_cast<float>(rest) * 0x1p-32f};
+}
+
+// In which pixel of a side it lies; what may lie on a pixel's edge does.
+SAL_FAST_HD inline int pixel_at(const Places& places, int i, int pixels) {
+  const int64_t place = places.first + i * places.step + places.error;
+  if (place <= 0) return 0;
+  return place >= pixels * kPixel ? pixels - 1 : static_cast<int>(place >> kPlaceBits);
+}
+
+// One channel of the result, from the pixel's three: color is a row of the affine map.
+template <typename T>
+SAL_FAST_HD inline T colored(T red, T green, T blue, const T* color) {
+  return fused(red, color[0], fused(green, color[1], fused(blue, color[2], color[3])));
+}
+
+}  // namespace SAL_FAST_ISA
+}  // namespace sal_fast
