@@ -36,7 +36,6 @@ from sal_fast import ops, progress
 from sal_fast._memory import resident_memory
 from sal_fast.data import reading, store
 from sal_fast.data.decode import Decoder
-from sal_fast.data.decode.base import MOST_PIXELS
 from sal_fast.data.files import Unreadable
 from sal_fast.data.masks import Masks
 from sal_fast.data.table import Table
@@ -93,10 +92,11 @@ def _prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[
         (out / PREPARED).unlink(missing_ok=True)  # until it tells of all of them
     count = 1 + max((entry.at for entry in entries.values()), default=-1)
     graded = 1 + max((entry.graded for entry in entries.values()), default=-1)
-    memory = resident_memory() + reading.MEMORY + ENTRY_BYTES * len(rows)
+    memory = resident_memory() + reading.memory(decoder.threads) + ENTRY_BYTES * len(rows)
     print(
         f"{table.name}: {len(table)} samples, {len(table) - len(rows)} prepared before; memory: at most "
-        f"{memory / 1e6:.0f} MB, of pictures up to {MOST_PIXELS // 10**6} megapixels; decoder {decoder.name}",
+        f"{memory / 1e6:.0f} MB, of pictures up to {reading.PICTURE // 10**6} megapixels; "
+        f"decoder {decoder.name}",
         flush=True,
     )
     broken: list[Unreadable] = []

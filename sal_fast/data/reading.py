@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sal_fast import progress
 from sal_fast.data import files
-from sal_fast.data.decode.base import Decoder, bounded, cores
+from sal_fast.data.decode.base import MOST_PIXELS, Decoder, bounded, cores
 from sal_fast.data.files import Encoded, Unreadable
 from sal_fast.data.table import Table
 
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 BATCH = 64  # samples decoded together
 READ = 2**26  # bytes of files read together, unless one sample has more
 LOOK = 1024  # items that wait for a thread in `each`
-MEMORY = 3 * 2**28  # bytes that `parts` takes: files twice, and 17 a pixel of graded maps of 16 bits
+PICTURE = 12 * 10**6  # pixels of a large photograph, for `memory`
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def parts(
 ) -> Iterator[Part]:
     """Decode images to stored_size and masks to mask_size (None: no masks), at most BATCH rows at a time.
 
-    Memory: encoded files of READ bytes, twice, what `decode.base.MOST_PIXELS` bounds, and the result.
+    Memory: `memory`, and the result.
     """
     masked = mask_size is not None
 
@@ -68,6 +68,15 @@ def parts(
         waiting.append((group, [decoder.pool.submit(load, row) for row in group]))
         if len(waiting) == 2:
             yield _decoded(table, *waiting.pop(0), stored_size, mask_size, decoder)
+
+
+def memory(threads: int) -> int:
+    """Bytes that `parts` takes at most where no picture has more than PICTURE pixels.
+
+    Files twice; a graded map of 16 bits at 17 bytes a pixel; a photograph in each thread, as Pillow's and as
+    an array.
+    """
+    return 2 * READ + 17 * MOST_PIXELS + threads * 6 * PICTURE
 
 
 def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
