@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import torch
@@ -32,3 +33,12 @@ def free_memory(device: torch.device) -> int:
         return min(free, max(0, most - used + cache))
     except (OSError, ValueError, StopIteration):  # no limit, or none that can be read
         return free
+
+
+def resident_memory() -> int:
+    """Bytes of this process that are in memory."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # the most that it has had, in kilobytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

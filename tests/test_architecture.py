@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sal_fast"
 OPS = PACKAGE / "ops"
 EXPERIMENT = {
-    "annotate", "cli", "data", "distributed", "errors",
+    "annotate", "cli", "data", "distributed", "errors", "held_folder",
     "learning_curve", "experiment", "models", "probes", "progress", "query",
     "report", "seeds", "sweep", "train", "whole_files",
 }  # fmt: skip

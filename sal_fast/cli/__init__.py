@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         print(
-            "\nsal-fast: interrupted; the same command continues from the last finished round",
+            "\nsal-fast: interrupted; what is finished is kept, and the same command continues from there",
             file=sys.stderr,
         )
         return 130
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno in DISK_FULL:
             where = f" while writing {error.filename}" if error.filename else ""
             return _fail(
-                f"the disk is full{where}; finished rounds are kept: free some space and repeat the command"
+                f"the disk is full{where}; what is finished is kept: free some space and repeat the command"
             )
         if error.filename is None:
             raise

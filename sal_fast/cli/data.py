@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -114,7 +115,8 @@ def _prepare(
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = prepare.Recipe(image_size, _stored_size(augment, image_size), copy)
     out = Path(os.path.expanduser(out))
-    broken = prepare.prepare(table, out, recipe, decode.choose(decoder, place))
+    with closing(decode.choose(decoder, place)) as decoding:
+        broken = prepare.prepare(table, out, recipe, decoding)
     for error in broken:
         print(error)
     if broken:

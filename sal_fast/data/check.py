@@ -39,6 +39,8 @@ class Findings:
 def look(data: str, root: str | None = None) -> Findings:
     """Decode every image and mask of `data` (see `load_table`) and say what was found."""
     table = load_table(data, root)
+    if table.prepared is not None:
+        raise InputError(f"{data} is prepared already, all its files were good; check the originals")
     problems = []
     try:
         splits.assign(table, seeds.stream(0, "split"))

@@ -184,18 +184,21 @@ def average(masks: list[np.ndarray]) -> np.ndarray:
 def annotators(path: Path) -> list[Path]:
     """The mask files that `path` stands for: itself, or, of a folder, each picture in it.
 
-    Raises Unreadable for a folder without pictures.
+    Raises Unreadable for a folder without pictures, or that cannot be looked into.
     """
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    try:
+        if not path.is_dir():
+            return [path]
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise Unreadable(path, _reason(error)) from None
     if not files:
         raise Unreadable(path, "a folder of several annotators' masks, and no picture in it")
     return files
 
 
 def _resized(binary: np.ndarray, size: int | None) -> np.ndarray:
-    image = Image.fromarray(np.where(binary, 255, 0).astype(np.uint8))
+    image = Image.fromarray(np.where(binary, np.uint8(255), np.uint8(0)))
     return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.NEAREST))
 
 
@@ -204,7 +207,7 @@ def _nearly_binary(graded: np.ndarray) -> bool:
 
     Compression rings along the edges only; of a Gaussian's, one in twenty is.
     """
-    top = graded.max()
+    top = float(graded.max())
     bright = graded > top / 16
     return bool((graded[bright] > top * 7 / 8).mean() > 0.8)
 
@@ -217,7 +220,7 @@ def _graded(array: np.ndarray, path: Path) -> np.ndarray:
             path, f"grades must lie in 0..1, 0..255 or 0..65535, got {array.min()}..{array.max()}"
         )
     scale = 255.0 if top <= 1 else 1.0 if top <= 255 else 1 / 257
-    return array * scale
+    return array if scale == 1 else array * scale  # 8 bytes a pixel
 
 
 def _open(path: Path, data: bytes) -> Image.Image:

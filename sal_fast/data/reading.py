@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,14 +17,16 @@ from torch import Tensor
 
 from sal_fast import progress
 from sal_fast.data import files
-from sal_fast.data.decode.base import Decoder, bounded, cores
+from sal_fast.data.decode.base import MOST_PIXELS, Decoder, bounded, cores
 from sal_fast.data.files import Encoded, Unreadable
 from sal_fast.data.table import Table
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-BATCH = 64  # files decoded together
-MEMORY = 2**28  # bytes of the decoder and of two batches of photographs: a figure for people
+BATCH = 64  # samples decoded together
+READ = 2**26  # bytes of files read together, unless one sample has more
+LOOK = 1024  # items that wait for a thread in `each`
+PICTURE = 12 * 10**6  # pixels of a large photograph, for `memory`
 
 
 @dataclass(frozen=True)
@@ -51,27 +54,43 @@ class _Sample:
 def parts(
     table: Table, rows: Sequence[int], stored_size: int, mask_size: int | None, decoder: Decoder
 ) -> Iterator[Part]:
-    """Decode images to stored_size and masks to mask_size (None: no masks), BATCH rows at a time.
+    """Decode images to stored_size and masks to mask_size (None: no masks), at most BATCH rows at a time.
 
-    Memory: the encoded files of two batches, what `decode.base.MOST_PIXELS` bounds, and the result.
+    Memory: `memory`, and the result.
     """
+    masked = mask_size is not None
 
     def load(row: int) -> _Sample | Unreadable:
-        try:
-            mask = table.masks[row] if mask_size is not None else None
-            drawn = [] if mask is None else [files.read(path) for path in files.annotators(mask)]
-            image = files.read(table.images[row])
-            return _Sample(image, drawn, b"".join(file.digest for file in (image, *drawn)))
-        except Unreadable as error:
-            return error
+        return _load(table, row, masked)
 
-    groups = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    loading = [decoder.pool.submit(load, row) for row in groups[0]] if groups else []
-    for number, group in enumerate(groups):
-        samples = [future.result() for future in loading]
-        if number + 1 < len(groups):
-            loading = [decoder.pool.submit(load, row) for row in groups[number + 1]]
-        yield _decoded(table, group, samples, stored_size, mask_size, decoder)
+    waiting: list[tuple[Sequence[int], list[Future[_Sample | Unreadable]]]] = []
+    for group in chain(_groups(table, rows, masked), [()]):
+        waiting.append((group, [decoder.pool.submit(load, row) for row in group]))
+        if len(waiting) == 2:
+            yield _decoded(table, *waiting.pop(0), stored_size, mask_size, decoder)
+
+
+def memory(threads: int) -> int:
+    """Bytes that `parts` takes at most where no picture has more than PICTURE pixels.
+
+    Files twice; a graded map of 16 bits at 17 bytes a pixel; a photograph in each thread, as Pillow's and as
+    an array.
+    """
+    return 2 * READ + 17 * MOST_PIXELS + threads * 6 * PICTURE
+
+
+def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
+    """The files of a sample: the image, then its masks; Unreadable where a folder of masks is none."""
+    mask = table.masks[row] if masked else None
+    return [table.images[row], *([] if mask is None else files.annotators(mask))]
+
+
+def digest(table: Table, row: int) -> bytes | None:
+    """`Part.digests` of a row, nothing decoded; None if its files cannot be used."""
+    try:
+        return b"".join(files.read(path).digest for path in sources(table, row))
+    except Unreadable:
+        return None
 
 
 def pictures(paths: Sequence[Path], size: int, decoder: Decoder) -> Tensor:
@@ -108,14 +127,43 @@ def masks(
     return out
 
 
+def _groups(table: Table, rows: Sequence[int], masked: bool) -> Iterator[Sequence[int]]:
+    """Rows in order, at most BATCH and READ bytes in a group."""
+    start = total = 0
+    for i, row in enumerate(rows):
+        size = _bytes(table, row, masked)
+        if i > start and (i - start == BATCH or total + size > READ):
+            yield rows[start:i]
+            start, total = i, 0
+        total += size
+    if start < len(rows):
+        yield rows[start:]
+
+
+def _bytes(table: Table, row: int, masked: bool) -> int:
+    try:
+        return sum(path.stat().st_size for path in sources(table, row, masked))
+    except (OSError, Unreadable):  # said when it is read
+        return 0
+
+
+def _load(table: Table, row: int, masked: bool) -> _Sample | Unreadable:
+    try:
+        image, *drawn = (files.read(path) for path in sources(table, row, masked))
+        return _Sample(image, drawn, b"".join(file.digest for file in (image, *drawn)))
+    except Unreadable as error:
+        return error
+
+
 def _decoded(
     table: Table,
     group: Sequence[int],
-    samples: Sequence[_Sample | Unreadable],
+    loading: Sequence[Future[_Sample | Unreadable]],
     stored_size: int,
     mask_size: int | None,
     decoder: Decoder,
 ) -> Part:
+    samples = [future.result() for future in loading]
     broken = {i: sample for i, sample in enumerate(samples) if isinstance(sample, Unreadable)}
     found = {i: sample for i, sample in enumerate(samples) if isinstance(sample, _Sample)}
     whole = list(found)
@@ -180,9 +228,10 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], description: str
         ThreadPoolExecutor(cores()) as pool,
         progress.bar(description, len(items), log=len(items) > 2000) as advance,
     ):
-        for result in pool.map(work, items):
-            advance()
-            yield result
+        for start in range(0, len(items), LOOK):
+            for result in pool.map(work, items[start : start + LOOK]):
+                advance()
+                yield result
 
 
 def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:

@@ -212,9 +212,9 @@ def plan(table: Table, image_size: int, stored_size: int, device: torch.device, 
     free = free_memory(device)
     if keep == "auto":
         keep = "resident" if images + maps <= SHARE * free else "stream"
-    needed = maps + (images if keep == "resident" else 0)
     mapped = table.prepared is not None and table.prepared.recipe.copy and device.type == "cpu"
-    if needed > free and not mapped:
+    needed = maps + (images if keep == "resident" and not mapped else 0)
+    if needed > free:
         advice = "--store stream" if keep == "resident" else "a lower --image-size, or a larger machine"
         raise InputError(
             f"{table.name}: {len(table)} images at {stored_size} px, {keep}, need {needed / 1e9:,.1f} GB "

@@ -13,17 +13,17 @@ run leaves whole files or none.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sal_fast.errors import DISK_FULL, InputError
+from sal_fast.errors import InputError
+from sal_fast.held_folder import hold
 from sal_fast.whole_files import flush, read_json, write_bytes, write_json
 
 Value = TypeVar("Value")
@@ -38,33 +38,9 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the folder; the kernel lets go of it when the process ends, however it ends."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise InputError(f"{self.path} is no folder; --out names one") from None
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise
-            raise InputError(f"{self.path} cannot be made: {error.strerror}; choose another --out") from None
-        if not self.run_json.exists():
-            own = (".lock", "run.json.part")  # a killed start leaves these
-            foreign = sorted(item.name for item in self.path.iterdir() if item.name not in own)
-            if foreign:
-                raise InputError(
-                    f"{self.path} holds other files ({foreign[0]}, ...) and no run.json; "
-                    f"choose a new folder with --out"
-                )
-        with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(
-                    f"{self.path} is in use by another process; wait for it, or choose another --out"
-                ) from None
-            yield
+        return hold(self.path, self.run_json.name)
 
     @property
     def run_json(self) -> Path:

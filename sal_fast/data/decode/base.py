@@ -14,7 +14,7 @@ from torch import Tensor
 from sal_fast.data import files
 from sal_fast.data.files import Encoded, Unreadable
 
-MOST_PIXELS = 2**25  # decoded at a time: 100 MB as RGB
+MOST_PIXELS = 2**25  # of masks, or by other than Pillow, decoded at a time: 100 MB as RGB
 
 
 class Decoder(ABC):
