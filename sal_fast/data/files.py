@@ -265,7 +265,7 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 
 
 def _one_scan(data: bytes, start: int) -> bool:
-    """Whether a JPEG's first scan is its last, and no other marker in it: Pillow stops there, DALI goes on."""
+    """Whether a JPEG's first scan is its last, and no other marker in it: Pillow stops at it, DALI not."""
     scan = np.frombuffer(data, dtype=np.uint8)[start:]
     after = scan[1:][scan[:-1] == 0xFF]
     markers = after[(after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)]  # not a byte, nor a restart
