@@ -46,27 +46,27 @@ def look(data: str, root: str | None = None) -> Findings:
         splits.assign(table, seeds.stream(0, "split"))
     except InputError as error:
         problems.append(str(error))
-    no_mask, empty, graded = [], [], []
+    no_mask: list[int] = []
+    empty: list[int] = []
+    graded: list[int] = []
     mis_sized: dict[int, str] = {}
     unreadable: dict[int, str] = {}
 
-    def one(row: int) -> np.ndarray | files.Unreadable | None:
+    kinds = {"no mask": no_mask, "empty": empty, "graded": graded, "binary": []}
+
+    def one(row: int) -> str | files.Unreadable:
         try:
-            return _mask(table, row)
+            return _kind(_mask(table, row))
         except files.Unreadable as error:
             return error
 
-    for row, mask in enumerate(each(one, range(len(table)), f"checking {table.name}")):
-        if isinstance(mask, files.MisSized):
-            mis_sized[row] = str(mask)
-        elif isinstance(mask, files.Unreadable):
-            unreadable[row] = str(mask)
-        elif mask is None:
-            no_mask.append(row)
-        elif not mask.any():
-            empty.append(row)
-        elif not np.isin(mask, (0, 255)).all():
-            graded.append(row)
+    for row, kind in enumerate(each(one, range(len(table)), f"checking {table.name}")):
+        if isinstance(kind, files.MisSized):
+            mis_sized[row] = str(kind)
+        elif isinstance(kind, files.Unreadable):
+            unreadable[row] = str(kind)
+        else:
+            kinds[kind].append(row)
     if len(no_mask) == len(table):
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run")
     problems += [*mis_sized.values(), *unreadable.values()]
@@ -86,6 +86,14 @@ def _mask(table: Table, row: int) -> np.ndarray | None:
     return files.average(
         [files.mask(one, files.grades(one), size, image.size, table.foreground) for one in drawn]
     )
+
+
+def _kind(mask: np.ndarray | None) -> str:
+    if mask is None:
+        return "no mask"
+    if not mask.any():
+        return "empty"
+    return "binary" if np.isin(mask, (0, 255)).all() else "graded"
 
 
 def _passed_over(data: str, table: Table) -> list[str]:

@@ -7,22 +7,38 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
+import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
 ASPECT_TOLERANCE = 0.02
 MOST_PIXELS = 178_956_970  # a header that claims more is taken for a decompression bomb, as Pillow does
+MOST_SIDE = 2**16  # longer than a JPEG's; the weights of a resize take 16 bytes a pixel of a side
+MOST_BYTES = 2**30  # of a file: that many pixels, uncompressed
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 ORIENTATION = 0x0112  # of EXIF
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Warning)
+TURNS = {  # by orientation: how a picture comes to stand upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+PNG_TURNS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks an orientation may be in
+
+EXPECTED = (OSError, ValueError, SyntaxError)  # their texts speak for themselves
 
 Image.init()  # or a format that is named is not found
 # Of odd metadata and large pictures: what matters is checked here, and the filter of a thread is everybody's.
@@ -47,13 +63,15 @@ class MisSized(Unreadable):
 class Encoded:
     """A file's bytes, and what its header says.
 
-    size: (width, height) as it is shown. plain: a JPEG of 8-bit RGB or grey that stands upright. grey: a PNG
-    of 8-bit grey. pixels: width * height.
+    size: (width, height) as it is shown. orientation: how Pillow gives it, 1 to 8 as in EXIF. plain: an
+    upright JPEG of 8-bit RGB or grey, no damage seen. grey: an upright PNG of 8-bit grey.
+    pixels: width * height.
     """
 
     path: Path
     data: bytes
     size: tuple[int, int]
+    orientation: int
     plain: bool
     grey: bool
 
@@ -71,29 +89,40 @@ def read(path: Path) -> Encoded:
 
     Raises Unreadable for one that is missing, empty, no picture, several pictures, or a decompression bomb.
     """
-    try:
+    with _naming(path):
+        there = path.stat()
+        if not stat.S_ISREG(there.st_mode):  # a pipe would never end
+            raise Unreadable(path, f"{'a folder' if stat.S_ISDIR(there.st_mode) else 'a device'}, not a file")
+        if there.st_size > MOST_BYTES:
+            raise Unreadable(path, f"{there.st_size / 1e9:.1f} GB, at most {MOST_BYTES / 1e9:.1f} are read")
         data = path.read_bytes()
-    except OSError as error:
-        raise Unreadable(path, _reason(error)) from None
-    if not data:
-        raise Unreadable(path, "the file is empty")
-    image = _open(path, data)
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise Unreadable(
-            path, f"its header claims {width}x{height} pixels, at most {MOST_PIXELS:,} are decoded"
-        )
-    try:
+        if not data:
+            raise Unreadable(path, "the file is empty")
+        stream = io.BytesIO(data)
+        image = Image.open(stream, formats=FORMATS)
+        start = stream.tell()  # of a JPEG: where its first scan begins
+        width, height = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns it, old ones not until decoded
+            width, height = image.tag_v2[256], image.tag_v2[257]
+        if not 0 < width * height <= MOST_PIXELS or max(width, height) > MOST_SIDE:
+            raise Unreadable(
+                path,
+                f"its header claims {width}x{height} pixels; 1 to {MOST_PIXELS:,} are decoded, "
+                f"at most {MOST_SIDE:,} a side",
+            )
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        orientation = image.getexif().get(ORIENTATION, 1)
-    except BROKEN as error:
-        raise Unreadable(path, _reason(error)) from None
-    if frames > 1:
-        raise Unreadable(path, f"{frames} pictures in one file, expected one; save the one that is meant")
-    if orientation in (5, 6, 7, 8):  # it lies on its side
-        width, height = height, width
-    plain = image.format == "JPEG" and image.mode in ("RGB", "L") and orientation in (0, 1)
-    return Encoded(path, data, (width, height), plain, image.format == "PNG" and image.mode == "L")
+        if frames > 1:
+            raise Unreadable(path, f"{frames} pictures in one file, expected one; save the one that is meant")
+        orientation = _orientation(image, data)
+        plain = image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1
+        if plain and "progressive" not in image.info:
+            plain = _one_scan(data, start)
+        grey = image.format == "PNG" and image.mode == "L" and orientation == 1
+        if grey:  # of two headers Pillow heeds the last, other decoders the first
+            grey = struct.unpack(">II", data[16:24]) == (width, height)
+        shown = (height, width) if orientation >= 5 else (width, height)
+        left = 1 if image.format == "TIFF" else orientation
+        return Encoded(path, data, shown, left, plain, grey)
 
 
 def rgb(file: Encoded) -> np.ndarray:
@@ -101,17 +130,13 @@ def rgb(file: Encoded) -> np.ndarray:
 
     Raises Unreadable where the pixels cannot be decoded.
     """
-    try:
-        image = _open(file.path, file.data)
-        if not file.plain:
-            image = ImageOps.exif_transpose(image)
+    with _naming(file.path):
+        image = _upright(file)
         if image.mode.startswith(("I", "F")):
             deep = np.asarray(image)
             scaled = deep / 257 if image.mode.startswith("I;16") else _graded(deep, file.path)
             return np.repeat(np.rint(scaled).astype(np.uint8)[..., None], 3, axis=2)
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except BROKEN as error:
-        raise Unreadable(file.path, _reason(error)) from None
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
@@ -126,13 +151,18 @@ def resize(pixels: Tensor, size: int) -> Tensor:
 
 
 def grades(file: Encoded) -> np.ndarray:
-    """The pixels of a mask file as they are stored, [H, W] or [H, W, C]; palette files give indices."""
-    try:
-        image = _open(file.path, file.data)
+    """The pixels of a mask file, upright, else as they are stored: [H, W], or [H, W, 3] of colours.
+
+    Palette files give indices; alpha is dropped.
+    """
+    with _naming(file.path):
+        image = _upright(file)
+        if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+            image = image.convert("RGB")
         array = np.asarray(image)
-    except BROKEN as error:
-        raise Unreadable(file.path, _reason(error)) from None
-    return array[..., :-1] if image.mode in ("LA", "RGBA") else array
+        if array.ndim == 3:
+            return array[..., 0] if array.shape[-1] < 3 else array[..., :3]
+        return array
 
 
 def mask(
@@ -160,7 +190,8 @@ def mask(
                 f"the aspect ratios differ by {off:.0%} (at most 2 %)",
             )
     if foreground is not None:
-        return _resized(foreground(pixels), size)
+        with _naming(file.path):
+            return _resized(foreground(pixels), size)
     flat = pixels.max(axis=-1) if pixels.ndim == 3 else pixels
     top = flat.max()
     if bool(((flat == 0) | (flat == top)).all()):
@@ -186,12 +217,11 @@ def annotators(path: Path) -> list[Path]:
 
     Raises Unreadable for a folder without pictures, or that cannot be looked into.
     """
-    try:
+    with _naming(path):
         if not path.is_dir():
             return [path]
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    except OSError as error:
-        raise Unreadable(path, _reason(error)) from None
+        found = [file for file in path.iterdir() if not file.name.startswith(".")]
+    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
     if not files:
         raise Unreadable(path, "a folder of several annotators' masks, and no picture in it")
     return files
@@ -223,22 +253,53 @@ def _graded(array: np.ndarray, path: Path) -> np.ndarray:
     return array if scale == 1 else array * scale  # 8 bytes a pixel
 
 
-def _open(path: Path, data: bytes) -> Image.Image:
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """1 where it cannot be told: a picture may be whole and its metadata damaged."""
+    if image.format == "PNG" and not any(name in data for name in PNG_TURNS):
+        return 1  # Pillow would decode the picture to find that out
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except BROKEN as error:
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return int(orientation) if orientation in TURNS else 1
+    except Exception:
+        return 1
+
+
+def _one_scan(data: bytes, start: int) -> bool:
+    """Whether a JPEG's first scan is its last, and no other marker in it: Pillow stops at it, DALI not."""
+    scan = np.frombuffer(data, dtype=np.uint8)[start:]
+    after = scan[1:][scan[:-1] == 0xFF]
+    markers = after[(after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)]  # not a byte, nor a restart
+    return bool(markers.size) and int(markers[0]) == 0xD9
+
+
+def _upright(file: Encoded) -> Image.Image:
+    image = Image.open(io.BytesIO(file.data), formats=FORMATS)
+    return image if file.orientation == 1 else image.transpose(TURNS[file.orientation])
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give what goes wrong the file's name: of damaged files Pillow's parsers raise nearly anything."""
+    try:
+        yield
+    except Unreadable:
+        raise
+    except Exception as error:
         raise Unreadable(path, _reason(error)) from None
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "file not found"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.DecompressionBombError):
         return f"too large to be decoded ({str(error).split(';')[0].rstrip('.')})"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to decode it"
     if "truncated" in str(error).lower():
         return "the file is truncated"
     if "cannot identify" in str(error):
         return "not an image, or its first bytes are damaged"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    first = str(error).strip().partition("\n")[0]
+    return first if isinstance(error, EXPECTED) and first else f"damaged ({type(error).__name__}: {first})"

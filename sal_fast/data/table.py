@@ -122,7 +122,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     found = {path.name: path for path in folder.iterdir() if path.is_dir()}
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
     for path in sorted(files, key=lambda path: path.suffix.lower() == ".png"):
         found[path.stem] = path
     return found
@@ -166,12 +166,14 @@ def read_manifest(path: Path) -> Table:
     root = path.parent.resolve()
 
     def inside(value: str, line: int) -> Path:
-        target = Path(value)
-        if target.is_absolute():
-            return target
-        if not Path(os.path.normpath(root / target)).is_relative_to(root):
+        if "\0" in value:
+            raise InputError(f"{path}, line {line}: {value!r} cannot be a file's name")
+        if Path(value).is_absolute():
+            return Path(value)
+        target = Path(os.path.normpath(root / value))  # not as it stands: of a link, `..` leads elsewhere
+        if not target.is_relative_to(root):
             raise InputError(f"{path}, line {line}: {value!r} leads out of the manifest's folder")
-        return root / target
+        return target
 
     rows = []
     for line, row in enumerate(frame.iter_rows(named=True), start=2):

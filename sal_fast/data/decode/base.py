@@ -51,7 +51,8 @@ class Decoder(ABC):
             except Unreadable as error:
                 broken[place] = error
 
-        list(self.pool.map(by_pillow, left))
+        for part in bounded([batch[i] for i in left]):
+            list(self.pool.map(by_pillow, left[part]))
         return out, broken
 
     def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:

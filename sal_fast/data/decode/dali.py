@@ -10,6 +10,7 @@ each batch and is checked when it comes out.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,19 +40,16 @@ class DaliDecoder(Decoder):
         return file.plain
 
     def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
-        if self.device.type == "cuda":
-            for start in range(0, len(batch), BATCH):
-                part = slice(start, start + BATCH)
-                out[places[part]] = self._rgb.resized([file.data for file in batch[part]], out.shape[1])
-            return
+        def one(place: int, image: np.ndarray) -> None:
+            out[place] = files.resize(torch.from_numpy(image), out.shape[1])
+
         for start in range(0, len(batch), BATCH):
-            pixels = self._rgb.decoded([file.data for file in batch[start : start + BATCH]])
-
-            def one(place: int, image: np.ndarray) -> None:
-                out[place] = files.resize(torch.from_numpy(image), out.shape[1])
-
-            for _ in self.pool.map(one, places[start : start + BATCH], pixels):
-                pass
+            part = slice(start, start + BATCH)
+            with self._rgb.lock:
+                if self.device.type == "cuda":
+                    out[places[part]] = self._rgb.resized(batch[part], out.shape[1])
+                else:
+                    list(self.pool.map(one, places[part], self._rgb.decoded(batch[part])))
 
     def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:
         grey = [i for i, file in enumerate(batch) if file.grey]
@@ -59,8 +57,9 @@ class DaliDecoder(Decoder):
         try:
             for start in range(0, len(grey), BATCH):
                 part = grey[start : start + BATCH]
-                pixels = self._grey.decoded([batch[i].data for i in part])
-                out |= {i: image[..., 0].copy() for i, image in zip(part, pixels, strict=True)}
+                with self._grey.lock:
+                    pixels = self._grey.decoded([batch[i] for i in part])
+                    out |= {i: image[..., 0].copy() for i, image in zip(part, pixels, strict=True)}
         except RuntimeError:  # one of them is damaged: Pillow says which
             pass
         left = [i for i in range(len(batch)) if i not in out]
@@ -69,7 +68,10 @@ class DaliDecoder(Decoder):
 
 
 class Pipeline:
-    """One DALI pipeline; made when first used, and again after a damaged file has ended it (15 ms)."""
+    """One DALI pipeline; made when first used, and again after a damaged file has ended it (15 ms).
+
+    What it gives lies in its own memory until the next call: who calls holds `lock` until it is used.
+    """
 
     def __init__(
         self, threads: int, kind: types.DALIImageType, device: torch.device | None = None, load: float = 0.0
@@ -77,16 +79,20 @@ class Pipeline:
         self._threads, self._kind, self._device, self._load = threads, kind, device, load
         self._pipes: dict[int, Any] = {}
         self._number = 0
+        self.lock = threading.Lock()
 
-    def decoded(self, data: list[bytes]) -> list[np.ndarray]:
-        """uint8 [H, W, C] each, on the host, valid until the next call."""
-        images = self._run(data, 0)
-        return [np.asarray(images.at(i)) for i in range(len(data))]
+    def decoded(self, batch: list[Encoded]) -> list[np.ndarray]:
+        """uint8 [H, W, C] each, on the host; RuntimeError where one is damaged."""
+        images = self._run([file.data for file in batch], 0)
+        out = [np.asarray(images.at(i)) for i in range(len(batch))]
+        if any(image.shape[1::-1] != file.size for image, file in zip(out, batch, strict=True)):
+            raise RuntimeError("DALI and Pillow read a header differently")
+        return out
 
-    def resized(self, data: list[bytes], size: int) -> Tensor:
-        """uint8 [B, size, size, 3] on the device."""
-        images = self._run(data, size).as_tensor()
-        out = torch.empty(len(data), size, size, 3, dtype=torch.uint8, device=self._device)
+    def resized(self, batch: list[Encoded], size: int) -> Tensor:
+        """uint8 [B, size, size, 3] on the device; RuntimeError where one is damaged."""
+        images = self._run([file.data for file in batch], size).as_tensor()
+        out = torch.empty(len(batch), size, size, 3, dtype=torch.uint8, device=self._device)
         feed_ndarray(images, out, cuda_stream=torch.cuda.current_stream(self._device))
         return out
 
@@ -124,6 +130,7 @@ class Pipeline:
                 fn.external_source(name="data", no_copy=True),
                 device="mixed" if self._device else "cpu",
                 output_type=self._kind,
+                adjust_orientation=False,  # what lies on its side goes to Pillow, who reads more of EXIF
                 **options,
             )
             if size:
