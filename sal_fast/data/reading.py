@@ -143,7 +143,7 @@ def _groups(table: Table, rows: Sequence[int], masked: bool) -> Iterator[Sequenc
 def _bytes(table: Table, row: int, masked: bool) -> int:
     try:
         return sum(path.stat().st_size for path in sources(table, row, masked))
-    except (OSError, Unreadable):  # said when it is read
+    except (OSError, ValueError, Unreadable):  # said when it is read
         return 0
 
 

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 WIDTH, HEIGHT = 30, 20
 DECODERS = [
     "torch",
-    pytest.param("dali", marks=pytest.mark.skipif(not decode._has_dali(), reason="DALI is not installed")),
+    pytest.param("dali", marks=pytest.mark.skipif(not decode.has_dali(), reason="DALI is not installed")),
 ]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 

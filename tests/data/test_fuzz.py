@@ -241,7 +241,7 @@ def compare(root: Path, found: dict[str, dict[str, str]]) -> None:
     assert not differ
 
 
-HAS_DALI = decode._has_dali()
+HAS_DALI = decode.has_dali()
 
 
 @pytest.mark.filterwarnings("ignore")  # as outside of tests: `files` ignores what Pillow warns of

@@ -139,8 +139,7 @@ def test_every_switch_changes_the_run(
     assert got != rounds(runs[options.get("regime", "sal")])
 
 
-@pytest.mark.parametrize("augment", ["none", "color"])
-@pytest.mark.parametrize("decoder", ["torch", "dali"])
+@pytest.mark.parametrize(("augment", "decoder"), [("none", "torch"), ("color", "dali")])
 def test_streamed_and_resident_runs_are_one(
     augment: str, decoder: str, runs: dict[str, Path], tiny: Tiny, tmp_path: Path
 ) -> None:
