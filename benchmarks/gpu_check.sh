@@ -89,7 +89,8 @@ if part benchmarks; then
   bench uncertainty float32 50 --size columns=10
   bench uncertainty bfloat16 50 --size rows=2048 columns=128000
   bench probes float32 20
-  step bench_data run_in_site "$python" -m sal_fast bench data --device cuda --images 4096 --rounds 3 --workers 14 \
+  # the experiment's own libraries are not on every such machine
+  "$python" -c "import polars, rich, tyro" 2>/dev/null && step bench_data run_in_site "$python" -m sal_fast bench data --device cuda --images 4096 --rounds 3 --workers 14 \
     --out "$OUT/bench-data-gpu.json"
 fi
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -67,7 +66,9 @@ def _data(
     for kind in ("none", "standard"):
         later = ours[f"augment {kind}"] / ours[f"first epoch, {kind}"]
         print(f"a later epoch from the store / the first, {kind}: {later:.1f}")
-    print(json.dumps({name: document[name] for name in document if name.startswith(("idle", "train"))}))
+    for name in document:
+        if name.startswith(("idle", "train")):
+            print(f"{name}: {document[name]:.3f}")
     if out is not None:
         write_json(Path(os.path.expanduser(out)), document)
         print(out)

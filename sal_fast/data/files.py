@@ -24,6 +24,7 @@ ASPECT_TOLERANCE = 0.02
 MOST_PIXELS = 178_956_970  # a header that claims more is taken for a decompression bomb, as Pillow does
 MOST_SIDE = 2**16  # longer than a JPEG's; the weights of a resize take 16 bytes a pixel of a side
 MOST_BYTES = 2**30  # of a file: that many pixels, uncompressed
+MOST_FOLD = 2048  # pixels for a byte of a JPEG; a blank one has some 250
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 ORIENTATION = 0x0112  # of EXIF
@@ -109,6 +110,10 @@ def read(path: Path) -> Encoded:
                 path,
                 f"its header claims {width}x{height} pixels; 1 to {MOST_PIXELS:,} are decoded, "
                 f"at most {MOST_SIDE:,} a side",
+            )
+        if image.format in ("JPEG", "MPO") and width * height > MOST_FOLD * len(data):
+            raise Unreadable(
+                path, f"its header claims {width}x{height} pixels, which {len(data):,} bytes cannot hold"
             )
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if frames > 1:

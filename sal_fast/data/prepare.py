@@ -235,15 +235,7 @@ def _images(table: Table, prepared: Prepared, decoder: Decoder, keep: store.Keep
             )
     if keep == "stream":
         return store.Streamed(table.images, size, decoder)
-    pixels = torch.empty(len(table), size, size, 3, dtype=torch.uint8, device=decoder.device)
-    broken: list[Unreadable] = []
-    with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
-        for part in reading.parts(table, range(len(table)), size, None, decoder):
-            pixels[part.rows[0] : part.rows[-1] + 1] = part.images
-            broken += part.broken.values()
-            advance(len(part.rows))
-    store.refuse(broken)
-    return store.Resident(pixels)
+    return store.resident(table, size, None, decoder)
 
 
 def _fingerprint(table: Table, prepared: Prepared) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -35,16 +35,12 @@ SHARE = 0.5  # of the memory that is free: what `auto` takes for images, so that
 class Images(ABC):
     """uint8 images [N, S, S, 3] by row."""
 
-    kind: str
-
     @abstractmethod
     def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """For each group of rows: images on the device, and which of them (None: these, in order)."""
 
 
 class Resident(Images):
-    kind = "resident"
-
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels
 
@@ -55,8 +51,6 @@ class Resident(Images):
 
 class Streamed(Images):
     """Decoded from their files each time, while the batch before is used."""
-
-    kind = "streamed"
 
     def __init__(self, paths: Sequence[Path], stored_size: int, decoder: Decoder) -> None:
         self.paths, self.stored_size, self.decoder = paths, stored_size, decoder
@@ -76,8 +70,6 @@ class Streamed(Images):
 
 class Mapped(Images):
     """Decoded before, in a file that the system reads when it is looked at and keeps while it can."""
-
-    kind = "mapped"
 
     def __init__(self, pixels: Tensor, at: Tensor, device: torch.device) -> None:
         self.pixels, self.at, self.device = pixels, at, device
@@ -141,32 +133,56 @@ class Store:
         return torch.cat(out)
 
 
-def build(table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep = "auto") -> Store:
-    """Decode every file once, with a progress bar; keep the maps, and the images if `keep` is resident.
+def build(
+    table: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep = "resident"
+) -> Store:
+    """Decode every file once; keep the maps, and the images too unless `keep` is stream.
 
-    Raises InputError that names the files that cannot be used, or the memory that is missing (`plan`).
+    Raises InputError that names the files that cannot be used.
     """
-    device = decoder.device
-    keep = plan(table, image_size, stored_size, device, keep)
-    count = len(table)
-    pixels = torch.empty(
-        count if keep == "resident" else 0, stored_size, stored_size, 3, dtype=torch.uint8, device=device
-    )
     masks: list[Masks] = []
+    digest = Fingerprint(table)
+
+    def take(part: reading.Part) -> None:
+        masks.append(packed(part.masks, image_size).to(decoder.device))
+        for row, one in zip(part.rows, part.digests, strict=True):
+            digest.add(row, one)
+
+    if keep == "stream":
+        for part in decoded(table, stored_size, image_size, decoder):
+            take(part)
+        images: Images = Streamed(table.images, stored_size, decoder)
+    else:
+        images = resident(table, stored_size, image_size, decoder, take)
+    return assembled(table, images, Masks.cat(masks), digest.hexdigest())
+
+
+def resident(
+    table: Table,
+    stored_size: int,
+    mask_size: int | None,
+    decoder: Decoder,
+    take: Callable[[reading.Part], None] = lambda part: None,
+) -> Resident:
+    """Every image decoded and kept; `take` is given what else is in a part."""
+    pixels = torch.empty(len(table), stored_size, stored_size, 3, dtype=torch.uint8, device=decoder.device)
+    for part in decoded(table, stored_size, mask_size, decoder):
+        pixels[part.rows[0] : part.rows[-1] + 1] = part.images
+        take(part)
+    return Resident(pixels)
+
+
+def decoded(
+    table: Table, stored_size: int, mask_size: int | None, decoder: Decoder
+) -> Iterator[reading.Part]:
+    """`reading.parts` of all rows with a progress bar; at the end refuses what cannot be used."""
     broken: list[Unreadable] = []
-    print_hash = Fingerprint(table)
-    with progress.bar(f"decoding {table.name}", count, log=count > 2000) as advance:
-        for part in reading.parts(table, range(count), stored_size, image_size, decoder):
+    with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
+        for part in reading.parts(table, range(len(table)), stored_size, mask_size, decoder):
             broken += part.broken.values()
-            if keep == "resident":
-                pixels[part.rows[0] : part.rows[-1] + 1] = part.images
-            masks.append(packed(part.masks, image_size).to(device))
-            for row, digest in zip(part.rows, part.digests, strict=True):
-                print_hash.add(row, digest)
+            yield part
             advance(len(part.rows))
     refuse(broken)
-    images = Resident(pixels) if keep == "resident" else Streamed(table.images, stored_size, decoder)
-    return assembled(table, images, Masks.cat(masks), print_hash.hexdigest())
 
 
 def assembled(table: Table, images: Images, masks: Masks, fingerprint: str) -> Store:

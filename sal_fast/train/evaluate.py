@@ -54,19 +54,23 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
     groups = rows.split(BATCH)
     for at, images in zip(groups, store.views(groups), strict=True):
         head = ops.cam_head(model.features(images), model.head.weight, model.head.bias, probe=probe)
-        human = store.masks.unpack(at).float() / 255
-        n = human.sum((-2, -1)).round().long()
-        if not bool(head.logits.isfinite().all()):
-            raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
-        result = ops.topn_dice(head.cam, ops.topn_mask(human, n, packed=True))
-        predicted.append(head.classes)
-        cams.append(head.cam)
-        dices.append(result.dice)
-        floors.append(n / human[0].numel())
-        if len(store.masks.graded):
+        maps = store.masks.batch(at)
+        if isinstance(maps, ops.BitMask):
+            n, drawn_at = maps.unpack().sum((-2, -1)), maps
+        else:
+            human = maps.float() / 255
+            n = human.sum((-2, -1)).round().long()
+            drawn_at = ops.topn_mask(human, n, packed=True)
             graded = store.masks.place[at] >= 0
             correlations.append(agreement.correlation(head.cam[graded], human[graded]))
             divergences.append(agreement.divergence(head.cam[graded], human[graded]))
+        if not bool(head.logits.isfinite().all()):
+            raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
+        result = ops.topn_dice(head.cam, drawn_at)
+        predicted.append(head.classes)
+        cams.append(head.cam)
+        dices.append(result.dice)
+        floors.append(n / store.image_size**2)
     examples = Examples(torch.cat(predicted), torch.cat(cams), torch.cat(dices))
     drawn = ~examples.dice.isnan()
     count = int(drawn.sum())

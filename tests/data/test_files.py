@@ -691,3 +691,17 @@ def test_no_descriptor_is_left_open(tmp_path: Path, decoder: Decoder) -> None:
         for _ in range(5):
             work()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_jpeg_header_that_its_bytes_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """Fewer pixels than the limit, but far more than the bytes: minutes of grey, if it were decoded."""
+    encoded = io.BytesIO()
+    Image.new("L", (16, 16)).save(encoded, "JPEG")
+    data = bytearray(encoded.getvalue())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 13_000, 13_000)
+    (tmp_path / "bomb.jpg").write_bytes(data)
+    with pytest.raises(Unreadable, match=r"claims 13000x13000 pixels, which \d+ bytes cannot hold"):
+        files.read(tmp_path / "bomb.jpg")
+    Image.new("L", (4000, 4000)).save(tmp_path / "blank.jpg", optimize=True, progressive=True)
+    assert files.read(tmp_path / "blank.jpg").size == (4000, 4000)

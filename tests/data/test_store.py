@@ -224,9 +224,9 @@ def test_memory_is_stated_and_decides(
 ) -> None:
     table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
     images, maps = 30 * 3 * 32**2, 30 * 32 * 4
-    for free, kind in ((2 * (images + maps), "resident"), (2 * (images + maps) - 1, "streamed")):
+    for free, kind in ((2 * (images + maps), store.Resident), (2 * (images + maps) - 1, store.Streamed)):
         monkeypatch.setattr(store, "free_memory", lambda device, free=free: free)
-        assert open_store(table, 32, 32, pillow, "auto").images.kind == kind
+        assert isinstance(open_store(table, 32, 32, pillow, "auto").images, kind)
     assert "30 images at 32 px, streamed each epoch" in capsys.readouterr().out
     monkeypatch.setattr(store, "free_memory", lambda device: images)
     with pytest.raises(InputError, match=r"30 images at 32 px, resident, need 0\.0 GB .* use --store stream"):

@@ -19,7 +19,10 @@ NAMES: tuple[Name, ...] = get_args(Name)
 
 
 def choose(name: Name, device: torch.device) -> Decoder:
-    """The decoder of that name; `auto`: DALI on a GPU if it is installed, else torch, the faster on a CPU.
+    """The decoder of that name; `auto`: DALI on a GPU if it is installed, else torch.
+
+    On a CPU DALI decodes somewhat faster (docs/data.md), and takes longer to be loaded than a small set to be
+    decoded.
 
     Raises InputError where DALI is asked for and not installed.
     """
