@@ -108,7 +108,9 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
 def _variants(
     samples: Table, device: torch.device, workers: int
 ) -> Iterator[dict[str, Callable[[], object]]]:
-    names: list[decode.Name] = ["torch", "dali"] if decode.has_dali() else ["torch"]
+    names: list[decode.Name] = [name for name in decode.NAMES if name != "auto"]
+    if not decode.has_dali():
+        names.remove("dali")
     decoders = {f"decode {name}": decode.choose(name, device) for name in names}
     if device.type == "cuda" and "dali" in names:
         from sal_fast.data.decode.dali import DaliDecoder

@@ -151,7 +151,8 @@ def resize(pixels: Tensor, size: int) -> Tensor:
     """
     if tuple(pixels.shape[:2]) == (size, size):
         return pixels
-    image = F.interpolate(pixels.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)
+    image = pixels[None].permute(0, 3, 1, 2)  # channels_last also to torch: it unpacks nothing
+    image = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
     return image[0].permute(1, 2, 0)
 
 
@@ -233,8 +234,8 @@ def annotators(path: Path) -> list[Path]:
 
 
 def _resized(binary: np.ndarray, size: int | None) -> np.ndarray:
-    image = Image.fromarray(np.where(binary, np.uint8(255), np.uint8(0)))
-    return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.NEAREST))
+    image = Image.fromarray(np.asarray(binary, dtype=bool).view(np.uint8))
+    return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.NEAREST)) * 255
 
 
 def _nearly_binary(graded: np.ndarray) -> bool:

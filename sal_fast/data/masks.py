@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,11 +27,18 @@ class Masks:
 
     @classmethod
     def pack(cls, maps: Tensor) -> Masks:
-        """From uint8 [N, F, F]: binary where every pixel is 0 or 255."""
-        binary = ((maps == 0) | (maps == 255)).flatten(1).all(1)
-        graded = maps[~binary]
-        place = torch.where(binary, -1, (~binary).cumsum(0) - 1)
-        return cls(ops.BitMask.pack((maps == 255) & binary[:, None, None]), graded, place)
+        """From uint8 [N, F, F]: binary where every pixel is 0 or 255; on its device."""
+        pixels = maps.cpu().numpy()  # numpy compares bytes many times as fast as torch
+        white = pixels == 255
+        binary = (white | (pixels == 0)).all(axis=(1, 2))
+        white[~binary] = False
+        place = np.where(binary, -1, np.cumsum(~binary) - 1)
+        packed = cls(
+            ops.BitMask.pack(torch.from_numpy(white)),
+            torch.from_numpy(pixels[~binary]),
+            torch.from_numpy(place),
+        )
+        return packed.to(maps.device)
 
     @classmethod
     def empty(cls, count: int, size: int, device: torch.device) -> Masks:

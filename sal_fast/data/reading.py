@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sal_fast import progress
@@ -52,13 +53,20 @@ class _Sample:
 
 
 def parts(
-    table: Table, rows: Sequence[int], stored_size: int, mask_size: int | None, decoder: Decoder
+    table: Table,
+    rows: Sequence[int],
+    stored_size: int,
+    mask_size: int | None,
+    decoder: Decoder,
+    out: Tensor | None = None,
 ) -> Iterator[Part]:
     """Decode images to stored_size and masks to mask_size (None: no masks), at most BATCH rows at a time.
 
-    Memory: `memory`, and the result.
+    The images go to `out`, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given. Memory:
+    `memory`, and the result.
     """
     masked = mask_size is not None
+    start = 0
 
     def load(row: int) -> _Sample | Unreadable:
         return _load(table, row, masked)
@@ -67,7 +75,10 @@ def parts(
     for group in chain(_groups(table, rows, masked), [()]):
         waiting.append((group, [decoder.pool.submit(load, row) for row in group]))
         if len(waiting) == 2:
-            yield _decoded(table, *waiting.pop(0), stored_size, mask_size, decoder)
+            now, loading = waiting.pop(0)
+            images = _empty(len(now), stored_size, decoder) if out is None else out[start : start + len(now)]
+            start += len(now)
+            yield _decoded(table, now, loading, images, mask_size, decoder)
 
 
 def memory(threads: int) -> int:
@@ -95,11 +106,8 @@ def digest(table: Table, row: int) -> bytes | None:
 
 def pictures(paths: Sequence[Path], size: int, decoder: Decoder) -> Tensor:
     """Images that were looked at before, uint8 [B, size, size, 3]; raises Unreadable if one has gone bad."""
-    if not paths:
-        return decoder.images([], size)[0]
-    encoded = list(decoder.pool.map(files.read, paths))
-    images, broken = decoder.images(encoded, size)
-    for error in broken.values():
+    images = _empty(len(paths), size, decoder)
+    for error in decoder.images(decoder.map(files.read, paths), images, range(len(paths))).values():
         raise error
     return images
 
@@ -118,13 +126,17 @@ def masks(
     out: list[np.ndarray | Unreadable] = []
     for start in range(0, len(paths), BATCH):
         part = slice(start, start + BATCH)
-        loaded = list(decoder.pool.map(load, paths[part], images[part]))
+        loaded = decoder.map(load, paths[part], images[part])
         whole = [pair for pair in loaded if not isinstance(pair, Unreadable)]
         drawn = iter(
             _masks([mask for mask, _ in whole], [image.size for _, image in whole], size, None, decoder)
         )
         out += [pair if isinstance(pair, Unreadable) else next(drawn) for pair in loaded]
     return out
+
+
+def _empty(count: int, size: int, decoder: Decoder) -> Tensor:
+    return torch.empty(count, size, size, 3, dtype=torch.uint8, device=decoder.device)
 
 
 def _groups(table: Table, rows: Sequence[int], masked: bool) -> Iterator[Sequence[int]]:
@@ -159,7 +171,7 @@ def _decoded(
     table: Table,
     group: Sequence[int],
     loading: Sequence[Future[_Sample | Unreadable]],
-    stored_size: int,
+    images: Tensor,
     mask_size: int | None,
     decoder: Decoder,
 ) -> Part:
@@ -167,8 +179,8 @@ def _decoded(
     broken = {i: sample for i, sample in enumerate(samples) if isinstance(sample, Unreadable)}
     found = {i: sample for i, sample in enumerate(samples) if isinstance(sample, _Sample)}
     whole = list(found)
-    images, bad = decoder.images([found[i].image for i in whole], stored_size)
-    broken |= {whole[place]: error for place, error in bad.items()}
+    images[list(broken)] = 0
+    broken |= decoder.images([found[i].image for i in whole], images, whole)
     drawn: list[np.ndarray | None] = [None] * len(group)
     if mask_size is not None:
         owners = [i for i in whole for _ in found[i].masks]
@@ -187,10 +199,6 @@ def _decoded(
                 several.setdefault(i, []).append(array)
         for i, one in several.items():
             drawn[i] = files.average(one)
-    if len(whole) < len(group):
-        spread = images.new_zeros(len(group), *images.shape[1:])
-        spread[whole] = images
-        images = spread
     digests = [found[i].digest if i in found else b"" for i in range(len(group))]
     return Part(group, images, drawn, digests, broken)
 
@@ -217,7 +225,7 @@ def _masks(
     out: list[np.ndarray | Unreadable] = []
     for part in bounded(masks):
         grades = decoder.grades(masks[part])
-        out += decoder.pool.map(one, masks[part], grades, images[part])
+        out += decoder.map(one, masks[part], grades, images[part])
     return out
 
 

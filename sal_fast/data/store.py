@@ -166,19 +166,19 @@ def resident(
 ) -> Resident:
     """Every image decoded and kept; `take` is given what else is in a part."""
     pixels = torch.empty(len(table), stored_size, stored_size, 3, dtype=torch.uint8, device=decoder.device)
-    for part in decoded(table, stored_size, mask_size, decoder):
-        pixels[part.rows[0] : part.rows[-1] + 1] = part.images
+    for part in decoded(table, stored_size, mask_size, decoder, pixels):
         take(part)
     return Resident(pixels)
 
 
 def decoded(
-    table: Table, stored_size: int, mask_size: int | None, decoder: Decoder
+    table: Table, stored_size: int, mask_size: int | None, decoder: Decoder, out: Tensor | None = None
 ) -> Iterator[reading.Part]:
     """`reading.parts` of all rows with a progress bar; at the end refuses what cannot be used."""
     broken: list[Unreadable] = []
     with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
-        for part in reading.parts(table, range(len(table)), stored_size, mask_size, decoder):
+        parts = reading.parts(table, range(len(table)), stored_size, mask_size, decoder, out)
+        for part in reading.ahead(parts, depth=1):
             broken += part.broken.values()
             yield part
             advance(len(part.rows))

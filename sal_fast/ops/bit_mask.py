@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,10 +44,14 @@ class BitMask:
             raise TypeError(f"BitMask.pack: mask must be bool, got {mask.dtype}")
         _checks.shape("BitMask.pack", "mask", mask, None, None, None)
         width = mask.shape[2]
-        octets = F.pad(mask, (0, -width % _WORD)).view(torch.uint8).unflatten(2, (-1, 8))
-        packed = octets[..., 0].clone(memory_format=torch.contiguous_format)
+        padded = F.pad(mask, (0, -width % _WORD))
+        if mask.device.type == "cpu":
+            octets = np.packbits(padded.numpy(), axis=2, bitorder="little")
+            return cls(torch.from_numpy(octets.view(np.int32)), width)
+        bits = padded.view(torch.uint8).unflatten(2, (-1, 8))
+        packed = bits[..., 0].clone(memory_format=torch.contiguous_format)
         for bit in range(1, 8):
-            packed |= octets[..., bit] << bit
+            packed |= bits[..., bit] << bit
         return cls(packed.view(torch.int32), width)
 
     def unpack(self) -> Tensor:

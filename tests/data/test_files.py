@@ -26,6 +26,7 @@ from sal_fast.errors import InputError
 CPU = torch.device("cpu")
 WIDTH, HEIGHT = 30, 20
 DECODERS = [
+    "pillow",
     "torch",
     pytest.param("dali", marks=pytest.mark.skipif(not decode.has_dali(), reason="DALI is not installed")),
 ]
@@ -605,22 +606,22 @@ def test_bad_files_are_named(folder: Path, decoder: Decoder, spoil: Callable, me
 
 
 def test_the_decoders_agree_to_the_bit(tmp_path: Path) -> None:
-    pytest.importorskip("nvidia.dali")
     paths = good(tmp_path / "good", 30)
     for name, data in READABLE.items():
         paths.append(tmp_path / name)
         paths[-1].write_bytes(data)
     batches = []
-    for name in ("torch", "dali"):
+    for name in ("pillow", "torch", *["dali"] * decode.has_dali()):
         decoder = decode.choose(name, CPU)  # type: ignore[arg-type]
         masks = [path for path in paths if "orientation" not in path.name]
         batches.append(
             (reading.pictures(paths, 24, decoder), [decoder.grades([files.read(path)])[0] for path in masks])
         )
         decoder.close()
-    assert torch.equal(batches[0][0], batches[1][0])
-    for first, second in zip(batches[0][1], batches[1][1], strict=True):
-        np.testing.assert_array_equal(first, second)
+    for images, masks in batches[1:]:
+        assert torch.equal(images, batches[0][0])
+        for ours, theirs in zip(masks, batches[0][1], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_decoder_serves_several_at_once(tmp_path: Path, decoder: Decoder) -> None:

@@ -60,10 +60,10 @@ class Counting(TorchDecoder):
         self.decoded: Counter[str] = Counter()
         self.before = lambda: None
 
-    def images(self, batch: Sequence[Encoded], size: int) -> tuple[Tensor, dict[int, Unreadable]]:
+    def images(self, batch: Sequence[Encoded], out: Tensor, places: Sequence[int]) -> dict[int, Unreadable]:
         self.before()
         self.decoded.update(f"{file.path.parent.name}/{file.path.stem}" for file in batch)
-        return super().images(batch, size)
+        return super().images(batch, out, places)
 
 
 @pytest.fixture
@@ -666,9 +666,9 @@ import atexit, re, sys
 log = open(sys.argv.pop(1), "a")
 from sal_fast.data.decode.base import Decoder
 images = Decoder.images
-def counted(self, batch, size):
+def counted(self, batch, out, places):
     print(len(batch), file=log, flush=True)
-    return images(self, batch, size)
+    return images(self, batch, out, places)
 Decoder.images = counted
 from sal_fast.cli import main
 status = main(sys.argv[1:])

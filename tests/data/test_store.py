@@ -21,7 +21,7 @@ from sal_fast.data.decode.base import Decoder
 from sal_fast.errors import InputError
 
 CPU = torch.device("cpu")
-DECODERS = ["torch", "dali"]
+DECODERS = ["pillow", "torch", "dali"]
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -214,6 +214,9 @@ def test_a_file_that_goes_bad_after_the_first_look_is_named(folder: Path, pillow
 
 def test_which_decoder_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "has_dali", lambda: False)
+    assert decode.choose("auto", CPU).name == "torchvision"
+    assert decode.choose("pillow", CPU).name == "Pillow"
+    monkeypatch.setattr(decode.torch, "HAS_DECODER", False)
     assert decode.choose("auto", CPU).name == "Pillow"
     with pytest.raises(InputError, match=r"DALI is not installed; pip install nvidia-dali-cuda130"):
         decode.choose("dali", CPU)

@@ -1,6 +1,6 @@
-"""From encoded files to uint8 pixels: DALI where there is a GPU, Pillow where there is none.
+"""From encoded files to uint8 pixels: DALI where there is a GPU, torchvision where there is none.
 
-On the CPU both give the same pixels, bit by bit; on a GPU within a few grey levels (docs/data.md).
+On the CPU both give Pillow's pixels, bit by bit; on a GPU within a few grey levels (docs/data.md).
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from sal_fast.data.decode.base import Decoder
 from sal_fast.data.decode.torch import TorchDecoder
 from sal_fast.errors import InputError
 
-Name = Literal["auto", "dali", "torch"]
+Name = Literal["auto", "dali", "torch", "pillow"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 
 def choose(name: Name, device: torch.device) -> Decoder:
     """The decoder of that name; `auto`: DALI on a GPU if it is installed, else torch.
 
-    On a CPU DALI decodes somewhat faster (docs/data.md), and takes longer to be loaded than a small set to be
-    decoded.
+    On a CPU torch is the fastest, if not by far, and Pillow the slowest (docs/data.md).
 
     Raises InputError where DALI is asked for and not installed.
     """
     if name == "auto":
         name = "dali" if device.type == "cuda" and has_dali() else "torch"
+    if name == "pillow":
+        return Decoder(device)
     if name == "torch":
         return TorchDecoder(device)
     if not has_dali():

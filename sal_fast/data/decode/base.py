@@ -1,11 +1,11 @@
-"""What every decoder shares: plain files go the fast way, the others to Pillow, and what fails is named."""
+"""Pillow, and what every decoder shares: plain files may go a faster way, and what fails is named."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,46 +14,47 @@ from torch import Tensor
 from sal_fast.data import files
 from sal_fast.data.files import Encoded, Unreadable
 
+Result = TypeVar("Result")
 MOST_PIXELS = 2**25  # of masks, or by other than Pillow, decoded at a time: 100 MB as RGB
 
 
-class Decoder(ABC):
-    """Decodes batches of encoded files; holds as many threads as there are cores.
+class Decoder:
+    """Decodes batches of encoded files by Pillow; holds as many threads as there are cores.
 
-    `name` says what runs, for people.
+    Others are faster at the files that they take. `name` says what runs, for people.
     """
 
-    name: str
+    name = "Pillow"
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.threads = cores()
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
-    def images(self, batch: Sequence[Encoded], size: int) -> tuple[Tensor, dict[int, Unreadable]]:
-        """uint8 [B, size, size, 3] on the device: upright, RGB, bilinear with antialias.
+    def images(self, batch: Sequence[Encoded], out: Tensor, places: Sequence[int]) -> dict[int, Unreadable]:
+        """Decode to rows `places` of uint8 [N, S, S, 3]: upright, RGB, bilinear with antialias.
 
-        The second result says which of the batch could not be decoded, and why; those are zeros.
+        The result says which places are zeros since their file could not be decoded, and why.
         """
-        out = torch.zeros(len(batch), size, size, 3, dtype=torch.uint8, device=self.device)
         fast = [i for i, file in enumerate(batch) if self.takes(file)]
         left = [i for i, file in enumerate(batch) if not self.takes(file)]
         for part in bounded([batch[i] for i in fast]):
             try:
-                self._decode([batch[i] for i in fast[part]], out, fast[part])
+                self._decode([batch[i] for i in fast[part]], out, [places[i] for i in fast[part]])
             except RuntimeError:  # one of them is damaged: Pillow says which
                 left += fast[part]
         broken = {}
 
-        def by_pillow(place: int) -> None:
+        def by_pillow(i: int) -> None:
             try:
-                out[place] = files.resize(torch.from_numpy(files.rgb(batch[place])), size)
+                out[places[i]] = files.resize(torch.from_numpy(files.rgb(batch[i])), out.shape[1])
             except Unreadable as error:
-                broken[place] = error
+                broken[places[i]] = error
+                out[places[i]] = 0
 
         for part in bounded([batch[i] for i in left]):
-            list(self.pool.map(by_pillow, left[part]))
-        return out, broken
+            self.map(by_pillow, left[part])
+        return broken
 
     def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:
         """The pixels of mask files as they are stored (`files.grades`)."""
@@ -64,15 +65,29 @@ class Decoder(ABC):
             except Unreadable as error:
                 return error
 
-        return list(self.pool.map(one, batch))
+        return self.map(one, batch)
 
-    @abstractmethod
+    def map(self, work: Callable[..., Result], *items: Sequence[Any]) -> list[Result]:
+        """`work` of each of the items, in order; in all threads, which take turns without a wait."""
+        each = list(zip(*items, strict=True))
+        out: list[Any] = [None] * len(each)
+        turns = iter(range(len(each)))
+
+        def run() -> None:
+            for turn in turns:
+                out[turn] = work(*each[turn])
+
+        for thread in [self.pool.submit(run) for _ in range(min(self.threads, len(each)))]:
+            thread.result()
+        return out
+
     def takes(self, file: Encoded) -> bool:
         """Whether `_decode` takes a file; Pillow takes the others."""
+        return False
 
-    @abstractmethod
     def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
         """Write files, decoded and resized, to out[places]; RuntimeError if one is damaged."""
+        raise NotImplementedError
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)

@@ -49,7 +49,7 @@ class DaliDecoder(Decoder):
                 if self.device.type == "cuda":
                     out[places[part]] = self._rgb.resized(batch[part], out.shape[1])
                 else:
-                    list(self.pool.map(one, places[part], self._rgb.decoded(batch[part])))
+                    self.map(one, places[part], self._rgb.decoded(batch[part]))
 
     def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:
         grey = [i for i, file in enumerate(batch) if file.grey]
