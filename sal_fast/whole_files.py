@@ -22,10 +22,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         aside.write_bytes(data)
         flush(aside)
+        os.replace(aside, path)
     except OSError:
         aside.unlink(missing_ok=True)
         raise
-    os.replace(aside, path)
     flush(path.parent)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -47,6 +46,8 @@ def _data(
     for name, value in (("images", images), ("rounds", rounds)):
         if value < 1:
             raise InputError(f"--{name} {value}: expected at least 1")
+    if out is not None and (out := out.expanduser()).is_dir():
+        raise InputError(f"--out {out}: a folder; expected the name of a JSON file")
     from sal_fast.bench import data
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
@@ -70,6 +71,6 @@ def _data(
         if name.startswith(("idle", "train")):
             print(f"{name}: {document[name]:.3f}")
     if out is not None:
-        write_json(Path(os.path.expanduser(out)), document)
+        write_json(out, document)
         print(out)
     return 0

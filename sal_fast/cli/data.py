@@ -105,7 +105,7 @@ def _prepare(
         image_size: of the runs to come: pixels a side that the network sees.
         augment: of the runs to come: with crops, images are kept at 8/7 of image_size.
         copy: keep decoded images (3 bytes a pixel); without, only masks, and images are decoded in every run.
-        decoder: dali, torch, or auto (dali on a GPU where it is installed).
+        decoder: dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch).
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")

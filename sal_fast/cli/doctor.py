@@ -103,7 +103,7 @@ def _decoder(missing: list[str]) -> None:
 
         _row("dali", nvidia.dali.__version__)
     except Exception as error:
-        _row("dali", f"no ({str(error).splitlines()[0]}): images are decoded by Pillow")
+        _row("dali", f"no ({str(error).splitlines()[0]}): images are decoded by torchvision")
         missing.append("dali: pip install nvidia-dali-cuda130 (Linux)")
 
 

@@ -52,7 +52,7 @@ def _score(
         image_size: pixels a side that the network sees.
         output_stride: as the network was trained with.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
-        decoder: dali, torch, or auto (dali on a GPU where it is installed).
+        decoder: dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch).
         root: the folder of the official archives, where data names one of the paper's sets.
     """
     if image_size < 1:

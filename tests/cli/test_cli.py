@@ -133,6 +133,8 @@ def test_bench_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["images"] == 33
     assert all(result["images_per_second"] > 0 for result in document["results"])
     assert main(["bench", "data", "--images", "0"]) == 2
+    assert main(["bench", "data", "--out", str(tmp_path)]) == 2
+    assert "a folder; expected the name of a JSON file" in capsys.readouterr().err
 
 
 def test_run_then_run_again_then_report(
