@@ -79,7 +79,7 @@ class Config:
     """none; standard: random resized crop and flip, for image and map alike; color: that, and brightness,
     contrast and saturation."""
     decoder: decode.Name = "auto"
-    """Who decodes: dali, torch (torchvision), pillow; auto: dali on a GPU where it is installed, else torch."""
+    """Who decodes: dali, torch (by torchvision), pillow; auto: dali on a GPU that has it, else torch."""
     store: Keep = "auto"
     """Decoded images: resident on the device, or stream from disk each epoch; auto: resident if they take at
     most half of the memory that is free."""
