@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
+import tempfile
 from pathlib import Path
 
 import torch
@@ -33,6 +35,21 @@ def free_memory(device: torch.device) -> int:
         return min(free, max(0, most - used + cache))
     except (OSError, ValueError, StopIteration):  # no limit, or none that can be read
         return free
+
+
+def roomy(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An uninitialised tensor on the device if it takes at most half of what is free there; else in memory
+    (pinned, for a GPU) by the same rule; else in a file without a name, which goes when the tensor does.
+    """
+    needed = math.prod(shape) * dtype.itemsize
+    if needed <= free_memory(device) // 2:
+        return torch.empty(shape, dtype=dtype, device=device)
+    if device.type == "cuda" and needed <= free_memory(torch.device("cpu")) // 2:
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    with tempfile.TemporaryDirectory() as folder:  # the mapping outlives the name
+        return torch.from_file(
+            os.path.join(folder, "rows"), shared=True, size=math.prod(shape), dtype=dtype
+        ).view(shape)
 
 
 def resident_memory() -> int:

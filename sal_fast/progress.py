@@ -17,6 +17,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_hidden = False  # in this process
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Show no progress: another process does."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
+
 
 @contextmanager
 def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[..., None]]:
@@ -24,6 +37,9 @@ def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[
 
     `log=False`: no line where there is no terminal.
     """
+    if _hidden:
+        yield lambda by=1: None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         start = time.perf_counter()

@@ -8,25 +8,31 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast.data.store import Store
+from sal_fast.distributed import ALONE, Ranks
 from sal_fast.models import Classifier
+from sal_fast.train.evaluate import in_halves
 
 THRESHOLD = 0.5
 BATCH = 256
 
 
 @torch.no_grad()
-def generate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) -> Tensor:
+def generate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ranks: Ranks = ALONE) -> Tensor:
     """Binary maps, uint8 [k, F, F] of 0 or 255, from the labelled class's CAM.
 
     CAM -> bilinear to the frame -> min-max -> above 0.5 (paper Sec. 4 and 6; docs/method.md). A flat CAM
-    gives an empty map. The label is known here: people gave it when they answered the query.
+    gives an empty map. The label is known here: people gave it when they answered the query. Each rank draws
+    blocks of its own, and all have all.
     """
     model.eval()
-    maps = []
-    groups = rows.split(BATCH)
-    for at, images in zip(groups, store.views(groups), strict=True):
-        cam = ops.cam(model.features(images), model.head.weight, store.labels[at], probe=probe)
-        size = (store.image_size, store.image_size)
+    size = (store.image_size, store.image_size)
+    maps = torch.empty(len(rows), *size, dtype=torch.uint8, device=store.device)
+    blocks = rows.split(BATCH)
+    mine = ranks.share(len(blocks))
+    for i, images in zip(mine, store.views([blocks[i] for i in mine]), strict=True):
+        features = in_halves(model.features, images)
+        cam = ops.cam(features, model.head.weight, store.labels[blocks[i]], probe=probe)
         frame = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-        maps.append((ops.minmax_normalize(frame) > THRESHOLD).to(torch.uint8) * 255)
-    return torch.cat(maps) if maps else store.masks.unpack(rows)
+        drawn = (ops.minmax_normalize(frame) > THRESHOLD).to(torch.uint8) * 255
+        maps[i * BATCH : i * BATCH + len(images)] = drawn
+    return ranks.complete(maps, BATCH)

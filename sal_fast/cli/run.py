@@ -8,13 +8,15 @@ import json
 import os
 from pathlib import Path
 
-from sal_fast import experiment, report
+from sal_fast import distributed, experiment, report
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
     folder = experiment.run(parse(arguments))
+    if not distributed.is_first():
+        return 0
     finished, page = folder / "summary.json", folder / "report" / "index.html"
     if not page.exists() or page.stat().st_mtime < finished.stat().st_mtime:
         report.write([folder], page.parent)

@@ -98,7 +98,7 @@ def _score(
             split=[""] * (rows.stop - done),
         )
         samples = store.build(part, image_size, image_size, decoding, "resident")
-        values = score(model, samples, torch.arange(len(part), device=place))
+        values = [x for x in score(model, samples, torch.arange(len(part), device=place)) if x is not None]
         for name, value in zip(widths, values, strict=True):
             if not bool(value.isfinite().all()):
                 raise InputError(f"the model's {name} are not finite numbers; check --weights {weights}")

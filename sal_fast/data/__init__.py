@@ -8,7 +8,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+import torch
 
 from sal_fast.data import builtin, catalog, prepare, store, table
 from sal_fast.data.decode import Decoder
@@ -47,12 +50,23 @@ def load_table(data: str, root: str | Path | None = None) -> Table:
 def open_store(samples: Table, image_size: int, stored_size: int, decoder: Decoder, keep: Keep) -> Store:
     """The store of a table; says first what is kept where, in how much memory.
 
-    Raises InputError that names the files that cannot be used, or the memory that is missing.
+    Where the device's memory runs out all the same, images are streamed, and that is said. Raises InputError
+    that names the files that cannot be used, or the memory that is missing.
     """
     keep = store.plan(samples, image_size, stored_size, decoder.device, keep)
     print(store.describe(samples, image_size, stored_size, decoder, keep), flush=True)
     build = store.build if samples.prepared is None else prepare.build
-    return build(samples, image_size, stored_size, decoder, keep)
+    try:
+        return build(samples, image_size, stored_size, decoder, keep)
+    except torch.OutOfMemoryError:
+        if keep == "stream":
+            raise
+    torch.cuda.empty_cache()
+    print(
+        f"sal-fast: note: {decoder.device} has too little memory left for all images: they are streamed",
+        file=sys.stderr,
+    )
+    return build(samples, image_size, stored_size, decoder, "stream")
 
 
 __all__ = ["Keep", "Store", "Table", "load_table", "open_store"]

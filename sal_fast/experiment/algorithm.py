@@ -14,12 +14,12 @@ def active_learning(lab: Lab) -> None:
     labelled = lab.labelled_so_far()  # line 2: the start set, and what earlier rounds of this run added
     for number in range(lab.finished_rounds, lab.plan.rounds):  # line 4
         with lab.round(number, labelled):
-            accuracy_model = lab.train(number, labelled)  # lines 5-6: alpha 0.9
+            # lines 5-8: alpha 0.9; beside it the interpretability model, alpha 0.1, on the same batches, only
+            # where its maps are asked for, after the change point
+            accuracy_model, generator = lab.train(number, labelled)
             lab.test(accuracy_model)  # line 19, in every round: a learning curve
             if number + 1 < lab.plan.rounds:
                 query = lab.select(number + 1, accuracy_model, labelled)  # lines 9-10
-                # lines 7-8: alpha 0.1; only where its maps are asked for, after the change point
-                generator = lab.generator(number + 1, labelled, accuracy_model)
                 # lines 11-16: people draw the maps up to the change point, the generator after it
                 answer = lab.annotate(query, lab.source(number + 1), generator)
                 labelled = labelled.add(answer)  # line 17

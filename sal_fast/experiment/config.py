@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
-from sal_fast import ops
+from sal_fast import models, ops
 from sal_fast.data import augment, decode
 from sal_fast.data.store import KEEPS, Keep
 from sal_fast.errors import InputError
@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "augment": augment.PRESETS,
     "decoder": decode.NAMES,
     "store": KEEPS,
+    "precision": models.PRECISIONS,
     "preset": ("auto", *PRESETS),
 }
 
@@ -107,8 +108,18 @@ class Config:
     """Every random draw follows from it."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    precision: Annotated[models.Precision, _one_of("precision")] = "auto"
+    """Of the network's products: float32, bfloat16; auto: bfloat16 on a GPU that has it, float32 on a CPU."""
+    compile: bool = False
+    """Run the networks through torch.compile."""
+    data_parallel: bool = False
+    """Under torchrun: all processes train each model, a part of every batch each. Without it they take a
+    model each."""
     deterministic: bool = False
-    """Refuse operations that do not repeat bit by bit on a GPU."""
+    """Refuse operations that do not repeat bit by bit on a GPU; with --data-parallel cut batches into
+    --shards parts, however many processes there are, so that their number changes nothing."""
+    shards: int = 6
+    """Parts of a batch with --data-parallel --deterministic, each with batch statistics of its own."""
     preset: Annotated[str, _one_of("preset")] = "auto"
     """Defaults of the schedule; auto: the data set's own, else cyborg (the reference's)."""
     out: str | None = None
@@ -120,7 +131,7 @@ class Config:
         """Raise InputError for the first value that cannot be."""
         for field in CHOICES:
             check_choice(field, getattr(self, field))
-        for field in ("image_size", "epochs", "batch_size", "lr_step"):
+        for field in ("image_size", "epochs", "batch_size", "lr_step", "shards"):
             if getattr(self, field) < 1:
                 raise InputError(f"{_option(field)} {getattr(self, field)}: expected at least 1")
         if not (self.lr > 0 and math.isfinite(self.lr)):

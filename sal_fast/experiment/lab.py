@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,16 @@ from torch import Tensor
 from sal_fast import annotate, query, seeds
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
+from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
 from sal_fast.experiment.run_folder import RunFolder, write_query
-from sal_fast.models import Arch, Classifier, build, feature_size, weights
+from sal_fast.models import Arch, Classifier, build, feature_size, resolved, weights
 from sal_fast.progress import duration
-from sal_fast.train import Fitted, Recipe, Scores, evaluate, fit, score
+from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
 from sal_fast.whole_files import write_bytes
 
 EXAMPLES = 24  # test images whose CAMs are kept for the report
@@ -34,19 +36,29 @@ GENERATED: tuple[Source, ...] = ("interpretability", "accuracy", "teacher")
 
 @dataclass
 class Record:
-    """What one round leaves behind; written when the round ends well."""
+    """What one round leaves behind; written when the round ends well, by the rank that has a folder."""
 
-    folder: Path
+    folder: Path | None
     fitted: Fitted | None = None
     scores: Scores | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
 
 class Lab:
-    """One run: its configuration, data and folder. The methods are the steps of Algorithm 1."""
+    """One run: its configuration, data and folder. The methods are the steps of Algorithm 1.
+
+    Every rank takes every step. The first alone reads and writes the folder, and tells the others.
+    """
 
     def __init__(
-        self, config: Config, store: Store, plan: Plan, folder: RunFolder, segmented: Masks | None
+        self,
+        config: Config,
+        store: Store,
+        plan: Plan,
+        folder: RunFolder,
+        segmented: Masks | None,
+        start: Tensor,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config, self.store, self.plan, self.folder = config, store, plan, folder
         self.segmented = segmented  # a mask for every row of the pool
@@ -54,29 +66,27 @@ class Lab:
         self.alpha = self.regime.alpha if config.alpha is None else config.alpha
         self.pool = store.rows("train")
         self.test_rows = store.rows("test")
-        self.lines = folder.rounds()
+        self.ranks, self.start = ranks, start
+        self.lines = folder.rounds() if ranks.first else []
+        self.finished_rounds = int(ranks.number(len(self.lines)))
         self.row_of = {name: row for row, name in enumerate(store.table.ids)}
         self.recipe = recipe(config)
         size = feature_size(self._new_model(config.arch), config.image_size)
+        half = resolved(config.precision, store.device) == "bfloat16"
+        self._kept = torch.float16 if half else torch.float32  # what a pool's features are kept in
         self.loss_size = size if config.map_size is None else (config.map_size, config.map_size)
-        self._record = Record(folder.path)
+        self._record = Record(None)
 
     # --- the steps ---------------------------------------------------------------------------------------
 
-    @property
-    def finished_rounds(self) -> int:
-        return len(self.lines)
-
     def labelled_so_far(self) -> Labelled:
         """The start set, then the answer of every finished round's query."""
-        labelled = self.annotate(self._rows(self.folder.run()["start"]), self.regime.within, None)
+        labelled = self.annotate(self.start, self.regime.within, None)
         for number in range(min(self.finished_rounds, self.plan.rounds - 1)):
             rows = self._answered(number, labelled)
             source = self.source(number + 1)
             if source in GENERATED:
-                ids = [self.store.table.ids[row] for row in rows.tolist()]
-                maps = annotate.read(self.folder.round(number) / "maps", ids, self.store.image_size)
-                labelled = labelled.add(self._by_machine(rows, Masks.pack(maps.to(self.store.device))))
+                labelled = labelled.add(self._by_machine(rows, Masks.pack(self._drawn(number, rows))))
             else:
                 labelled = labelled.add(self.annotate(rows, source, None))
         return labelled
@@ -85,15 +95,33 @@ class Lab:
         """Who draws the maps of query `number` (0 is the start set)."""
         return self.regime.within if self.plan.human[number] else self.regime.beyond
 
-    def train(self, number: int, labelled: Labelled) -> Classifier:
-        """The accuracy model of a round."""
-        model, self._record.fitted = self._fit(number, labelled, self.alpha, "accuracy")
-        return model
+    def train(self, number: int, labelled: Labelled) -> tuple[Classifier, Classifier | None]:
+        """The accuracy model of a round, and the model that draws the next query's maps, if one does."""
+        last = number + 1 == self.plan.rounds
+        generator: Source = "none" if last else self.source(number + 1)
+        wanted: list[tuple[str, float]] = [("accuracy", self.alpha)]
+        if generator == "interpretability":
+            wanted.append((generator, INTERPRETABILITY_ALPHA))
+        jobs = [Job(self._begun(number, name), alpha, f"{name} model") for name, alpha in wanted]
+        self._record.fitted, *_ = self._fit(number, labelled, jobs)
+        if self._record.folder is not None:
+            for (name, _), job in zip(wanted, jobs, strict=True):
+                (self._record.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(job.model.net))
+        accuracy_model = jobs[0].model
+        match generator:
+            case "accuracy":
+                return accuracy_model, accuracy_model
+            case "interpretability":
+                return accuracy_model, jobs[1].model
+            case "teacher":
+                return accuracy_model, self._teacher(number, labelled)
+            case _:
+                return accuracy_model, None
 
     def test(self, model: Classifier) -> Scores:
         """Accuracy and Dice on the test set."""
         with self._timed("evaluate"):
-            self._record.scores = evaluate(model, self.store, self.test_rows, self.recipe.probe)
+            self._record.scores = evaluate(model, self.store, self.test_rows, self.recipe.probe, self.ranks)
         return self._record.scores
 
     def select(self, number: int, model: Classifier, labelled: Labelled) -> Tensor:
@@ -101,33 +129,23 @@ class Lab:
         rest = self.pool[~torch.isin(self.pool, labelled.rows)]
         needs = query.CRITERIA[self.config.criterion].NEEDS
         logits = features = known = None
+        scoring = partial(score, model, self.store, dtype=self._kept, ranks=self.ranks)
         with self._timed("score"):
             if needs:
-                logits, features = score(model, self.store, rest)
+                logits, features = scoring(rest, features="features" in needs)
             if "labelled" in needs:
-                known = score(model, self.store, labelled.rows)[1]
+                known = scoring(labelled.rows)[1]
         with self._timed("select"):
             result = query.select(
                 self.config.criterion,
-                query.Pool(len(rest), logits, features, known),
+                query.Pool(len(rest), logits, features, known, self.store.device, self.ranks.group),
                 self.plan.query_size(number),
                 seed=seeds.integer(self.config.seed, "query", number),
             )
         chosen = rest[result.positions]
-        write_query(self._record.folder, self._ids(chosen), result.scores.tolist())
+        if self._record.folder is not None:
+            write_query(self._record.folder, self._ids(chosen), result.scores.tolist())
         return chosen
-
-    def generator(self, number: int, labelled: Labelled, accuracy_model: Classifier) -> Classifier | None:
-        """The model that draws query `number`'s maps, trained on the labelled set if it has to be."""
-        match self.source(number):
-            case "accuracy":
-                return accuracy_model
-            case "interpretability":
-                return self._fit(number - 1, labelled, INTERPRETABILITY_ALPHA, "interpretability")[0]
-            case "teacher":
-                return self._teacher(number - 1, labelled)
-            case _:
-                return None
 
     def annotate(self, rows: Tensor, source: Source, model: Classifier | None) -> Labelled:
         """Labels for `rows`, and maps from `source`."""
@@ -142,8 +160,9 @@ class Lab:
                 none = torch.zeros_like(rows, dtype=torch.bool)
                 empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
                 return answered(rows, empty, none, NOBODY, self.loss_size)
-            drawn = annotate.generate(model, self.store, rows, self.recipe.probe)
-            annotate.write(self._record.folder / "maps", self._ids(rows), drawn)
+            drawn = annotate.generate(model, self.store, rows, self.recipe.probe, self.ranks)
+            if self._record.folder is not None:
+                annotate.write(self._record.folder / "maps", self._ids(rows), drawn)
             return self._by_machine(rows, Masks.pack(drawn))
 
     @contextmanager
@@ -152,6 +171,10 @@ class Lab:
         begin = time.perf_counter()
         if self.store.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.store.device)
+        if not self.ranks.first:
+            self._record = Record(None)
+            yield
+            return
         with self.folder.finishing(number) as aside:
             self._record = record = Record(aside)
             yield
@@ -171,7 +194,7 @@ class Lab:
                 "best_epoch": record.fitted.epoch + 1,
                 "seconds": round(time.perf_counter() - begin, 3),
                 "timings": {name: round(spent, 4) for name, spent in record.timings.items()},
-                "memory": _memory(self.store.device),
+                "memory": _memory(self.store.device, record.fitted),
             }
         )
         self.folder.append(self.lines)
@@ -180,41 +203,43 @@ class Lab:
 
     # --- inside ------------------------------------------------------------------------------------------
 
-    def _fit(self, number: int, labelled: Labelled, alpha: float, name: str) -> tuple[Classifier, Fitted]:
-        """Train a network from its initial weights (`--warm-start`: from the last round's) and keep it."""
+    def _begun(self, number: int, name: str) -> Classifier:
+        """A network to train: from the initial weights, or with `--warm-start` from the last round's."""
         model = self._new_model(self.config.arch)
         trained_before = number > 0 and (name == "accuracy" or self.source(number) == name)
         if self.config.warm_start and trained_before:
-            weights.load_into(
-                model.net, self.config.arch, str(self.folder.round(number - 1) / f"{name}.safetensors")
-            )
-        fitted = self._train(model, number, labelled, alpha, f"{name} model")
-        (self._record.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(model.net))
-        return model, fitted
+            self._load(model, self.config.arch, self.folder.round(number - 1) / f"{name}.safetensors")
+        return model
 
     def _teacher(self, number: int, labelled: Labelled) -> Classifier:
         """TAIT's teacher: trained once, on the human maps, then frozen and kept (Crum et al. 2023)."""
         arch = teacher_arch(self.config)
         model = self._new_model(arch)
-        if self.folder.teacher.exists():
-            weights.load_into(model.net, arch, str(self.folder.teacher))
+        if self.ranks.number(self.ranks.first and self.folder.teacher.exists()):
+            self._load(model, arch, self.folder.teacher)
         else:
-            self._train(model, number, labelled, TEACHER_ALPHA, "teacher")
-            write_bytes(self.folder.teacher, weights.to_bytes(model.net))
+            self._fit(number, labelled, [Job(model, TEACHER_ALPHA, "teacher")])
+            if self.ranks.first:
+                write_bytes(self.folder.teacher, weights.to_bytes(model.net))
         return model
 
-    def _train(self, model: Classifier, number: int, labelled: Labelled, alpha: float, name: str) -> Fitted:
+    def _load(self, model: Classifier, arch: Arch, path: Path) -> None:
+        """Weights that this run kept."""
+        if self.ranks.first:
+            weights.load_into(model.net, arch, str(path))
+        self.ranks.same(model)
+
+    def _fit(self, number: int, labelled: Labelled, jobs: list[Job]) -> list[Fitted]:
         with self._timed("train"):
             return fit(
-                model,
+                jobs,
                 self.store,
                 labelled.rows,
                 labelled.maps,
                 labelled.says_where,
-                alpha=alpha,
                 recipe=self.recipe,
                 round_number=number,
-                name=name,
+                ranks=self.ranks,
             )
 
     def _new_model(self, arch: Arch) -> Classifier:
@@ -228,6 +253,9 @@ class Lab:
 
     def _answered(self, number: int, labelled: Labelled) -> Tensor:
         """The query made after a finished round, as rows; InputError where its file is not what was asked."""
+        if not self.ranks.first:
+            count = self.plan.query_size(number + 1)
+            return self.ranks.broadcast(labelled.rows.new_empty(count))
         ids = self.folder.query(number)
         pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self._ids(labelled.rows))
         if len(ids) != self.plan.query_size(number + 1) or len(set(ids)) != len(ids) or not set(ids) <= pool:
@@ -235,7 +263,16 @@ class Lab:
                 f"{self.folder.round(number) / 'query.csv'}: expected {self.plan.query_size(number + 1)} "
                 f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
             )
-        return self._rows(ids)
+        return self.ranks.broadcast(self._rows(ids))
+
+    def _drawn(self, number: int, rows: Tensor) -> Tensor:
+        """The maps of the query made after a finished round."""
+        size = self.store.image_size
+        if self.ranks.first:
+            maps = annotate.read(self.folder.round(number) / "maps", self._ids(rows), size)
+        else:
+            maps = torch.empty(len(rows), size, size, dtype=torch.uint8)
+        return self.ranks.broadcast(maps.to(self.store.device))
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]
@@ -301,6 +338,8 @@ def new_model(config: Config, arch: Arch, classes: int) -> Classifier:
         weights=config.weights if own or not weights.is_file(config.weights) else "none",
         output_stride=config.output_stride if own or arch.startswith("resnet") else 32,
         seed=seeds.integer(config.seed, "initial-weights"),
+        precision=config.precision,
+        compiled=config.compile,
     )
 
 
@@ -310,6 +349,8 @@ def teacher_arch(config: Config) -> Arch:
 
 def recipe(config: Config) -> Recipe:
     return Recipe(
+        data_parallel=config.data_parallel,
+        shards=config.shards if config.data_parallel and config.deterministic else 0,
         epochs=config.epochs,
         batch_size=config.batch_size,
         lr=config.lr,
@@ -329,11 +370,13 @@ def _graded(scores: Scores) -> dict[str, float | None]:
     return {"cc": scores.correlation, "kl": scores.divergence}
 
 
-def _memory(device: torch.device) -> dict[str, float]:
+def _memory(device: torch.device, fitted: Fitted) -> dict[str, float]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         1024 if sys.platform != "darwin" else 1024**2
     )
     memory = {"peak_rss_mb": round(peak, 1)}
+    if fitted.parts > 1:
+        memory["batch_parts"] = fitted.parts
     if device.type == "cuda":
         memory["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     return memory

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 import torchvision
 
 import sal_fast
-from sal_fast import annotate, seeds
+from sal_fast import annotate, distributed, seeds
 from sal_fast.data import Table, augment, catalog, decode, load_table, open_store, splits, store
 from sal_fast.data.masks import Masks
+from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.algorithm import active_learning
@@ -27,7 +29,7 @@ from sal_fast.experiment.lab import Lab, new_model, teacher_arch
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.learning_curve import aulc
-from sal_fast.models import feature_size, weights
+from sal_fast.models import feature_size, resolved, weights
 from sal_fast.whole_files import write_json
 
 
@@ -38,50 +40,63 @@ def run(config: Config) -> Path:
     """
     config.check()
     folder = RunFolder(config.run_folder)
-    with folder.lock():
-        options = dataclasses.asdict(config) | {"data": source(config), "root": root(config)}
+    with distributed.ranks() as ranks, folder.lock() if ranks.first else nullcontext():
+        _run(config, folder, ranks)
+    return folder.path
+
+
+def _run(config: Config, folder: RunFolder, ranks: Ranks) -> None:
+    """What every rank does; the first alone looks into the folder, and writes to it."""
+    options = dataclasses.asdict(config) | {"data": source(config), "root": root(config)}
+    if ranks.first:
         folder.check(options)
-        if folder.finished():
-            print(f"{folder.path} is finished; nothing to do")
-            return folder.path
-        device = _device(config)
-        table = _table(config, folder)
-        plan = budget.plan(
-            len(table.rows("train")),
-            config.start_fraction,
-            config.query_fraction,
-            config.stop_fraction,
-            config.human_budget,
-        )
-        stored = augment.stored_size(config.augment, config.image_size)
-        decoder = decode.choose(config.decoder, device)
-        store.plan(table, config.image_size, stored, device, config.store)
+    if ranks.number(ranks.first and folder.finished()):
+        print(f"{folder.path} is finished; nothing to do")
+        return
+    device = _device(config, ranks)
+    table = _table(config, folder, ranks)
+    plan = budget.plan(
+        len(table.rows("train")),
+        config.start_fraction,
+        config.query_fraction,
+        config.stop_fraction,
+        config.human_budget,
+    )
+    stored = augment.stored_size(config.augment, config.image_size)
+    decoder = decode.choose(config.decoder, device)
+    store.plan(table, config.image_size, stored, device, config.store)
+    if ranks.first:
         _check_maps(config, table)
-        _check_features(config, table, plan)
-        samples = open_store(table, config.image_size, stored, decoder, config.store)
-        segmented = _segmented(config, samples, decoder)
+    _check_features(config, table, plan)
+    samples = open_store(table, config.image_size, stored, decoder, config.store)
+    _check_same(samples, ranks)
+    segmented = _segmented(config, samples, decoder)
+    start = _start(config, table, plan)
+    if ranks.first:
         folder.claim(
             {
                 "config": options,
-                "environment": _environment(device, decoder),
+                "environment": _environment(config, device, decoder),
                 "data": {
                     "name": table.name,
                     "fingerprint": samples.fingerprint,
                     "classes": table.classes,
-                    "counts": {split: len(table.rows(split)) for split in ("train", "val", "test")},
+                    "counts": {split: len(table.rows(split)) for split in splits.SPLITS},
                 },
-                "splits": {
-                    split: [table.ids[row] for row in table.rows(split)] for split in ("train", "val", "test")
-                },
-                "start": _start(config, table, plan),
+                "splits": {split: [table.ids[row] for row in table.rows(split)] for split in splits.SPLITS},
+                "start": start,
                 "inputs": _digests(config, segmented),
             }
         )
-        lab = Lab(config, samples, plan, folder, segmented)
-        _announce(config, lab)
-        active_learning(lab)
+        row_of = {name: row for row, name in enumerate(table.ids)}
+        chosen = torch.tensor([row_of[name] for name in folder.run()["start"]])
+    else:
+        chosen = torch.empty(len(start), dtype=torch.int64)
+    lab = Lab(config, samples, plan, folder, segmented, ranks.broadcast(chosen).to(device), ranks)
+    _announce(config, lab)
+    active_learning(lab)
+    if ranks.first:
         write_json(folder.summary_json, summary(config, lab.lines))
-    return folder.path
 
 
 def source(config: Config) -> str:
@@ -114,8 +129,12 @@ def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _device(config: Config) -> torch.device:
+def _device(config: Config, ranks: Ranks) -> torch.device:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    if ranks.count > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise InputError(f"--device {name}: each of several processes takes a GPU of its own; use cuda")
+        name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
@@ -129,9 +148,22 @@ def _device(config: Config) -> torch.device:
     return device
 
 
-def _table(config: Config, folder: RunFolder) -> Table:
-    """The samples with their splits: as the run has them already, or made from the seed."""
+def _table(config: Config, folder: RunFolder, ranks: Ranks) -> Table:
+    """The samples with their splits, the same for every rank."""
     table = load_table(config.data, config.root)
+    if int(ranks.number(len(table))) != len(table):
+        raise InputError(
+            f"rank {ranks.rank} finds {len(table)} images in {table.name}, the first rank others"
+        )
+    codes = torch.empty(len(table), dtype=torch.int64)
+    if ranks.first:
+        table = _split(config, folder, table)
+        codes = torch.tensor([splits.SPLITS.index(split) for split in table.split])
+    return table.with_split([splits.SPLITS[code] for code in ranks.broadcast(codes).tolist()])
+
+
+def _split(config: Config, folder: RunFolder, table: Table) -> Table:
+    """As the run has them already, or made from the seed."""
     if not folder.run_json.exists():
         return splits.assign(table, seeds.stream(config.seed, "split"))
     kept = {name: split for split, names in folder.run()["splits"].items() for name in names}
@@ -142,6 +174,13 @@ def _table(config: Config, folder: RunFolder) -> Table:
             f"in {table.name}; choose another --out"
         )
     return table.with_split([kept[name] for name in table.ids])
+
+
+def _check_same(samples: store.Store, ranks: Ranks) -> None:
+    """Refuse a rank that reads other files than the first does."""
+    mine = torch.tensor(list(bytes.fromhex(samples.fingerprint)), dtype=torch.uint8)
+    if not torch.equal(ranks.broadcast(mine.clone()), mine):
+        raise InputError(f"rank {ranks.rank} reads other images, masks or labels than the first rank does")
 
 
 def _check_maps(config: Config, table: Table) -> None:
@@ -215,7 +254,7 @@ def _digests(config: Config, segmented: Masks | None) -> dict[str, str]:
     return digests
 
 
-def _environment(device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
+def _environment(config: Config, device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
     return {
         "sal_fast": sal_fast.__version__,
         "native": dataclasses.asdict(sal_fast.build_info()),
@@ -228,6 +267,7 @@ def _environment(device: torch.device, decoder: decode.Decoder) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "decoder": decoder.name,
+        "precision": resolved(config.precision, device),
     }
 
 

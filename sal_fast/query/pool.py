@@ -24,7 +24,8 @@ class Pool:
 
     size N; logits [N, K] and features [N, d] (penultimate) by the accuracy model in eval mode; labelled
     [L, d], the labelled images' features. A field that the criterion does not need may be None. device: where
-    badge and core-set compute; None: where the fields are.
+    badge and core-set compute; None: where the fields are. group: ranks that have the same pool and choose
+    together.
     """
 
     size: int
@@ -32,6 +33,7 @@ class Pool:
     features: Tensor | None = None
     labelled: Tensor | None = None
     device: torch.device | None = None
+    group: torch.distributed.ProcessGroup | None = None
 
     def check(self, criterion: str, needs: frozenset[str]) -> None:
         for name in sorted(needs):

@@ -1,6 +1,8 @@
-"""Training one model on the labelled set, and testing it."""
+"""Training the models of a round on the labelled set, testing them, scoring a pool with them."""
 
 from sal_fast.train.evaluate import Examples, Scores, evaluate, score
-from sal_fast.train.loop import Fitted, Recipe, fit
+from sal_fast.train.loop import Fitted, Job, fit
+from sal_fast.train.recipe import Recipe
+from sal_fast.train.step import Step
 
-__all__ = ["Examples", "Fitted", "Recipe", "Scores", "evaluate", "fit", "score"]
+__all__ = ["Examples", "Fitted", "Job", "Recipe", "Scores", "Step", "evaluate", "fit", "score"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sal_fast import ops
+from sal_fast._memory import roomy
 from sal_fast.data.store import Store
+from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
-from sal_fast.models import Classifier
+from sal_fast.models import Classifier, feature_size, pooled
 from sal_fast.train import agreement
 
 BATCH = 256
@@ -43,41 +46,32 @@ class Scores:
 
 
 @torch.no_grad()
-def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) -> Scores:
+def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ranks: Ranks = ALONE) -> Scores:
     """Accuracy, and Dice of the predicted class's CAM against the human masks, in the frame (paper Sec. 6).
 
-    A graded map is compared by its own top pixels at its mass share: N = round(sum of the map).
+    A graded map is compared by its own top pixels at its mass share: N = round(sum of the map). Each rank
+    tests blocks of its own, and all know the scores.
     """
     model.eval()
-    predicted, cams, dices, floors = [], [], [], []
-    correlations, divergences = [], []
-    groups = rows.split(BATCH)
-    for at, images in zip(groups, store.views(groups), strict=True):
-        head = ops.cam_head(model.features(images), model.head.weight, model.head.bias, probe=probe)
-        maps = store.masks.batch(at)
-        if isinstance(maps, ops.BitMask):
-            n, drawn_at = maps.unpack().sum((-2, -1)), maps
-        else:
-            human = maps.float() / 255
-            n = human.sum((-2, -1)).round().long()
-            drawn_at = ops.topn_mask(human, n, packed=True)
-            graded = store.masks.place[at] >= 0
-            correlations.append(agreement.correlation(head.cam[graded], human[graded]))
-            divergences.append(agreement.divergence(head.cam[graded], human[graded]))
-        if not bool(head.logits.isfinite().all()):
-            raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
-        result = ops.topn_dice(head.cam, drawn_at)
-        predicted.append(head.classes)
-        cams.append(head.cam)
-        dices.append(result.dice)
-        floors.append(n / store.image_size**2)
-    examples = Examples(torch.cat(predicted), torch.cat(cams), torch.cat(dices))
-    drawn = ~examples.dice.isnan()
+    blocks = rows.split(BATCH)
+    one = torch.empty(len(rows), device=store.device)
+    predicted = one.to(torch.int64)
+    cams = one.new_empty(len(rows), *feature_size(model, store.image_size))
+    dices, shares, correlations, divergences = (torch.empty_like(one) for _ in range(4))
+    columns = predicted, cams, dices, shares, correlations, divergences
+    for i, images in zip(ranks.share(len(blocks)), _views(store, blocks, ranks), strict=True):
+        seen = _looked_at(model, store, blocks[i], images, probe)
+        for column, values in zip(columns, seen, strict=True):
+            column[i * BATCH : i * BATCH + len(images)] = values
+    for column in columns:
+        ranks.complete(column, BATCH)
+    examples = Examples(predicted, cams, dices)
+    drawn = ~dices.isnan()
     count = int(drawn.sum())
     return Scores(
-        accuracy=float((examples.predicted == store.labels[rows]).double().mean()),
-        dice=float(examples.dice[drawn].double().mean()) if count else None,
-        floor=float(torch.cat(floors)[drawn].double().mean()) if count else None,
+        accuracy=float((predicted == store.labels[rows]).double().mean()),
+        dice=float(dices[drawn].double().mean()) if count else None,
+        floor=float(shares[drawn].double().mean()) if count else None,
         images=count,
         correlation=_mean(correlations),
         divergence=_mean(divergences),
@@ -85,33 +79,96 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe) ->
     )
 
 
-def _mean(values: list[Tensor]) -> float | None:
+def _looked_at(
+    model: Classifier, store: Store, at: Tensor, images: Tensor, probe: ops.Probe
+) -> tuple[Tensor, ...]:
+    """Of a batch: predicted classes, CAMs, Dice, N's share of the frame, CC and KL (NaN where not graded)."""
+    features = in_halves(model.features, images)
+    head = ops.cam_head(features, model.head.weight, model.head.bias, probe=probe)
+    if not bool(head.logits.isfinite().all()):
+        raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
+    maps = store.masks.batch(at)
+    correlation = divergence = torch.full((len(at),), torch.nan, device=at.device)
+    if isinstance(maps, ops.BitMask):
+        n, drawn_at = maps.unpack().sum((-2, -1)), maps
+    else:
+        human = maps.float() / 255
+        n = human.sum((-2, -1)).round().long()
+        drawn_at = ops.topn_mask(human, n, packed=True)
+        graded = store.masks.place[at] >= 0
+        found = [
+            measure(head.cam[graded], human[graded])
+            for measure in (agreement.correlation, agreement.divergence)
+        ]
+        correlation, divergence = (
+            correlation.masked_scatter(graded, values.to(correlation.dtype)) for values in found
+        )
+    dice = ops.topn_dice(head.cam, drawn_at).dice
+    return head.classes, head.cam, dice, n / store.image_size**2, correlation, divergence
+
+
+def _views(store: Store, blocks: Sequence[Tensor], ranks: Ranks) -> Iterator[Tensor]:
+    return store.views([blocks[i] for i in ranks.share(len(blocks))])
+
+
+def _mean(found: Tensor) -> float | None:
     """Over the images that have one; None where none has."""
-    found = torch.cat(values) if values else torch.empty(0)
     found = found[~found.isnan()]
     return float(found.double().mean()) if len(found) else None
 
 
 @torch.no_grad()
-def score(model: Classifier, store: Store, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [N, K] and penultimate (pooled) features [N, d] of every row, in order, in eval mode."""
+def score(
+    model: Classifier,
+    store: Store,
+    rows: Tensor,
+    *,
+    features: bool = True,
+    dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
+) -> tuple[Tensor, Tensor | None]:
+    """Logits [N, K], float32, and penultimate (pooled) features [N, d] of every row, in order, in eval mode.
+
+    Args:
+        features: whether they are wanted, else None; dtype: what they are kept in. On the store's device if
+            they fit in half of what is free there, else in memory, else in a file that is mapped and gone
+            with the tensor.
+        ranks: each scores blocks of its own, and all have all at the end.
+    """
     model.eval()
+    blocks = rows.split(BATCH)
     logits = torch.empty(len(rows), model.head.out_features, device=store.device)
-    features = torch.empty(len(rows), model.head.in_features, device=store.device)
-    for start, images in zip(range(0, len(rows), BATCH), store.views(rows.split(BATCH)), strict=False):
-        pooled = model.features(images).mean((-2, -1))
-        logits[start : start + BATCH] = model.head(pooled)
-        features[start : start + BATCH] = pooled
-    return logits, features
+    kept = roomy((len(rows), model.head.in_features), dtype, store.device) if features else None
+    for i, images in zip(ranks.share(len(blocks)), _views(store, blocks, ranks), strict=True):
+        at = slice(i * BATCH, i * BATCH + len(images))
+        seen = pooled(in_halves(model.features, images))
+        logits[at] = model.head(seen)
+        if kept is not None:
+            kept[at] = seen
+    for values in (logits, kept):
+        if values is not None:
+            ranks.complete(values, BATCH)
+    return logits, kept
 
 
 @torch.no_grad()
-def accuracy(model: Classifier, store: Store, rows: Tensor) -> float:
+def accuracy(model: Classifier, store: Store, rows: Tensor, ranks: Ranks = ALONE) -> float:
     """Share of rows whose largest logit is the label's."""
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=store.device)
-    groups = rows.split(BATCH)
-    for at, images in zip(groups, store.views(groups), strict=True):
-        logits, _ = model(images)
-        right += (logits.argmax(1) == store.labels[at]).sum()
-    return int(right) / len(rows)
+    blocks = rows.split(BATCH)
+    for i, images in zip(ranks.share(len(blocks)), _views(store, blocks, ranks), strict=True):
+        logits = model.head(pooled(in_halves(model.features, images)))
+        right += (logits.argmax(1) == store.labels[blocks[i]]).sum()
+    return int(ranks.total(right)) / len(rows)
+
+
+def in_halves(work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """`work(rows)`; where device memory runs out, by halves, and so on."""
+    try:
+        return work(rows)
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    torch.cuda.empty_cache()
+    return torch.cat([in_halves(work, half) for half in rows.chunk(2)])

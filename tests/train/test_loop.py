@@ -37,16 +37,14 @@ def samples(shared_folder: Path) -> store.Store:
 def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE, **maps: Any) -> tuple:
     rows = samples.rows("train")
     model = models.build("resnet18", 3, output_stride=8, seed=0)
-    fitted = train.fit(
-        model,
+    (fitted,) = train.fit(
+        [train.Job(model, alpha, "test")],
         samples,
         rows,
         maps.get("maps", samples.masks[rows]),
         maps.get("has_map", samples.has_mask[rows]),
-        alpha=alpha,
         recipe=recipe,
         round_number=0,
-        name="test",
     )
     return model, fitted
 

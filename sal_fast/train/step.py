@@ -1,0 +1,133 @@
+"""One step of training: the CYBORG loss of a batch, its gradient, the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sal_fast import ops
+from sal_fast.distributed import ALONE, Ranks
+from sal_fast.models import Classifier
+from sal_fast.train.parallel import Batch, Replicated, Sharded, pieces
+from sal_fast.train.recipe import Recipe
+
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-6
+STEP_FACTOR = 0.1
+
+
+class Loss(nn.Module):
+    """Eq. 1 on one batch, with the CAM of the labelled class; at alpha 1 no map is looked at."""
+
+    def __init__(self, model: Classifier, alpha: float, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.alpha, self.recipe = model, alpha, recipe
+
+    def forward(
+        self, images: Tensor, labels: Tensor, targets: Tensor | ops.BitMask, has_map: Tensor
+    ) -> Tensor:
+        if self.alpha == 1:
+            return nn.functional.cross_entropy(self.model(images)[0], labels)
+        head = self.model.head
+        seen = ops.cam_head(
+            self.model.features(images), head.weight, head.bias, labels, probe=self.recipe.probe
+        )
+        return ops.cyborg_loss(
+            seen.logits,
+            seen.cam,
+            labels,
+            targets,
+            alpha=self.alpha,
+            has_map=has_map,
+            map_size=self.recipe.map_size,
+            kind=self.recipe.saliency_loss,
+        )
+
+
+class Step:
+    """A model and its optimizer. Each call is one step on one batch; returns its loss, detached.
+
+    Args:
+        alpha: trade-off of Eq. 1.
+        parts: the batch goes through the network in so many parts, one after the other, and the gradients are
+            added up: less memory, and batch statistics of each part.
+        ranks: with `recipe.data_parallel`, who shares the batch; all ranks call with the same one.
+        noise: a seed of what the network draws itself (dropout, stochastic depth); callers' draws are left
+            as they are.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        *,
+        alpha: float,
+        recipe: Recipe,
+        parts: int = 1,
+        ranks: Ranks = ALONE,
+        noise: int = 0,
+    ) -> None:
+        self.model, self.parts = model, parts
+        self.loss = Loss(model, alpha, recipe)
+        self.device = model.head.weight.device
+        if self.device.type == "cuda":
+            model.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.lr_step, STEP_FACTOR)
+        self.gradient: Callable[[Batch], Tensor] = self._gradient
+        if recipe.data_parallel and recipe.shards:
+            self.gradient = Sharded(self.loss, ranks, recipe.shards)
+        elif recipe.data_parallel and ranks.count > 1:
+            self.gradient = Replicated(self.loss, ranks)
+        with self._seeded(noise):
+            self._noise = self._random_state()
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, targets: Tensor | ops.BitMask, has_map: Tensor
+    ) -> Tensor:
+        self.optimizer.zero_grad()
+        with self._own_noise():
+            loss = self.gradient((images, labels, targets, has_map))
+        self.optimizer.step()
+        return loss
+
+    def _gradient(self, batch: Batch) -> Tensor:
+        if self.parts == 1:
+            loss = self.loss(*batch)
+            loss.backward()
+            return loss.detach()
+        total = torch.zeros((), device=self.device)
+        for part in pieces(len(batch[0]), self.parts):
+            loss = self.loss(*(values[part] for values in batch)) * ((part.stop - part.start) / len(batch[0]))
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    @contextmanager
+    def _own_noise(self) -> Iterator[None]:
+        """Draw from this model's stream, so that it does not matter what else is trained meanwhile."""
+        with torch.random.fork_rng(devices=self._devices()):
+            torch.set_rng_state(self._noise[0])
+            if len(self._noise) > 1:
+                torch.cuda.set_rng_state(self._noise[1], self.device)
+            yield
+            self._noise = self._random_state()
+
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        with torch.random.fork_rng(devices=self._devices()):
+            torch.manual_seed(seed)
+            yield
+
+    def _random_state(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return states
+
+    def _devices(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
