@@ -1,4 +1,4 @@
-"""What every rank of a group does in test_shares.py: `python shares.py FOLDER RANK SIZE`."""
+"""What every rank of a group does in test_shares.py: `python shares.py FOLDER RANK SIZE BACKEND DEVICE`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from sal_fast import ops, query
 from sal_fast.ops import _rows
 from sal_fast.ops.badge import blocks as badge_blocks
 from sal_fast.ops.kcenter import blocks as kcenter_blocks
-
-CPU = torch.device("cpu")
 
 
 def pools() -> dict[str, Tensor]:
@@ -41,34 +39,36 @@ def pools() -> dict[str, Tensor]:
     }
 
 
-def results(group: distributed.ProcessGroup | None) -> dict[str, Any]:
+def results(group: distributed.ProcessGroup | None, device: torch.device) -> dict[Any, Tensor]:
     """Picks, and the numbers that they come from."""
-    found: dict[str, Any] = {}
-    for name, pool in pools().items():
+    found: dict[Any, Tensor] = {}
+    for name, values in pools().items():
+        pool = values.to(device)
         probs = pool[:, :5].double().softmax(1).to(pool.dtype)
         for k in {min(120, len(pool)), min(7, len(pool))}:
             found[name, "k-center", k] = ops.kcenter(pool, k, group=group)
             found[name, "labelled", k] = ops.kcenter(pool, k, centers=pool[: len(pool) // 3], group=group)
             for method in ops.BADGE_METHODS:
-                number = k if method == "blocked" else min(k, 20)
+                number = k if method == "blocked" else min(k, 8)
                 found[name, method, k] = ops.badge(probs, pool, number, seed=k, method=method, group=group)
         if len(pool) == 0:
             continue
-        share = _rows.Share("test", CPU, group)
-        rows, first = _rows.Rows(pool, CPU), pool[:300]
+        share = _rows.Share("test", device, group)
+        rows, first = _rows.Rows(pool, device), pool[:300]
         kcenter = kcenter_blocks._Pool(rows, None, share)
         found[name, "norms"] = kcenter.norms.clone()
         kcenter.cover([first, pool[:1]])
         found[name, "centred"], found[name, "upper"] = kcenter.norms, kcenter.upper
         found[name, "mean"] = kcenter.mean
-        badge = badge_blocks._Pool(_rows.Rows(probs, CPU), rows, share)
+        badge = badge_blocks._Pool(_rows.Rows(probs, device), rows, share)
         badge.cover(list(range(0, len(pool), 3)))
         found[name, "lengths"], found[name, "tops"] = badge.norms, badge.tops
         found[name, "weights"] = badge.weights
-    pool = query.Pool(1471, *[pools()["remainder"]] * 2, pools()["lattice"][:9].repeat(1, 4), group=group)
+    values = pools()["remainder"].to(device)
+    asked = query.Pool(1462, values[9:], values[9:], values[:9], group=group)
     for criterion in ("badge", "core-set"):
-        found[criterion] = query.select(criterion, pool, 40, seed=1).positions
-    return found
+        found[criterion] = query.select(criterion, asked, 40, seed=1).positions
+    return {what: value.cpu() for what, value in found.items()}
 
 
 def said(error: type[Exception], run: Callable[[], object]) -> str:
@@ -94,7 +94,7 @@ def refusals(group: distributed.ProcessGroup | None, rank: int) -> dict[str, str
             }.items():
                 messages[f"{name} {value} {row}"] = said(ValueError, run)
     free = _rows.free_memory
-    _rows.free_memory = lambda device: 1000 if rank == 0 else free(device)  # type: ignore[assignment]
+    _rows.free_memory = lambda device: 1000 if rank == 0 else free(device)
     messages["k-center memory"] = said(MemoryError, lambda: ops.kcenter(good, 5, group=group))
     messages["badge memory"] = said(MemoryError, lambda: ops.badge(good, good, 5, seed=0, group=group))
     _rows.free_memory = free
@@ -104,24 +104,30 @@ def refusals(group: distributed.ProcessGroup | None, rank: int) -> dict[str, str
 def shrink() -> dict[str, object]:
     """Many blocks of few rows, and more of them than parts; what was there before."""
     before: dict[str, object] = {"_BLOCK": _rows._BLOCK, "PARTS": _rows.PARTS}
-    _rows._BLOCK, _rows.PARTS = {**_rows._BLOCK, "cpu": 1 << 12}, 11
+    _rows._BLOCK, _rows.PARTS = {"cpu": 1 << 12, "cuda": 1 << 12}, 11
     return before
 
 
-def main(folder: Path, rank: int, size: int) -> None:
+def main(folder: Path, rank: int, size: int, backend: str, device: torch.device) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet-{size}",
+        backend,
+        init_method=f"file://{folder}/meet",
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=60),
     )
     shrink()
-    group = distributed.group.WORLD
-    torch.save((results(group), refusals(group, rank)), folder / f"{size}-{rank}.pt")
+    if device.type == "cuda":
+        device = torch.device("cuda", rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    for members in sorted({2, size}):
+        group = distributed.new_group(list(range(members)))
+        if rank < members:
+            messages = refusals(group, rank) if device.type == "cpu" else {}
+            torch.save((results(group, device), messages), folder / f"{members}-{rank}.pt")
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], torch.device(sys.argv[5]))

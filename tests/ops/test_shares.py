@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,60 +17,81 @@ from torch import distributed
 from sal_fast import ops
 from sal_fast.ops import _rows
 
-Found = tuple[dict[Any, Any], dict[str, str]]
+Found = tuple[dict[Any, torch.Tensor], dict[str, str]]
 
 
-@pytest.fixture(scope="module")
-def alone() -> Found:
+def alone(device: str) -> Found:
     threads, before = torch.get_num_threads(), shares.shrink()
     torch.set_num_threads(1)
     try:
-        return shares.results(None), shares.refusals(None, 0)
+        return shares.results(None, torch.device(device)), shares.refusals(None, 0)
     finally:
         torch.set_num_threads(threads)
         for name, value in before.items():
             setattr(_rows, name, value)
 
 
+def together(folder: Path, size: int, backend: str, device: str) -> dict[int, list[Found]]:
+    """What each of so many ranks found, and each of the first two in a group of their own."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, shares.__file__, str(folder), str(rank), str(size), backend, device],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        for process in running:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            process.kill()
+    return {
+        members: [torch.load(folder / f"{members}-{rank}.pt") for rank in range(members)]
+        for members in {2, size}
+    }
+
+
+@pytest.fixture(scope="module")
+def one() -> Found:
+    return alone("cpu")
+
+
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Found]]:
-    """What each of two and of three ranks found, in a launch of each."""
     if not (distributed.is_available() and distributed.is_gloo_available()):
         pytest.skip("this torch has no gloo")
-    folder = tmp_path_factory.mktemp("shares")
-    found = {}
-    for size in (2, 3):
-        running = [
-            subprocess.Popen(
-                [sys.executable, shares.__file__, str(folder), str(rank), str(size)],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(size)
-        ]
-        try:
-            for process in running:
-                _, errors = process.communicate(timeout=120)
-                assert process.returncode == 0, errors
-        finally:
-            for process in running:
-                process.kill()
-        found[size] = [torch.load(folder / f"{size}-{rank}.pt") for rank in range(size)]
-    return found
+    return together(tmp_path_factory.mktemp("shares"), 3, "gloo", "cpu")
+
+
+def assert_same(found: dict[Any, torch.Tensor], expected: dict[Any, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for what, value in expected.items():
+        assert torch.equal(found[what], value), what  # to the last bit
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_ranks_find_what_one_process_finds(size: int, alone: Found, ranks: dict[int, list[Found]]) -> None:
+def test_ranks_find_what_one_process_finds(size: int, one: Found, ranks: dict[int, list[Found]]) -> None:
     for found, _ in ranks[size]:
-        assert found.keys() == alone[0].keys()
-        for what, value in alone[0].items():
-            assert torch.equal(found[what], value), what  # bit by bit: no NaN, and no -0, is in it
+        assert_same(found, one[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("backend", "devices"), [("gloo", 1), ("nccl", 2)])
+def test_ranks_on_gpus(backend: str, devices: int, tmp_path: Path) -> None:
+    if torch.cuda.device_count() < devices:
+        pytest.skip(f"{devices} CUDA devices are needed")
+    expected, _ = alone("cuda")
+    for found, _ in together(tmp_path, 2, backend, "cuda")[2]:
+        assert_same(found, expected)
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_all_ranks_refuse(size: int, alone: Found, ranks: dict[int, list[Found]]) -> None:
-    for what, message in alone[1].items():
+def test_all_ranks_refuse(size: int, one: Found, ranks: dict[int, list[Found]]) -> None:
+    for what, message in one[1].items():
         assert "Error: " in message, what
         for _, said in ranks[size]:
             assert said[what] == message, what
@@ -111,8 +133,8 @@ def test_where_blocks_overlap_the_later_is_kept(count: int, monkeypatch: pytest.
         assert torch.equal(other, sums[0])
 
 
-def test_a_stranger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "get_rank", lambda group: -1)
-    monkeypatch.setattr(distributed, "get_world_size", lambda group: -1)
+def test_a_stranger_is_refused() -> None:
+    """`new_group` gives this to those who are not in it."""
+    stranger = distributed.GroupMember.NON_GROUP_MEMBER
     with pytest.raises(ValueError, match="kcenter: this process is not in the group"):
-        ops.kcenter(torch.rand(3, 2), 1, group=object())  # type: ignore[arg-type]
+        ops.kcenter(torch.rand(3, 2), 1, group=stranger)
