@@ -12,9 +12,11 @@ NEEDS = frozenset({"logits", "features"})
 
 
 def select(pool: Pool, k: int, seed: int) -> Query:
-    with shown("badge", k) as progress:
+    with shown("badge", pool, k) as progress:
         probs, features = _softmax(pool.need("logits")), pool.need("features")
-        picks = ops.badge(probs, features, k, seed=seed, device=pool.device, progress=progress)
+        picks = ops.badge(
+            probs, features, k, seed=seed, device=pool.device, progress=progress, group=pool.group
+        )
     return in_order(picks)
 
 

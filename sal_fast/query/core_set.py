@@ -9,7 +9,9 @@ NEEDS = frozenset({"features", "labelled"})
 
 
 def select(pool: Pool, k: int, seed: int) -> Query:
-    with shown("core-set", k) as progress:
+    with shown("core-set", pool, k) as progress:
         features, labelled = pool.need("features"), pool.need("labelled")
-        picks = ops.kcenter(features, k, centers=labelled, device=pool.device, progress=progress)
+        picks = ops.kcenter(
+            features, k, centers=labelled, device=pool.device, progress=progress, group=pool.group
+        )
     return in_order(picks)

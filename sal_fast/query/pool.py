@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sal_fast import ops, progress
 
@@ -24,8 +24,8 @@ class Pool:
 
     size N; logits [N, K] and features [N, d] (penultimate) by the accuracy model in eval mode; labelled
     [L, d], the labelled images' features. A field that the criterion does not need may be None. device: where
-    badge and core-set compute; None: where the fields are. group: ranks that have the same pool and choose
-    together.
+    badge and core-set compute; None: where the fields are. group: ranks that hold the same pool and divide
+    the passes of badge and core-set; each returns the same query.
     """
 
     size: int
@@ -33,7 +33,7 @@ class Pool:
     features: Tensor | None = None
     labelled: Tensor | None = None
     device: torch.device | None = None
-    group: torch.distributed.ProcessGroup | None = None
+    group: distributed.ProcessGroup | None = None
 
     def check(self, criterion: str, needs: frozenset[str]) -> None:
         for name in sorted(needs):
@@ -66,8 +66,14 @@ def most_uncertain(pool: Pool, k: int, kind: ops.UncertaintyKind) -> Query:
 
 
 @contextmanager
-def shown(criterion: str, k: int) -> Iterator[Callable[[int, int], None]]:
-    """Progress for an op: a bar where there is a terminal; a line in a log where it took a while."""
+def shown(criterion: str, pool: Pool, k: int) -> Iterator[Callable[[int, int], None]]:
+    """Progress for an op: a bar where there is a terminal; a line in a log where it took a while.
+
+    Of a group the first rank speaks for all.
+    """
+    if pool.group is not None and distributed.get_rank(pool.group) > 0:
+        yield lambda picked, total: None
+        return
     begin = time.perf_counter()
     with progress.bar(f"{criterion} query", k, log=False) as advance:
         there = 0

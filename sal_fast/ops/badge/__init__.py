@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sal_fast.ops import _checks, _rows
 from sal_fast.ops.badge import blocks
@@ -25,6 +25,7 @@ def badge(
     method: Method = "blocked",
     device: torch.device | str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    group: distributed.ProcessGroup | None = None,
 ) -> Tensor:
     """Pick rows by D^2 sampling on `g_i = (p_i - onehot(argmax p_i)) x e_i`, factorised.
 
@@ -48,6 +49,9 @@ def badge(
         method: `blocked` or `sequential`.
         device: where the arithmetic runs; None: where the inputs are.
         progress: called with (picked, to pick) now and then.
+        group: ranks that call with the same inputs, each with its own copy, on machines of one kind with as
+            many threads. They divide the passes over the pool, exchange 8 bytes a row after each, and return
+            the same picks as one process, bit by bit of every weight.
 
     Returns:
         int64 [min(k, N)] on the inputs' device, in the order picked. Work at most k N (C + d) in products.
@@ -71,8 +75,9 @@ def badge(
         raise ValueError(f"badge: seed must lie in 0..2^64-1, got {seed}")
     k = min(k, len(probs))
     place = _rows.place(probs, device)
-    _rows.check_memory("badge", blocks.memory(probs, features, k, place), place)
+    share = _rows.Share("badge", place, group)
+    _rows.check_memory("badge", blocks.memory(probs, features, k, place), share)
     run = blocks.blocked if method == "blocked" else blocks.sequential
     with _rows.full_precision():
-        picks = run(_rows.Rows(probs, place), _rows.Rows(features, place), k, seed, progress)
+        picks = run(_rows.Rows(probs, place), _rows.Rows(features, place), k, seed, progress, share)
     return picks.to(probs.device)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _rows
-from sal_fast.ops._rows import Rows
+from sal_fast.ops._rows import Rows, Share
 from sal_fast.ops.badge import draws
 from sal_fast.ops.badge.reference import ROUNDING
 
@@ -39,10 +39,15 @@ SCARCE = BATCH // 16  # accepted of a batch straight after a pass: fewer, and fl
 
 
 def blocked(
-    probs: Rows, features: Rows, k: int, seed: int, progress: Callable[[int, int], None] | None
+    probs: Rows,
+    features: Rows,
+    k: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+    share: Share,
 ) -> Tensor:
     """See `sal_fast.ops.badge`; k <= N."""
-    pool = _Pool(probs, features)
+    pool = _Pool(probs, features, share)
     picks = [pool.longest()][:k]
     known = draw = 0  # picks that the weights know of, batches drawn
     product = REST + probs.width + features.width
@@ -70,10 +75,15 @@ def blocked(
 
 
 def sequential(
-    probs: Rows, features: Rows, k: int, seed: int, progress: Callable[[int, int], None] | None
+    probs: Rows,
+    features: Rows,
+    k: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+    share: Share,
 ) -> Tensor:
     """See `sal_fast.ops.badge`; k <= N. Pick t is made by draw t, all in float64, a pass a pick."""
-    pool = _Pool(probs, features, torch.float64)
+    pool = _Pool(probs, features, share, torch.float64)
     picks = [pool.longest()][:k]
     numbers = draws.uniform(seed, 0, k)[:, 0]
     while len(picks) < k:
@@ -116,19 +126,21 @@ class _Pool:
     """Three numbers a row: `weights` (0 once picked) and `norms`, float64, and `tops`, the likeliest class.
 
     In float32 a weight is a bound of the squared distance; in float64 it is the squared distance. `sums` are
-    those of the weights, by chunks.
+    those of the weights, by chunks. Passes are shared; what else is done is done by all ranks alike.
     """
 
-    def __init__(self, probs: Rows, features: Rows, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, probs: Rows, features: Rows, share: Share, dtype: torch.dtype | None = None) -> None:
         self.probs, self.features, self.device = probs, features, probs.device
+        self.share = share
         count, classes, width = len(probs), probs.width, features.width
         self.weights = draws.padded(count, self.device)
         self.weights[:count] = torch.inf
         self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
         self.tops = torch.empty(count, dtype=torch.int32, device=self.device)
-        largest = [torch.zeros((), dtype=torch.float64, device=self.device) for _ in range(2)]
+        largest = torch.zeros(2, dtype=torch.float64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for at in _rows.walk(count, _rows.block_rows(self.device, 8 * (classes + width))):
+        size = _rows.block_rows(self.device, 8 * (classes + width))
+        for _, at in share.walk(count, size):
             blocks = probs.block(at), features.block(at)
             for number, block in enumerate(blocks):
                 if block.numel():
@@ -138,10 +150,14 @@ class _Pool:
                 self.tops[at] = blocks[0].argmax(1)
             q = self._residuals(blocks[0], self.tops[at], torch.float64)
             self.norms[at] = q.square_().sum(1) * blocks[1].double().square().sum(1)
-        most = [float(value) for value in largest]
+        share.total(total)
+        share.most(largest)
+        most = largest.tolist()
         _rows.check_values("badge", "probs or features", total, max(most))
         if most[1] * max(1.0, most[0]) > 1e140:
             _rows.check_values("badge", "products of probs and features", total, most[1] * most[0])
+        share.whole(self.tops, size)
+        share.whole(self.norms, size)
         self.dtype = dtype or _rows.working_dtype(
             most[1] * max(1.0, most[0]), probs.values.dtype, features.values.dtype
         )
@@ -161,13 +177,14 @@ class _Pool:
             index = torch.tensor(picks[start : start + GROUP], device=self.device)
             others = self._gradients(index, self.dtype)
             row_bytes = 4 * (self.probs.width + self.features.width + 2 * len(index))
-            for at in _rows.walk(count, _rows.block_rows(self.device, row_bytes)):
+            for _, at in self.share.walk(count, _rows.block_rows(self.device, row_bytes)):
                 q = self._residuals(self.probs.block(at), self.tops[at], self.dtype)
                 rows = _Gradients(q, self.features.block(at).to(self.dtype), self.norms[at])
                 exact = self.dtype == torch.float64
                 near = _squared(rows, others).amin(1) if exact else self._bound(rows, others)
                 self.weights[at] = torch.minimum(self.weights[at], near)
             self.weights[index] = 0.0
+        self.share.least(self.weights)
         self.sums = draws.sums(self.weights)
 
     def accept(self, candidates: Tensor, numbers: np.ndarray, picks: list[int], most: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sal_fast.ops import _checks, _rows
 from sal_fast.ops.kcenter import blocks
@@ -19,6 +19,7 @@ def kcenter(
     centers: Tensor | None = None,
     device: torch.device | str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    group: distributed.ProcessGroup | None = None,
 ) -> Tensor:
     """Pick rows one by one, each the farthest (L2) from all centres so far.
 
@@ -35,6 +36,9 @@ def kcenter(
         centers: [L, d], rows that are centres already (the labelled set).
         device: where the arithmetic runs; None: where the features are.
         progress: called with (picked, to pick) now and then.
+        group: ranks that call with the same inputs, each with its own copy, on machines of one kind with as
+            many threads. They divide the passes over the pool, exchange 8 bytes a row after each, and return
+            the same picks as one process, bit by bit of every bound.
 
     Returns:
         int64 [min(k, N)] on the features' device, in the order picked. Work at most (k + L) N d in products.
@@ -56,8 +60,9 @@ def kcenter(
         raise ValueError(f"kcenter: k must be at least 0, got {k}")
     k = min(k, len(features))
     place = _rows.place(features, device)
-    _rows.check_memory("kcenter", blocks.memory(features, k, place), place)
+    share = _rows.Share("kcenter", place, group)
+    _rows.check_memory("kcenter", blocks.memory(features, k, place), share)
     given = _rows.Rows(centers, place) if centers is not None and len(centers) else None
     with _rows.full_precision():
-        picks = blocks.kcenter(_rows.Rows(features, place), k, given, progress)
+        picks = blocks.kcenter(_rows.Rows(features, place), k, given, progress, share)
     return picks.to(features.device)

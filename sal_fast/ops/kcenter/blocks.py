@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _rows
-from sal_fast.ops._rows import Rows
+from sal_fast.ops._rows import Rows, Share
 
 BLOCK = 256  # candidates, and the most centres in one product
 FEW = 32  # a block of fewer picks than this is followed by a pass, if there is anything new to pass on
@@ -26,10 +26,14 @@ LOOSE = 16  # distances to compute per candidate: more, or no pick of a block, a
 
 
 def kcenter(
-    features: Rows, k: int, centers: Rows | None, progress: Callable[[int, int], None] | None
+    features: Rows,
+    k: int,
+    centers: Rows | None,
+    progress: Callable[[int, int], None] | None,
+    share: Share,
 ) -> Tensor:
     """See `sal_fast.ops.kcenter`; k <= N."""
-    pool = _Pool(features, centers)
+    pool = _Pool(features, centers, share)
     if k == 0:
         return torch.empty(0, dtype=torch.int64, device=features.device)
     picks: list[int] = []
@@ -65,7 +69,7 @@ def memory(features: Tensor, k: int, device: torch.device) -> int:
         _rows.block_rows(device, 8 * width) * width * 24,
     )
     group = 8 * max(BLOCK, count // 40) * width
-    return 24 * count + 16 * k + block + 32 * BLOCK * width + group
+    return 24 * count + 16 * k + block + 32 * BLOCK * width + group + 16 * _rows.PARTS * width
 
 
 def _taken(features: Rows, picks: list[int], size: int) -> Iterator[Tensor]:
@@ -79,10 +83,14 @@ def _in_blocks(rows: Rows, size: int) -> Iterator[Tensor]:
 
 
 class _Pool:
-    """Two float64 numbers a row: `upper`, a bound of the squared distance (-inf once picked), and `norms`."""
+    """Two float64 numbers a row: `upper`, a bound of the squared distance (-inf once picked), and `norms`.
 
-    def __init__(self, features: Rows, centers: Rows | None) -> None:
+    Passes are shared; what else is done is done by all ranks alike.
+    """
+
+    def __init__(self, features: Rows, centers: Rows | None, share: Share) -> None:
         self.features, self.centers, self.device = features, centers, features.device
+        self.share = share
         count = len(features)
         self.upper = torch.full((count,), torch.inf, dtype=torch.float64, device=self.device)
         self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
@@ -97,18 +105,23 @@ class _Pool:
 
     def _survey(self, name: str, rows: Rows, norms: Tensor | None) -> tuple[Tensor, float]:
         """The sum of the rows and the largest magnitude; their squared norms where they are asked for."""
-        total = torch.zeros(rows.width, dtype=torch.float64, device=self.device)
+        size = _rows.block_rows(self.device, 8 * rows.width)
+        parts = self.share.parts(len(rows), size)
+        totals = torch.zeros(parts, rows.width, dtype=torch.float64, device=self.device)
         largest = torch.zeros((), dtype=torch.float64, device=self.device)
-        done = 0
-        for at in _rows.walk(len(rows), _rows.block_rows(self.device, 8 * rows.width)):
+        for part, at in self.share.walk(len(rows), size):
             block = rows.block(at)
-            total += block[done - at.start :].sum(0, dtype=torch.float64)
+            totals[part] += block[-at.start % size :].sum(0, dtype=torch.float64)  # without the overlap
             if block.numel():
                 largest = torch.maximum(largest, _rows.magnitude(block))
             if norms is not None:
                 norms[at] = block.double().square().sum(1)
-            done = at.stop
+        self.share.total(totals)
+        self.share.most(largest)
+        total = totals.sum(0)
         _rows.check_values("kcenter", name, total, float(largest))
+        if norms is not None:
+            self.share.whole(norms, size)
         return total, float(largest)
 
     def _work_in(self, dtype: torch.dtype) -> None:
@@ -131,7 +144,8 @@ class _Pool:
             centers = [self._centred(part) for part in group.split(BLOCK)]
             scaled = [(norms * (1 + self.error)).to(self.dtype) for _, norms in centers]
             row_bytes = 4 * (self.features.width + min(len(group), BLOCK))
-            for at in _rows.walk(len(self.features), _rows.block_rows(self.device, row_bytes)):
+            size = _rows.block_rows(self.device, row_bytes)
+            for _, at in self.share.walk(len(self.features), size):
                 rows = self.features.block(at).to(self.dtype) - self.shift
                 if not self.centred_norms:
                     self.norms[at] = _norms(rows)
@@ -142,7 +156,10 @@ class _Pool:
                 nearest = functools.reduce(torch.minimum, low).double()
                 bound = nearest.add_(self.norms[at], alpha=1 + self.error).add_(self.vanishing)
                 self.upper[at] = torch.minimum(self.upper[at], bound)
-            self.centred_norms = True
+            if not self.centred_norms:
+                self.share.whole(self.norms, size)
+                self.centred_norms = True
+        self.share.least(self.upper)
 
     def block(self, picks: list[int], most: int) -> list[int]:
         """The next picks, as far as the farthest candidates decide them: perhaps none, with better bounds."""
