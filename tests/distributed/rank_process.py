@@ -1,0 +1,69 @@
+"""Runs of the experiment in processes that share them: `python rank_process.py FOLDER` is one of them.
+
+FOLDER/options.json lists the runs. Ranks meet at a port of their own for each, as torchrun would arrange.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(folder: Path, count: int, runs: list[dict[str, Any]]) -> list[subprocess.Popen[str]]:
+    """`count` processes that go through these runs together, one thread each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = [free_port() for _ in runs]
+    (folder / "options.json").write_text(json.dumps([[*pair] for pair in zip(ports, runs, strict=True)]))
+    return [
+        subprocess.Popen(
+            [sys.executable, "-P", __file__, str(folder)],
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(count),
+                "MASTER_ADDR": "127.0.0.1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def together(folder: Path, count: int, runs: list[dict[str, Any]], timeout: float = 300) -> list[str]:
+    """Their standard outputs, when all have ended well."""
+    processes = start(folder, count, runs)
+    try:
+        said = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, said, strict=True):
+        assert process.returncode == 0, errors
+    return [out for out, _ in said]
+
+
+def main(folder: Path) -> None:
+    from sal_fast.experiment import resolve, run
+
+    for port, options in json.loads((folder / "options.json").read_text()):
+        os.environ["MASTER_PORT"] = str(port)
+        run(resolve(options))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,144 @@
+"""A run by one, two and three processes: the same queries, maps and metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from experiment_runs import TINY, kept, rounds
+from rank_process import together
+
+from sal_fast import distributed
+from sal_fast.distributed import Ranks
+from sal_fast.errors import InputError
+from sal_fast.query import CRITERIA
+
+# an accuracy and an interpretability model in the first round
+SIDE_BY_SIDE: dict[str, Any] = {**TINY, "regime": "sal", "human_budget": 0.25, "stop_fraction": 0.5}
+
+
+def by(count: int, root: Path, data: Path | str, runs: dict[str, dict[str, Any]]) -> dict[str, Path]:
+    folders = {name: root / f"{name}-{count}" for name in runs}
+    options = [
+        {**SIDE_BY_SIDE, "data": str(data), **runs[name], "out": str(folders[name])} for name in runs
+    ]
+    together(root / f"ranks-{count}", count, options)
+    return folders
+
+
+def same(one: Path, other: Path) -> bool:
+    return rounds(one) == rounds(other) and kept(one) == kept(other)
+
+
+def test_three_processes_change_nothing(shared_folder: Path, tmp_path: Path) -> None:
+    """Of three, one trains nothing, and each has a part of the pool."""
+    runs: dict[str, dict[str, Any]] = {
+        "badge": {"criterion": "badge"},
+        "sharded": {"criterion": "core-set", "data_parallel": True, "deterministic": True, "epochs": 1},
+    }
+    alone = by(1, tmp_path, shared_folder, runs)
+    for name, folder in by(3, tmp_path, shared_folder, runs).items():
+        assert same(folder, alone[name]), name
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("regime", ["sal", "sal-single", "tait"])
+def test_all_criteria_on_the_built_in_set(regime: str, tmp_path: Path) -> None:
+    options = {"preset": "builtin", "epochs": 6, "stop_fraction": 0.4, "regime": regime}
+    runs = {
+        name: {**options, "criterion": name, "arch": "resnet18", "image_size": 64}
+        for name in CRITERIA
+    }
+    found = {count: by(count, tmp_path, "builtin", runs) for count in (1, 2, 3)}
+    for name in runs:
+        assert len(rounds(found[1][name])) > 2
+        for count in (2, 3):
+            assert same(found[1][name], found[count][name]), (name, count)
+
+
+def test_data_parallel_finishes_and_is_close(shared_folder: Path, tmp_path: Path) -> None:
+    """DistributedDataParallel: the same first query size, metrics in range; equality is not promised."""
+    runs = {"ddp": {"data_parallel": True, "epochs": 1}}
+    (folder,) = by(2, tmp_path, shared_folder, runs).values()
+    lines = rounds(folder)
+    assert [line["labelled"] for line in lines] == [5, 9]
+    assert all(0 <= line["accuracy"] <= 1 for line in lines)
+    assert json.loads((folder / "summary.json").read_text())["rounds"] == 2
+
+
+@pytest.mark.full
+def test_a_lost_rank_ends_the_run_and_another_number_of_ranks_goes_on(
+    shared_folder: Path, tmp_path: Path
+) -> None:
+    """torchrun, SIGKILL of one rank in the middle; the same command with three ranks ends the same."""
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SIDE_BY_SIDE.items()]
+    words += [f"--data={shared_folder}", "--epochs=8", "--stop-fraction=1"]
+
+    def torchrun(count: int, out: Path) -> subprocess.Popen[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        return subprocess.Popen(
+            [*launcher, "-m", "sal_fast", "run", *words, f"--out={out}"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    whole = tmp_path / "whole"
+    _, errors = torchrun(1, whole).communicate(timeout=300)
+    assert (whole / "summary.json").exists(), errors
+    broken = tmp_path / "broken"
+    process = torchrun(2, broken)
+    lines = broken / "rounds.jsonl"
+    while not lines.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    begin = time.monotonic()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert time.monotonic() - begin < 60
+    assert not (broken / "summary.json").exists(), "it was over before a rank was lost"
+    process = torchrun(3, broken)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert same(broken, whole)
+
+
+def test_shares_are_contiguous_and_complete() -> None:
+    for count in (1, 2, 3, 7):
+        for blocks in (0, 1, 2, 5, 7, 100):
+            shares = [Ranks(rank, count).share(blocks) for rank in range(count)]
+            assert [block for share in shares for block in share] == list(range(blocks))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    with distributed.ranks() as ranks:
+        assert ranks == distributed.ALONE
+        values = torch.arange(5)
+        assert ranks.complete(values, 2) is values
+        assert ranks.broadcast(values) is values
+        assert ranks.number(3) == 3
+        assert ranks.group is None
+
+
+def test_fewer_gpus_than_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="local rank 1 has no GPU: this machine has 1"), distributed.ranks():
+        pass
