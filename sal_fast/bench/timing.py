@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -33,6 +33,8 @@ Precision = Literal["fp32", "bf16"]
 @dataclass(frozen=True)
 class Options:
     """What every benchmark takes."""
+
+    MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset()
 
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
@@ -51,12 +53,13 @@ class Options:
         """Raise InputError for the first value that cannot be, before anything is measured."""
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), "--" + field.name.replace("_", "-")
-            if isinstance(value, int) and value < 1:
-                raise InputError(f"{name} {value}: expected at least 1")
-        for name, suffix in (("out", "JSON"), ("plot", "PNG"), ("trace", "JSON")):
+            least = 0 if field.name in self.MAY_BE_ZERO else 1
+            if isinstance(value, int) and value < least:
+                raise InputError(f"{name} {value}: expected at least {least}")
+        for name, kind in (("out", "JSON"), ("plot", "PNG"), ("trace", "JSON")):
             path = getattr(self, name)
             if path is not None:
-                check_file(path.expanduser(), f"--{name}", suffix)
+                check_file(path.expanduser(), f"--{name}", kind)
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,14 @@ class Ratio:
 
 
 def check_file(path: Path, option: str, kind: str) -> None:
-    """Raise InputError for what cannot be written as a file of that kind."""
+    """Raise InputError for what cannot be the name of a file of that kind."""
     if path.is_dir():
         raise InputError(f"{option} {path}: a folder; expected the name of a {kind} file")
     if path.suffix.lower() != f".{kind.lower()}":
         raise InputError(f"{option} {path}: expected the name of a {kind} file, .{kind.lower()}")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"{option} {path}: {above} is not a folder that can be written to")
 
 
 def seconds(call: Call, device: torch.device, repeats: int = 1) -> float:
