@@ -17,13 +17,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_shown = False  # whether a bar is on the terminal
+
 
 @contextmanager
 def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[..., None]]:
     """Yield a function that advances the bar, by one or by what it is given.
 
-    `log=False`: no line where there is no terminal.
+    `log=False`: no line where there is no terminal. A terminal shows one bar at a time: one that is opened
+    inside another is not seen.
     """
+    global _shown
     console = Console(stderr=True)
     if not console.is_terminal:
         start = time.perf_counter()
@@ -38,9 +42,16 @@ def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda by=1: progress.advance(task, by)
+    if _shown:
+        yield lambda by=1: None
+        return
+    _shown = True
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(description, total=total)
+            yield lambda by=1: progress.advance(task, by)
+    finally:
+        _shown = False
 
 
 def duration(seconds: float) -> str:

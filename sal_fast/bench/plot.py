@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -42,16 +41,16 @@ def write(document: dict[str, Any], path: Path) -> None:
 def draw(document: dict[str, Any]) -> Picture:
     with drawing():
         alt = f"Ratios of bench {document['bench']} on {document['device']}."
-        return picture(_figure(document), f"bench-{document['bench']}", alt)
+        return picture(figure(document), f"bench-{document['bench']}", alt)
 
 
-def _figure(document: dict[str, Any]) -> Figure:
+def figure(document: dict[str, Any]) -> Figure:
     """Bars start at 1, equal times; at 0 for the stages of a run, which are shares of it."""
     ratios: Sequence[dict[str, Any]] = document["ratios"]
     shares = document["bench"] == "run"
     base = 0.0 if shares else 1.0
-    figure = Figure(figsize=(7.0, 1.5 + 0.44 * len(ratios)), layout="constrained")
-    axes = figure.add_subplot()
+    drawn = Figure(figsize=(7.0, 1.5 + 0.44 * len(ratios)), layout="constrained")
+    axes = drawn.add_subplot()
     values = [ratio[field] for ratio in ratios for field in ("value", "p10", "p90")]
     wide = not shares and max(values) / max(min(values), 1e-9) > WIDE
     if wide:
@@ -61,40 +60,36 @@ def _figure(document: dict[str, Any]) -> Figure:
         colour, hatch = LOOKS[schema.held(ratio)]
         axes.barh(at, value - base, left=base, height=0.62, color=colour, hatch=hatch)
         reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
-        axes.errorbar(value, at, xerr=reach, color=BLACK, elinewidth=1.2, capsize=3)
-        for limit in (ratio["at_most"], ratio["at_least"]):
-            if limit is not None:
-                ends = [at - 0.42, at + 0.42]
-                axes.plot([limit, limit], ends, color=BLACK, linewidth=2.2, linestyle=":")
+        axes.errorbar(value, at, xerr=reach, fmt="o", markersize=3.5, color=BLACK, elinewidth=1.2, capsize=3)
+        limits = [limit for limit in (ratio["at_most"], ratio["at_least"]) if limit is not None]
+        for limit in limits:
+            ends = [at - 0.42, at + 0.42]
+            axes.plot([limit, limit], ends, color=BLACK, linewidth=2.2, linestyle=":")
         text = f"{100 * value:.1f} %" if shares else f"{value:.3g}"
-        axes.annotate(
-            text, (max(high, base), at), (6, 0), textcoords="offset points", va="center", fontsize=9
-        )
+        beside = (max(high, base, *limits), at)
+        axes.annotate(text, beside, (7, 0), textcoords="offset points", va="center", fontsize=9)
     names = [ratio["name"].removesuffix(" / whole run") if shares else ratio["name"] for ratio in ratios]
-    axes.set_yticks(range(len(ratios)), [textwrap.fill(name, 40) for name in names], fontsize=9)
+    axes.set_yticks(range(len(ratios)), [textwrap.fill(name, 46) for name in names], fontsize=9)
     axes.set_ylim(len(ratios) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.14)
     axes.axvline(base, color=BLACK, linewidth=1)
     if wide:
-        _plain_numbers(axes)
+        decades = max(values) / min(values) > 300
+        axes.xaxis.set_major_locator(LogLocator(10, subs=(1,) if decades else (1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("share of the run's time" if shares else "time of the first / time of the second")
     axes.set_title(
-        f"bench {document['bench']}, {document['device']}, {document['threads']} threads, "
-        f"{table.rounds(document)}",
+        f"bench {document['bench']}, {document['device']}, {table.count(document, 'threads')}, "
+        f"{table.count(document, 'rounds')}",
         fontsize=10,
     )
-    _legend(figure, ratios)
-    return figure
+    _legend(drawn, ratios)
+    return drawn
 
 
-def _plain_numbers(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(figure: Figure, ratios: Sequence[dict[str, Any]]) -> None:
+def _legend(drawn: Figure, ratios: Sequence[dict[str, Any]]) -> None:
     found = {schema.held(ratio) for ratio in ratios}
     handles: list[Any] = [
         Patch(facecolor=colour, hatch=hatch, label=WORDS[held])
@@ -104,4 +99,4 @@ def _legend(figure: Figure, ratios: Sequence[dict[str, Any]]) -> None:
     handles.append(Line2D([], [], color=BLACK, linewidth=1.2, marker="|", label="10 to 90 % of rounds"))
     if found - {None}:
         handles.append(Line2D([], [], color=BLACK, linewidth=2.2, linestyle=":", label="asked"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    drawn.legend(handles=handles, loc="outside lower center", ncols=len(handles))

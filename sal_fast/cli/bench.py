@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from sal_fast.bench import plot, table, timing
+from sal_fast.bench import table, timing
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 from sal_fast.whole_files import write_json
@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
         write_json(options.out.expanduser(), document)
         print(options.out)
     if options.plot is not None:
+        from sal_fast.bench import plot  # matplotlib is not on every machine with a GPU
+
         plot.write(document, options.plot.expanduser())
         print(options.plot)
     if options.trace is not None:
@@ -61,6 +63,8 @@ def _plot(files: Annotated[tuple[Path, ...], tyro.conf.Positional], /, out: Path
         files: JSON files that `sal-fast bench NAME --out FILE` wrote.
         out: the folder for <name>.png.
     """
+    from sal_fast.bench import plot
+
     documents = {path: plot.read(path.expanduser()) for path in files}
     out = out.expanduser()
     out.mkdir(parents=True, exist_ok=True)
