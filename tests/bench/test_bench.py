@@ -33,7 +33,7 @@ RATIOS = {
     "select": ["badge, numpy / badge", "core-set, cdist / core-set"],
     "run": ["train / whole run", "evaluate / whole run"],
 }
-COMMON = ["--rounds", "1", "--device", "cpu"]
+COMMON = ["--rounds", "1", "--device", "cpu", "--threads", "1"]
 
 
 def bench(name: str, *words: str) -> int:
@@ -65,7 +65,7 @@ def test_every_benchmark(
 
 def test_what_is_asked_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit goes with the network and size that it is asked for."""
-    monkeypatch.setattr(timing, "in_turn", lambda name, variants, *rest: dict.fromkeys(variants, [1.0]))
+    monkeypatch.setattr(timing, "in_turn", lambda name, variants, *rest: {key: [1.0] for key in variants})
     out = tmp_path / "result.json"
     assert bench("step", "--image-size", "64", "--out", str(out)) == 0
     asked = {ratio["name"]: schema.asked(ratio) for ratio in json.loads(out.read_text())["ratios"]}
@@ -75,7 +75,7 @@ def test_what_is_asked_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_bf16_and_a_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
-    assert bench("score", "--precision", "bf16", "--trace", str(trace), "--threads", "1") == 0
+    assert bench("score", "--precision", "bf16", "--trace", str(trace)) == 0
     names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
     assert names >= {"score", "bare forward loop", "aten::softmax"}
     assert torch.get_num_threads() == 2  # as before
