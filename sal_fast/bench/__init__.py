@@ -4,3 +4,5 @@ import os
 
 # numpy's BLAS threads spin for some 20 ms after each product, on the cores of whatever is timed next.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+# torch.profiler reports a machine without a GPU as an error.
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")

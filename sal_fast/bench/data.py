@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Options(timing.Options):
     JPEGs of 500 x 375 with PNG masks, made on the spot, to 224 x 224 with crop and flip.
     """
 
-    MAY_BE_ZERO = frozenset({"workers"})
+    LEAST: ClassVar = {"workers": 0}
 
     images: int = 512
     """How many."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Options(timing.Options):
     Sizes are those of ResNet-50 on CUB-200. The same inputs each time, so small ones come from the cache;
     `python -m benchmarks.run` of the repository rotates them and knows every variant.
     """
+
+    LEAST: ClassVar = {"image_size": 32, "classes": 2}
 
     batch_size: int = 20
     """Images."""

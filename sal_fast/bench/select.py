@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -28,6 +28,8 @@ class Options(timing.Options):
     BADGE on materialised gradients needs rows x classes x features floats: it and ours run on 1,000 of the
     rows and 100 picks too, fewer rows where memory does not allow that.
     """
+
+    LEAST: ClassVar = {"rows": 2, "classes": 2}
 
     rounds: int = 3
     """In each of which every variant has its turn."""

@@ -34,7 +34,7 @@ Precision = Literal["fp32", "bf16"]
 class Options:
     """What every benchmark takes."""
 
-    MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset()
+    LEAST: ClassVar[dict[str, int]] = {}  # where it is not 1
 
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
@@ -53,7 +53,7 @@ class Options:
         """Raise InputError for the first value that cannot be, before anything is measured."""
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), "--" + field.name.replace("_", "-")
-            least = 0 if field.name in self.MAY_BE_ZERO else 1
+            least = self.LEAST.get(field.name, 1)
             if isinstance(value, int) and value < least:
                 raise InputError(f"{name} {value}: expected at least {least}")
         for name, kind in (("out", "JSON"), ("plot", "PNG"), ("trace", "JSON")):

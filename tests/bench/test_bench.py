@@ -87,6 +87,7 @@ def test_bf16_and_a_trace(tmp_path: Path) -> None:
         (["step", "--rounds", "0"], "--rounds 0: expected at least 1"),
         (["score", "--threads", "0"], "--threads 0: expected at least 1"),
         (["data", "--images", "0"], "--images 0: expected at least 1"),
+        (["select", "--classes", "1"], "--classes 1: expected at least 2"),
         (["data", "--workers", "-1"], "--workers -1: expected at least 0"),
         (["select", "--out", "{folder}"], "a folder; expected the name of a JSON file"),
         (["select", "--out", "{folder}/file/result.json"], "is not a folder that can be written to"),
