@@ -56,6 +56,11 @@ bench() { # op, dtype, rounds, arguments...
     --out "$OUT" "${@:4}"
 }
 
+network=(--arch resnet50 --image-size 224 --precision bf16)
+package_bench() { # name, arguments...
+  step "bench_$1" run_in_site "$python" -m sal_fast bench "$1" --device cuda --out "$OUT/bench-$1-gpu.json" "${@:2}"
+}
+
 if part build; then
   rm -rf "$site"
   step build env SAL_FAST_CUDA=ON SAL_FAST_REQUIRE_NATIVE=1 \
@@ -90,8 +95,12 @@ if part benchmarks; then
   bench uncertainty bfloat16 50 --size rows=2048 columns=128000
   bench probes float32 20
   # the experiment's own libraries are not on every such machine
-  "$python" -c "import polars, rich, tyro" 2>/dev/null && step bench_data run_in_site "$python" -m sal_fast bench data --device cuda --images 4096 --rounds 3 --workers 14 \
-    --out "$OUT/bench-data-gpu.json"
+  if "$python" -c "import polars, rich, safetensors, tyro" 2>/dev/null; then
+    package_bench data --images 4096 --rounds 3 --workers 14
+    package_bench step "${network[@]}" --batch-size 256 --images 2048 --rounds 20
+    package_bench score "${network[@]}" --images 4096 --rounds 5
+    package_bench select
+  fi
 fi
 
 name=gpu_check$(printf -- "-%s" "$@")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sal_fast.bench.usual import with_gradient as with_gradient
+
 Variant = Callable[..., Any]
 OPS = (
     "uncertainty",
@@ -50,18 +52,6 @@ def cases(op: str, dtype: torch.dtype, **changed: int) -> list[Case]:
     module = importlib.import_module(f"benchmarks.ops.{op}")
     result: list[Case] = module.cases(dtype, **(sizes(op) | changed))
     return result
-
-
-def with_gradient(function: Variant, inputs: int = 1) -> Variant:
-    """Forward and backward: the gradients to the first `inputs` arguments, of ones at every result."""
-
-    def forward_and_backward(*args: Tensor) -> tuple[Tensor, ...]:
-        leaves = [x.detach().requires_grad_() for x in args[:inputs]]
-        results = function(*leaves, *args[inputs:])
-        results = results if isinstance(results, tuple) else (results,)
-        return torch.autograd.grad(results, leaves, [torch.ones_like(x) for x in results])
-
-    return forward_and_backward
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -7,7 +7,6 @@ import functools
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 import sal_fast
 from benchmarks import registry, schema, timing
+from sal_fast.bench.timing import machine
 
 RESULTS = Path(__file__).parent / "results"
 _CACHE_BYTES = 256 << 20  # beyond the last-level cache of any machine we know: what inputs rotate through
@@ -42,13 +42,6 @@ def _driver(device: torch.device) -> str | None:
         return None
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-
-
-def _machine() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    name = names[0].split(":", 1)[1].strip() if names else platform.processor()
-    return f"{name}, {os.cpu_count()} CPUs, {platform.machine()}"
 
 
 def bandwidth(device: torch.device) -> tuple[float, float]:
@@ -158,7 +151,7 @@ def main() -> None:
         "commit": commit(),
         "csrc_tree": csrc_tree(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "machine": _machine(),
+        "machine": machine(),
         "driver": _driver(device),
         "torch": torch.__version__,
         "threads": options.threads,

@@ -17,27 +17,29 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_hidden = False  # in this process
+_shown = False  # whether a bar is on the terminal, or none is to be
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
     """Show no progress: another process does."""
-    global _hidden
-    before, _hidden = _hidden, True
+    global _shown
+    before, _shown = _shown, True
     try:
         yield
     finally:
-        _hidden = before
+        _shown = before
 
 
 @contextmanager
 def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[..., None]]:
     """Yield a function that advances the bar, by one or by what it is given.
 
-    `log=False`: no line where there is no terminal.
+    `log=False`: no line where there is no terminal. A terminal shows one bar at a time: one that is opened
+    inside another is not seen.
     """
-    if _hidden:
+    global _shown
+    if _shown:
         yield lambda by=1: None
         return
     console = Console(stderr=True)
@@ -54,9 +56,13 @@ def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda by=1: progress.advance(task, by)
+    _shown = True
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(description, total=total)
+            yield lambda by=1: progress.advance(task, by)
+    finally:
+        _shown = False
 
 
 def duration(seconds: float) -> str:

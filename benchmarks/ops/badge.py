@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.registry import Case, Variant, name_of
 from sal_fast import ops
+from sal_fast.bench import usual
 
 SIZES = {"rows": 20_000, "classes": 100, "columns": 512, "picks": 400}
-
-
-def loop(probs: Tensor, features: Tensor, k: int) -> Tensor:
-    """D^2 sampling on |q|^2 |e|^2 and (q.q')(e.e'), two matrix-vector products a pick."""
-    p, e = probs.numpy(), features.numpy()
-    q = p.copy()
-    q[np.arange(len(p)), p.argmax(1)] -= 1
-    norms = (q**2).sum(1) * (e**2).sum(1)
-    draws = np.random.default_rng(0)
-    picks = [int(norms.argmax())]
-    distances = np.full(len(p), np.inf)
-    for _ in range(1, k):
-        last = picks[-1]
-        squared = norms + norms[last] - 2 * (q @ q[last]) * (e @ e[last])
-        distances = np.minimum(distances, np.maximum(squared, 0))
-        distances[picks] = 0
-        chances = distances.astype(np.float64)
-        picks.append(int(draws.choice(len(p), p=chances / chances.sum())))
-    return torch.tensor(picks)
 
 
 def _verify(probs: Tensor, features: Tensor, k: int) -> None:
@@ -55,7 +36,7 @@ def cases(dtype: torch.dtype, rows: int, classes: int, columns: int, picks: int)
         "sequential": functools.partial(ops.badge, k=picks, seed=0, method="sequential"),
     }
     if not torch.cuda.is_available():
-        variants["numpy"] = functools.partial(loop, k=picks)
+        variants["numpy"] = functools.partial(usual.badge, k=picks)
     return [
         Case(
             op="badge",

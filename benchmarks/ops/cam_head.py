@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.registry import Case, Variant, name_of, with_gradient
 from sal_fast import ops
+from sal_fast.bench import usual
 from sal_fast.ops.cam import reference
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -23,12 +24,6 @@ def fused(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tup
 def logits_only(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     """No map: what the head costs anyway."""
     return (F.linear(features.float().mean((2, 3)), weight, bias),)
-
-
-def eager(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-    features = features.float()
-    logits = F.linear(features.mean((2, 3)), weight, bias)
-    return logits, torch.einsum("bchw,bc->bhw", features, weight[target])
 
 
 def _verify(backward: bool, features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> None:
@@ -67,8 +62,8 @@ def cases(dtype: torch.dtype, batch: int, channels: int, side: int, classes: int
             variants: dict[str, Variant] = {
                 "sal_fast": fused,
                 "logits": logits_only,
-                "eager": eager,
-                "compile": torch.compile(eager, dynamic=False),
+                "eager": usual.cam_head,
+                "compile": torch.compile(usual.cam_head, dynamic=False),
             }
             if backward:
                 variants = {name: with_gradient(function, 3) for name, function in variants.items()}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.registry import Case, Variant, name_of
 from sal_fast import ops
+from sal_fast.bench import usual
+from sal_fast.bench.usual import MEAN, STD
 from sal_fast.ops.crop import reference
 
 SIZES = {"batch": 64, "stored": 1000, "side": 256, "frame": 224}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalising(device: torch.device) -> Tensor:
@@ -46,30 +46,8 @@ class Kept:
         )
 
 
-def grid_of(box: Tensor, frame: int) -> Tensor:
-    left, top, right, bottom = box.unbind(1)
-    zero = torch.zeros_like(left)
-    theta = [right - left, zero, right + left - 1, zero, bottom - top, bottom + top - 1]
-    return F.affine_grid(torch.stack(theta, 1).view(-1, 2, 3), [len(box), 3, frame, frame], False)
-
-
-def eager(images: Tensor, rows: Tensor, *box: Tensor, frame: int, dtype: torch.dtype) -> Tensor:
-    pixels = images.index_select(0, rows).movedim(3, 1).float() / 255
-    if box:
-        grid = grid_of(box[0], frame)
-        pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
-    return ((pixels - mean) / std).to(dtype, memory_format=torch.contiguous_format)
-
-
 def cropped_masks(words: Tensor, rows: Tensor, box: Tensor, frame: int) -> Tensor:
     return ops.crop_masks(ops.BitMask(words, frame), rows, box, size=frame)
-
-
-def eager_masks(words: Tensor, rows: Tensor, box: Tensor, frame: int) -> Tensor:
-    masks = ops.BitMask(words, frame)[rows].unpack()[:, None].float()
-    grid = grid_of(box, frame)
-    return F.grid_sample(masks, grid, "nearest", "border", align_corners=False)[:, 0].bool()
 
 
 def _verify(frame: int, dtype: torch.dtype, images: Tensor, rows: Tensor, *box: Tensor) -> None:
@@ -107,7 +85,7 @@ def cases(dtype: torch.dtype, batch: int, stored: int, side: int, frame: int) ->
     for kind in ("frame", "crop", "masks"):
         variants: dict[str, Variant]
         if kind == "masks":
-            functions = {"sal_fast": cropped_masks, "eager": eager_masks}
+            functions = {"sal_fast": cropped_masks, "eager": usual.crop_masks}
             variants = {name: functools.partial(f, frame=frame) for name, f in functions.items()}
             verify = functools.partial(_verify_masks, frame)
             read, written = 0.49 * frame * 4 * -(-frame // 32), 1
@@ -116,8 +94,8 @@ def cases(dtype: torch.dtype, batch: int, stored: int, side: int, frame: int) ->
             variants = {
                 "sal_fast": Kept(frame, dtype),
                 "fresh": functools.partial(fresh, **options),
-                "eager": functools.partial(eager, **options),
-                "compile": torch.compile(functools.partial(eager, **options), dynamic=False),
+                "eager": functools.partial(usual.crop_images, **options),
+                "compile": torch.compile(functools.partial(usual.crop_images, **options), dynamic=False),
             }
             verify = functools.partial(_verify, frame, dtype)
             # Boxes cover 0.7 of a side on average.

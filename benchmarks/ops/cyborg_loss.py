@@ -18,6 +18,7 @@ from torchvision.models import get_model
 from benchmarks.ops import saliency_loss
 from benchmarks.registry import Case, Variant, name_of, with_gradient
 from sal_fast import ops
+from sal_fast.bench import usual
 
 SIZES = {"batch": 64, "channels": 2048, "side": 7, "classes": 1000, "frame": 224, "depth": 50, "image": 224}
 ALPHA = 0.5
@@ -30,7 +31,7 @@ def cam_fused(features: Tensor, weight: Tensor, labels: Tensor, masks: Tensor, m
 
 def cam_eager(features: Tensor, weight: Tensor, labels: Tensor, masks: Tensor, map_size: MapSize) -> Tensor:
     cam = torch.einsum("bchw,bc->bhw", features.float(), weight[labels])
-    return saliency_loss.eager(cam, masks, map_size)
+    return usual.saliency_loss(cam, masks, map_size)
 
 
 def fused(

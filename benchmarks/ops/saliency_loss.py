@@ -6,15 +6,14 @@ import functools
 import importlib.util
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.registry import Case, Variant, name_of, with_gradient
 from sal_fast import ops
+from sal_fast.bench import usual
 from sal_fast.ops.saliency_loss import reference
 
 SIZES = {"batch": 64, "side": 7, "frame": 224}
-SIGMA = 1.5
 
 
 def fused(cam: Tensor, target: Tensor, map_size: int | None) -> Tensor:
@@ -25,49 +24,10 @@ def packed(cam: Tensor, target: Tensor, map_size: int | None, width: int) -> Ten
     return ops.saliency_loss(cam, ops.BitMask(target, width), map_size=map_size)
 
 
-def normalised(maps: Tensor) -> Tensor:
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return (maps - low) / (high - low)
-
-
-def at_one_size(cam: Tensor, target: Tensor, map_size: int | None) -> tuple[Tensor, Tensor]:
-    """Both maps [B, 1, S, S] in [0, 1]."""
-    x, y = cam.float()[:, None], target.float()[:, None]
-    if map_size is not None:
-        x = F.interpolate(x, (map_size, map_size), mode="bilinear")
-    if y.shape != x.shape:
-        y = F.adaptive_avg_pool2d(y, x.shape[2:])
-    return normalised(x), normalised(y)
-
-
-_KERNELS: dict[tuple[int, torch.device], Tensor] = {}  # not functools.cache: torch.compile looks past it
-
-
-def gaussian(window: int, device: torch.device) -> Tensor:
-    """[1, 1, window, window]; made once."""
-    if (window, device) not in _KERNELS:
-        offsets = torch.arange(window, dtype=torch.float32, device=device) - window // 2
-        taps = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-        _KERNELS[window, device] = torch.outer(taps / taps.sum(), taps / taps.sum())[None, None]
-    return _KERNELS[window, device]
-
-
-def eager(cam: Tensor, target: Tensor, map_size: int | None) -> Tensor:
-    """As one writes it: five convolutions with a two-dimensional Gaussian of one channel."""
-    x, y = at_one_size(cam, target, map_size)
-    kernel = gaussian(7 if map_size is None else 11, x.device)
-    mx, my, xx, yy, xy = (F.conv2d(image, kernel) for image in (x, y, x * x, y * y, x * y))
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = ((2 * mx * my + c1) * (2 * (xy - mx * my) + c2)) / (
-        (mx * mx + my * my + c1) * (xx - mx * mx + yy - my * my + c2)
-    )
-    return (1 - similarity).mean((1, 2, 3)).mean() + (x - y).abs().mean()
-
-
 def msssim(cam: Tensor, target: Tensor, map_size: int | None) -> Tensor:
     from pytorch_msssim import ssim
 
-    x, y = at_one_size(cam, target, map_size)
+    x, y = usual.at_one_size(cam, target, map_size)
     window = 7 if map_size is None else 11
     return 1 - ssim(x, y, data_range=1.0, win_size=window) + (x - y).abs().mean()
 
@@ -110,10 +70,10 @@ def cases(dtype: torch.dtype, batch: int, side: int, frame: int) -> list[Case]:
                 ours = functools.partial(packed, width=frame) if kind == "packed" else fused
                 variants: dict[str, Variant] = {"sal_fast": ours}
                 if kind != "packed":
-                    variants["eager"] = eager
+                    variants["eager"] = usual.saliency_loss
                     if importlib.util.find_spec("pytorch_msssim"):
                         variants["msssim"] = msssim
-                    variants["compile"] = torch.compile(eager, dynamic=False)
+                    variants["compile"] = torch.compile(usual.saliency_loss, dynamic=False)
                 variants = {
                     name: functools.partial(function, map_size=map_size)
                     for name, function in variants.items()

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.ops.saliency_loss import gaussian
 from benchmarks.registry import Case, Variant, name_of, with_gradient
 from sal_fast import ops
+from sal_fast.bench import usual
 from sal_fast.ops.ssim import reference
 
 SIZES = {"batch": 16, "channels": 3, "side": 256}
@@ -18,15 +18,7 @@ WINDOW = 11
 
 
 def eager(x: Tensor, y: Tensor) -> Tensor:
-    """Five convolutions with a two-dimensional Gaussian, a group a channel."""
-    channels = x.shape[1]
-    kernel = gaussian(WINDOW, x.device).expand(channels, 1, WINDOW, WINDOW).to(x.dtype)
-    mx, my, xx, yy, xy = (F.conv2d(image, kernel, groups=channels) for image in (x, y, x * x, y * y, x * y))
-    c1, c2 = 0.01**2, 0.03**2
-    return (
-        ((2 * mx * my + c1) * (2 * (xy - mx * my) + c2))
-        / ((mx * mx + my * my + c1) * (xx - mx * mx + yy - my * my + c2))
-    ).mean()
+    return usual.ssim(x, y, WINDOW).mean()
 
 
 def msssim(x: Tensor, y: Tensor) -> Tensor:

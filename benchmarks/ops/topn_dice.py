@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.registry import Case, Variant, name_of
 from sal_fast import ops
+from sal_fast.bench import usual
 from sal_fast.ops.topn import reference
 
 SIZES = {"batch": 64, "side": 7, "frame": 224}
@@ -26,17 +27,6 @@ def fused(cam: Tensor, mask: Tensor) -> Tensor:
 def enlarged(cam: Tensor, mask: Tensor) -> Tensor:
     size = (mask.shape[1], mask.shape[2])
     return F.interpolate(cam.float()[:, None], size, mode="bilinear")[:, 0]
-
-
-def topk(cam: Tensor, mask: Tensor) -> Tensor:
-    """As one writes it: interpolate, topk and scatter, for each image."""
-    result = []
-    for i in range(len(cam)):
-        large, human = enlarged(cam[i : i + 1], mask[i : i + 1]).flatten(), mask[i].flatten()
-        n = int(human.sum())
-        top = torch.zeros_like(human).scatter_(0, large.topk(n).indices, True)
-        result.append((top & human).sum() / n)
-    return torch.stack(result)
 
 
 def sort(cam: Tensor, mask: Tensor) -> Tensor:
@@ -75,7 +65,7 @@ def cases(dtype: torch.dtype, batch: int, side: int, frame: int) -> list[Case]:
         if kind == "packed":
             variants = {"sal_fast": functools.partial(packed, width=frame)}
         else:
-            variants |= {"topk": topk, "sort": sort, "compile": torch.compile(sort, dynamic=False)}
+            variants |= {"topk": usual.topn_dice, "sort": sort, "compile": torch.compile(sort, dynamic=False)}
         row = 4 * (-(-frame // 32)) if kind == "packed" else frame
         result.append(
             Case(

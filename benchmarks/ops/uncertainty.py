@@ -8,19 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.registry import Case, Variant, name_of, with_gradient
+from sal_fast.bench import usual
 from sal_fast.ops import uncertainty
 from sal_fast.ops.uncertainty import KINDS, Kind, reference
-
-
-def eager(logits: Tensor, kind: str) -> Tensor:
-    if kind == "entropy":
-        log_p = logits.log_softmax(1)
-        return -(log_p.exp() * log_p).sum(1)
-    p = logits.softmax(1)
-    if kind == "least-confidence":
-        return 1 - p.max(1).values
-    top = p.topk(2, dim=1).values
-    return 1 - (top[:, 0] - top[:, 1])
 
 
 def lean(logits: Tensor, kind: str) -> Tensor:
@@ -62,9 +52,9 @@ def cases(dtype: torch.dtype, rows: int, columns: int) -> list[Case]:
         for kind in KINDS:
             variants: dict[str, Variant] = {
                 "sal_fast": functools.partial(uncertainty, kind=kind),
-                "eager": functools.partial(eager, kind=kind),
+                "eager": functools.partial(usual.uncertainty, kind=kind),
                 "lean": functools.partial(lean, kind=kind),
-                "compile": torch.compile(functools.partial(eager, kind=kind), dynamic=False),
+                "compile": torch.compile(functools.partial(usual.uncertainty, kind=kind), dynamic=False),
             }
             if backward:
                 variants = {name: with_gradient(function) for name, function in variants.items()}

@@ -2,20 +2,20 @@
 
 A pool of JPEG photographs of 500 x 375 with PNG masks, cropped, mirrored and normalised to 224 x 224, the map
 by the same draw. Others: a DataLoader with worker processes that decodes by Pillow, or by OpenCV (without
-antialias). Variants take turns in every round; a figure is a median of rounds.
+antialias).
 """
 
 from __future__ import annotations
 
 import os
-import platform
-import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-import sal_fast
 from sal_fast import models
+from sal_fast.bench import timing
+from sal_fast.bench.timing import Ratio
 from sal_fast.data import augment, decode, reading, store, table
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.decode.base import Decoder
@@ -40,40 +41,40 @@ STANDARD = Augmentation("standard", 0, 0, 0)
 LOADS = (0.0, 0.35, 0.65, 1.0)  # shares of a batch for a GPU's JPEG engine
 
 
-def measure(
-    folder: Path, device: torch.device, images: int = 512, rounds: int = 5, workers: int = 2
-) -> dict[str, Any]:
-    """Time every variant on `images` files made in `folder`; returns a document for a JSON file.
+@dataclass(frozen=True)
+class Options(timing.Options):
+    """Decoding, augmenting and delivering, apart and together, against a DataLoader with Pillow and OpenCV.
 
-    Each result: `images_per_second` (median of rounds) and the 10th and 90th percentile.
+    JPEGs of 500 x 375 with PNG masks, made on the spot, to 224 x 224 with crop and flip.
     """
-    samples = write_pool(folder, images)
-    timed: dict[str, list[float]] = {}
-    with _variants(samples, device, workers) as variants:
-        for call in variants.values():
-            call()  # threads, workers, pipelines and caches exist then
-        for _ in range(rounds):
-            for name, call in variants.items():
-                begin = time.perf_counter()
-                call()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                timed.setdefault(name, []).append(time.perf_counter() - begin)
-    return {
-        "schema": 1,
-        "bench": "data",
-        "version": sal_fast.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "workers": workers,
-        "images": images,
-        "rounds": rounds,
-        "load": os.getloadavg()[0],
-        "results": [_result(name, images, seconds) for name, seconds in timed.items()],
-        **(idle_share(samples, device) if device.type == "cuda" else {}),
-    }
+
+    LEAST: ClassVar = {"workers": 0}
+
+    images: int = 512
+    """How many."""
+    workers: int = 2
+    """Processes of the DataLoaders."""
+    folder: Path | None = None
+    """Where to make the files; None: a temporary folder."""
+
+
+def measure(options: Options, device: torch.device) -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        samples = write_pool(Path(place), options.images)
+        with _variants(samples, device, options.workers) as variants:
+            timed = timing.in_turn("data", variants, device, options)
+        figures = idle_share(samples, device) if device.type == "cuda" else {}
+    loaders = [name for name in timed if name.startswith("DataLoader")]
+    ours = ("first epoch, standard", "streamed epoch, standard")
+    ratios = [
+        *(Ratio(loader, name) for name in ours for loader in loaders),
+        *(Ratio(f"first epoch, {kind}", f"augment {kind}") for kind in ("none", "standard")),
+    ]
+    items = dict.fromkeys(timed, options.images)
+    return timing.document(
+        "data", device, options, load, timed, ratios, unit="images", items=items, figures=figures
+    )
 
 
 def write_pool(folder: Path, count: int) -> Table:
@@ -273,15 +274,3 @@ def idle_share(samples: Table, device: torch.device, steps: int = 30, batch: int
         fed = train(samples_kept.views(groups, draws))
         shares[f"idle_share_{keep}"] = max(0.0, 1 - bare / fed)
     return shares
-
-
-def _result(name: str, images: int, seconds: list[float]) -> dict[str, Any]:
-    rates = sorted(images / one for one in seconds)
-    deciles = statistics.quantiles(rates, n=10, method="inclusive") if len(rates) > 1 else rates * 9
-    return {
-        "variant": name,
-        "images_per_second": statistics.median(rates),
-        "p10": deciles[0],
-        "p90": deciles[-1],
-        "ms_per_image": 1e3 / statistics.median(rates),
-    }

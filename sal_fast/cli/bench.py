@@ -2,75 +2,74 @@
 
 from __future__ import annotations
 
-import tempfile
+import importlib
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
-from rich.table import Table as Sheet
 
+from sal_fast.bench import table, timing
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 from sal_fast.whole_files import write_json
 
+BENCHES = {
+    "data": "how fast images and masks become batches",
+    "ops": "the main ops at the paper's sizes",
+    "step": "a training step with saliency and without",
+    "score": "scoring a pool",
+    "select": "the six criteria",
+    "run": "a whole small run, by stage",
+}
+
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] in ([], ["-h"], ["--help"]):
-        print("usage: sal-fast bench data [OPTIONS]\n\nHow fast images and masks become batches here.")
+        print("usage: sal-fast bench NAME [OPTIONS]\n\nWhat the parts cost here, against the usual code.\n")
+        for name, purpose in (*BENCHES.items(), ("plot", "figures of results: bench plot FILES --out DIR")):
+            print(f"  {name:8} {purpose}")
+        print("\n`sal-fast bench NAME --help` lists a benchmark's options.")
         return 0 if arguments else 2
-    if arguments[0] != "data":
-        raise InputError(f"unknown command 'bench {arguments[0]}' (expected bench data)")
-    return parsing.one_line(_data, arguments[1:], "sal-fast bench data")
+    name, *rest = arguments
+    if name == "plot":
+        return parsing.one_line(_plot, rest, "sal-fast bench plot")
+    if name not in BENCHES:
+        raise InputError(f"unknown command 'bench {name}' (expected one of {', '.join(BENCHES)}, plot)")
+    module = importlib.import_module(f"sal_fast.bench.{name}")
+    options: timing.Options = parsing.one_line(module.Options, rest, f"sal-fast bench {name}")
+    options.check()
+    device = parsing.device(options.device)
+    with timing.threads(options):
+        document = module.measure(options, device)
+    table.show(document, Console())
+    if options.out is not None:
+        write_json(options.out.expanduser(), document)
+        print(options.out)
+    if options.plot is not None:
+        from sal_fast.bench import plot  # matplotlib is not on every machine with a GPU
+
+        plot.write(document, options.plot.expanduser())
+        print(options.plot)
+    if options.trace is not None:
+        print(options.trace)
+    return 0
 
 
-def _data(
-    *,
-    images: int = 512,
-    rounds: int = 5,
-    workers: int = 2,
-    device: str = "auto",
-    folder: Path | None = None,
-    out: Path | None = None,
-) -> int:
-    """Decoding, augmenting and delivering, apart and together, against a DataLoader with Pillow and OpenCV.
-
-    JPEGs of 500 x 375 with PNG masks, made on the spot, to 224 x 224 with crop and flip.
+def _plot(files: Annotated[tuple[Path, ...], tyro.conf.Positional], /, out: Path = Path()) -> int:
+    """A figure of the ratios of each result file.
 
     Args:
-        images: how many.
-        rounds: in each of which every variant runs once.
-        workers: processes of the DataLoaders.
-        device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
-        folder: where to make the files; a temporary one if not given.
-        out: a JSON file for the result.
+        files: JSON files that `sal-fast bench NAME --out FILE` wrote.
+        out: the folder for <name>.png.
     """
-    for name, value in (("images", images), ("rounds", rounds)):
-        if value < 1:
-            raise InputError(f"--{name} {value}: expected at least 1")
-    if out is not None and (out := out.expanduser()).is_dir():
-        raise InputError(f"--out {out}: a folder; expected the name of a JSON file")
-    from sal_fast.bench import data
+    from sal_fast.bench import plot
 
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        document = data.measure(Path(place), parsing.device(device), images, rounds, workers)
-    ours = {result["variant"]: result["images_per_second"] for result in document["results"]}
-    sheet = Sheet("", "images a second", "10 to 90 %", "ms an image", title=f"data on {document['device']}")
-    for result in document["results"]:
-        spread = f"{result['p10']:,.0f} to {result['p90']:,.0f}"
-        rate, each = f"{result['images_per_second']:,.0f}", f"{result['ms_per_image']:.3f}"
-        sheet.add_row(result["variant"], rate, spread, each)
-    console = Console()
-    console.print(sheet, markup=False)
-    first = ours["first epoch, standard"]
-    for name, rate in ours.items():
-        if name.startswith("DataLoader"):
-            print(f"first epoch, standard / {name}: {first / rate:.2f}")
-    for kind in ("none", "standard"):
-        later = ours[f"augment {kind}"] / ours[f"first epoch, {kind}"]
-        print(f"a later epoch from the store / the first, {kind}: {later:.1f}")
-    for name in document:
-        if name.startswith(("idle", "train")):
-            print(f"{name}: {document[name]:.3f}")
-    if out is not None:
-        write_json(out, document)
-        print(out)
+    documents = {path: plot.read(path.expanduser()) for path in files}
+    out = out.expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    for path, document in documents.items():
+        target = out / f"{path.stem}.png"
+        plot.write(document, target)
+        print(target)
     return 0

@@ -45,8 +45,9 @@ class Classifier(nn.Module):
         """[B, 3, H, W] -> [B, C, h, w]: `layer4`'s output, or Swin's after its last norm."""
         if images.is_cuda:  # tensor cores read it so
             images = images.contiguous(memory_format=torch.channels_last)
-        half = resolved(self.precision, images.device) == "bfloat16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        if resolved(self.precision, images.device) == "float32":
+            return self._run(images)
+        with torch.autocast(images.device.type, torch.bfloat16):
             return self._run(images)
 
     def _features(self, images: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -45,6 +44,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         ["data", "fixations"],
         ["bench"],
         ["bench", "data"],
+        ["bench", "plot"],
         ["doctor"],
     ],
 )
@@ -119,22 +119,6 @@ def test_data_check_of_a_paper_set_names_what_differs(
     assert "note: classes: 3 here, 200 in Table 1" in out
     assert main(["run", *arguments(data="cub200", root=tmp_path, out=tmp_path / "run", epochs=1)]) == 0
     assert "12 train, 3 val, 15 test, 3 classes" in capsys.readouterr().out
-
-
-def test_bench_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "data.json"
-    assert (
-        main(["bench", "data", "--images", "33", "--rounds", "1", "--workers", "0", "--out", str(out)]) == 0
-    )
-    said = capsys.readouterr().out
-    for word in ("decode torch", "augment standard", "streamed epoch", "a later epoch from the store"):
-        assert word in said
-    document = json.loads(out.read_text())
-    assert document["images"] == 33
-    assert all(result["images_per_second"] > 0 for result in document["results"])
-    assert main(["bench", "data", "--images", "0"]) == 2
-    assert main(["bench", "data", "--out", str(tmp_path)]) == 2
-    assert "a folder; expected the name of a JSON file" in capsys.readouterr().err
 
 
 def test_run_then_run_again_then_report(

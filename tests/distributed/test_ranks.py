@@ -27,9 +27,7 @@ SIDE_BY_SIDE: dict[str, Any] = {**TINY, "regime": "sal", "human_budget": 0.25, "
 
 def by(count: int, root: Path, data: Path | str, runs: dict[str, dict[str, Any]]) -> dict[str, Path]:
     folders = {name: root / f"{name}-{count}" for name in runs}
-    options = [
-        {**SIDE_BY_SIDE, "data": str(data), **runs[name], "out": str(folders[name])} for name in runs
-    ]
+    options = [{**SIDE_BY_SIDE, "data": str(data), **runs[name], "out": str(folders[name])} for name in runs]
     together(root / f"ranks-{count}", count, options)
     return folders
 
@@ -53,10 +51,7 @@ def test_three_processes_change_nothing(shared_folder: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("regime", ["sal", "sal-single", "tait"])
 def test_all_criteria_on_the_built_in_set(regime: str, tmp_path: Path) -> None:
     options = {"preset": "builtin", "epochs": 6, "stop_fraction": 0.4, "regime": regime}
-    runs = {
-        name: {**options, "criterion": name, "arch": "resnet18", "image_size": 64}
-        for name in CRITERIA
-    }
+    runs = {name: {**options, "criterion": name, "arch": "resnet18", "image_size": 64} for name in CRITERIA}
     found = {count: by(count, tmp_path, "builtin", runs) for count in (1, 2, 3)}
     for name in runs:
         assert len(rounds(found[1][name])) > 2
@@ -83,7 +78,13 @@ def test_a_lost_rank_ends_the_run_and_another_number_of_ranks_goes_on(
     words += [f"--data={shared_folder}", "--epochs=8", "--stop-fraction=1"]
 
     def torchrun(count: int, out: Path) -> subprocess.Popen[str]:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={count}",
+        ]
         return subprocess.Popen(
             [*launcher, "-m", "sal_fast", "run", *words, f"--out={out}"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
