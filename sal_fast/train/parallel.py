@@ -67,7 +67,7 @@ class Sharded:
         sizes = [1, *(value.numel() for value in (*self.parameters, *self.statistics))]
         device = self.parameters[0].device
         # a row a shard: its loss, gradient and statistics, weighted by its share of the images
-        rows = torch.zeros(len(parts), sum(sizes), device=device)
+        rows = self.parameters[0].new_zeros(len(parts), sum(sizes))
         seeds = torch.randint(
             2**62, (len(parts),)
         ).tolist()  # for what the network draws: the same on all ranks

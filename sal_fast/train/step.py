@@ -100,7 +100,7 @@ class Step:
             loss = self.loss(*batch)
             loss.backward()
             return loss.detach()
-        total = torch.zeros((), device=self.device)
+        total = self.model.head.weight.new_zeros(())
         for part in pieces(len(batch[0]), self.parts):
             loss = self.loss(*(values[part] for values in batch)) * ((part.stop - part.start) / len(batch[0]))
             loss.backward()

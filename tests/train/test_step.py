@@ -1,0 +1,235 @@
+"""One step, and several models of a round: what they do not depend on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sal_fast import _memory, data, models, seeds, train
+from sal_fast.data import decode, load_table, splits, store
+from sal_fast.distributed import ALONE
+from sal_fast.errors import InputError
+from sal_fast.train import Job, Step
+from sal_fast.train.evaluate import in_halves
+from sal_fast.train.parallel import Sharded, pieces
+from sal_fast.train.step import Loss
+
+CPU = torch.device("cpu")
+RECIPE = train.Recipe(
+    epochs=2,
+    batch_size=8,
+    lr=0.01,
+    lr_step=12,
+    augment="none",
+    probe="cam",
+    map_size=None,
+    saliency_loss="ssim_l1",
+    seed=0,
+)
+
+
+@pytest.fixture(scope="module")
+def samples(shared_folder: Path) -> store.Store:
+    table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
+    return store.build(table, 32, 32, decode.choose("torch", CPU))
+
+
+def network(drops: bool = False, **options: Any) -> models.Classifier:
+    """A ResNet-18, with dropout inside if asked for."""
+    model = models.build("resnet18", 3, output_stride=8, seed=0, **options)
+    if drops:
+        model.net.layer4 = nn.Sequential(model.net.layer4, nn.Dropout(0.5))
+    return model
+
+
+def fit(samples: store.Store, jobs: list[Job], recipe: train.Recipe = RECIPE) -> list[train.Fitted]:
+    rows = samples.rows("train")
+    return train.fit(
+        jobs, samples, rows, samples.masks[rows], samples.has_mask[rows], recipe=recipe, round_number=0
+    )
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def batch(samples: store.Store, count: int = 18) -> tuple[Any, ...]:
+    rows = samples.rows("train")[:count]
+    (images,) = samples.views([rows])
+    return images, samples.labels[rows], samples.masks.batch(rows), samples.has_mask[rows]
+
+
+@pytest.mark.parametrize("drops", [False, True])
+def test_a_model_does_not_depend_on_what_is_trained_beside_it(samples: store.Store, drops: bool) -> None:
+    together = [Job(network(drops), alpha, "both") for alpha in (0.9, 0.1)]
+    found = fit(samples, together)
+    for job, fitted in zip(together, found, strict=True):
+        alone = Job(network(drops), job.alpha, "alone")
+        assert fit(samples, [alone]) == [fitted]
+        assert same(alone.model, job.model)
+    assert not same(together[0].model, together[1].model)
+
+
+def test_a_step_leaves_the_callers_random_numbers_alone(samples: store.Store) -> None:
+    step = Step(network(drops=True).train(), alpha=0.5, recipe=RECIPE, noise=3)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    step(*batch(samples))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def short_of_memory(most: int, features: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def limited(images: Tensor) -> Tensor:
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return features(images)
+
+    return limited
+
+
+def test_a_batch_that_does_not_fit_goes_in_parts(
+    samples: store.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = network()
+    monkeypatch.setattr(model, "_run", short_of_memory(3, model._run))
+    job = Job(model, 0.9, "accuracy model")
+    (fitted,) = fit(samples, [job])
+    assert fitted.parts == 4
+    said = capsys.readouterr().err
+    assert "too little memory on cpu for batches of 8" in said
+    assert "in 4 parts" in said
+    monkeypatch.undo()
+    again = Job(network(), 0.9, "accuracy model")
+    rows = samples.rows("train")
+    work = train.loop._Work(
+        [again], samples, rows, samples.masks[rows], samples.has_mask[rows], RECIPE, 0, ALONE
+    )
+    assert work._train(4) == [fitted]  # nothing is left of the attempts that failed
+    assert same(again.model, model)
+
+
+def test_what_does_not_fit_at_all_is_said(samples: store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    monkeypatch.setattr(model, "_run", short_of_memory(0, model._run))
+    with pytest.raises(InputError, match=r"too little memory to train the teacher on \d+ images at a time"):
+        fit(samples, [Job(model, 0.9, "teacher")])
+
+
+def test_parts_add_up_to_the_batchs_gradient(samples: store.Store) -> None:
+    """With fixed statistics the parts are the batch."""
+    given = batch(samples)
+    moved = []
+    for parts in (1, 4):
+        model = network().double().eval()
+        step = Step(model, alpha=0.5, recipe=RECIPE, parts=parts)
+        loss = step(given[0].double(), *given[1:])
+        moved.append([loss, *model.parameters()])
+    for one, four in zip(*moved, strict=True):
+        torch.testing.assert_close(one, four, rtol=1e-9, atol=1e-12)
+
+
+def test_halves_where_memory_runs_out() -> None:
+    rows = torch.arange(11.0)
+    assert torch.equal(in_halves(short_of_memory(2, lambda x: 2 * x), rows), 2 * rows)
+    with pytest.raises(torch.OutOfMemoryError):
+        in_halves(short_of_memory(0, lambda x: x), rows)
+
+
+def test_images_that_do_not_fit_are_streamed(
+    samples: store.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(store, "resident", full)
+    opened = data.open_store(samples.table, 32, 32, decode.choose("torch", CPU), "resident")
+    assert isinstance(opened.images, store.Streamed)
+    assert opened.fingerprint == samples.fingerprint
+    assert "too little memory left for all images: they are streamed" in capsys.readouterr().err
+
+
+def test_features_that_do_not_fit_are_mapped(samples: store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = network(), torch.arange(30)
+    logits, expected = train.score(model, samples, rows)
+    monkeypatch.setattr(_memory, "free_memory", lambda device: 1000)
+    mapped = train.score(model, samples, rows, dtype=torch.float16)
+    assert torch.equal(mapped[0], logits)
+    assert expected is not None
+    assert mapped[1] is not None
+    assert torch.equal(mapped[1], expected.half())
+    assert train.score(model, samples, rows, features=False)[1] is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 12, 13, 20])
+def test_pieces(count: int) -> None:
+    parts = pieces(count, 6)
+    assert [i for part in parts for i in range(count)[part]] == list(range(count))
+    sizes = [part.stop - part.start for part in parts]
+    assert len(sizes) == min(6, max(1, count // 2))
+    assert count == 1 or min(sizes) >= 2
+
+
+def test_sharded_gradient_and_statistics(samples: store.Store) -> None:
+    """Each shard by itself, then the weighted sum, in float64."""
+    given = batch(samples, 17)
+    given = (given[0].double(), *given[1:])
+    model = network().double().train()
+    before = copy.deepcopy(model.state_dict())
+    loss = Sharded(Loss(model, 0.5, RECIPE), ALONE, 6)(given)
+    total, gradients, statistics = 0.0, [], []
+    for part in pieces(17, 6):
+        one = network().double().train()
+        one.load_state_dict(before)
+        share = (part.stop - part.start) / 17
+        own = Loss(one, 0.5, RECIPE)(*(values[part] for values in given))
+        own.backward()
+        total += share * own.detach()
+        gradients.append([share * value.grad for value in one.parameters()])  # type: ignore[operator]
+        statistics.append(
+            {name: share * value for name, value in one.state_dict().items() if "running" in name}
+        )
+    torch.testing.assert_close(loss, total)
+    for value, *parts in zip(model.parameters(), *gradients, strict=True):
+        torch.testing.assert_close(value.grad, sum(parts), rtol=1e-9, atol=1e-12)
+    for name, value in model.state_dict().items():
+        if "running" in name:
+            torch.testing.assert_close(value, sum(part[name] for part in statistics), rtol=1e-9, atol=1e-12)
+        elif "num_batches" in name:
+            assert value == 1
+    assert [module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)] == [0.1] * 20
+
+
+def test_bfloat16_trains_and_keeps_float32_weights(samples: store.Store) -> None:
+    exact, half = network(), network(precision="bfloat16")
+    (image, *_) = batch(samples)
+    assert half.features(image).dtype == torch.bfloat16
+    with torch.no_grad():
+        logits, expected = half.eval()(image)[0], exact.eval()(image)[0]
+    assert logits.dtype == torch.float32
+    assert 0 < float((logits - expected).abs().max() / expected.abs().max()) < 0.1
+    jobs = [Job(half, 0.5, "half"), Job(exact, 0.5, "exact")]
+    fit(samples, jobs, replace(RECIPE, epochs=1))
+    assert all(value.dtype == torch.float32 for value in half.parameters())
+    torch.testing.assert_close(half.head.weight, exact.head.weight, rtol=0.2, atol=0.02)
+    scores = train.evaluate(half, samples, samples.rows("test"), "cam")
+    assert scores.examples.cams.dtype == torch.float32
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_is_the_same_network(samples: store.Store) -> None:
+    plain, compiled = network(), network(compiled=True)
+    given = batch(samples, 8)
+    losses = [Step(model.train(), alpha=0.5, recipe=RECIPE)(*given) for model in (plain, compiled)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain.head.weight, compiled.head.weight, rtol=1e-3, atol=1e-4)
