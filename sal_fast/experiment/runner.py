@@ -31,8 +31,10 @@ from sal_fast.models import feature_size, weights
 from sal_fast.whole_files import write_json
 
 
-def run(config: Config) -> Path:
+def run(config: Config, until: int | None = None) -> Path:
     """Run, or continue, the experiment that `config` describes; returns the run folder.
+
+    `until`: stop after so many rounds; a later call goes on from there.
 
     Raises InputError, before anything is written over, for anything that cannot work.
     """
@@ -79,8 +81,9 @@ def run(config: Config) -> Path:
         )
         lab = Lab(config, samples, plan, folder, segmented)
         _announce(config, lab)
-        active_learning(lab)
-        write_json(folder.summary_json, summary(config, lab.lines))
+        active_learning(lab, until)
+        if lab.finished_rounds >= plan.rounds:
+            write_json(folder.summary_json, summary(config, lab.lines))
     return folder.path
 
 
