@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -117,14 +119,12 @@ class Cluster:
         return fits
 
     def _share_of_cores(self) -> int:
-        """One on CPUs; on GPUs what falls to a run where cores are fewest, 8 at most."""
-        if not self.gpus_per_run:
-            return 1
+        """Where cores are fewest."""
+        nodes = [node for node in self._nodes() if node.get("GPU") or not self.gpus_per_run]
         return min(
             (
-                plan.cpus_beside_gpus(int(node.get("CPU", 1)), int(node["GPU"]), self.gpus_per_run)
-                for node in self._nodes()
-                if node.get("GPU")
+                plan.cpus_beside_gpus(int(node.get("CPU", 1)), int(node.get("GPU", 0)), self.gpus_per_run)
+                for node in nodes
             ),
             default=1,
         )
@@ -161,7 +161,44 @@ def connected(
                 yield Cluster(ray, cpus_per_run, gpus_per_run, cpu_only)
         finally:
             with _undisturbed():
+                own = _descendants() if address is None else set()
                 ray.shutdown()
+                _see_off(own)
+
+
+def _descendants() -> set[tuple[int, str]]:
+    """The processes below this one: (id, when it began)."""
+    parents: dict[int, int] = {}
+    began: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)], began[int(folder.name)] = int(fields[1]), fields[19]
+    found = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {(process, began[process]) for process in found - {os.getpid()}}
+
+
+def _see_off(processes: set[tuple[int, str]], patience: float = 10.0) -> None:
+    """Wait until Ray's processes have ended, as they do by themselves; at last end them."""
+    until = time.monotonic() + patience
+    while left := {one for one in processes if _began(one[0]) == one[1]}:
+        if time.monotonic() > until:
+            for process, _ in left:
+                with suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def _began(process: int) -> str | None:
+    """None: it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
 
 
 @contextmanager

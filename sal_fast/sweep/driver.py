@@ -68,6 +68,10 @@ class Driver:
         self.slots = 1
         self._sizes: dict[str, int] = {}
 
+    @property
+    def over(self) -> bool:
+        return all(run.over for run in self.runs.values())
+
     def look(self) -> None:
         """What the folders say; InputError where one holds another configuration's run, or is damaged."""
         for run in self.runs.values():
@@ -79,7 +83,7 @@ class Driver:
     def go(self, cluster: Cluster, show: Callable[[Driver], None]) -> None:
         """Until every run is done or has failed."""
         show(self)
-        while not all(run.over for run in self.runs.values()):
+        while not self.over:
             self.slots = cluster.slots
             for run in self._next():
                 cluster.start(run.name, self._task(run, cluster))

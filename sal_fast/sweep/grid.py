@@ -200,12 +200,12 @@ def run_name(config: Config) -> str:
 
 
 def at(path: str, text: str, key: str) -> str:
-    """`grid.toml, line 3`: where an option stands."""
-    spelt = re.escape(key).replace("_", "[-_]").replace(r"\-", "[-_]")
-    pattern = re.compile(rf"""^\s*(?:\[+\s*)?["']?{spelt}["']?\s*(?:[=.\]])""")
-    for number, line in enumerate(text.splitlines(), 1):
-        if pattern.match(line):
-            return f"{path}, line {number}"
+    """`grid.toml, line 3`: where an option stands, spelt like that or else with the other dash."""
+    for spelt in (re.escape(key), re.escape(key).replace("_", "[-_]")):
+        pattern = re.compile(rf"""\s*(?:\[+\s*)?["']?{spelt}["']?\s*[=.\]]""")
+        for number, line in enumerate(text.splitlines(), 1):
+            if pattern.match(line):
+                return f"{path}, line {number}"
     return path
 
 

@@ -312,11 +312,13 @@ def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def slots_here(cpus: int, gpus: int, cpus_per_run: int, gpus_per_run: float) -> int:
-    """How many runs fit on a machine at a time; at least one."""
-    fits = cpus // cpus_per_run
-    if gpus_per_run > 0:
-        fits = min(fits, gpus * int(1 / gpus_per_run + 1e-9))
+def slots_here(cpu_only: bool, cpus_per_run: int | None, gpus_per_run: float | None) -> int:
+    """How many runs fit on this machine at a time; at least one."""
+    gpus = 0 if cpu_only else torch.cuda.device_count()
+    share = (1.0 if gpus else 0.0) if gpus_per_run is None else gpus_per_run
+    fits = cores() // (cpus_per_run or cpus_beside_gpus(cores(), gpus, share))
+    if share:
+        fits = min(fits, gpus * int(1 / share + 1e-9))
     return max(1, fits)
 
 
@@ -325,5 +327,7 @@ def cores() -> int:
 
 
 def cpus_beside_gpus(cpus: int, gpus: int, gpus_per_run: float) -> int:
-    """Cores that fall to a run on a machine with GPUs; 8 at most."""
+    """Cores that fall to a run: one on CPUs; beside GPUs its share, 8 at most."""
+    if not gpus or not gpus_per_run:
+        return 1
     return max(1, min(8, cpus // max(1, gpus * int(1 / gpus_per_run + 1e-9))))

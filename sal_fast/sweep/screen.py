@@ -30,8 +30,11 @@ def shown() -> Iterator[Callable[[Driver], None]]:
     last: dict[str, tuple[str, str]] = {}
 
     def say(driver: Driver) -> None:
+        known = bool(last)
         for run in driver.runs.values():
             now = (run.state, run.note)
+            if not known and run.state == "done":  # before this call
+                last[run.name] = now
             if last.get(run.name, ("waiting", "")) != now:
                 print(f"{headline(driver)}: {run.name} {_in_words(run)}", file=sys.stderr, flush=True)
             last[run.name] = now

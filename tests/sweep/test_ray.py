@@ -1,0 +1,137 @@
+"""Sweeps on Ray itself: on this machine, on two nodes, with workers, nodes and drivers killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import time
+import uuid
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_runs import holders, marked, results, runs, start, toml, wait_for
+
+from sal_fast.experiment import resolve, run
+
+pytest.importorskip("ray", reason="pip install 'sal-fast[ray]'")
+
+
+@pytest.fixture
+def mark() -> str:
+    return f"sweep-{uuid.uuid4().hex}"
+
+
+def check(out: Path, alone: Path, options: dict[str, Any]) -> None:
+    """All there, as undisturbed runs have it, and no finished round was run again."""
+    for one in runs(out, **options):
+        whole = alone / one.name
+        if not (whole / "summary.json").exists():
+            run(resolve({**vars(one.config), "out": str(whole)}))
+        assert results(out / one.name) == results(whole), one.name
+        log = (out / "logs" / f"{one.name}.txt").read_text()
+        rounds = Counter(re.findall(r"^ *(\d+)/\d+ ", log, re.MULTILINE))
+        assert not [number for number, count in rounds.items() if count > 1], log
+        copied = json.loads((out / one.name / "run.json").read_text()).get("copied", {"rounds": 0})
+        assert not rounds.keys() & {str(number + 1) for number in range(copied["rounds"])}, log
+    assert not [path for path in out.rglob("*.part*") if path.exists()]
+
+
+def test_on_this_machine(shared_folder: Path, tmp_path: Path, mark: str) -> None:
+    """Two runs at a time, a worker killed, nothing of Ray left running; then there is nothing to do."""
+    options = {"data": shared_folder, "regime": ["b2", "sal"]}
+    file, out = tmp_path / "small.toml", tmp_path / "out"
+    file.write_text(toml(**options))
+    sweep = start(file, "--out", out, mark=mark)
+    worker = wait_for(lambda: next(iter(holders(out)), None))
+    os.kill(worker, signal.SIGKILL)
+    said, error = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, said + error
+    assert marked(mark) == []
+    assert "killed or crashed" in error
+    assert "2/2 done" in error
+    assert f"report: sal-fast report {out} --out {out}/report" in said
+    assert len(re.findall(r"│ .*-s0 +│ +3 │ +0\.\d{3} │ +0\.\d{3} │", said)) == 2
+    check(out, tmp_path / "alone", options)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
+    again = start(file, "--out", out, mark=mark)
+    assert again.communicate(timeout=300)[0] == said
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(number: int, shared_folder: Path, tmp_path: Path, mark: str) -> None:
+    file, out = tmp_path / "small.toml", tmp_path / "out"
+    file.write_text(toml(data=shared_folder, regime=["b2", "sal"], epochs=20))
+    sweep = start(file, "--out", out, mark=mark)
+    wait_for(lambda: holders(out))
+    sweep.send_signal(number)
+    _, error = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "the same command continues" in error
+    assert marked(mark) == []
+
+
+@pytest.mark.full
+def test_workers_and_drivers_killed_at_random(shared_folder: Path, tmp_path: Path, mark: str) -> None:
+    """Two regimes, two criteria, two seeds; three drivers and five workers killed."""
+    options = {
+        "data": shared_folder,
+        "regime": ["b2", "sal"],
+        "criterion": ["random", "margin"],
+        "seed": [0, 1],
+        "epochs": 4,
+    }
+    file, out = tmp_path / "small.toml", tmp_path / "out"
+    file.write_text(toml(**options))
+    moments = random.Random(0)
+    for drivers in range(4):
+        sweep = start(file, "--out", out, mark=mark)
+        for _ in range(2 if drivers < 2 else 1):
+            workers = wait_for(lambda sweep=sweep: list(holders(out)) or sweep.poll() is not None)
+            time.sleep(moments.uniform(0, 3))
+            workers = list(holders(out))
+            if workers:
+                os.kill(moments.choice(workers), signal.SIGKILL)
+            time.sleep(moments.uniform(0, 4))
+        if drivers == 3:
+            break
+        sweep.kill()
+        sweep.communicate()
+        if drivers == 0:  # once: nothing stays, though nobody waits for it
+            wait_for(lambda: not marked(mark), 60)
+    said, error = sweep.communicate(timeout=600)
+    assert sweep.returncode == 0, said + error
+    assert marked(mark) == []
+    check(out, tmp_path / "alone", options)
+
+
+@pytest.mark.full
+def test_a_node_is_lost(shared_folder: Path, tmp_path: Path) -> None:
+    """A head that runs nothing, and two nodes of one run each; one of them killed in the middle."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's own modules
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+            options = {"data": shared_folder, "regime": ["b2", "sal", "tait"], "seed": [0, 1], "epochs": 4}
+            file, out = tmp_path / "small.toml", tmp_path / "out"
+            file.write_text(toml(**options))
+            sweep = start(file, "--out", out, "--address", cluster.address)
+            wait_for(lambda: len(holders(out)) == 2)
+            wait_for(lambda: len(list(out.glob("*/rounds/001"))) >= 1)
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            said, error = sweep.communicate(timeout=600)
+            assert sweep.returncode == 0, said + error
+            assert re.search(r"again: .*(node|killed)", error), error
+        finally:
+            cluster.shutdown()
+    check(out, tmp_path / "alone", options)
