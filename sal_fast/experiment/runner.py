@@ -59,7 +59,7 @@ def run(config: Config, until: int | None = None) -> Path:
         decoder = decode.choose(config.decoder, device)
         store.plan(table, config.image_size, stored, device, config.store)
         _check_maps(config, table)
-        _check_features(config, table, plan)
+        check_features(config, table, plan)
         samples = open_store(table, config.image_size, stored, decoder, config.store)
         segmented = _segmented(config, samples, decoder)
         folder.claim(
@@ -174,7 +174,7 @@ def _check_maps(config: Config, table: Table) -> None:
         )
 
 
-def _check_features(config: Config, table: Table, plan: budget.Plan) -> None:
+def check_features(config: Config, table: Table, plan: budget.Plan) -> None:
     """Features enough to compare maps at, and more than one value per channel for batch norm."""
     for arch in {config.arch, teacher_arch(config) if config.regime == "tait" else config.arch}:
         size = feature_size(new_model(config, arch, len(table.classes)), config.image_size)

@@ -101,8 +101,9 @@ class Driver:
     # --- who is next -------------------------------------------------------------------------------------
 
     def _next(self) -> list[Progress]:
+        """Those that may start now; first whose rounds most others wait for."""
         now = time.monotonic()
-        return [
+        ready = [
             run
             for run in self.runs.values()
             if run.state == "waiting"
@@ -111,6 +112,7 @@ class Driver:
             and self._may_start(run)
             and not self._holds_still(run)
         ]
+        return sorted(ready, key=lambda run: -len(run.planned.shares))
 
     def _may_start(self, run: Progress) -> bool:
         """Whether the rounds that it shares with another are there to copy, or none are to come."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +14,10 @@ import torch
 import torchvision
 
 from sal_fast import seeds
-from sal_fast.data import augment, catalog, load_table, splits
+from sal_fast._memory import free_memory
+from sal_fast.data import Table, augment, catalog, load_table, splits
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, budget
+from sal_fast.experiment import Config, budget, runner
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.lab import EXAMPLES, teacher_arch
 from sal_fast.experiment.run_folder import RunFolder
@@ -75,12 +78,25 @@ def look(runs: Sequence[Run]) -> Outlook:
             planned.append(Planned(run, pool, budget.plan(pool.train, *shares)))
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from None
+    kinds = {(*_kind(one.config), one.config.regime, one.config.batch_size): one for one in planned}
+    for one in kinds.values():
+        _check_network(one)
     for config in {(run.config.arch, run.config.weights): run.config for run in runs}.values():
         _look_for_weights(config, problems)
     for config in {run.config.segmenter_masks: run.config for run in runs}.values():
         if config.segmenter_masks is not None and not Path(config.segmenter_masks).is_dir():
             problems[f"segmenter_masks: no such folder: {config.segmenter_masks}"] = None
     return Outlook(_with_shares(planned), unknown, list(problems))
+
+
+def _check_network(one: Planned) -> None:
+    """What a run would refuse, without making its network."""
+    classes = Table("", [""] * one.pool.classes, [], [], [], [])
+    try:
+        with torch.device("meta"):
+            runner.check_features(dataclasses.replace(one.config, weights="none"), classes, one.plan)
+    except InputError as error:
+        raise InputError(f"{one.run.name}: {error}") from None
 
 
 def _pool(config: Config, problems: dict[str, None]) -> Pool | None:
@@ -245,7 +261,7 @@ def describe(name: str, outlook: Outlook, out: Path, slots: int, start: str) -> 
         lines.append(f"             and those of {len(outlook.unknown)} runs whose data are missing")
     done = finished(out)
     lines += _time(planned, takes, done, slots, start)
-    lines += _space(planned, done, slots)
+    lines += _space(planned, done, out, slots)
     lines += [f"warning: {problem}" for problem in outlook.problems]
     return "\n".join(lines)
 
@@ -287,25 +303,44 @@ def _time(
 
 
 def _space(
-    planned: Sequence[Planned], done: Sequence[tuple[Config, Plan, list[dict[str, Any]], Path]], slots: int
+    planned: Sequence[Planned],
+    done: Sequence[tuple[Config, Plan, list[dict[str, Any]], Path]],
+    out: Path,
+    slots: int,
 ) -> list[str]:
+    """Memory and disk, with a warning where there is less."""
     if not planned:
         return []
+    lines, warnings = [], []
+    free = free_memory(torch.device("cpu"))
     names = {one.run.name for one in planned}
+    seen = [line["memory"] for _, _, rows, path in done if path.name in names for line in rows]
+    peaks = {
+        place: max((float(entry[key]) * 2**20 for entry in seen if key in entry), default=0.0)
+        for key, place in (("peak_rss_mb", "here"), ("peak_gpu_mb", "on the GPU"))
+    }
     least = max(image_bytes(one) for one in planned)
-    memory = f"  memory     {size(least)} of images a run, {slots} at a time, beside the network"
-    seen = [line["memory"] for _, _, lines, path in done if path.name in names for line in lines]
-    for key, place in (("peak_rss_mb", ""), ("peak_gpu_mb", " on the GPU")):
-        peaks = [float(entry[key]) for entry in seen if key in entry]
-        if peaks:
-            memory += f"; {size(max(peaks) * 2**20)} at most{place} in the finished runs"
+    told = [f"{size(peak)} {place} in the finished runs" for place, peak in peaks.items() if peak]
+    known = ", ".join(told) or "of networks not known yet"
+    lines.append(
+        f"  memory     a run: {size(least)} of images, {known}; {slots} at a time, {size(free)} are free here"
+    )
+    if slots * max(least, peaks["here"]) > free:
+        warnings.append(f"warning: memory for {slots} runs at a time is not free; raise --cpus-per-run")
     left = sum(disk_bytes(one)[0] for one in planned)
-    written = max(disk_bytes(one)[1] for one in planned)
-    return [
-        memory,
-        f"  disk       {size(left)} when all is finished, {size(written)} more for each run in progress, and "
-        f"the generated maps",
-    ]
+    written = slots * max(disk_bytes(one)[1] for one in planned)
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    room = shutil.disk_usage(there).free
+    kept = sum(
+        path.stat().st_size for one in planned for path in (out / one.run.name).rglob("*") if path.is_file()
+    )
+    lines.append(
+        f"  disk       {size(left + written)} at most ({size(left)} when all is finished, {size(kept)} there "
+        f"already), and generated maps; {size(room)} are free"
+    )
+    if left + written - kept > room:
+        warnings.append(f"warning: the disk of {there} has too little room; choose another --out")
+    return lines + warnings
 
 
 def size(count: float) -> str:

@@ -104,11 +104,11 @@ def test_workers_and_drivers_killed_at_random(shared_folder: Path, tmp_path: Pat
             break
         sweep.kill()
         sweep.communicate()
-        if drivers == 0:  # once: nothing stays, though nobody waits for it
-            wait_for(lambda: not marked(mark), 60)
+        if drivers == 0:  # once: its workers end, though nobody waits for them
+            wait_for(lambda: not holders(out), 60)
     said, error = sweep.communicate(timeout=600)
     assert sweep.returncode == 0, said + error
-    assert marked(mark) == []
+    wait_for(lambda: not marked(mark), 240)  # Ray's agents notice a killed driver's end after a minute or two
     check(out, tmp_path / "alone", options)
 
 
