@@ -313,8 +313,8 @@ def _space(
         return []
     lines, warnings = [], []
     free = free_memory(torch.device("cpu"))
-    names = {one.run.name for one in planned}
-    seen = [line["memory"] for _, _, rows, path in done if path.name in names for line in rows]
+    kinds = {_kind(one.config) for one in planned}
+    seen = [line["memory"] for config, _, rows, _ in done if _kind(config) in kinds for line in rows]
     peaks = {
         place: max((float(entry[key]) * 2**20 for entry in seen if key in entry), default=0.0)
         for key, place in (("peak_rss_mb", "here"), ("peak_gpu_mb", "on the GPU"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.sweep import driver, plan, worker
 from sal_fast.sweep.cluster import Lost
 from sal_fast.sweep.sharing import copy_rounds, shared_rounds
+
+Alone = Callable[[Config], Path]
 
 
 class Here:
@@ -54,10 +57,6 @@ def sweep(out: Path, here: Here | None = None, retries: int = 3, **options: Any)
     made.look()
     made.go(here or Here(), lambda driver: None)  # type: ignore[arg-type]
     return made
-
-
-def alone(config: Config, out: Path) -> Path:
-    return run(resolve({**vars(config), "out": str(out)}))
 
 
 def copied(folder: Path) -> int:
@@ -104,12 +103,14 @@ REGIMES = [
 
 
 @pytest.mark.parametrize("regime", REGIMES)
-def test_a_shared_beginning_ends_as_a_run_alone(regime: str, shared_folder: Path, tmp_path: Path) -> None:
+def test_a_shared_beginning_ends_as_a_run_alone(
+    regime: str, shared_folder: Path, tmp_path: Path, alone: Alone
+) -> None:
     made = sweep(tmp_path, data=str(shared_folder), regime=["b2", regime])
     assert [one.state for one in made.runs.values()] == ["done", "done"]
     first, second = (RunFolder(one.config.run_folder) for one in made.runs.values())
     assert (copied(first.path), copied(second.path)) == (0, 1)
-    whole = RunFolder(alone(list(made.runs.values())[1].config, tmp_path / "alone" / "run"))
+    whole = RunFolder(alone(list(made.runs.values())[1].config))
     assert results(second.path) == results(whole.path)
     names = [
         sorted(str(p.relative_to(f.path)) for f in [f] for p in f.path.rglob("*")) for f in (second, whole)
@@ -124,14 +125,14 @@ def test_a_shared_beginning_ends_as_a_run_alone(regime: str, shared_folder: Path
     assert main(["report", str(first.path), str(second.path), "--out", str(tmp_path / "report")]) == 0
 
 
-def test_warm_start_takes_the_weights_along(shared_folder: Path, tmp_path: Path) -> None:
+def test_warm_start_takes_the_weights_along(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
     here = Here()
     made = sweep(tmp_path, here, data=str(shared_folder), regime=["b2", "sal"], warm_start=True)
     first, second = made.runs
     assert here.began == [first, second, first]  # it waits where the other copies its weights
     assert copied(tmp_path / second) == 1
     for name in made.runs:
-        assert results(tmp_path / name) == results(alone(made.runs[name].config, tmp_path / "alone" / name))
+        assert results(tmp_path / name) == results(alone(made.runs[name].config))
 
 
 def test_runs_that_are_the_same_are_copied_whole(shared_folder: Path, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_runs_that_are_the_same_are_copied_whole(shared_folder: Path, tmp_path: 
 
 
 def test_a_copy_that_is_killed_is_whole_or_not_there(
-    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Alone
 ) -> None:
     """An exception at each change of names stands for the kill; what was left is what a kill leaves."""
     source, target = (one.config for one in runs(tmp_path, data=str(shared_folder), regime=["b2", "sal"]))
@@ -175,7 +176,7 @@ def test_a_copy_that_is_killed_is_whole_or_not_there(
     assert number > 3
     changes = 0
     run(target)
-    assert results(target.run_folder) == results(alone(target, tmp_path / "alone" / "run"))
+    assert results(target.run_folder) == results(alone(target))
 
 
 def test_nothing_to_copy(shared_folder: Path, tmp_path: Path) -> None:
@@ -232,12 +233,13 @@ def test_a_folder_in_use_is_waited_for(
     assert len(here.began) == 2
 
 
-def test_bad_input_is_said_and_not_tried_again(shared_folder: Path, tmp_path: Path) -> None:
+def test_bad_input_is_said_and_not_tried_again(folder: Path, tmp_path: Path) -> None:
+    (folder / "images/red/003.jpg").write_bytes(b"")
     here = Here()
-    made = sweep(tmp_path, here, data=str(shared_folder), regime="sal", image_size=16)
+    made = sweep(tmp_path, here, data=str(folder), regime="sal")
     (one,) = made.runs.values()
     assert one.state == "failed"
-    assert "features at --image-size 16" in one.note
+    assert "003.jpg" in one.note
     assert len(here.began) == 1
 
 

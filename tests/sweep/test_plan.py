@@ -69,6 +69,23 @@ def test_missing_data_and_weights(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_that_cannot_be_is_refused_early(
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.toml"
+    for options, said in (
+        ({"image_size": 16}, "resnet18 has 2x2 features at --image-size 16"),
+        ({"arch": "swin_t", "image_size": 96}, "swin_t has a fixed stride of 32"),
+        ({"start_fraction": 0.001}, "--start-fraction 0.001 of 18 training images is less than one image"),
+    ):
+        file.write_text(toml(**{"data": shared_folder, "regime": "sal", **options}))
+        assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "-sal-margin-cam-" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_ray(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,15 +11,19 @@ import time
 import uuid
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sweep_runs import holders, marked, results, runs, start, toml, wait_for
 
-from sal_fast.experiment import resolve, run
+from sal_fast.experiment import Config
 
 pytest.importorskip("ray", reason="pip install 'sal-fast[ray]'")
+
+
+Alone = Callable[[Config], Path]
 
 
 @pytest.fixture
@@ -27,13 +31,10 @@ def mark() -> str:
     return f"sweep-{uuid.uuid4().hex}"
 
 
-def check(out: Path, alone: Path, options: dict[str, Any]) -> None:
+def check(out: Path, alone: Callable[[Config], Path], options: dict[str, Any]) -> None:
     """All there, as undisturbed runs have it, and no finished round was run again."""
     for one in runs(out, **options):
-        whole = alone / one.name
-        if not (whole / "summary.json").exists():
-            run(resolve({**vars(one.config), "out": str(whole)}))
-        assert results(out / one.name) == results(whole), one.name
+        assert results(out / one.name) == results(alone(one.config)), one.name
         log = (out / "logs" / f"{one.name}.txt").read_text()
         rounds = Counter(re.findall(r"^ *(\d+)/\d+ ", log, re.MULTILINE))
         assert not [number for number, count in rounds.items() if count > 1], log
@@ -42,26 +43,37 @@ def check(out: Path, alone: Path, options: dict[str, Any]) -> None:
     assert not [path for path in out.rglob("*.part*") if path.exists()]
 
 
-def test_on_this_machine(shared_folder: Path, tmp_path: Path, mark: str) -> None:
-    """Two runs at a time, a worker killed, nothing of Ray left running; then there is nothing to do."""
+def test_on_this_machine(shared_folder: Path, tmp_path: Path, mark: str, alone: Alone) -> None:
+    """Two runs, the second from the first one's beginning; nothing of Ray stays; then nothing is to do."""
     options = {"data": shared_folder, "regime": ["b2", "sal"]}
     file, out = tmp_path / "small.toml", tmp_path / "out"
     file.write_text(toml(**options))
     sweep = start(file, "--out", out, mark=mark)
-    worker = wait_for(lambda: next(iter(holders(out)), None))
-    os.kill(worker, signal.SIGKILL)
     said, error = sweep.communicate(timeout=300)
     assert sweep.returncode == 0, said + error
     assert marked(mark) == []
-    assert "killed or crashed" in error
     assert "2/2 done" in error
     assert f"report: sal-fast report {out} --out {out}/report" in said
     assert len(re.findall(r"│ .*-s0 +│ +3 │ +0\.\d{3} │ +0\.\d{3} │", said)) == 2
-    check(out, tmp_path / "alone", options)
+    check(out, alone, options)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
     again = start(file, "--out", out, mark=mark)
     assert again.communicate(timeout=300)[0] == said
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
+
+
+@pytest.mark.full
+def test_a_worker_is_killed(shared_folder: Path, tmp_path: Path, mark: str, alone: Alone) -> None:
+    options = {"data": shared_folder, "regime": ["b2", "sal"]}
+    file, out = tmp_path / "small.toml", tmp_path / "out"
+    file.write_text(toml(**options))
+    sweep = start(file, "--out", out, mark=mark)
+    os.kill(wait_for(lambda: next(iter(holders(out)), None)), signal.SIGKILL)
+    said, error = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, said + error
+    assert "again: its process was killed or crashed" in error
+    assert marked(mark) == []
+    check(out, alone, options)
 
 
 @pytest.mark.full
@@ -79,7 +91,9 @@ def test_interrupted(number: int, shared_folder: Path, tmp_path: Path, mark: str
 
 
 @pytest.mark.full
-def test_workers_and_drivers_killed_at_random(shared_folder: Path, tmp_path: Path, mark: str) -> None:
+def test_workers_and_drivers_killed_at_random(
+    shared_folder: Path, tmp_path: Path, mark: str, alone: Alone
+) -> None:
     """Two regimes, two criteria, two seeds; three drivers and five workers killed."""
     options = {
         "data": shared_folder,
@@ -109,11 +123,11 @@ def test_workers_and_drivers_killed_at_random(shared_folder: Path, tmp_path: Pat
     said, error = sweep.communicate(timeout=600)
     assert sweep.returncode == 0, said + error
     wait_for(lambda: not marked(mark), 240)  # Ray's agents notice a killed driver's end after a minute or two
-    check(out, tmp_path / "alone", options)
+    check(out, alone, options)
 
 
 @pytest.mark.full
-def test_a_node_is_lost(shared_folder: Path, tmp_path: Path) -> None:
+def test_a_node_is_lost(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
     """A head that runs nothing, and two nodes of one run each; one of them killed in the middle."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray's own modules
@@ -134,4 +148,4 @@ def test_a_node_is_lost(shared_folder: Path, tmp_path: Path) -> None:
             assert re.search(r"again: .*(node|killed)", error), error
         finally:
             cluster.shutdown()
-    check(out, tmp_path / "alone", options)
+    check(out, alone, options)
