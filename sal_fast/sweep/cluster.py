@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import Any
 from sal_fast.errors import InputError
 from sal_fast.sweep import plan, worker
 
+EXPECTED = "expected the host:port that `ray start --head` printed, or auto on a node of the cluster"
 STORE_BYTES = 100 * 2**20  # of Ray's object store: runs pass a few words through it
 
 
@@ -136,34 +138,48 @@ def connected(
 ) -> Iterator[Cluster]:
     """Start Ray here, or join the cluster at `address`; nothing of it is left running afterwards."""
     ray = require_ray()
+    if address not in (None, "auto"):
+        _answers(str(address))
     with _terminated_as_interrupted():
         try:
-            if address is None:
-                ray.init(
-                    address="local",
-                    num_cpus=plan.cores(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    object_store_memory=STORE_BYTES,
-                )
-            else:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            ray.shutdown()
-            raise InputError(
-                f"--address {address or 'local'}: {str(error).splitlines()[0]}; expected the host:port that "
-                f"`ray start --head` printed, or auto on a node of the cluster"
-            ) from None
-        try:
-            # Ray sets handlers of its own
-            with _terminated_as_interrupted():
+            _join(ray, address)
+            with _terminated_as_interrupted():  # again: Ray has set handlers of its own
                 yield Cluster(ray, cpus_per_run, gpus_per_run, cpu_only)
+        except SystemExit:  # by Ray's handler, while it starts
+            raise KeyboardInterrupt from None
         finally:
             with _undisturbed():
                 own = _descendants() if address is None else set()
                 ray.shutdown()
                 _see_off(own)
+
+
+def _join(ray: Any, address: str | None) -> None:
+    try:
+        if address is not None:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            return
+        ray.init(
+            address="local",
+            num_cpus=plan.cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=STORE_BYTES,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = "Ray does not start here" if address is None else f"--address {address}"
+        more = "" if address is None else f"; {EXPECTED}"
+        raise InputError(f"{where}: {str(error).splitlines()[0]}{more}") from None
+
+
+def _answers(address: str) -> None:
+    """InputError where nothing listens there: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--address {address}: {error}; {EXPECTED}") from None
 
 
 def _descendants() -> set[tuple[int, str]]:

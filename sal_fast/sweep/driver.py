@@ -185,9 +185,11 @@ class Driver:
             run.lost = 1 if run.rounds > run.rounds_at_start else run.lost + 1
             run.note = f"again: {said}"
             if run.lost > self.retries:
-                self._fail(run, f"{run.lost} workers lost without a finished round: {said}")
+                self._fail(
+                    run, f"{run.lost} workers lost without a finished round: {said} (see {self.log(run)})"
+                )
         elif isinstance(said, Crashed):
-            self._fail(run, f"a worker cannot run it: {said}")
+            self._fail(run, f"a worker cannot run it: {said}; every node needs this sal-fast")
         elif said.state == "failed":
             self._fail(run, said.text)
         elif said.state == "in use":
@@ -207,7 +209,7 @@ class Driver:
         )
 
     def _fail(self, run: Progress, reason: str) -> None:
-        run.state, run.note = "failed", reason if str(self.out) in reason else f"{reason} ({self.log(run)})"
+        run.state, run.note = "failed", reason
 
     def _count(self, run: Progress) -> None:
         """Finished rounds; a line is there whole or not at all."""

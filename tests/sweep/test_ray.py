@@ -77,12 +77,14 @@ def test_a_worker_is_killed(shared_folder: Path, tmp_path: Path, mark: str, alon
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(number: int, shared_folder: Path, tmp_path: Path, mark: str) -> None:
+def test_interrupted(number: int, early: bool, shared_folder: Path, tmp_path: Path, mark: str) -> None:
+    """While it runs, and while Ray is still starting."""
     file, out = tmp_path / "small.toml", tmp_path / "out"
     file.write_text(toml(data=shared_folder, regime=["b2", "sal"], epochs=20))
     sweep = start(file, "--out", out, mark=mark)
-    wait_for(lambda: holders(out))
+    wait_for(lambda: any("gcs_server" in name for name in marked(mark)) if early else holders(out))
     sweep.send_signal(number)
     _, error = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
@@ -135,11 +137,13 @@ def test_a_node_is_lost(shared_folder: Path, tmp_path: Path, alone: Alone) -> No
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
-            nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+            nodes = [cluster.add_node(num_cpus=2, num_gpus=1) for _ in range(2)]  # GPUs by name alone
             options = {"data": shared_folder, "regime": ["b2", "sal", "tait"], "seed": [0, 1], "epochs": 4}
             file, out = tmp_path / "small.toml", tmp_path / "out"
             file.write_text(toml(**options))
-            sweep = start(file, "--out", out, "--address", cluster.address)
+            sweep = start(
+                file, "--out", out, "--address", cluster.address, "--cpus-per-run", 1, "--gpus-per-run", 0.6
+            )
             wait_for(lambda: len(holders(out)) == 2)
             wait_for(lambda: len(list(out.glob("*/rounds/001"))) >= 1)
             cluster.remove_node(nodes[0], allow_graceful=False)
