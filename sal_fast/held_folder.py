@@ -10,6 +10,10 @@ from pathlib import Path
 from sal_fast.errors import DISK_FULL, InputError
 
 
+class InUse(InputError):
+    """Another process holds the folder."""
+
+
 @contextmanager
 def hold(path: Path, mark: str) -> Iterator[None]:
     """Hold the folder; the kernel lets go of it when the process ends, however it ends.
@@ -36,7 +40,7 @@ def hold(path: Path, mark: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(
+            raise InUse(
                 f"{path} is in use by another process; wait for it, or choose another --out"
             ) from None
         yield

@@ -13,6 +13,7 @@ from sal_fast.errors import DISK_FULL, InputError
 
 COMMANDS = {
     "run": "run the experiment on the built-in set, a folder or a manifest; the same command continues it",
+    "sweep": "many runs: every combination of a grid, on this machine or a Ray cluster",
     "score": "run a model over images: ids, logits and features for select",
     "select": "which images of a pool to label next, from features and logits of any origin",
     "report": "figures, tables and one page from run folders",

@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     broken = _packages(missing)
     if not broken:
         _decoder(missing)
+        _ray()
         _devices(missing)
     print("\nmissing:" if missing else "\nnothing is missing")
     for line in missing:
@@ -105,6 +106,13 @@ def _decoder(missing: list[str]) -> None:
     except Exception as error:
         _row("dali", f"no ({str(error).splitlines()[0]}): images are decoded by torchvision")
         missing.append("dali: pip install nvidia-dali-cuda130 (Linux)")
+
+
+def _ray() -> None:
+    try:
+        _row("ray", importlib.metadata.version("ray"))
+    except importlib.metadata.PackageNotFoundError:
+        _row("ray", "no; sal-fast sweep needs it: pip install 'sal-fast[ray]'")
 
 
 def _devices(missing: list[str]) -> None:

@@ -33,19 +33,21 @@ from sal_fast.models import feature_size, resolved, weights
 from sal_fast.whole_files import write_json
 
 
-def run(config: Config) -> Path:
+def run(config: Config, until: int | None = None) -> Path:
     """Run, or continue, the experiment that `config` describes; returns the run folder.
+
+    `until`: stop after so many rounds; a later call goes on from there.
 
     Raises InputError, before anything is written over, for anything that cannot work.
     """
     config.check()
     folder = RunFolder(config.run_folder)
     with distributed.ranks() as ranks, folder.lock() if ranks.first else nullcontext():
-        _run(config, folder, ranks)
+        _run(config, folder, ranks, until)
     return folder.path
 
 
-def _run(config: Config, folder: RunFolder, ranks: Ranks) -> None:
+def _run(config: Config, folder: RunFolder, ranks: Ranks, until: int | None) -> None:
     """What every rank does; the first alone looks into the folder, and writes to it."""
     options = dataclasses.asdict(config) | {"data": source(config), "root": root(config)}
     if ranks.first:
@@ -67,7 +69,7 @@ def _run(config: Config, folder: RunFolder, ranks: Ranks) -> None:
     store.plan(table, config.image_size, stored, device, config.store)
     if ranks.first:
         _check_maps(config, table)
-    _check_features(config, table, plan)
+    check_features(config, table, plan)
     samples = open_store(table, config.image_size, stored, decoder, config.store)
     _check_same(samples, ranks)
     segmented = _segmented(config, samples, decoder)
@@ -94,8 +96,8 @@ def _run(config: Config, folder: RunFolder, ranks: Ranks) -> None:
         chosen = torch.empty(len(start), dtype=torch.int64)
     lab = Lab(config, samples, plan, folder, segmented, ranks.broadcast(chosen).to(device), ranks)
     _announce(config, lab)
-    active_learning(lab)
-    if ranks.first:
+    active_learning(lab, until)
+    if ranks.first and len(lab.lines) == plan.rounds:
         write_json(folder.summary_json, summary(config, lab.lines))
 
 
@@ -210,7 +212,7 @@ def _check_maps(config: Config, table: Table) -> None:
         )
 
 
-def _check_features(config: Config, table: Table, plan: budget.Plan) -> None:
+def check_features(config: Config, table: Table, plan: budget.Plan) -> None:
     """Features enough to compare maps at, and more than one value per channel for batch norm."""
     for arch in {config.arch, teacher_arch(config) if config.regime == "tait" else config.arch}:
         size = feature_size(new_model(config, arch, len(table.classes)), config.image_size)

@@ -1,0 +1,103 @@
+"""sal-fast sweep."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from sal_fast.cli import parsing
+from sal_fast.errors import InputError
+from sal_fast.sweep import cluster, driver, grid, plan, screen
+
+
+@dataclass(frozen=True)
+class Options:
+    """Many runs: every combination of the lists in a grid file, on Ray.
+
+    The same command continues a sweep that was interrupted, however it was; what is finished is not run
+    again. Rounds that regimes have in common are trained once. Exit status: 0 all runs finished, 1 some
+    failed, 2 bad input.
+    """
+
+    grid: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")]
+    """A .toml file of options, some of them lists (docs/sweep.md), or a grid that comes with the program:
+    builtin-small."""
+    plan: tyro.conf.UseCounterAction[int] = 0
+    """Only tell what it takes: runs, trainings, time, memory, disk, and what is missing."""
+    address: str | None = None
+    """Of a Ray cluster: host:port, or auto on one of its nodes; None: this machine alone."""
+    out: Path | None = None
+    """The folder of the runs' folders, shared by all nodes; None: runs/<name of the grid>."""
+    gpus_per_run: float | None = None
+    """A share of a GPU (0.25: four runs on each); None: 1 where there are GPUs."""
+    cpus_per_run: int | None = None
+    """Cores, and threads, of a run; None: 1, or on GPUs the share that falls to it, 8 at most."""
+    retries: int = 3
+    """How often a run whose worker is lost is tried again without a new finished round."""
+
+    def check(self) -> None:
+        """Raise InputError for the first value that cannot be."""
+        if self.gpus_per_run is not None and not 0 <= self.gpus_per_run <= 1:
+            raise InputError(
+                f"--gpus-per-run {self.gpus_per_run:g}: expected 0 to 1; a run uses one GPU at most"
+            )
+        if self.cpus_per_run is not None and self.cpus_per_run < 1:
+            raise InputError(f"--cpus-per-run {self.cpus_per_run}: expected at least 1")
+        if self.retries < 0:
+            raise InputError(f"--retries {self.retries}: expected at least 0")
+        if self.address is not None and self.address.startswith("ray://"):
+            raise InputError(
+                f"--address {self.address}: expected host:port or auto, given on a node of the cluster: the "
+                f"driver reads the run folders"
+            )
+
+
+def main(arguments: list[str]) -> int:
+    options = parsing.one_line(Options, arguments, "sal-fast sweep")
+    options.check()
+    asked = grid.read(options.grid)
+    folder = Path(grid.absolute(str(options.out or Path("runs") / asked.name)))
+    runs = asked.runs(folder)
+    outlook = plan.look(runs)
+    cpu_only = all(run.config.device == "cpu" for run in runs)
+    if options.plan:
+        slots = plan.slots_here(cpu_only, options.cpus_per_run, options.gpus_per_run)
+        command = f"sal-fast sweep {shlex.quote(options.grid)}"
+        if options.out is not None:
+            command += f" --out {shlex.quote(str(options.out))}"
+        print(plan.describe(asked.name, outlook, folder, slots, command))
+        return 0
+    if outlook.problems:
+        more = f" (and {len(outlook.problems) - 1} more; --plan lists them)" if outlook.problems[1:] else ""
+        raise InputError(outlook.problems[0] + more)
+    cluster.require_ray()
+    with driver.held(folder, asked.name, asked.text):
+        sweep = driver.Driver(outlook.planned, folder, options.retries)
+        sweep.look()
+        if not sweep.over:
+            share = (options.cpus_per_run, options.gpus_per_run, cpu_only)
+            with cluster.connected(options.address, *share) as place:
+                place.check()
+                with screen.shown() as show:
+                    sweep.go(place, show)
+    return _close(sweep, folder)
+
+
+def _close(sweep: driver.Driver, folder: Path) -> int:
+    """The table of results, and what to do next."""
+    console = Console(width=None if os.isatty(1) else 120)
+    console.print(screen.final_table(sweep, driver.summaries(sweep)))
+    failed = [run for run in sweep.runs.values() if run.state == "failed"]
+    for run in failed:
+        console.print(f"failed: {run.name}: {run.note}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        print("the same command tries the failed runs again")
+    if any(run.rounds for run in sweep.runs.values()):
+        print(f"report: sal-fast report {shlex.quote(str(folder))} --out {shlex.quote(f'{folder}/report')}")
+    return 1 if failed else 0

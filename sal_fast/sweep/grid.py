@@ -1,0 +1,219 @@
+"""A grid file (TOML): fixed options, and lists of those that vary; every combination is an experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sal_fast.data import catalog
+from sal_fast.errors import InputError
+from sal_fast.experiment import Config, resolve, runner
+from sal_fast.models import weights
+
+AXES = ("data", "regime", "criterion", "probe", "arch", "human_budget", "seed")
+FIELDS = tuple(field.name for field in dataclasses.fields(Config))
+NOT_HERE = {
+    "out": "the sweep's --out names the folder, and each run gets one of its own in it",
+    "config": "put the options into this file",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment of a sweep; `config.out` is its folder, every path in it is absolute."""
+
+    name: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid file, read but not yet checked: `axes` are lists of options, `fixed` goes for all."""
+
+    name: str
+    path: str
+    text: str
+    fixed: dict[str, Any]
+    axes: dict[str, list[dict[str, Any]]]
+
+    def runs(self, out: Path) -> list[Run]:
+        """Every combination, in the order of the file's lists; InputError for the first that cannot be."""
+        runs: dict[str, Run] = {}
+        for items in itertools.product(*self.axes.values()):
+            options = self._combined(items)
+            run = self._run(options, out)
+            if run.name in runs:
+                other = runs[run.name].config
+                raise InputError(
+                    f"{self.path}: two runs would be called {run.name} (data {other.data} and "
+                    f"{run.config.data}); give one of them a folder of another name, or a grid of its own"
+                )
+            runs[run.name] = run
+        return list(runs.values())
+
+    def _combined(self, items: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+        """The fixed options, under those that the items of the lists bring along."""
+        brought: dict[str, Any] = {}
+        for axis, item in zip(self.axes, items, strict=True):
+            for name, value in item.items():
+                if name in brought and brought[name] != value:
+                    raise InputError(
+                        f"{self._at(axis)}: {name} is {value!r} with {axis} {item[axis]!r}, and "
+                        f"{brought[name]!r} by another list; let one of them say it"
+                    )
+                brought[name] = value
+        return {**self.fixed, **brought}
+
+    def _run(self, options: dict[str, Any], out: Path) -> Run:
+        if options.get("data", "builtin") not in catalog.ENTRIES and "root" in self.fixed:
+            options = {name: value for name, value in options.items() if name != "root"}
+        try:
+            config = resolve(options)
+            config.check()
+        except InputError as error:
+            told = ", ".join(f"{axis} {options[axis]}" for axis in self.axes)
+            raise InputError(f"{self.path} ({told}): {error}") from None
+        config = dataclasses.replace(config, data=runner.source(config), root=runner.root(config))
+        if weights.is_file(config.weights):
+            config = dataclasses.replace(config, weights=absolute(config.weights))
+        if config.segmenter_masks is not None:
+            config = dataclasses.replace(config, segmenter_masks=absolute(config.segmenter_masks))
+        name = run_name(config)
+        return Run(name, dataclasses.replace(config, out=str(out / name)))
+
+    def _at(self, name: str) -> str:
+        return at(self.path, self.text, name)
+
+
+def presets() -> list[str]:
+    folder = resources.files("sal_fast.sweep") / "presets"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def read(named: str) -> Grid:
+    """The grid of a preset's name or a file; raises InputError with the line for what cannot be."""
+    path = Path(os.path.expanduser(named))
+    if path.suffix.lower() == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(f"grid file not found: {path}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"grid file {path} cannot be read: {error}") from None
+        return parse(path.stem, str(path), text)
+    if named not in presets():
+        raise InputError(
+            f"unknown sweep {named!r}{suggest(named, presets())}; or name a grid file, which ends in .toml"
+        )
+    file = resources.files("sal_fast.sweep") / "presets" / f"{named}.toml"
+    return parse(named, f"{named}.toml", file.read_text(encoding="utf-8"))
+
+
+def parse(name: str, path: str, text: str) -> Grid:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    fixed: dict[str, Any] = {}
+    axes: dict[str, list[dict[str, Any]]] = {}
+    for key, value in values.items():
+        field, where = key.replace("-", "_"), at(path, text, key)
+        if field in fixed or field in axes:
+            raise InputError(f"{where}: {field} stands twice, once with a dash; leave one out")
+        if field in AXES and isinstance(value, list | dict):
+            axes[field] = _axis(field, value if isinstance(value, list) else [value], where)
+        else:
+            _check(key, value, where)
+            fixed[field] = value
+    return Grid(name, path, text, fixed, axes)
+
+
+def _axis(axis: str, values: list[Any], where: str) -> list[dict[str, Any]]:
+    """A list's items as options: a value, or a table with that value and what else goes with it."""
+    if not values:
+        raise InputError(f"{where}: {axis} is an empty list; name at least one value, or leave the line out")
+    items = []
+    for value in values:
+        item = value if isinstance(value, dict) else {axis: value}
+        item = {key.replace("-", "_"): inner for key, inner in item.items()}
+        if axis not in item:
+            raise InputError(
+                f"{where}: {value!r} in the list {axis}: a table there needs {axis}, as in "
+                f"{{ {axis} = ..., epochs = 10 }}"
+            )
+        for key, inner in item.items():
+            if key in AXES and key != axis:
+                raise InputError(
+                    f"{where}: {key} in a table of the list {axis}: the lists ({', '.join(AXES)}) are "
+                    f"crossed with one another; put {key} on a line of its own, or make two grids"
+                )
+            _check(key, inner, where)
+        items.append(item)
+    shown = [float(item[axis]) if axis == "human_budget" else item[axis] for item in items]
+    for position, value in enumerate(shown):
+        if value in shown[:position]:
+            raise InputError(f"{where}: {axis} lists {value!r} twice; leave one out")
+    return items
+
+
+def _check(key: str, value: Any, where: str) -> None:
+    """One option: a field of Config, of its type, one of its choices."""
+    field = key.replace("-", "_")
+    allowed = tuple(name for name in FIELDS if name not in NOT_HERE)
+    if field in NOT_HERE:
+        raise InputError(f"{where}: {key} does not go into a grid: {NOT_HERE[field]}")
+    if field not in allowed:
+        raise InputError(f"{where}: unknown option {key!r}{suggest(field, allowed)}")
+    if isinstance(value, list | dict):
+        raise InputError(
+            f"{where}: {key} is a {'list' if isinstance(value, list) else 'table'}, expected one value; "
+            f"lists go with {', '.join(AXES)}"
+        )
+    if field == "device" and ":" in str(value):
+        raise InputError(
+            f"{where}: device {value!r}: Ray gives every run its GPU; say auto, cuda or cpu, and "
+            f"--gpus-per-run"
+        )
+    try:
+        resolve({field: value})
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix('--')}") from None
+
+
+def run_name(config: Config) -> str:
+    """Says every option that a list may vary, so that it stays when a list gets longer."""
+    path = Path(config.data)
+    data = path.stem if path.suffix.lower() in (".csv", ".parquet") else path.name
+    return (
+        f"{data}-{config.regime}-{config.criterion}-{config.probe}-{config.arch}"
+        f"-h{config.human_budget:g}-s{config.seed}"
+    )
+
+
+def at(path: str, text: str, key: str) -> str:
+    """`grid.toml, line 3`: where an option stands, spelt like that or else with the other dash."""
+    for spelt in (re.escape(key), re.escape(key).replace("_", "[-_]")):
+        pattern = re.compile(rf"""\s*(?:\[+\s*)?["']?{spelt}["']?\s*[=.\]]""")
+        for number, line in enumerate(text.splitlines(), 1):
+            if pattern.match(line):
+                return f"{path}, line {number}"
+    return path
+
+
+def suggest(value: str, choices: Mapping[str, Any] | list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(value, list(choices), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (expected one of {', '.join(choices)})"
+
+
+def absolute(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).resolve())

@@ -1,0 +1,102 @@
+"""Rounds that several runs have in common, bit by bit: trained by one of them, copied by the others.
+
+Regimes differ in who draws the maps. As long as people draw them, b2, sal, sal-single, no-ai-saliency and
+tait are one run: the same labelled set, the same maps, the same weights. Round r ends with query r + 1 and
+its maps: it is shared where the maps of queries 0 to r + 1 come from the same place, and no model drew any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Hashable
+from pathlib import Path
+
+from sal_fast.experiment import Config
+from sal_fast.experiment.budget import Plan
+from sal_fast.experiment.lab import GENERATED
+from sal_fast.experiment.regimes import REGIMES, Source
+from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.whole_files import write_json
+
+# what decides who draws a map, and what changes nothing before a model draws one
+_APART = ("regime", "human_budget", "segmenter_masks", "alpha", "teacher_arch", "out", "config")
+
+
+def sources(config: Config, plan: Plan) -> list[Source]:
+    """Who draws the maps of each query; 0 is the start set."""
+    regime = REGIMES[config.regime]
+    return [regime.within if human else regime.beyond for human in plan.human]
+
+
+def common_key(config: Config) -> Hashable:
+    """Equal for runs that have everything in common but who draws their maps."""
+    alpha = REGIMES[config.regime].alpha if config.alpha is None else config.alpha
+    masks = config.segmenter_masks if config.regime == "segmenter" else None
+    rest = dataclasses.asdict(config)
+    return (alpha, masks, *(rest[name] for name in sorted(rest) if name not in _APART))
+
+
+def shared_rounds(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
+    """How many rounds, from the first, are the same in both runs."""
+    if common_key(one[0]) != common_key(other[0]) or one[1].labelled != other[1].labelled:
+        return 0
+    same = 0  # queries, from the start set on
+    for a, b in zip(sources(*one), sources(*other), strict=True):
+        if a != b or a in GENERATED:
+            break
+        same += 1
+    return same if same == one[1].rounds else max(0, same - 1)  # the last round asks for nothing
+
+
+def options(config: Config) -> dict[str, object]:
+    """As run.json holds them; a sweep's paths are absolute already."""
+    return dataclasses.asdict(config)
+
+
+def copy_rounds(source: Config, target: Config, count: int) -> bool:
+    """Give `target`'s run folder the first `count` rounds of `source`'s; False where they are not to be had.
+
+    The other run may go on meanwhile: finished rounds stay as they are, but for weights and examples, which
+    only the last round keeps. They come along where they are still there; a run with --warm-start needs them.
+    Killed at any moment, it leaves a run folder with the lines of all these rounds or of none.
+    Raises InputError where a folder is in use, or holds another configuration's run.
+    """
+    there, here = RunFolder(source.run_folder), RunFolder(target.run_folder)
+    if not there.run_json.exists():
+        return False
+    there.check(options(source))
+    lines = there.rounds()[:count]
+    if len(lines) < count:
+        return False
+    last = there.round(count - 1)
+    if source.warm_start and not (last / "accuracy.safetensors").exists():
+        return False
+    with here.lock():
+        here.check(options(target))
+        if here.run_json.exists() and here.rounds():
+            return True  # it has begun, and goes on by itself
+        run = {**there.run(), "config": options(target)}
+        write_json(here.run_json, run)
+        for number in range(count):
+            with here.finishing(number) as aside:
+                _copy(there.round(number), aside)
+        if source.warm_start and not (here.round(count - 1) / "accuracy.safetensors").exists():
+            return False  # gone meanwhile
+        write_json(here.run_json, {**run, "copied": {"from": there.path.name, "rounds": count}})
+        here.append(lines)
+    return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in sorted(source.rglob("*")):
+        to = target / path.relative_to(source)
+        if path.is_dir():
+            to.mkdir(parents=True, exist_ok=True)
+            continue
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(path, to)
+        except FileNotFoundError:  # weights or examples of a round that is no longer the last
+            if path.suffix not in (".safetensors", ".npz"):
+                raise

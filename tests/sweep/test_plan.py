@@ -1,0 +1,105 @@
+"""--plan: runs, trainings, time, memory, disk; what is missing is a warning there, an error at the start."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from sweep_runs import SMALL, runs, toml
+
+from sal_fast.cli import main
+from sal_fast.experiment import resolve, run
+from sal_fast.sweep import plan
+
+
+def test_trainings_count_shared_rounds_once(shared_folder: Path, tmp_path: Path) -> None:
+    """Three rounds (people draw queries 0 and 1): round 0 is common to b2, sal and tait; b1's are its own.
+
+    b1, b2: 3 each. sal: 3 and, for query 2, one interpretability model. tait: 3 and its teacher.
+    """
+    regimes = ["b1", "b2", "sal", "tait"]
+    outlook = plan.look(runs(tmp_path, data=str(shared_folder), regime=regimes, seed=[0, 1]))
+    takes = plan.copied(outlook.planned)
+    assert [count for name, count in takes.items()] == [0, 0, 0, 0, 1, 1, 1, 1]
+    text = plan.describe("small", outlook, tmp_path, 2, "sal-fast sweep small.toml")
+    assert "small: 8 runs" in text
+    assert "trainings  24, in 20 rounds (4 more without the 4 rounds that are shared)" in text
+    assert "not known yet" in text
+    assert "sal-fast sweep small.toml" in text
+
+
+def test_time_from_a_finished_run(
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(resolve({**SMALL, "data": str(shared_folder), "regime": "b1", "out": str(tmp_path / "out/any")}))
+    lines = [json.loads(line) for line in (tmp_path / "out/any/rounds.jsonl").read_text().splitlines()]
+    rates = plan.Rates()
+    for config, made, rows, _ in plan.finished(tmp_path / "out"):
+        rates.add(config, made, rows)
+        amount = plan.work(config, made)
+        assert rates.seconds(config, amount) == pytest.approx(sum(line["seconds"] for line in lines))
+    file = tmp_path / "small.toml"
+    file.write_text(toml(data=shared_folder, regime=["b1", "sal"]))
+    capsys.readouterr()
+    assert main(["sweep", str(file), "--plan", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "time       about" in told
+    assert "not known yet" not in told
+    assert not (tmp_path / "out" / "sweep.json").exists()
+
+
+def test_missing_data_and_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text(
+        f'data = ["{tmp_path}/nothing", {{ data = "cub200", root = "{tmp_path}/cub" }}]\n'
+        f'arch = [{{ arch = "resnet18", weights = "{tmp_path}/gone.pth" }}]\nregime = ["b1", "sal"]\n'
+    )
+    assert main(["sweep", str(file), "--plan", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "small: 4 runs" in told
+    assert "2 runs whose data are missing" in told
+    for missing in ("nothing", "cub", "weights: file not found"):
+        assert any(line.startswith("warning: ") and missing in line for line in told.splitlines())
+    assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "nothing" in said
+    assert "(and 2 more; --plan lists them)" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_cannot_be_is_refused_early(
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.toml"
+    for options, said in (
+        ({"image_size": 16}, "resnet18 has 2x2 features at --image-size 16"),
+        ({"arch": "swin_t", "image_size": 96}, "swin_t has a fixed stride of 32"),
+        ({"start_fraction": 0.001}, "--start-fraction 0.001 of 18 training images is less than one image"),
+    ):
+        file.write_text(toml(**{"data": shared_folder, "regime": "sal", **options}))
+        assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "-sal-margin-cam-" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["sweep", "builtin-small", "--out", str(tmp_path / "out")]) == 2
+    assert "pip install 'sal-fast[ray]'" in capsys.readouterr().err
+
+
+def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "cores", lambda: 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert plan.slots_here(True, None, None) == 16
+    assert plan.slots_here(False, None, None) == 2
+    assert plan.slots_here(False, None, 0.25) == 8
+    assert plan.slots_here(False, 8, 0.25) == 2
+    assert plan.cpus_beside_gpus(16, 2, 0.25) == 2
+    assert plan.cpus_beside_gpus(64, 1, 1) == 8

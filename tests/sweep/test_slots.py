@@ -1,0 +1,62 @@
+"""How many runs a cluster takes at a time, and what it is refused for; Ray's part is played."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sal_fast.errors import InputError
+from sal_fast.sweep.cluster import Cluster, connected
+
+
+class Ray:
+    def __init__(self, *nodes: dict[str, float]) -> None:
+        self._nodes = nodes
+
+    def nodes(self) -> list[dict[str, Any]]:
+        dead = {"Alive": False, "Resources": {"CPU": 1000, "GPU": 1000}}
+        return [dead, *({"Alive": True, "Resources": node} for node in self._nodes)]
+
+    def remote(self, **options: Any) -> Any:
+        return lambda function: function
+
+
+CPUS, GPUS = {"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "cpu_only", "got"),
+    [
+        ((CPUS,), (None, None), False, (8, 1, 0.0)),
+        ((CPUS, CPUS), (3, None), False, (4, 3, 0.0)),
+        ((CPUS, GPUS), (None, None), False, (2, 8, 1.0)),
+        ((CPUS, GPUS), (None, 0.25), False, (8, 2, 0.25)),
+        ((GPUS,), (1, 0.3), False, (6, 1, 0.3)),
+        ((GPUS,), (None, 0.0), False, (16, 1, 0.0)),
+        ((CPUS, GPUS), (None, None), True, (24, 1, 0.0)),
+    ],
+)
+def test_slots(nodes: Any, asked: Any, cpu_only: bool, got: Any) -> None:
+    cluster = Cluster(Ray(*nodes), *asked, cpu_only)
+    cluster.check()
+    assert (cluster.slots, cluster.cpus_per_run, cluster.gpus_per_run) == got
+
+
+def test_what_no_node_has() -> None:
+    with pytest.raises(
+        InputError, match=r"no node has 1 CPUs and 1 GPUs for a run \(there are: 8 CPUs, 0 GPUs"
+    ):
+        Cluster(Ray(CPUS), None, 1.0, False).check()
+    with pytest.raises(InputError, match="no node has 9 CPUs"):
+        Cluster(Ray(CPUS), 9, None, False).check()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "head", "127.0.0.1:no", ""])
+def test_nobody_at_the_address(address: str) -> None:
+    pytest.importorskip("ray", reason="pip install 'sal-fast[ray]'")
+    with (
+        pytest.raises(InputError, match=r"--address .*expected the host:port"),
+        connected(address, 1, 0, True),
+    ):
+        pass
