@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import io
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,14 +20,25 @@ Value = TypeVar("Value")
 def one_line(target: Callable[..., Value], arguments: list[str], prog: str, **options: Any) -> Value:
     """`tyro.cli(target)`; InputError where it would print a box and exit with 2."""
     box = io.StringIO()
+
+    @functools.wraps(target, updated=())
+    def later(*values: Any, **named: Any) -> Callable[[], Value]:
+        return functools.partial(target, *values, **named)
+
     try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(
-                target, args=arguments, prog=prog, config=(tyro.conf.FlagConversionOff,), **options
+        with contextlib.redirect_stderr(box):  # of parsing alone: what the command says is to be seen
+            command = tyro.cli(
+                later if inspect.isfunction(target) else target,
+                args=arguments,
+                prog=prog,
+                config=(tyro.conf.FlagConversionOff,),
+                **options,
             )
     except SystemExit as error:
         if error.code != 2:
             raise
+    else:
+        return command() if isinstance(command, functools.partial) else command
     # a title, then what was wrong; how the box around them is drawn depends on the terminal
     lines = [line.strip("│|╭╮╰╯─-+ ") for line in box.getvalue().splitlines()]
     said = [line for line in lines if line]
