@@ -233,3 +233,32 @@ def test_compiled_is_the_same_network(samples: store.Store) -> None:
     losses = [Step(model.train(), alpha=0.5, recipe=RECIPE)(*given) for model in (plain, compiled)]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(plain.head.weight, compiled.head.weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_side_by_side_on_a_gpu(samples: store.Store, precision: Any) -> None:
+    """Two streams, channels_last, autocast: what each model alone would come to, up to a GPU's rounding."""
+    cuda = torch.device("cuda")
+    there = store.build(samples.table, 32, 32, decode.choose("pillow", CPU))
+    there = replace(
+        there,
+        images=store.Resident(samples.images.pixels.to(cuda)),  # type: ignore[attr-defined]
+        masks=samples.masks.to(cuda),
+        has_mask=samples.has_mask.to(cuda),
+        labels=samples.labels.to(cuda),
+    )
+    recipe = replace(RECIPE, epochs=1)
+    together = [Job(network(precision=precision).to(cuda), alpha, "both") for alpha in (0.9, 0.1)]
+    fit(there, together, recipe)
+    for job in together:
+        alone = Job(network(precision=precision).to(cuda), job.alpha, "alone")
+        fit(there, [alone], recipe)
+        torch.testing.assert_close(alone.model.head.weight, job.model.head.weight, rtol=1e-2, atol=1e-3)
+    on_cpu = Job(network(), 0.9, "cpu")
+    fit(samples, [on_cpu], recipe)
+    rough = 1e-3 if precision == "float32" else 2e-2
+    torch.testing.assert_close(
+        together[0].model.head.weight.cpu(), on_cpu.model.head.weight, rtol=rough, atol=rough
+    )
