@@ -56,9 +56,9 @@ bench() { # op, dtype, rounds, arguments...
     --out "$OUT" "${@:4}"
 }
 
-network=(--arch resnet50 --image-size 224 --precision bf16)
-package_bench() { # name, arguments...
-  step "bench_$1" run_in_site "$python" -m sal_fast bench "$1" --device cuda --out "$OUT/bench-$1-gpu.json" "${@:2}"
+network=(--arch resnet50 --image-size 224 --precision bfloat16)
+package_bench() { # label, name, arguments...
+  step "bench_$1" run_in_site "$python" -m sal_fast bench "$2" --device cuda --out "$OUT/bench-$1-gpu.json" "${@:3}"
 }
 
 if part build; then
@@ -72,7 +72,7 @@ cp -r tests benchmarks csrc docs README.md pyproject.toml "$site/work/"
 step gpu "$python" -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
 step build_info run_in_site "$python" -c "import sal_fast; print(sal_fast.build_info())"
 if part tests; then
-  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/data tests/test_devices.py
+  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/data tests/train tests/test_devices.py
 fi
 if part sanitizer; then
   for tool in memcheck racecheck synccheck; do
@@ -96,10 +96,12 @@ if part benchmarks; then
   bench probes float32 20
   # the experiment's own libraries are not on every such machine
   if "$python" -c "import polars, rich, safetensors, tyro" 2>/dev/null; then
-    package_bench data --images 4096 --rounds 3 --workers 14
-    package_bench step "${network[@]}" --batch-size 256 --images 2048 --rounds 20
-    package_bench score "${network[@]}" --images 4096 --rounds 5
-    package_bench select
+    package_bench data data --images 4096 --rounds 3 --workers 14
+    for compiled in "" --compile; do # unquoted below: nothing where it is empty
+      package_bench "step${compiled#-}" step "${network[@]}" $compiled --batch-size 256 --images 2048 --rounds 20
+      package_bench "score${compiled#-}" score "${network[@]}" $compiled --images 4096 --rounds 5
+    done
+    package_bench select select
   fi
 fi
 

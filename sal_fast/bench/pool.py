@@ -41,7 +41,12 @@ def blobs(count: int, size: int, draws: torch.Generator) -> Tensor:
 
 
 def model(
-    arch: Arch, classes: int, image_size: int, output_stride: int | None, precision: Precision
+    arch: Arch,
+    classes: int,
+    image_size: int,
+    output_stride: int | None,
+    precision: Precision,
+    compiled: bool,
 ) -> Classifier:
     """A network with random weights, the same each time; InputError where its maps are too small.
 
@@ -49,7 +54,7 @@ def model(
     """
     small = image_size <= 96 and arch.startswith("resnet")
     stride = output_stride or (16 if small else 32)
-    made = build(arch, classes, output_stride=stride, precision=precision)
+    made = build(arch, classes, output_stride=stride, precision=precision, compiled=compiled)
     size = feature_size(made, image_size)
     if min(size) < 3:
         raise InputError(

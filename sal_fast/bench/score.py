@@ -40,12 +40,19 @@ class Options(timing.Options):
     """In the pool."""
     precision: Precision = "float32"
     """Of the network: float32, or bfloat16 by autocast."""
+    compile: bool = False
+    """Run the network, of every variant, through torch.compile, on a GPU as CUDA graphs."""
 
 
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     load = os.getloadavg()[0]
     model = pool.model(
-        options.arch, options.classes, options.image_size, options.output_stride, options.precision
+        options.arch,
+        options.classes,
+        options.image_size,
+        options.output_stride,
+        options.precision,
+        options.compile,
     )
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     model = model.to(device, memory_format=layout).eval()  # type: ignore[call-overload]

@@ -51,6 +51,8 @@ class Options(timing.Options):
     """In the store."""
     precision: Precision = "float32"
     """Of the network: float32, or bfloat16 by autocast."""
+    compile: bool = False
+    """Run the network, of every variant, through torch.compile, on a GPU as CUDA graphs."""
 
 
 class Batch(NamedTuple):
@@ -122,7 +124,12 @@ def feed(samples: Store, batch_size: int) -> Iterator[Batch]:
 
 def _model(options: Options, device: torch.device) -> Classifier:
     made = pool.model(
-        options.arch, options.classes, options.image_size, options.output_stride, options.precision
+        options.arch,
+        options.classes,
+        options.image_size,
+        options.output_stride,
+        options.precision,
+        options.compile,
     )
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     return made.to(device, memory_format=layout)  # type: ignore[call-overload]

@@ -111,7 +111,7 @@ class Config:
     precision: Annotated[models.Precision, _one_of("precision")] = "auto"
     """Of the network's products: float32, bfloat16; auto: bfloat16 on a GPU that has it, float32 on a CPU."""
     compile: bool = False
-    """Run the networks through torch.compile."""
+    """Run the networks through torch.compile, on a GPU as CUDA graphs."""
     data_parallel: bool = False
     """Under torchrun: all processes train each model, a part of every batch each. Without it they take a
     model each."""

@@ -27,13 +27,15 @@ class Classifier(nn.Module):
     Args:
         precision: of the network's products: float32, or bfloat16 by autocast (weights stay as they are, the
             features become bfloat16, the head's result stays float32); auto: bfloat16 on a GPU that has it.
-        compiled: run the network through torch.compile.
+        compiled: run the network through torch.compile, on a GPU as CUDA graphs.
     """
 
     def __init__(self, net: nn.Module, *, precision: Precision = "float32", compiled: bool = False) -> None:
         super().__init__()
-        self.net, self.precision = net, precision
-        self._run: Callable[[Tensor], Tensor] = torch.compile(self._features) if compiled else self._features
+        self.net, self.precision, self.compiled = net, precision, compiled
+        self._run: Callable[[Tensor], Tensor] = self._features
+        if compiled:
+            self._run = torch.compile(self._features, mode="reduce-overhead")
 
     @property
     def head(self) -> nn.Linear:

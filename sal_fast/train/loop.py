@@ -175,7 +175,8 @@ class _Work:
         draws = self.store.draws(groups, augmentation)
         totals = [torch.zeros((), device=device) for _ in steps]
         views = self.store.views(groups, draws)
-        side_by_side = device.type == "cuda" and len(steps) > 1
+        graphs = any(job.model.compiled for job in self.jobs)  # they bring a stream of their own
+        side_by_side = device.type == "cuda" and len(steps) > 1 and not graphs
         streams = [torch.cuda.Stream(device) if side_by_side else None for _ in steps]
         for part, at, drawn, images in zip(parts, groups, draws, views, strict=True):
             batch = images, self.store.labels[at], self.maps.batch(part, drawn.box), self.has_map[part]
