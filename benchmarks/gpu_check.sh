@@ -97,9 +97,9 @@ if part benchmarks; then
   # the experiment's own libraries are not on every such machine
   if "$python" -c "import polars, rich, safetensors, tyro" 2>/dev/null; then
     package_bench data data --images 4096 --rounds 3 --workers 14
-    for compiled in "" --compile; do # unquoted below: nothing where it is empty
-      package_bench "step${compiled#-}" step "${network[@]}" $compiled --batch-size 256 --images 2048 --rounds 20
-      package_bench "score${compiled#-}" score "${network[@]}" $compiled --images 4096 --rounds 5
+    for compiled in False True; do
+      package_bench "step_compile_$compiled" step "${network[@]}" --compile $compiled --batch-size 256 --images 2048 --rounds 20
+      package_bench "score_compile_$compiled" score "${network[@]}" --compile $compiled --images 4096 --rounds 5
     done
     package_bench select select
   fi
