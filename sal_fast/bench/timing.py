@@ -54,7 +54,7 @@ class Options:
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), "--" + field.name.replace("_", "-")
             least = self.LEAST.get(field.name, 1)
-            if isinstance(value, int) and value < least:
+            if type(value) is int and value < least:
                 raise InputError(f"{name} {value}: expected at least {least}")
         for name, kind in (("out", "JSON"), ("plot", "PNG"), ("trace", "JSON")):
             path = getattr(self, name)

@@ -8,7 +8,8 @@ import importlib.metadata
 import os
 import platform
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ def run(config: Config, until: int | None = None) -> Path:
     """
     config.check()
     folder = RunFolder(config.run_folder)
-    with distributed.ranks() as ranks, folder.lock() if ranks.first else nullcontext():
+    with (
+        distributed.ranks() as ranks,
+        folder.lock() if ranks.first else nullcontext(),
+        _deterministic(config.deterministic),
+    ):
         _run(config, folder, ranks, until)
     return folder.path
 
@@ -144,10 +149,20 @@ def _device(config: Config, ranks: Ranks) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
     return device
+
+
+@contextmanager
+def _deterministic(really: bool) -> Iterator[None]:
+    """Only for the run: the process may go on to another one."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if really:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(really or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _table(config: Config, folder: RunFolder, ranks: Ranks) -> Table:
