@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -155,6 +157,12 @@ def connected(
 
 
 def _join(ray: Any, address: str | None) -> None:
+    # Ray has workers import from the current folder first: of a checkout, sal_fast without its native core
+    with contextlib.chdir(tempfile.gettempdir()):
+        _init(ray, address)
+
+
+def _init(ray: Any, address: str | None) -> None:
     try:
         if address is not None:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")

@@ -18,7 +18,7 @@ from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.sweep.cluster import Cluster, Crashed, Lost
 from sal_fast.sweep.plan import Planned, Rates, work
 from sal_fast.sweep.sharing import options
-from sal_fast.sweep.worker import News, Task
+from sal_fast.sweep.worker import News, Task, version
 from sal_fast.whole_files import read_json, write_json
 
 TICK = 0.5  # seconds between looks at the run folders
@@ -166,7 +166,7 @@ class Driver:
             cluster.cpus_per_run,
             cluster.gpus_per_run > 0,
             str(self.log(run)),
-            sal_fast.__version__,
+            version(),
             None if source is None else (source[0].config, source[1]),
             min(self._stops(run), default=None),
         )

@@ -45,6 +45,13 @@ class News:
     text: str = ""
 
 
+def version() -> str:
+    """What all have to have the same: another one may change last digits."""
+    return (
+        f"{sal_fast.__version__}, {'native' if sal_fast.build_info().native else 'without the native core'}"
+    )
+
+
 def work(task: Task) -> Iterator[News]:
     """Say where it runs; run; say how it ended."""
     yield News("running", socket.gethostname())
@@ -52,11 +59,11 @@ def work(task: Task) -> Iterator[News]:
 
 
 def _outcome(task: Task) -> News:
-    if task.version != sal_fast.__version__:
+    if task.version != version():
         return News(
             "failed",
-            f"{socket.gethostname()} has sal-fast {sal_fast.__version__}, the driver {task.version}; install "
-            f"the same on every node",
+            f"{socket.gethostname()} has sal-fast {version()}, the driver {task.version}; install the same "
+            f"on every node",
         )
     if not task.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nothing has looked yet
