@@ -18,9 +18,8 @@ from torch import Tensor, distributed, nn
 from sal_fast import progress
 from sal_fast.errors import InputError
 
-PATIENCE = datetime.timedelta(
-    days=7
-)  # a rank waits for as long as another trains; torchrun sees one that died
+# A rank waits for as long as another trains; one that died is seen by torchrun.
+PATIENCE = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True)
