@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import torchvision
 from sal_fast import seeds
 from sal_fast._memory import free_memory
 from sal_fast.data import Table, augment, catalog, load_table, splits
+from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
 from sal_fast.experiment import Config, budget, runner
 from sal_fast.experiment.budget import Plan
@@ -355,10 +355,6 @@ def slots_here(cpu_only: bool, cpus_per_run: int | None, gpus_per_run: float | N
     if share:
         fits = min(fits, gpus * int(1 / share + 1e-9))
     return max(1, fits)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpus_beside_gpus(cpus: int, gpus: int, gpus_per_run: float) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sal_fast import models, seeds, train
-from sal_fast.data import decode, load_table, splits, store
+from sal_fast import models, train
+from sal_fast.data import decode, store
 from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
 from sal_fast.train.loop import batches
@@ -26,12 +25,6 @@ RECIPE = train.Recipe(
     saliency_loss="ssim_l1",
     seed=0,
 )
-
-
-@pytest.fixture(scope="module")
-def samples(shared_folder: Path) -> store.Store:
-    table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
-    return store.build(table, 32, 32, decode.choose("torch", torch.device("cpu")))
 
 
 def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE, **maps: Any) -> tuple:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sal_fast import _memory, data, models, seeds, train
-from sal_fast.data import decode, load_table, splits, store
+from sal_fast import _memory, data, models, train
+from sal_fast.data import decode, store
 from sal_fast.distributed import ALONE
 from sal_fast.errors import InputError
 from sal_fast.train import Job, Step
@@ -33,12 +32,6 @@ RECIPE = train.Recipe(
     saliency_loss="ssim_l1",
     seed=0,
 )
-
-
-@pytest.fixture(scope="module")
-def samples(shared_folder: Path) -> store.Store:
-    table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
-    return store.build(table, 32, 32, decode.choose("torch", CPU))
 
 
 def network(drops: bool = False, **options: Any) -> models.Classifier:

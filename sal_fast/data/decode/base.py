@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -68,7 +68,10 @@ class Decoder:
         return self.map(one, batch)
 
     def map(self, work: Callable[..., Result], *items: Sequence[Any]) -> list[Result]:
-        """`work` of each of the items, in order; in all threads, which take turns without a wait."""
+        """`work` of each of the items, in order; in all threads, which take turns without a wait.
+
+        Where one raises, the others have ended too before this does.
+        """
         each = list(zip(*items, strict=True))
         out: list[Any] = [None] * len(each)
         turns = iter(range(len(each)))
@@ -77,7 +80,9 @@ class Decoder:
             for turn in turns:
                 out[turn] = work(*each[turn])
 
-        for thread in [self.pool.submit(run) for _ in range(min(self.threads, len(each)))]:
+        running = [self.pool.submit(run) for _ in range(min(self.threads, len(each)))]
+        wait(running)
+        for thread in running:
             thread.result()
         return out
 
