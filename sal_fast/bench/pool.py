@@ -1,17 +1,38 @@
-"""A store of noise with a blob for a mask, made in memory: what it costs does not depend on what it shows."""
+"""A network, and a store of noise with blobs for masks: what they cost does not depend on what they show."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sal_fast.bench import timing
+from sal_fast.bench.timing import Precision
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Resident, Store, assembled
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
-from sal_fast.models import Arch, Classifier, Precision, build, feature_size
+from sal_fast.models import Arch, Classifier, build, feature_size
+
+
+@dataclass(frozen=True)
+class Network(timing.Options):
+    """The options of a benchmark with a network."""
+
+    arch: Arch = "resnet18"
+    """The network, with random weights."""
+    image_size: int = 64
+    """Pixels a side that it sees."""
+    output_stride: int | None = None
+    """Pixels per feature (ResNets); None: 16 up to 96 pixels a side, else 32."""
+    classes: int = 200
+    """Outputs of the network."""
+    precision: Precision = "float32"
+    """Of the network: float32, or bfloat16 by autocast."""
+    compile: bool = False
+    """Run the network, of every variant, through torch.compile, on a GPU as CUDA graphs."""
 
 
 def store(images: int, classes: int, image_size: int, stored_size: int, device: torch.device) -> Store:
@@ -40,25 +61,22 @@ def blobs(count: int, size: int, draws: torch.Generator) -> Tensor:
     return (at[:, None] - down) ** 2 + (at - across) ** 2 < radius**2
 
 
-def model(
-    arch: Arch,
-    classes: int,
-    image_size: int,
-    output_stride: int | None,
-    precision: Precision,
-    compiled: bool,
-) -> Classifier:
-    """A network with random weights, the same each time; InputError where its maps are too small.
-
-    output_stride: None is 16 for small images, as in the preset of the built-in set.
-    """
-    small = image_size <= 96 and arch.startswith("resnet")
-    stride = output_stride or (16 if small else 32)
-    made = build(arch, classes, output_stride=stride, precision=precision, compiled=compiled)
-    size = feature_size(made, image_size)
+def model(options: Network, device: torch.device) -> Classifier:
+    """A network with random weights, the same each time; InputError where its maps are too small."""
+    small = options.image_size <= 96 and options.arch.startswith("resnet")
+    stride = options.output_stride or (16 if small else 32)
+    made = build(
+        options.arch,
+        options.classes,
+        output_stride=stride,
+        precision=options.precision,
+        compiled=options.compile,
+    )
+    size = feature_size(made, options.image_size)
     if min(size) < 3:
         raise InputError(
-            f"{arch} has {size[0]}x{size[1]} features at --image-size {image_size}: too few to "
-            f"compare maps at (3x3 at least); lower --output-stride (it is {stride}) or raise --image-size"
+            f"{options.arch} has {size[0]}x{size[1]} features at --image-size {options.image_size}: too few "
+            f"to compare maps at (3x3 at least); lower --output-stride (it is {stride}) or raise --image-size"
         )
-    return made
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    return made.to(device, memory_format=layout)  # type: ignore[call-overload]

@@ -13,49 +13,28 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sal_fast import train
 from sal_fast.bench import pool, timing
-from sal_fast.bench.timing import Precision, Ratio
+from sal_fast.bench.timing import Ratio
 from sal_fast.data.store import Store
-from sal_fast.models import Arch, Classifier
+from sal_fast.models import Classifier
 from sal_fast.train.evaluate import BATCH
 
 OURS, BARE, LOADER = "score", "bare forward loop", "DataLoader, softmax, to the host"
 
 
 @dataclass(frozen=True)
-class Options(timing.Options):
+class Options(pool.Network):
     """Pool scoring: logits and penultimate features from the store, against a bare loop and a user's.
 
     Asked: at least 0.95 of a bare forward loop over a fixed batch of the same size.
     """
 
-    arch: Arch = "resnet18"
-    """The network, with random weights."""
-    image_size: int = 64
-    """Pixels a side that it sees."""
-    output_stride: int | None = None
-    """Pixels per feature (ResNets); None: 16 up to 96 pixels a side, else 32."""
-    classes: int = 200
-    """Outputs of the network."""
     images: int = 1024
     """In the pool."""
-    precision: Precision = "float32"
-    """Of the network: float32, or bfloat16 by autocast."""
-    compile: bool = False
-    """Run the network, of every variant, through torch.compile, on a GPU as CUDA graphs."""
 
 
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     load = os.getloadavg()[0]
-    model = pool.model(
-        options.arch,
-        options.classes,
-        options.image_size,
-        options.output_stride,
-        options.precision,
-        options.compile,
-    )
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.to(device, memory_format=layout).eval()  # type: ignore[call-overload]
+    model = pool.model(options, device).eval()
     size = options.image_size
     samples = pool.store(options.images, options.classes, size, size, device)
     rows = torch.arange(options.images, device=device)
@@ -64,17 +43,17 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     def ours() -> tuple[Tensor, Tensor | None]:
         return train.score(model, samples, rows)
 
-    usual = _loader(model, views, device, options)
+    usual = _loader(model, views, device)
     tolerance = 1e-3 if options.precision == "float32" else 5e-2
     torch.testing.assert_close(ours()[0].softmax(1).cpu(), usual(), rtol=tolerance, atol=tolerance)
-    variants = {OURS: ours, BARE: _bare(model, samples, rows, options), LOADER: usual}
+    variants = {OURS: ours, BARE: _bare(model, samples, rows), LOADER: usual}
     timed = timing.in_turn("score", variants, device, options)
     ratios = [Ratio(BARE, OURS, at_least=0.95), Ratio(LOADER, OURS)]
     items = dict.fromkeys(timed, options.images)
     return timing.document("score", device, options, load, timed, ratios, unit="images", items=items)
 
 
-def _bare(model: Classifier, samples: Store, rows: Tensor, options: Options) -> Callable[[], None]:
+def _bare(model: Classifier, samples: Store, rows: Tensor) -> Callable[[], None]:
     """As many batches of the same sizes, each a part of one fixed tensor."""
     sizes = [len(part) for part in rows.split(BATCH)]
     fixed = next(samples.views([rows[:BATCH]]))
@@ -87,7 +66,7 @@ def _bare(model: Classifier, samples: Store, rows: Tensor, options: Options) -> 
     return call
 
 
-def _loader(model: Classifier, views: Tensor, device: torch.device, options: Options) -> Callable[[], Tensor]:
+def _loader(model: Classifier, views: Tensor, device: torch.device) -> Callable[[], Tensor]:
     """What one usually writes."""
     loader = DataLoader(TensorDataset(views), batch_size=BATCH)
 

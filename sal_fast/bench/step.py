@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from sal_fast import ops
 from sal_fast.bench import pool, timing, usual
-from sal_fast.bench.timing import Precision, Ratio, autocast
+from sal_fast.bench.timing import Ratio, autocast
 from sal_fast.data import augment
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.store import Store
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES
-from sal_fast.models import Arch, Classifier
+from sal_fast.models import Classifier
 from sal_fast.train import Recipe, Step
 from sal_fast.train.step import MOMENTUM, WEIGHT_DECAY
 
@@ -30,29 +30,17 @@ FED, TWO, EAGER = "saliency step from the store", "two models from the store", "
 
 
 @dataclass(frozen=True)
-class Options(timing.Options):
+class Options(pool.Network):
     """A step of training: with saliency and without, fed from the store, two models, in eager torch.
 
     Asked: with saliency at most 1.15 times the step without (ResNet-18, 64 px, CPU), two models at most twice
     one; on a GPU 0.95 (one model) and 0.9 (two) of the bare forward and backward on a fixed tensor.
     """
 
-    arch: Arch = "resnet18"
-    """The network, with random weights."""
-    image_size: int = 64
-    """Pixels a side that it sees."""
-    output_stride: int | None = None
-    """Pixels per feature (ResNets); None: 16 up to 96 pixels a side, else 32."""
     batch_size: int = 16
     """Images a step."""
-    classes: int = 200
-    """Outputs of the network."""
     images: int = 512
     """In the store."""
-    precision: Precision = "float32"
-    """Of the network: float32, or bfloat16 by autocast."""
-    compile: bool = False
-    """Run the network, of every variant, through torch.compile, on a GPU as CUDA graphs."""
 
 
 class Batch(NamedTuple):
@@ -66,7 +54,7 @@ class Batch(NamedTuple):
 
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     load = os.getloadavg()[0]
-    new = partial(_model, options, device)
+    new = partial(pool.model, options, device)
     new()  # refuses what cannot be
     recipe = _recipe(options)
     batch_size = min(options.batch_size, options.images)
@@ -86,7 +74,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     timed = timing.in_turn(
         "step",
         {
-            BARE: _bare(new(), fixed, options),
+            BARE: _bare(new(), fixed),
             CLASSIFY: partial(Step(new(), alpha=1, recipe=recipe), *fixed),
             SALIENCY: partial(Step(new(), alpha=ALPHA, recipe=recipe), *fixed),
             FED: lambda: one(*next(fed)),
@@ -122,19 +110,6 @@ def feed(samples: Store, batch_size: int) -> Iterator[Batch]:
             yield Batch(images, samples.labels[rows], targets, samples.has_mask[rows])
 
 
-def _model(options: Options, device: torch.device) -> Classifier:
-    made = pool.model(
-        options.arch,
-        options.classes,
-        options.image_size,
-        options.output_stride,
-        options.precision,
-        options.compile,
-    )
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    return made.to(device, memory_format=layout)  # type: ignore[call-overload]
-
-
 def _recipe(options: Options) -> Recipe:
     return Recipe(
         epochs=1,
@@ -149,7 +124,7 @@ def _recipe(options: Options) -> Recipe:
     )
 
 
-def _bare(model: Classifier, batch: Batch, options: Options) -> Callable[[], None]:
+def _bare(model: Classifier, batch: Batch) -> Callable[[], None]:
     images = batch.images
     if images.device.type == "cuda":
         images = images.contiguous(memory_format=torch.channels_last)

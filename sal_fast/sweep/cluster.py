@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
 from sal_fast.sweep import plan, worker
 
@@ -169,7 +170,7 @@ def _init(ray: Any, address: str | None) -> None:
             return
         ray.init(
             address="local",
-            num_cpus=plan.cores(),
+            num_cpus=cores(),
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
