@@ -1,0 +1,352 @@
+"""Label Studio: a query becomes tasks with the pictures in them, its JSON export becomes answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sal_fast.annotate.answers import Answer, Asked, Problems, in_order, new_folder, pictures
+from sal_fast.data import files
+from sal_fast.errors import InputError
+
+PART = 100 * 2**20  # bytes of pictures in one tasks file; Label Studio takes uploads of at most 250 MB
+FILTERED = 12  # classes that are found without a search field
+EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
+
+CONFIG = """<View>
+  <Header value="$id" size="5"/>
+  <View style="display: flex; align-items: flex-start; gap: 16px">
+    <View style="flex: 1; min-width: 0">{brush}
+      <Image name="image" value="$image" zoom="true" zoomControl="true" rotateControl="false"/>
+    </View>
+    <View style="width: 260px">{search}
+      <View style="max-height: 70vh; overflow-y: auto">
+        <Choices name="label" toName="image" choice="single" required="true"
+                 requiredMessage="Choose the class, or skip the image.">
+{choices}
+        </Choices>
+      </View>
+    </View>
+  </View>
+</View>
+"""
+BRUSH = """
+      <BrushLabels name="map" toName="image">
+        <Label value="salient" background="#ff0000" selected="true"/>
+      </BrushLabels>"""
+SEARCH = """
+      <Filter name="search" toName="label" minlength="0" placeholder="find a class"/>"""
+
+README = """Query {query} of the run {run}: {count} images for Label Studio.
+
+1. Install and start it, in an environment of its own:
+       python -m venv label-studio && label-studio/bin/pip install label-studio
+       label-studio/bin/label-studio start
+   It opens http://localhost:8080. Sign up: the account stays on this machine.
+2. Create Project. In "Labeling Setup" choose "Custom template", then "Code", and paste all of config.xml.
+   In "Data Import" upload {tasks}. The pictures are in there: nothing has to be served. Save.
+3. "Label All Tasks". For every image:{draw}
+     - choose the class on the right{search};
+     - Submit; or Skip, where it cannot be told.
+   Do not turn the picture, and leave id, run and query of a task as they are.
+4. Several people: each signs up with an address of their own. Two answers to one image are two
+   annotations of its task.
+5. "Export", format "JSON" (not JSON-MIN). Then:
+       sal-fast query import RUN FILE
+"""
+DRAW = """
+     - paint over all that shows what it is (brush and eraser are on the picture's right, [ and ] change
+       the size, Ctrl and the wheel zoom);"""
+
+
+def export(asked: Asked, out: Path) -> list[Path]:
+    """A new folder `out`: config.xml, README.txt, and tasks.json with the pictures in it; its tasks files.
+
+    Beyond 100 MB of pictures there are tasks-2.json and so on. Raises InputError where `out` holds anything,
+    or names the images that cannot be read.
+    """
+    names: list[str] = []
+    with new_folder(out) as folder:
+        part: list[str] = []
+        length = 0
+
+        def write() -> None:
+            names.append("tasks.json" if not names else f"tasks-{len(names) + 1}.json")
+            (folder / names[-1]).write_text("[\n" + ",\n".join(part) + "\n]\n", encoding="utf-8")
+
+        for name, data, suffix, _ in pictures(asked):
+            kind = "jpeg" if suffix == ".jpg" else "png"
+            image = f"data:image/{kind};base64,{b64encode(data).decode()}"
+            if part and length + len(image) > PART:
+                write()
+                part, length = [], 0
+            length += len(image)
+            task = {"id": name, "run": asked.run, "query": asked.query, "image": image}
+            part.append(json.dumps({"data": task}, ensure_ascii=False))
+        write()
+        (folder / "config.xml").write_text(config(asked), encoding="utf-8")
+        readme = README.format(
+            query=asked.query,
+            run=asked.run,
+            count=len(asked.ids),
+            tasks=names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, one after the other",
+            draw=DRAW if asked.maps else "",
+            search=" (type a part of its name to find it)" if len(asked.classes) > FILTERED else "",
+        )
+        (folder / "README.txt").write_text(readme, encoding="utf-8")
+    return [out / name for name in names]
+
+
+def config(asked: Asked) -> str:
+    """The labeling interface: the picture, a brush if maps are wanted, the class."""
+    choices = (f"          <Choice value={quoteattr(name)}/>" for name in asked.classes)
+    return CONFIG.format(
+        brush=BRUSH if asked.maps else "",
+        search=SEARCH if len(asked.classes) > FILTERED else "",
+        choices="\n".join(choices),
+    )
+
+
+def read(file: Path, asked: Asked) -> list[Answer]:
+    """The answers in Label Studio's JSON export, in the order of the query; tasks without one are left out.
+
+    Regions of one annotation are united; drafts and predictions are passed over. Without `asked.maps` none is
+    looked at. Raises InputError with everything that is wrong, each with its task.
+    """
+    problems = Problems(file)
+    answers: list[tuple[str, Answer]] = []
+    for number, task in enumerate(_tasks(file), start=1):
+        place = f"task {task.get('id') or number}"
+        name = task["data"].get("id")
+        if "run" not in task["data"] or "query" not in task["data"] or not isinstance(name, str):
+            problems.add(place, "has no id, run and query of sal-fast; import the tasks of this query only")
+            continue
+        asked.refuse_others(task["data"]["run"], task["data"]["query"], f"{file.name}, {place}")
+        place += f" (id {name!r})"
+        if name not in asked.row_of:
+            problems.add(place, asked.id_problem(name))
+            continue
+        for annotation in task["annotations"]:
+            where = place
+            if len(task["annotations"]) > 1:
+                where += f", annotation {_object(annotation).get('id')}"
+            try:
+                answers.append((where, _answer(_object(annotation), name, asked)))
+            except ValueError as error:
+                problems.add(where, str(error))
+    return in_order(asked, answers, problems)
+
+
+def _tasks(file: Path) -> list[dict[str, Any]]:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"file not found: {file}") from None
+    if data.startswith(b"PK"):
+        raise InputError(f"{file.name}: a ZIP archive; {EXPECTED}")
+    try:
+        tasks = json.loads(data.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{file.name}, {where}: not JSON ({error.msg}); {EXPECTED}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file.name}: not JSON ({error}); {EXPECTED}") from None
+    if not isinstance(tasks, list) or not all(
+        isinstance(task, dict)
+        and isinstance(task.get("data"), dict)
+        and isinstance(task.get("annotations"), list)
+        for task in tasks
+    ):
+        raise InputError(f"{file.name}: other JSON; {EXPECTED}")
+    return tasks
+
+
+def _answer(annotation: Mapping[str, Any], name: str, asked: Asked) -> Answer:
+    """One annotation; ValueError says what is wrong with it."""
+    by = annotation.get("completed_by")
+    if isinstance(by, dict):
+        by = by.get("email") or by.get("id")
+    annotator = "" if by is None else str(by)
+    seconds = annotation.get("lead_time")
+    if seconds is not None and not _number(seconds, 0, math.inf):
+        raise ValueError(f"a lead_time of {seconds!r}; expected seconds, 0 or more")
+    seconds = None if seconds is None else float(seconds)
+    if annotation.get("was_cancelled") is True:
+        return Answer(name, None, None, annotator, seconds, skipped=True)
+    regions = [_object(region) for region in _array(annotation.get("result"))]
+    chosen = [
+        label
+        for region in regions
+        if (region.get("type"), region.get("from_name")) == ("choices", "label")
+        for label in _array(_object(region.get("value")).get("choices"))
+    ]
+    if len(chosen) != 1:
+        raise ValueError(f"{len(chosen)} classes are chosen, expected one" if chosen else "no class is chosen")
+    if chosen[0] not in asked.classes:
+        raise ValueError(asked.class_problem(str(chosen[0])))
+    mask = _mask(regions, asked.images[asked.row_of[name]]) if asked.maps else None
+    return Answer(name, chosen[0], mask, annotator, seconds, skipped=False)
+
+
+def _mask(regions: list[dict[str, Any]], image: Path) -> np.ndarray | None:
+    """All that was drawn: uint8 [H, W], 0 or 255."""
+    mask: np.ndarray | None = None
+    size = (0, 0)
+    for region in regions:
+        kind = str(region.get("type")).removesuffix("labels")
+        if kind in ("keypoint", "vector", "bitmask"):
+            raise ValueError(f"a region of type {region.get('type')!r} cannot be read; draw with the brush")
+        if kind not in ("brush", "rectangle", "ellipse", "polygon"):
+            continue
+        if mask is None:
+            try:
+                size = files.read(image).size
+            except files.Unreadable as error:
+                raise ValueError(str(error)) from None
+            mask = np.zeros((size[1], size[0]), dtype=np.uint8)
+        drawn_on = (region.get("original_width"), region.get("original_height"))
+        if drawn_on != size:
+            raise ValueError(
+                f"a map for {drawn_on[0]}x{drawn_on[1]} pixels, the image has {size[0]}x{size[1]}; "
+                f"label the pictures as they were exported"
+            )
+        if region.get("image_rotation"):
+            raise ValueError("the picture was turned in Label Studio; turn it back and draw the map again")
+        value = _object(region.get("value"))
+        if kind == "brush":
+            alpha = decode(value.get("rle"), size)
+            mask[alpha > alpha.max() // 2] = 255  # a brush's edge is soft, an interface may be translucent
+        else:
+            canvas = Image.fromarray(mask)
+            ImageDraw.Draw(canvas).polygon(_outline(kind, value, size), fill=255)
+            mask = np.array(canvas)
+    return mask
+
+
+def _outline(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> list[tuple[float, float]]:
+    """The corners of a shape in pixels, (0, 0) the centre of the first; the ellipse has 360."""
+
+    def number(item: object) -> float:
+        if not _number(item, -1000, 1000):
+            raise ValueError(f"a {kind} with a damaged outline ({item!r}, expected percent); draw it again")
+        return float(item)  # type: ignore[arg-type]
+
+    if kind == "polygon":
+        pairs = [_array(point) for point in _array(value.get("points"))]
+        if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
+            raise ValueError("a polygon with a damaged outline, expected three points or more; draw it again")
+        points = np.array([[number(item) for item in pair] for pair in pairs]) * size / 100
+    else:
+        origin = np.array([number(value.get("x")), number(value.get("y"))]) * size / 100
+        if kind == "rectangle":
+            extent = np.array([number(value.get("width")), number(value.get("height"))]) * size / 100
+            points = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent
+        else:
+            extent = np.array([number(value.get("radiusX")), number(value.get("radiusY"))]) * size / 100
+            turn = np.radians(np.arange(360))
+            points = np.stack([np.cos(turn), np.sin(turn)], axis=1) * extent
+        angle = math.radians(number(value.get("rotation", 0)))  # clockwise, about x, y
+        cos, sin = math.cos(angle), math.sin(angle)
+        points = origin + points @ np.array([[cos, sin], [-sin, cos]])
+    return [(float(x), float(y)) for x, y in points - 0.5]
+
+
+# --- the brush's run-length code (that of @thi.ng/rle-pack) ----------------------------------------------
+# 32 bits: how many values. 5: bits of a value less 1. Four times 4: the lengths' sizes in bits, less 1.
+# Then pieces: 1 bit, whether it is a run; 2: which size; a length less 1; one value of a run, or all of them.
+# A picture's values are its RGBA bytes, row by row.
+
+SIZES = (3, 4, 8, 16)
+
+
+def encode(mask: np.ndarray) -> list[int]:
+    """uint8 [H, W] -> the code of a picture with the mask in all four channels."""
+    flat = mask.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] ^ 1))
+    lengths = np.diff(starts, append=flat.size) * 4
+    most = 1 << SIZES[-1]
+    pieces = -(-lengths // most)
+    which = np.repeat(np.searchsorted([1 << size for size in SIZES[:-1]], lengths), pieces)
+    size = np.array(SIZES)[which]
+    values = np.repeat(flat[starts], pieces).astype(np.int64)
+    last = np.cumsum(pieces) - 1
+    cut = np.full(len(values), most)
+    cut[last] = lengths - (pieces - 1) * most
+    words = (((4 | which) << size | cut - 1) << 8) | values
+    width = 3 + size + 8
+    bits = np.unpackbits((words << (32 - width)).astype(">u4").view(np.uint8)).reshape(-1, 32)
+    header = (mask.size * 4) << 21 | 7 << 16
+    for place, size_bits in enumerate(SIZES):
+        header |= (size_bits - 1) << (12 - 4 * place)
+    head = np.unpackbits(np.frombuffer(header.to_bytes(7, "big"), dtype=np.uint8))[3:]
+    out = np.packbits(np.concatenate([head, bits[np.arange(32) < width[:, None]]]))
+    return [int(byte) for byte in out]
+
+
+def decode(rle: object, size: tuple[int, int]) -> np.ndarray:
+    """The alpha channel, uint8 [H, W], of the code of a picture of `size` (width, height).
+
+    Raises ValueError for a damaged code, before anything larger than the picture is made.
+    """
+    if not isinstance(rle, list) or not all(type(byte) is int and 0 <= byte <= 255 for byte in rle):
+        raise ValueError("the brush's code is damaged (expected a list of bytes); draw the map again")
+    data = bytes(rle)
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
+    end = len(bits)
+    position = 0
+
+    def take(count: int) -> int:
+        nonlocal position
+        first, position = position, position + count
+        if position > end:
+            raise ValueError("the brush's code ends too early; export again, or draw the map again")
+        whole = int.from_bytes(data[first >> 3 : (position + 7) >> 3], "big")
+        return whole >> (-position & 7) & ((1 << count) - 1)
+
+    count, width = take(32), take(5) + 1
+    sizes = [take(4) + 1 for _ in range(4)]
+    if count != size[0] * size[1] * 4:
+        raise ValueError(
+            f"the brush's code holds {count:,} values, expected {size[0]}x{size[1]} pixels of four; "
+            f"label the pictures as they were exported"
+        )
+    if width != 8:
+        raise ValueError(f"the brush's code has values of {width} bits, expected 8; draw the map again")
+    values = np.empty(count, dtype=np.uint8)
+    done = 0
+    while done < count:
+        run, length = take(1), take(sizes[take(2)]) + 1
+        if done + length > count:
+            raise ValueError("the brush's code runs beyond the picture; export again, or draw the map again")
+        if run:
+            values[done : done + length] = take(8)
+        else:
+            position += 8 * length
+            if position > end:
+                raise ValueError("the brush's code ends too early; export again, or draw the map again")
+            values[done : done + length] = np.packbits(bits[position - 8 * length : position])
+        done += length
+    return values.reshape(size[1], size[0], 4)[..., 3]
+
+
+# --- JSON of any kind ------------------------------------------------------------------------------------
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _array(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: object, low: float, high: float) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type]
