@@ -42,12 +42,12 @@ class Asked:
     def row_of(self) -> Mapping[str, int]:
         return {name: row for row, name in enumerate(self.ids)}
 
-    def refuse_others(self, run: object, query: object, number: str) -> None:
+    def refuse_others(self, run: object, query: object, place: str) -> None:
         """InputError where a file says that it is of another run or query."""
         if (run, query) != (self.run, self.query):
             raise InputError(
-                f"{number} is of query {query!r} of run {run!r}, expected query {self.query} of {self.run!r}; "
-                f"import the file that belongs to this query"
+                f"{place} is of query {query!r} of run {run!r}, expected query {self.query} of {self.run!r}; "
+                f"import the file of this query"
             )
 
     def class_problem(self, label: str) -> str:
@@ -77,7 +77,7 @@ class Answer:
 class Problems:
     """All that is wrong with one file, so that it is mended in one go."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: str) -> None:
         self.file = file
         self.found: list[str] = []
 
@@ -88,11 +88,10 @@ class Problems:
         """InputError with the first SHOWN of them, if there are any."""
         count = len(self.found)
         if count == 1:
-            raise InputError(f"{self.file.name}, {self.found[0]}")
+            raise InputError(f"{self.file}, {self.found[0]}")
         if count:
-            first = "".join(f"\n  {line}" for line in self.found[:SHOWN])
             more = f", the first {SHOWN}" if count > SHOWN else ""
-            raise InputError(f"{self.file.name}: {count} problems{more}; nothing was read{first}")
+            raise InputError("\n  ".join([f"{self.file}: {count} problems{more}:", *self.found[:SHOWN]]))
 
 
 def in_order(asked: Asked, answers: list[tuple[str, Answer]], problems: Problems) -> list[Answer]:
@@ -131,13 +130,13 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def pictures(asked: Asked) -> Iterator[tuple[str, bytes, str, tuple[int, int]]]:
-    """(id, bytes, suffix, (width, height)) of every picture as any program shows it: upright, 8-bit JPEG or PNG.
+def pictures(asked: Asked) -> Iterator[tuple[str, bytes, str]]:
+    """(id, bytes, suffix) of every picture, so that any program shows it alike: upright, 8-bit JPEG or PNG.
 
     A JPEG stays one; what has to be written anew is written at quality 95. Raises InputError that names all
     files that cannot be read.
     """
-    problems = Problems(Path(f"query {asked.query}"))
+    problems = Problems(f"query {asked.query}")
     for name, path in zip(asked.ids, asked.images, strict=True):
         if not names_a_file(name):
             raise InputError(f"id {name!r} cannot be used as a file name")
@@ -150,7 +149,7 @@ def pictures(asked: Asked) -> Iterator[tuple[str, bytes, str, tuple[int, int]]]:
         jpeg = file.data.startswith(b"\xff\xd8")
         if not problems.found:
             data = file.data if file.plain or file.grey else _encoded(pixels, jpeg)
-            yield name, data, ".jpg" if jpeg else ".png", file.size
+            yield name, data, ".jpg" if jpeg else ".png"
     problems.check()
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from sal_fast.annotate.answers import Answer, Asked, Problems, in_order, new_folder, pictures
 from sal_fast.data import files
@@ -82,7 +81,7 @@ def export(asked: Asked, out: Path) -> list[Path]:
             names.append("tasks.json" if not names else f"tasks-{len(names) + 1}.json")
             (folder / names[-1]).write_text("[\n" + ",\n".join(part) + "\n]\n", encoding="utf-8")
 
-        for name, data, suffix, _ in pictures(asked):
+        for name, data, suffix in pictures(asked):
             kind = "jpeg" if suffix == ".jpg" else "png"
             image = f"data:image/{kind};base64,{b64encode(data).decode()}"
             if part and length + len(image) > PART:
@@ -121,7 +120,7 @@ def read(file: Path, asked: Asked) -> list[Answer]:
     Regions of one annotation are united; drafts and predictions are passed over. Without `asked.maps` none is
     looked at. Raises InputError with everything that is wrong, each with its task.
     """
-    problems = Problems(file)
+    problems = Problems(file.name)
     answers: list[tuple[str, Answer]] = []
     for number, task in enumerate(_tasks(file), start=1):
         place = f"task {task.get('id') or number}"
@@ -175,10 +174,8 @@ def _answer(annotation: Mapping[str, Any], name: str, asked: Asked) -> Answer:
     if isinstance(by, dict):
         by = by.get("email") or by.get("id")
     annotator = "" if by is None else str(by)
-    seconds = annotation.get("lead_time")
-    if seconds is not None and not _number(seconds, 0, math.inf):
-        raise ValueError(f"a lead_time of {seconds!r}; expected seconds, 0 or more")
-    seconds = None if seconds is None else float(seconds)
+    time = annotation.get("lead_time")
+    seconds = None if time is None else _number(time, 0, 1e9, "a lead_time")
     if annotation.get("was_cancelled") is True:
         return Answer(name, None, None, annotator, seconds, skipped=True)
     regions = [_object(region) for region in _array(annotation.get("result"))]
@@ -189,7 +186,7 @@ def _answer(annotation: Mapping[str, Any], name: str, asked: Asked) -> Answer:
         for label in _array(_object(region.get("value")).get("choices"))
     ]
     if len(chosen) != 1:
-        raise ValueError(f"{len(chosen)} classes are chosen, expected one" if chosen else "no class is chosen")
+        raise ValueError(f"{len(chosen) or 'no'} classes are chosen, expected one; choose one, or skip")
     if chosen[0] not in asked.classes:
         raise ValueError(asked.class_problem(str(chosen[0])))
     mask = _mask(regions, asked.images[asked.row_of[name]]) if asked.maps else None
@@ -225,38 +222,46 @@ def _mask(regions: list[dict[str, Any]], image: Path) -> np.ndarray | None:
             alpha = decode(value.get("rle"), size)
             mask[alpha > alpha.max() // 2] = 255  # a brush's edge is soft, an interface may be translucent
         else:
-            canvas = Image.fromarray(mask)
-            ImageDraw.Draw(canvas).polygon(_outline(kind, value, size), fill=255)
-            mask = np.array(canvas)
+            mask[_inside(_outline(kind, value, size), size)] = 255
     return mask
 
 
-def _outline(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> list[tuple[float, float]]:
-    """The corners of a shape in pixels, (0, 0) the centre of the first; the ellipse has 360."""
+def _outline(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The corners of a shape in pixels, float64 [k, 2] of x, y, (0, 0) the top left; an ellipse has 360."""
 
     def number(item: object) -> float:
-        if not _number(item, -1000, 1000):
-            raise ValueError(f"a {kind} with a damaged outline ({item!r}, expected percent); draw it again")
-        return float(item)  # type: ignore[arg-type]
+        return _number(item, -1000, 1000, f"a {kind} with a place or size in percent")
 
     if kind == "polygon":
         pairs = [_array(point) for point in _array(value.get("points"))]
         if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
             raise ValueError("a polygon with a damaged outline, expected three points or more; draw it again")
-        points = np.array([[number(item) for item in pair] for pair in pairs]) * size / 100
+        return np.array([[number(item) for item in pair] for pair in pairs]) * size / 100
+    origin = np.array([number(value.get("x")), number(value.get("y"))]) * size / 100
+    if kind == "rectangle":
+        extent = np.array([number(value.get("width")), number(value.get("height"))]) * size / 100
+        points = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent
     else:
-        origin = np.array([number(value.get("x")), number(value.get("y"))]) * size / 100
-        if kind == "rectangle":
-            extent = np.array([number(value.get("width")), number(value.get("height"))]) * size / 100
-            points = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent
-        else:
-            extent = np.array([number(value.get("radiusX")), number(value.get("radiusY"))]) * size / 100
-            turn = np.radians(np.arange(360))
-            points = np.stack([np.cos(turn), np.sin(turn)], axis=1) * extent
-        angle = math.radians(number(value.get("rotation", 0)))  # clockwise, about x, y
-        cos, sin = math.cos(angle), math.sin(angle)
-        points = origin + points @ np.array([[cos, sin], [-sin, cos]])
-    return [(float(x), float(y)) for x, y in points - 0.5]
+        extent = np.array([number(value.get("radiusX")), number(value.get("radiusY"))]) * size / 100
+        turn = np.radians(np.arange(360))
+        points = np.stack([np.cos(turn), np.sin(turn)], axis=1) * extent
+    angle = math.radians(number(value.get("rotation", 0)))  # clockwise, about x, y
+    cos, sin = math.cos(angle), math.sin(angle)
+    return origin + points @ np.array([[cos, sin], [-sin, cos]])
+
+
+def _inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool [H, W], the pixels whose centre an outline holds (even-odd)."""
+    (x, y), (next_x, next_y) = corners.T, np.roll(corners, -1, axis=0).T
+    inside = np.zeros((size[1], size[0]), dtype=bool)
+    centres = np.arange(size[0]) + 0.5
+    for row in range(size[1]):
+        level = row + 0.5
+        cut = (y <= level) != (next_y <= level)
+        slope = (next_x[cut] - x[cut]) / (next_y[cut] - y[cut])
+        crossings = np.sort(x[cut] + (level - y[cut]) * slope)
+        inside[row] = np.searchsorted(crossings, centres) % 2 == 1
+    return inside
 
 
 # --- the brush's run-length code (that of @thi.ng/rle-pack) ----------------------------------------------
@@ -348,5 +353,7 @@ def _array(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _number(value: object, low: float, high: float) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type]
+def _number(value: object, low: float, high: float, what: str) -> float:
+    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+        raise ValueError(f"{what} of {value!r}, expected {low:g} to {high:g}")
+    return float(value)  # type: ignore[arg-type]
