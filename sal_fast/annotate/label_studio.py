@@ -17,7 +17,8 @@ from sal_fast.data import files
 from sal_fast.errors import InputError
 
 PART = 100 * 2**20  # bytes of pictures in one tasks file; Label Studio takes uploads of at most 250 MB
-FILTERED = 12  # classes that are found without a search field
+FEW = 8  # classes, with a digit each to choose them; more have a search field
+UNSEEN = "\u2060"  # a joiner of no width
 EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
 
 CONFIG = """<View>
@@ -98,7 +99,7 @@ def export(asked: Asked, out: Path) -> list[Path]:
             count=len(asked.ids),
             tasks=names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, one after the other",
             draw=DRAW if asked.maps else "",
-            search=" (type a part of its name to find it)" if len(asked.classes) > FILTERED else "",
+            search=" (type a part of its name to find it)" if len(asked.classes) > FEW else "",
         )
         (folder / "README.txt").write_text(readme, encoding="utf-8")
     return [out / name for name in names]
@@ -106,12 +107,19 @@ def export(asked: Asked, out: Path) -> list[Path]:
 
 def config(asked: Asked) -> str:
     """The labeling interface: the picture, a brush if maps are wanted, the class."""
-    choices = (f"          <Choice value={quoteattr(name)}/>" for name in asked.classes)
+    many = len(asked.classes) > FEW
+    key = f' hotkey="{UNSEEN}"' if many else ""  # else letters choose classes, those of brush and eraser too
+    choices = (f"          <Choice value={quoteattr(_shown(name))}{key}/>" for name in asked.classes)
     return CONFIG.format(
         brush=BRUSH if asked.maps else "",
-        search=SEARCH if len(asked.classes) > FILTERED else "",
+        search=SEARCH if many else "",
         choices="\n".join(choices),
     )
+
+
+def _shown(label: str) -> str:
+    """A class as a choice: Label Studio takes $word for a field of the task, so something unseen parts them."""
+    return label.replace("$", f"${UNSEEN}")
 
 
 def read(file: Path, asked: Asked) -> list[Answer]:
@@ -180,17 +188,18 @@ def _answer(annotation: Mapping[str, Any], name: str, asked: Asked) -> Answer:
         return Answer(name, None, None, annotator, seconds, skipped=True)
     regions = [_object(region) for region in _array(annotation.get("result"))]
     chosen = [
-        label
+        choice
         for region in regions
         if (region.get("type"), region.get("from_name")) == ("choices", "label")
-        for label in _array(_object(region.get("value")).get("choices"))
+        for choice in _array(_object(region.get("value")).get("choices"))
     ]
     if len(chosen) != 1:
         raise ValueError(f"{len(chosen) or 'no'} classes are chosen, expected one; choose one, or skip")
-    if chosen[0] not in asked.classes:
+    label = next((name for name in asked.classes if chosen[0] in (name, _shown(name))), None)
+    if label is None:
         raise ValueError(asked.class_problem(str(chosen[0])))
     mask = _mask(regions, asked.images[asked.row_of[name]]) if asked.maps else None
-    return Answer(name, chosen[0], mask, annotator, seconds, skipped=False)
+    return Answer(name, label, mask, annotator, seconds, skipped=False)
 
 
 def _mask(regions: list[dict[str, Any]], image: Path) -> np.ndarray | None:
