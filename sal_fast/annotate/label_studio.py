@@ -118,7 +118,7 @@ def config(asked: Asked) -> str:
 
 
 def _shown(label: str) -> str:
-    """A class as a choice: Label Studio takes $word for a field of the task, so something unseen parts them."""
+    """A class as a choice: $word would be a field of the task, so something unseen stands between."""
     return label.replace("$", f"${UNSEEN}")
 
 
