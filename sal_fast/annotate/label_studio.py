@@ -51,8 +51,9 @@ README = """Query {query} of the run {run}: {count} images for Label Studio.
        python -m venv label-studio && label-studio/bin/pip install label-studio
        label-studio/bin/label-studio start
    It opens http://localhost:8080. Sign up: the account stays on this machine.
-2. Create Project. In "Labeling Setup" choose "Custom template", then "Code", and paste all of config.xml.
-   In "Data Import" upload {tasks}. The pictures are in there: nothing has to be served. Save.
+2. "Create" a project. In "Data Import" upload {tasks}. The pictures are in there:
+   nothing has to be served. In "Labeling Setup" choose "Custom template", then "Code", and put all of
+   config.xml in place of what is there. Save.
 3. "Label All Tasks". For every image:{draw}
      - choose the class on the right{search};
      - Submit; or Skip, where it cannot be told.
@@ -63,8 +64,8 @@ README = """Query {query} of the run {run}: {count} images for Label Studio.
        sal-fast query import RUN FILE
 """
 DRAW = """
-     - paint over all that shows what it is (brush and eraser are on the picture's right, [ and ] change
-       the size, Ctrl and the wheel zoom);"""
+     - paint over all that shows what it is (on the picture's right: brush, key B; eraser, E; zoom; [ and ]
+       change the size);"""
 
 
 def export(asked: Asked, out: Path) -> list[Path]:
@@ -110,11 +111,10 @@ def config(asked: Asked) -> str:
     many = len(asked.classes) > FEW
     key = f' hotkey="{UNSEEN}"' if many else ""  # else letters choose classes, those of brush and eraser too
     choices = (f"          <Choice value={quoteattr(_shown(name))}{key}/>" for name in asked.classes)
-    return CONFIG.format(
-        brush=BRUSH if asked.maps else "",
-        search=SEARCH if many else "",
-        choices="\n".join(choices),
+    text = CONFIG.format(
+        brush=BRUSH if asked.maps else "", search=SEARCH if many else "", choices="\n".join(choices)
     )
+    return text.replace(UNSEEN, f"&#{ord(UNSEEN)};")  # so that it can be seen here, and pasted
 
 
 def _shown(label: str) -> str:
