@@ -32,7 +32,11 @@ def generate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ra
     for i, images in zip(mine, store.views([blocks[i] for i in mine]), strict=True):
         features = in_halves(model.features, images)
         cam = ops.cam(features, model.head.weight, store.labels[blocks[i]], probe=probe)
-        frame = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-        drawn = (ops.minmax_normalize(frame) > THRESHOLD).to(torch.uint8) * 255
-        maps[i * BATCH : i * BATCH + len(images)] = drawn
+        maps[i * BATCH : i * BATCH + len(images)] = binary_maps(cam, size)
     return ranks.complete(maps, BATCH)
+
+
+def binary_maps(cam: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [k, *size] of 0 or 255 from [k, h, w]: bilinear, min-max, above 0.5."""
+    frame = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return (ops.minmax_normalize(frame) > THRESHOLD).to(torch.uint8) * 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +12,21 @@ from PIL import Image
 from torch import Tensor
 
 from sal_fast.errors import InputError
+from sal_fast.whole_files import flush
 
 
 def write(folder: Path, ids: Sequence[str], maps: Tensor) -> None:
-    """One PNG a map, exact."""
+    """One PNG a map, exact; the folder is there whole or not at all."""
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     for name, pixels in zip(ids, maps.cpu().numpy(), strict=True):
-        path = folder / f"{name}.png"
+        path = aside / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
+    for path in (aside, *aside.rglob("*")):
+        flush(path)
+    aside.rename(folder)
 
 
 def read(folder: Path, ids: Sequence[str], size: int) -> Tensor:

@@ -1,6 +1,6 @@
 """The command sal-fast: one module per subcommand, loaded when it is asked for.
 
-Exit status: 0 finished, 2 bad input (one clear line), 130 interrupted.
+Exit status: 0 finished, 2 bad input (one clear line), 75 a run waits for people, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sal_fast.errors import DISK_FULL, InputError
 
 COMMANDS = {
     "run": "run the experiment on the built-in set, a folder or a manifest; the same command continues it",
+    "query": "what a run asks of people: export it, import their answers",
     "sweep": "many runs: every combination of a grid, on this machine or a Ray cluster",
     "score": "run a model over images: ids, logits and features for select",
     "select": "which images of a pool to label next, from features and logits of any origin",

@@ -57,7 +57,7 @@ def _check(data: Annotated[str, tyro.conf.Positional], /, root: str | None = Non
     sheet = Sheet(
         "class", title=f"{found.table.name}: {len(found.table)} images, {len(found.table.classes)} classes"
     )
-    by_class = [found.table.classes[label] for label in found.table.labels]
+    by_class = [found.table.class_name(row) for row in range(len(found.table))]
     columns = {
         "images": range(len(found.table)),
         "no mask": found.no_mask,
@@ -69,8 +69,8 @@ def _check(data: Annotated[str, tyro.conf.Positional], /, root: str | None = Non
     for column in columns:
         sheet.add_column(column, justify="right")
     tallies = [Counter(by_class[row] for row in rows) for rows in columns.values()]
-    for name in found.table.classes:
-        sheet.add_row(name, *(str(tally[name]) for tally in tallies))
+    for name in (*found.table.classes, *([""] if "" in by_class else [])):
+        sheet.add_row(name or "(no label yet)", *(str(tally[name]) for tally in tallies))
     sheet.add_section()
     sheet.add_row("all", *(str(sum(tally.values())) for tally in tallies))
     console = Console()

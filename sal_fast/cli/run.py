@@ -12,9 +12,20 @@ from sal_fast import distributed, experiment, report
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 
+WAITING = 75  # EX_TEMPFAIL: try again later
+
 
 def main(arguments: list[str]) -> int:
-    folder = experiment.run(parse(arguments))
+    try:
+        folder = experiment.run(parse(arguments))
+    except experiment.Waiting as waiting:
+        print(
+            f"\n{waiting}\n"
+            f"  sal-fast query export {waiting.folder} --to labelstudio (or folder)\n"
+            f"  sal-fast query import {waiting.folder} FILE\n"
+            f"then repeat this command"
+        )
+        return WAITING
     if not distributed.is_first():
         return 0
     finished, page = folder / "summary.json", folder / "report" / "index.html"

@@ -195,19 +195,20 @@ def mask(
                 f"the mask is {width}x{height}, its image {image[0]}x{image[1]}: "
                 f"the aspect ratios differ by {off:.0%} (at most 2 %)",
             )
+    frame = None if size is None else (size, size)
     if foreground is not None:
         with _naming(file.path):
-            return _resized(foreground(pixels), size)
+            return nearest(foreground(pixels), frame)
     flat = pixels.max(axis=-1) if pixels.ndim == 3 else pixels
     top = flat.max()
     if bool(((flat == 0) | (flat == top)).all()):
-        return _resized(flat != 0, size)
+        return nearest(flat != 0, frame)
     graded = _graded(flat, file.path)
     if file.plain and _nearly_binary(graded):
-        return _resized(graded > graded.max() / 2, size)
-    if size is None:
+        return nearest(graded > graded.max() / 2, frame)
+    if frame is None:
         return np.rint(graded).astype(np.uint8)
-    area = Image.fromarray(graded.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    area = Image.fromarray(graded.astype(np.float32)).resize(frame, Image.Resampling.BOX)
     return np.clip(np.rint(np.asarray(area)), 0, 255).astype(np.uint8)
 
 
@@ -233,9 +234,10 @@ def annotators(path: Path) -> list[Path]:
     return files
 
 
-def _resized(binary: np.ndarray, size: int | None) -> np.ndarray:
+def nearest(binary: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """bool [H, W] -> uint8 of 0 or 255; `size` is (width, height), None keeps its own."""
     image = Image.fromarray(np.asarray(binary, dtype=bool).view(np.uint8))
-    return np.asarray(image if size is None else image.resize((size, size), Image.Resampling.NEAREST)) * 255
+    return np.asarray(image if size is None else image.resize(size, Image.Resampling.NEAREST)) * 255
 
 
 def _nearly_binary(graded: np.ndarray) -> bool:

@@ -38,7 +38,7 @@ from sal_fast.data import reading, store
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import Unreadable
 from sal_fast.data.masks import Masks
-from sal_fast.data.table import Table
+from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
 from sal_fast.held_folder import hold
 from sal_fast.whole_files import flush, read_json, write_bytes, write_json
@@ -175,7 +175,7 @@ def read(folder: Path) -> Table:
             columns["stamp"],
         )
         classes = about["classes"]
-        number = {name: label for label, name in enumerate(classes)}
+        number = {"": UNLABELLED} | {name: label for label, name in enumerate(classes)}
         return Table(
             name=about["name"],
             classes=classes,
@@ -388,7 +388,7 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: dict[str, Entry]) 
         {
             "id": table.ids,
             "image": [str(path.absolute()) for path in table.images],
-            "label": [table.classes[label] for label in table.labels],
+            "label": [table.class_name(row) for row in range(len(table))],
             "mask": [None if path is None else str(path.absolute()) for path in table.masks],
             "split": table.split,
             "digest": [entry.digest for entry in own],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sal_fast.data.table import SPLITS, Table
+from sal_fast.data.table import SPLITS, UNLABELLED, Table
 from sal_fast.errors import InputError
 
 VAL_SHARE = TEST_SHARE = 0.2
@@ -15,7 +15,8 @@ VAL_SHARE = TEST_SHARE = 0.2
 def assign(table: Table, rng: np.random.Generator) -> Table:
     """Give every sample a split: the manifest's own, or 60/20/20 stratified by class.
 
-    Every class keeps at least one image in each split, so three images a class are the least.
+    Every class keeps at least one image in each split, so three images a class are the least. Where images
+    have no label yet, they are train, and the labelled ones half val, half test, two a class at least.
     """
     given = sum(bool(split) for split in table.split)
     if given == len(table):
@@ -25,6 +26,8 @@ def assign(table: Table, rng: np.random.Generator) -> Table:
         raise InputError(f"{table.name}: {table.ids[row]!r} has no split, others have; fill all rows or none")
     split = ["train"] * len(table)
     labels = np.asarray(table.labels)
+    if (labels == UNLABELLED).any():
+        return _around_a_pool(table, rng)
     for label, name in enumerate(table.classes):
         rows = rng.permutation(np.flatnonzero(labels == label))
         if len(rows) < 3:
@@ -41,12 +44,35 @@ def assign(table: Table, rng: np.random.Generator) -> Table:
     return table.with_split(split)
 
 
+def _around_a_pool(table: Table, rng: np.random.Generator) -> Table:
+    split = ["train"] * len(table)
+    labels = np.asarray(table.labels)
+    for label, name in enumerate(table.classes):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        if len(rows) < 2:
+            raise InputError(
+                f"{table.name}: class {name!r} has 1 labelled image; beside a pool without labels a class "
+                f"needs at least 2, one for val and one for test"
+            )
+        for place, row in enumerate(rows):
+            split[row] = ("val", "test")[place % 2]
+    return _checked(table.with_split(split))
+
+
 def _checked(table: Table) -> Table:
-    """A manifest's own splits: none empty, no class that training never shows."""
+    """A manifest's own splits: none empty, no class that training cannot show, labels outside the pool."""
     for name in SPLITS:
         if not table.rows(name):
             raise InputError(f"{table.name}: no sample in split {name!r}")
+    for row, label in enumerate(table.labels):
+        if label == UNLABELLED and table.split[row] != "train":
+            raise InputError(
+                f"{table.name}: {table.ids[row]!r} is in split {table.split[row]!r} and has no label; only "
+                f"train images may be without"
+            )
     shown = {table.labels[row] for row in table.rows("train")}
+    if UNLABELLED in shown:  # people will show them
+        return table
     for label, name in enumerate(table.classes):
         if label not in shown:
             raise InputError(f"{table.name}: class {name!r} has no image in split 'train'")

@@ -215,7 +215,7 @@ class Fingerprint:
 
     def add(self, row: int, digest: bytes) -> None:
         table = self._table
-        line = f"{table.ids[row]}\t{table.classes[table.labels[row]]}\t{table.split[row]}\t"
+        line = f"{table.ids[row]}\t{table.class_name(row)}\t{table.split[row]}\t"
         self._hash.update(line.encode() + digest)
 
     def hexdigest(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from sal_fast.data.prepare import Prepared
 
 SPLITS = ("train", "val", "test")
+UNLABELLED = -1  # the label of an image whose class is not known yet
 
 
 @dataclass(frozen=True)
 class Table:
     """Samples in the order of their ids; every column has one entry a sample.
 
-    `mask` is None where there is no human map; `split` is "" until `sal_fast.data.splits` fills it.
+    labels number the classes, UNLABELLED where people have yet to give one. `mask` is None where there is no
+    human map; `split` is "" until `sal_fast.data.splits` fills it.
     `foreground` turns a mask file's pixels, as Pillow decodes them (uint8 [H, W] or [H, W, 3], indices for a
     palette), into bool [H, W]; None: the rule of `files.mask`. `prepared`: where it is decoded already.
     """
@@ -46,6 +48,10 @@ class Table:
         """Row numbers of one split, in order."""
         return [row for row, name in enumerate(self.split) if name == split]
 
+    def class_name(self, row: int) -> str:
+        """The class of a sample; "" where it is not known."""
+        return "" if self.labels[row] == UNLABELLED else self.classes[self.labels[row]]
+
     def with_split(self, split: list[str]) -> Table:
         return replace(self, split=split)
 
@@ -56,6 +62,8 @@ def build(
     foreground: Foreground | None = None,
 ) -> Table:
     """A table of (id, image, class, mask, split), sorted by id, the classes numbered in the order of names.
+
+    The class "" is none: UNLABELLED.
 
     Raises InputError for an id that stands twice or cannot be a file name below a run folder.
     """
@@ -69,8 +77,8 @@ def build(
                 f"{name}: id {sample!r} cannot be used as a file name: expected UTF-8, "
                 f"parts of at most 250 bytes, no '.', '..', '\\' or leading '/'"
             )
-    classes = sorted({row[2] for row in ordered})
-    number = {label: index for index, label in enumerate(classes)}
+    classes = sorted({row[2] for row in ordered} - {""})
+    number = {"": UNLABELLED} | {label: index for index, label in enumerate(classes)}
     return Table(
         name=name,
         classes=classes,
@@ -98,7 +106,7 @@ def read_folder(root: Path) -> Table:
     """`images/<class>/*` with `masks/<class>/<same stem>.png`; the id is `<class>/<stem>`.
 
     A mask may be of any image format (a PNG goes first), or a folder `masks/<class>/<same stem>/` that holds
-    several annotators' masks.
+    several annotators' masks. Images below `pool/` have no label yet; their id is `pool/<path without suffix>`.
     """
     images = root / "images"
     if not root.is_dir():
@@ -114,7 +122,18 @@ def read_folder(root: Path) -> Table:
             rows.append((f"{folder.name}/{image.stem}", image, folder.name, masks.get(image.stem), ""))
     if not rows:
         raise InputError(f"{images}: no images in its class folders ({', '.join(sorted(SUFFIXES))})")
+    if (root / "pool").is_dir():
+        rows += [(f"pool/{name}", path, "", None, "") for name, path in _below(root / "pool")]
     return build(root.resolve().name, rows)
+
+
+def _below(root: Path) -> Iterator[tuple[str, Path]]:
+    """Every image below a folder, with its path there, without the suffix."""
+    for path in sorted(root.rglob("*")):
+        below = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in below.parts)
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
+            yield below.with_suffix("").as_posix(), path
 
 
 def _masks(folder: Path) -> dict[str, Path]:
@@ -130,12 +149,7 @@ def _masks(folder: Path) -> dict[str, Path]:
 
 def read_images(root: Path) -> Table:
     """Every image below a folder, without class or mask; the id is its path there, without the suffix."""
-    rows = []
-    for path in sorted(root.rglob("*")):
-        below = path.relative_to(root)
-        hidden = any(part.startswith(".") for part in below.parts)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
-            rows.append((below.with_suffix("").as_posix(), path, "", None, ""))
+    rows = [(name, path, "", None, "") for name, path in _below(root)]
     if not rows:
         raise InputError(f"{root}: no images in it ({', '.join(sorted(SUFFIXES))})")
     return build(root.resolve().name, rows)
@@ -145,7 +159,7 @@ def read_manifest(path: Path) -> Table:
     """A CSV or Parquet file with the columns id, image, label and, if there are any, mask and split.
 
     Relative paths start at the manifest's folder and stay inside it. `split` is train, val or test in every
-    row, or in none.
+    row, or in none. An empty label is one that people have yet to give.
     """
     try:
         frame = (
@@ -180,7 +194,7 @@ def read_manifest(path: Path) -> Table:
         values = {
             column: "" if row.get(column) is None else str(row[column]).strip() for column in frame.columns
         }
-        for column in ("id", "image", "label"):
+        for column in ("id", "image"):
             if not values[column]:
                 raise InputError(f"{path}, line {line}: {column!r} is empty")
         split = values.get("split", "")

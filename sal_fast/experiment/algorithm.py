@@ -22,5 +22,5 @@ def active_learning(lab: Lab, until: int | None = None) -> None:
             if number + 1 < lab.plan.rounds:
                 query = lab.select(number + 1, accuracy_model, labelled)  # lines 9-10
                 # lines 11-16: people draw the maps up to the change point, the generator after it
-                answer = lab.annotate(query, lab.source(number + 1), generator)
+                answer = lab.annotate(number + 1, query, generator)
                 labelled = labelled.add(answer)  # line 17

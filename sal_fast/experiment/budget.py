@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sal_fast.errors import InputError
 
 TOLERANCE = 1e-9  # fractions are sums of decimals
+AUTO = "auto"  # a human budget that is found while running
+PATIENCE = 2  # queries without a better prediction, after which the model takes over
 
 
 @dataclass(frozen=True)
@@ -17,22 +20,27 @@ class Plan:
 
     Query 0 is the start set, query r is asked after round r - 1: labelled = round(P * min(stop, start + r *
     query)); the last query takes the remainder. Query r is human when start + r * query <= human_budget; the
-    start set always is.
+    start set always is. With `auto` every query is, until `takes_over` says otherwise.
     """
 
     labelled: tuple[int, ...]
     human: tuple[bool, ...]
+    auto: bool = False
 
     @property
     def rounds(self) -> int:
         return len(self.labelled)
 
+    def asks_people(self, number: int, trials: Sequence[float | None]) -> bool:
+        """Whether people draw query `number`'s maps; trials: see `takes_over`, of queries 0, 1, ..."""
+        return self.human[number] and not (self.auto and takes_over(trials[:number]))
+
     def query_size(self, number: int) -> int:
         return self.labelled[number] - (self.labelled[number - 1] if number else 0)
 
 
-def plan(pool: int, start: float, query: float, stop: float, human_budget: float) -> Plan:
-    """The plan for a training pool of `pool` images; fractions are of that pool.
+def plan(pool: int, start: float, query: float, stop: float, human_budget: float | str) -> Plan:
+    """The plan for a training pool of `pool` images; fractions are of that pool, the last may be `auto`.
 
     Raises InputError for a fraction out of range, or one that is less than one image.
     """
@@ -48,10 +56,13 @@ def plan(pool: int, start: float, query: float, stop: float, human_budget: float
             )
     if stop < start:
         raise InputError(f"--stop-fraction {stop:g} is below --start-fraction {start:g}")
-    if not 0 <= human_budget <= 1:
-        raise InputError(f"--human-budget {human_budget:g}: expected a share of the pool, 0 to 1")
-    if human_budget > 0 and _count(pool, human_budget) < 1:
-        raise InputError(f"--human-budget {human_budget:g} of {pool} training images is less than one image")
+    auto, most = isinstance(human_budget, str), 1.0 if isinstance(human_budget, str) else human_budget
+    if auto and human_budget != AUTO:
+        raise InputError(f"--human-budget {human_budget}: expected a share of the pool, 0 to 1, or auto")
+    if not 0 <= most <= 1:
+        raise InputError(f"--human-budget {most:g}: expected a share of the pool, 0 to 1, or auto")
+    if most > 0 and _count(pool, most) < 1:
+        raise InputError(f"--human-budget {most:g} of {pool} training images is less than one image")
     labelled: list[int] = []
     human: list[bool] = []
     for step in itertools.count():
@@ -60,10 +71,21 @@ def plan(pool: int, start: float, query: float, stop: float, human_budget: float
         count = _count(pool, stop if last else reached)
         if not labelled or count > labelled[-1]:  # a step of less than half an image asks for nothing
             labelled.append(count)
-            human.append(not human or reached <= human_budget + TOLERANCE)
+            human.append(auto or not human or reached <= most + TOLERANCE)
         if last:
             break
-    return Plan(tuple(labelled), tuple(human))
+    return Plan(tuple(labelled), tuple(human), auto)
+
+
+def takes_over(trials: Sequence[float | None]) -> bool:
+    """Whether the model draws from the next query on, as `--human-budget auto` has it.
+
+    trials: for each query that people answered, the Dice of the maps that the model predicted beforehand with
+    those that people drew; None where there was nothing to compare. True once the last two are no better than
+    the best before them. (The paper leaves the choice of the change point as future work, App. B.)
+    """
+    known = [dice for dice in trials if dice is not None]
+    return len(known) > PATIENCE and max(known[-PATIENCE:]) <= max(known[:-PATIENCE])
 
 
 def _count(pool: int, fraction: float) -> int:

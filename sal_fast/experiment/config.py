@@ -17,6 +17,7 @@ from sal_fast import models, ops
 from sal_fast.data import augment, decode
 from sal_fast.data.store import KEEPS, Keep
 from sal_fast.errors import InputError
+from sal_fast.experiment.budget import AUTO
 from sal_fast.experiment.presets import PRESETS, default_preset
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.models import ARCHS, Arch
@@ -33,8 +34,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "decoder": decode.NAMES,
     "store": KEEPS,
     "precision": models.PRECISIONS,
+    "annotator": ("data", "people"),
     "preset": ("auto", *PRESETS),
 }
+CAN_CHANGE = ("sal", "sal-single")  # regimes whose model can be tried before it takes over
 
 
 def _one_of(field: str) -> Any:
@@ -98,10 +101,20 @@ class Config:
     """Share of the training pool that a query asks for."""
     stop_fraction: float = 1.0
     """Share of the training pool at which the run ends."""
-    human_budget: float = 0.2
-    """Share of the training pool that gets human maps."""
+    human_budget: float | Literal["auto"] = 0.2
+    """Share of the training pool that gets human maps; auto: the model takes over once its predictions of
+    what people draw stop getting better (regimes sal, sal-single)."""
+    annotator: Annotated[str, _one_of("annotator")] = "data"
+    """Who answers queries: data, the data set's own labels and masks; people, by `sal-fast query export` and
+    `import`, the run ends with status 75 while it waits for them."""
+    generator: str | None = None
+    """Who draws maps in the interpretability model's place (regime sal), or the missing masks of the regime
+    segmenter: package.module:function or file.py:function, see docs/generator.md."""
     segmenter_masks: str | None = None
-    """For the regime segmenter: a folder of <id>.png, made beforehand."""
+    """For the regime segmenter: a folder of <id>.png; with --segmenter-weights or --generator those that are
+    missing are made there."""
+    segmenter_weights: str | None = None
+    """A checkpoint of Segment Anything, for the regime segmenter."""
     warm_start: bool = False
     """Train each round from the last round's weights, not from the initial ones."""
     seed: int = 0
@@ -142,9 +155,23 @@ class Config:
             raise InputError(f"--map-size {self.map_size}: expected at least 3")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
+        if self.human_budget == AUTO and self.regime not in CAN_CHANGE:
+            raise InputError(
+                f"--human-budget auto: regime {self.regime!r} has no model to try before it takes over; "
+                f"expected one of {', '.join(CAN_CHANGE)}, or a share"
+            )
+        if self.generator is not None and self.regime not in ("sal", "segmenter"):
+            raise InputError(
+                f"--generator {self.generator}: regime {self.regime!r} asks none; expected sal or segmenter"
+            )
+        if self.segmenter_weights is not None and (self.regime != "segmenter" or self.generator is not None):
+            raise InputError(
+                "--segmenter-weights goes with --regime segmenter, and without --generator: leave one out"
+            )
         if self.regime == "segmenter" and self.segmenter_masks is None:
             raise InputError(
-                "regime 'segmenter' needs --segmenter-masks FOLDER with <id>.png for every training image"
+                "regime 'segmenter' needs --segmenter-masks FOLDER with <id>.png for every training image; "
+                "with --segmenter-weights or --generator those that are missing are made there"
             )
 
     @property
@@ -199,12 +226,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a value is of a field's type; a whole number is a number, True is not."""
     kinds = get_args(kind) or (kind,)
-    return type(value) in kinds or (float in kinds and type(value) is int)
+    words = [word for one in kinds for word in get_args(one)]
+    return type(value) in kinds or value in words or (float in kinds and type(value) is int)
 
 
 def _spell(kind: Any) -> str:
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-    return names[next(k for k in (get_args(kind) or (kind,)) if k in names)]
+    kinds = get_args(kind) or (kind,)
+    words = [repr(word) for one in kinds for word in get_args(one)]
+    return " or ".join([next(names[k] for k in kinds if k in names), *words])
 
 
 def _option(field: str) -> str:

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sal_fast import annotate, query, seeds
+from sal_fast.annotate import Generator
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
@@ -23,7 +25,8 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
-from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
+from sal_fast.experiment.people import Answers, Waiting, map_in_frame, tally
+from sal_fast.experiment.regimes import GENERATED, INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
 from sal_fast.experiment.run_folder import RunFolder, write_query
 from sal_fast.models import Arch, Classifier, build, feature_size, resolved, weights
 from sal_fast.progress import duration
@@ -31,7 +34,6 @@ from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
 from sal_fast.whole_files import write_bytes
 
 EXAMPLES = 24  # test images whose CAMs are kept for the report
-GENERATED: tuple[Source, ...] = ("interpretability", "accuracy", "teacher")
 
 
 @dataclass
@@ -59,14 +61,19 @@ class Lab:
         segmented: Masks | None,
         start: Tensor,
         ranks: Ranks = ALONE,
+        generator: Generator | None = None,
     ) -> None:
         self.config, self.store, self.plan, self.folder = config, store, plan, folder
         self.segmented = segmented  # a mask for every row of the pool
+        self.generator = generator  # what --generator names
         self.regime = REGIMES[config.regime]
         self.alpha = self.regime.alpha if config.alpha is None else config.alpha
         self.pool = store.rows("train")
         self.test_rows = store.rows("test")
         self.ranks, self.start = ranks, start
+        self.by_people = config.annotator == "people"
+        self.skipped = start[:0]  # rows that people would not label
+        self.trials: list[float | None] = []  # by query: how well a model foresaw what people drew
         self.lines = folder.rounds() if ranks.first else []
         self.finished_rounds = int(ranks.number(len(self.lines)))
         self.row_of = {name: row for row, name in enumerate(store.table.ids)}
@@ -81,24 +88,27 @@ class Lab:
 
     def labelled_so_far(self) -> Labelled:
         """The start set, then the answer of every finished round's query."""
-        labelled = self.annotate(self.start, self.regime.within, None)
+        labelled = self.annotate(0, self.start)
         for number in range(min(self.finished_rounds, self.plan.rounds - 1)):
-            rows = self._answered(number, labelled)
-            source = self.source(number + 1)
-            if source in GENERATED:
-                labelled = labelled.add(self._by_machine(rows, Masks.pack(self._drawn(number, rows))))
-            else:
-                labelled = labelled.add(self.annotate(rows, source, None))
+            labelled = labelled.add(self.annotate(number + 1, self._answered(number, labelled)))
         return labelled
 
     def source(self, number: int) -> Source:
         """Who draws the maps of query `number` (0 is the start set)."""
-        return self.regime.within if self.plan.human[number] else self.regime.beyond
+        human = self.plan.asks_people(number, self.trials)
+        return self.regime.within if human else self.regime.drawer(self.config.generator)
+
+    def drawer(self, number: int) -> Source:
+        """The model that draws for query `number`, be it on trial beside people; none where none does."""
+        source = self.source(number)
+        if self.plan.auto and source == "human" and number:
+            source = self.regime.drawer(self.config.generator)
+        return source if source in GENERATED else "none"
 
     def train(self, number: int, labelled: Labelled) -> tuple[Classifier, Classifier | None]:
         """The accuracy model of a round, and the model that draws the next query's maps, if one does."""
         last = number + 1 == self.plan.rounds
-        generator: Source = "none" if last else self.source(number + 1)
+        generator: Source = "none" if last else self.drawer(number + 1)
         wanted: list[tuple[str, float]] = [("accuracy", self.alpha)]
         if generator == "interpretability":
             wanted.append((generator, INTERPRETABILITY_ALPHA))
@@ -126,7 +136,7 @@ class Lab:
 
     def select(self, number: int, model: Classifier, labelled: Labelled) -> Tensor:
         """Query `number`: rows of the store, chosen from the remaining pool by the accuracy model."""
-        rest = self.pool[~torch.isin(self.pool, labelled.rows)]
+        rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.skipped)))]
         needs = query.CRITERIA[self.config.criterion].NEEDS
         logits = features = known = None
         scoring = partial(score, model, self.store, dtype=self._kept, ranks=self.ranks)
@@ -147,28 +157,44 @@ class Lab:
             write_query(self._record.folder, self._ids(chosen), result.scores.tolist())
         return chosen
 
-    def annotate(self, rows: Tensor, source: Source, model: Classifier | None) -> Labelled:
-        """Labels for `rows`, and maps from `source`."""
+    def annotate(self, number: int, rows: Tensor, model: Classifier | None = None) -> Labelled:
+        """Labels for query `number`, and maps from its source; `model` draws them, if one does.
+
+        Raises Waiting where people have not answered yet. Images that they would not label are left out.
+        """
+        source = self.source(number)
         with self._timed("annotate"):
-            if source == "human":
-                maps, has_map = annotate.human(self.store, rows)
-                return answered(rows, maps, has_map, PEOPLE, self.loss_size)
-            if source == "segmenter":
-                assert self.segmented is not None
-                return self._by_machine(rows, self.segmented[torch.searchsorted(self.pool, rows)])
-            if model is None:
-                none = torch.zeros_like(rows, dtype=torch.bool)
-                empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
-                return answered(rows, empty, none, NOBODY, self.loss_size)
-            drawn = annotate.generate(model, self.store, rows, self.recipe.probe, self.ranks)
-            if self._record.folder is not None:
-                annotate.write(self._record.folder / "maps", self._ids(rows), drawn)
-            return self._by_machine(rows, Masks.pack(drawn))
+            if self.by_people:
+                rows = self._labelled_by_people(number, rows)
+            foreseen = None
+            if source == "human" and self.drawer(number) != "none":
+                foreseen = self._drawn(number, rows, model, "predicted")
+            answer = self._mapped(number, rows, source, model)
+            self.trials.append(None if foreseen is None else _agreement(foreseen, answer))
+            return answer
+
+    def _mapped(self, number: int, rows: Tensor, source: Source, model: Classifier | None) -> Labelled:
+        if source == "human":
+            by_people, own = self._maps_by_people, annotate.human
+            maps, has_map = by_people(number, rows) if self.by_people else own(self.store, rows)
+            return answered(rows, maps, has_map, PEOPLE, self.loss_size)
+        if source == "segmenter":
+            assert self.segmented is not None
+            return self._by_machine(rows, self.segmented[torch.searchsorted(self.pool, rows)])
+        if source in GENERATED:
+            return self._by_machine(rows, Masks.pack(self._drawn(number, rows, model, "maps")))
+        none = torch.zeros_like(rows, dtype=torch.bool)
+        empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
+        return answered(rows, empty, none, NOBODY, self.loss_size)
 
     @contextmanager
     def round(self, number: int, labelled: Labelled) -> Iterator[None]:
-        """Time a round and, when its block ends well, write what it leaves behind and its line."""
+        """Time a round and, when its block ends well, write what it leaves behind and its line.
+
+        Ending to wait for people is ending well.
+        """
         begin = time.perf_counter()
+        waiting = None
         if self.store.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.store.device)
         if not self.ranks.first:
@@ -177,7 +203,10 @@ class Lab:
             return
         with self.folder.finishing(number) as aside:
             self._record = record = Record(aside)
-            yield
+            try:
+                yield
+            except Waiting as error:
+                waiting = error
             self._keep_examples(aside)
         assert record.scores is not None
         assert record.fitted is not None
@@ -190,6 +219,8 @@ class Lab:
                 "dice_floor": record.scores.floor,
                 "dice_images": record.scores.images,
                 **_graded(record.scores),
+                **({"trial_dice": self.trials[number]} if self.plan.auto else {}),
+                **({"people": self._people_so_far(number)} if self.by_people else {}),
                 "val_accuracy": record.fitted.val_accuracy,
                 "best_epoch": record.fitted.epoch + 1,
                 "seconds": round(time.perf_counter() - begin, 3),
@@ -200,13 +231,15 @@ class Lab:
         self.folder.append(self.lines)
         self.folder.prune(number)
         self._say(number)
+        if waiting is not None:
+            raise waiting
 
     # --- inside ------------------------------------------------------------------------------------------
 
     def _begun(self, number: int, name: str) -> Classifier:
         """A network to train: from the initial weights, or with `--warm-start` from the last round's."""
         model = self._new_model(self.config.arch)
-        trained_before = number > 0 and (name == "accuracy" or self.source(number) == name)
+        trained_before = number > 0 and (name == "accuracy" or self.drawer(number) == name)
         if self.config.warm_start and trained_before:
             self._load(model, self.config.arch, self.folder.round(number - 1) / f"{name}.safetensors")
         return model
@@ -253,26 +286,94 @@ class Lab:
 
     def _answered(self, number: int, labelled: Labelled) -> Tensor:
         """The query made after a finished round, as rows; InputError where its file is not what was asked."""
+        taken = torch.cat((labelled.rows, self.skipped))
+        count = min(self.plan.query_size(number + 1), len(self.pool) - len(taken))
         if not self.ranks.first:
-            count = self.plan.query_size(number + 1)
             return self.ranks.broadcast(labelled.rows.new_empty(count))
         ids = self.folder.query(number)
-        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self._ids(labelled.rows))
-        if len(ids) != self.plan.query_size(number + 1) or len(set(ids)) != len(ids) or not set(ids) <= pool:
+        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self._ids(taken))
+        if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
             raise InputError(
-                f"{self.folder.round(number) / 'query.csv'}: expected {self.plan.query_size(number + 1)} "
+                f"{self.folder.round(number) / 'query.csv'}: expected {count} "
                 f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
             )
         return self.ranks.broadcast(self._rows(ids))
 
-    def _drawn(self, number: int, rows: Tensor) -> Tensor:
-        """The maps of the query made after a finished round."""
+    def _drawn(self, number: int, rows: Tensor, model: Classifier | None, name: str) -> Tensor:
+        """The maps that the query's drawer makes: once, kept as files `name`/<id>.png, and read from then on.
+
+        Where people answered in between, the round's model is read from its file.
+        """
         size = self.store.image_size
-        if self.ranks.first:
-            maps = annotate.read(self.folder.round(number) / "maps", self._ids(rows), size)
+        folder = self._record.folder or self.folder.asked(number)
+        if self.ranks.number(self.ranks.first and (folder / name).is_dir()):
+            if self.ranks.first:
+                maps = annotate.read(folder / name, self._ids(rows), size)
+            else:
+                maps = torch.empty(len(rows), size, size, dtype=torch.uint8)
+            return self.ranks.broadcast(maps.to(self.store.device))
+        drawer = self.drawer(number)
+        if drawer == "callable":
+            drawn = torch.zeros(len(rows), size, size, dtype=torch.uint8, device=self.store.device)
+            if self.ranks.first:
+                assert self.generator is not None
+                drawn = annotate.drawn(self.generator, self.store, rows)
+            drawn = self.ranks.broadcast(drawn)
         else:
-            maps = torch.empty(len(rows), size, size, dtype=torch.uint8)
-        return self.ranks.broadcast(maps.to(self.store.device))
+            model = model or self._kept_model(number, drawer)
+            drawn = annotate.generate(model, self.store, rows, self.recipe.probe, self.ranks)
+        if self.ranks.first:
+            annotate.write(folder / name, self._ids(rows), drawn)
+        return drawn
+
+    def _kept_model(self, number: int, drawer: Source) -> Classifier:
+        """The model that the round before query `number` left for it."""
+        arch, path = self.config.arch, self.folder.asked(number) / f"{drawer}.safetensors"
+        if drawer == "teacher":
+            arch, path = teacher_arch(self.config), self.folder.teacher
+        model = self._new_model(arch)
+        self._load(model, arch, path)
+        return model
+
+    # people: the first rank reads what they answered, and tells the others
+
+    def _labelled_by_people(self, number: int, rows: Tensor) -> Tensor:
+        """Take over the classes that people gave; the rows that they labelled, the others are skipped."""
+        labels = torch.empty(len(rows), dtype=torch.int64)
+        waiting = 0
+        if self.ranks.first:
+            ids, classes = self._ids(rows), self.store.table.classes
+            answers = Answers(self.folder.asked(number))
+            waiting = len(answers.open(ids))
+            if not waiting:
+                given = answers.verdicts()
+                found = [given[name].label for name in ids]
+                labels = torch.tensor([-1 if label is None else classes.index(label) for label in found])
+        waiting = int(self.ranks.number(waiting))
+        if waiting:
+            raise Waiting(self.folder.path, number, len(rows) - waiting, len(rows))
+        labels = self.ranks.broadcast(labels).to(rows.device)
+        self.store.labels[rows] = labels
+        self.skipped = torch.cat((self.skipped, rows[labels < 0]))
+        return rows[labels >= 0]
+
+    def _maps_by_people(self, number: int, rows: Tensor) -> tuple[Masks, Tensor]:
+        """The maps that people drew, and which images have one, bool [k]."""
+        size = self.store.image_size
+        maps = torch.zeros(len(rows), size, size, dtype=torch.uint8)
+        has_map = torch.zeros(len(rows), dtype=torch.bool)
+        if self.ranks.first:
+            given = Answers(self.folder.asked(number)).verdicts()
+            for i, (row, name) in enumerate(zip(rows.tolist(), self._ids(rows), strict=True)):
+                masks = given[name].masks
+                if masks:
+                    maps[i] = torch.from_numpy(map_in_frame(masks, self.store.table.images[row], size))
+                    has_map[i] = True
+        maps, has_map = (self.ranks.broadcast(values).to(rows.device) for values in (maps, has_map))
+        return Masks.pack(maps), has_map
+
+    def _people_so_far(self, number: int) -> dict[str, Any]:
+        return tally(Answers(self.folder.asked(one)) for one in range(number + 1))
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]
@@ -325,7 +426,7 @@ class Lab:
     def _work(self, number: int) -> float:
         """Images trained on in a round, the measure of its cost."""
         last = number + 1 == self.plan.rounds
-        models = 1 + (not last and self.source(number + 1) == "interpretability")
+        models = 1 + (not last and self.drawer(number + 1) == "interpretability")
         return self.plan.labelled[number] * models
 
 
@@ -361,6 +462,17 @@ def recipe(config: Config) -> Recipe:
         saliency_loss=config.saliency_loss,
         seed=config.seed,
     )
+
+
+def _agreement(foreseen: Tensor, answer: Labelled) -> float | None:
+    """Mean Dice, 2 |A and B| / (|A| + |B|), of predicted maps and those people drew; None without any."""
+    drawn = answer.maps.unpack(torch.arange(len(answer), device=foreseen.device)) > 127
+    known = (answer.drawn_by == PEOPLE) & drawn.any((-2, -1))
+    if not bool(known.any()):
+        return None
+    a, b = (foreseen > 127)[known], drawn[known]
+    both = (a & b).sum((-2, -1)).double()
+    return float((2 * both / (a.sum((-2, -1)) + b.sum((-2, -1)))).mean())
 
 
 def _graded(scores: Scores) -> dict[str, float | None]:

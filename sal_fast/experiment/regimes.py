@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Source = Literal["none", "human", "segmenter", "interpretability", "accuracy", "teacher"]
+Source = Literal["none", "human", "segmenter", "interpretability", "accuracy", "teacher", "callable"]
+GENERATED: tuple[Source, ...] = ("interpretability", "accuracy", "teacher", "callable")
 
 INTERPRETABILITY_ALPHA = 0.1  # paper Sec. 4
 TEACHER_ALPHA = 0.5  # Crum et al. 2023
@@ -16,12 +17,16 @@ class Regime:
     """alpha of the accuracy model (Eq. 1), and whose maps a queried image gets.
 
     `within`: for queries inside the human budget; `beyond`: after it. `interpretability` and `teacher` are
-    models of their own, `accuracy` the accuracy model itself.
+    models of their own, `accuracy` the accuracy model itself, `callable` what `--generator` names.
     """
 
     alpha: float
     within: Source
     beyond: Source
+
+    def drawer(self, generator: str | None) -> Source:
+        """`beyond`, or in its model's place what `--generator` names."""
+        return self.beyond if generator is None or self.beyond not in GENERATED else "callable"
 
     @property
     def uses_human_maps(self) -> bool:

@@ -3,6 +3,8 @@
     run.json          resolved configuration, environment, data fingerprint, splits
     rounds.jsonl      a line per finished round
     rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (the last round's)
+                      and, where people or a model on trial answer: answers.json, drawn/, predicted/
+    start/            their answers to the start set
     teacher.safetensors    regime tait
     summary.json      when the run is finished
 
@@ -53,6 +55,10 @@ class RunFolder:
     @property
     def teacher(self) -> Path:
         return self.path / "teacher.safetensors"
+
+    def asked(self, number: int) -> Path:
+        """Where query `number` is, and the answers to it."""
+        return self.round(number - 1) if number else self.path / "start"
 
     def round(self, number: int) -> Path:
         return self.path / "rounds" / f"{number:03d}"

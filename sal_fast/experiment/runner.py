@@ -21,12 +21,14 @@ import sal_fast
 from sal_fast import annotate, distributed, seeds
 from sal_fast.data import Table, augment, catalog, decode, load_table, open_store, splits, store
 from sal_fast.data.masks import Masks
+from sal_fast.data.table import UNLABELLED
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.lab import Lab, new_model, teacher_arch
+from sal_fast.experiment.people import plan_of
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.learning_curve import aulc
@@ -39,7 +41,8 @@ def run(config: Config, until: int | None = None) -> Path:
 
     `until`: stop after so many rounds; a later call goes on from there.
 
-    Raises InputError, before anything is written over, for anything that cannot work.
+    Raises InputError, before anything is written over, for anything that cannot work, and Waiting where
+    people have to answer first.
     """
     config.check()
     folder = RunFolder(config.run_folder)
@@ -62,13 +65,9 @@ def _run(config: Config, folder: RunFolder, ranks: Ranks, until: int | None) -> 
         return
     device = _device(config, ranks)
     table = _table(config, folder, ranks)
-    plan = budget.plan(
-        len(table.rows("train")),
-        config.start_fraction,
-        config.query_fraction,
-        config.stop_fraction,
-        config.human_budget,
-    )
+    _check_labels(config, table)
+    plan = plan_of(config, len(table.rows("train")))
+    generator = None if config.generator is None else annotate.load(config.generator)
     stored = augment.stored_size(config.augment, config.image_size)
     decoder = decode.choose(config.decoder, device)
     store.plan(table, config.image_size, stored, device, config.store)
@@ -77,7 +76,7 @@ def _run(config: Config, folder: RunFolder, ranks: Ranks, until: int | None) -> 
     check_features(config, table, plan)
     samples = open_store(table, config.image_size, stored, decoder, config.store)
     _check_same(samples, ranks)
-    segmented = _segmented(config, samples, decoder)
+    segmented = _segmented(config, samples, decoder, generator, ranks)
     start = _start(config, table, plan)
     if ranks.first:
         folder.claim(
@@ -92,14 +91,14 @@ def _run(config: Config, folder: RunFolder, ranks: Ranks, until: int | None) -> 
                 },
                 "splits": {split: [table.ids[row] for row in table.rows(split)] for split in splits.SPLITS},
                 "start": start,
-                "inputs": _digests(config, segmented),
+                "inputs": _digests(config, segmented, generator),
             }
         )
         row_of = {name: row for row, name in enumerate(table.ids)}
         chosen = torch.tensor([row_of[name] for name in folder.run()["start"]])
     else:
         chosen = torch.empty(len(start), dtype=torch.int64)
-    lab = Lab(config, samples, plan, folder, segmented, ranks.broadcast(chosen).to(device), ranks)
+    lab = Lab(config, samples, plan, folder, segmented, ranks.broadcast(chosen).to(device), ranks, generator)
     _announce(config, lab)
     active_learning(lab, until)
     if ranks.first and len(lab.lines) == plan.rounds:
@@ -131,6 +130,7 @@ def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "aulc_dice": None if None in dice else aulc(labelled, dice),
         **{name: last[name] for name in ("accuracy", "dice", "dice_floor")},
         **{name: last[name] for name in ("labelled", "human_maps", "generated_maps", "empty_maps")},
+        **({"people": last["people"]} if "people" in last else {}),
         "rounds": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows), 3),
     }
@@ -200,11 +200,20 @@ def _check_same(samples: store.Store, ranks: Ranks) -> None:
         raise InputError(f"rank {ranks.rank} reads other images, masks or labels than the first rank does")
 
 
+def _check_labels(config: Config, table: Table) -> None:
+    unknown = table.labels.count(UNLABELLED)
+    if unknown and config.annotator == "data":
+        raise InputError(
+            f"{table.name}: {unknown} images have no label, the first is "
+            f"{table.ids[table.labels.index(UNLABELLED)]!r}; --annotator people asks for them"
+        )
+
+
 def _check_maps(config: Config, table: Table) -> None:
     """What a regime needs to have maps to compare, and a resolution to compare them at."""
     regime = REGIMES[config.regime]
     drawn = [row for row in table.rows("train") if table.masks[row] is not None]
-    if regime.uses_human_maps and not drawn:
+    if regime.uses_human_maps and not drawn and config.annotator == "data":
         raise InputError(
             f"{table.name}: no masks for its training images, and regime {config.regime!r} needs them; "
             f"put them in masks/<class>/<name>.png (or the manifest's mask column), or use --regime b1"
@@ -214,14 +223,20 @@ def _check_maps(config: Config, table: Table) -> None:
             f"sal-fast: note: {table.name} has no masks in its test split; Dice is not measured",
             file=sys.stderr,
         )
-    if config.human_budget < config.start_fraction - budget.TOLERANCE and config.regime in (
-        "sal",
-        "sal-single",
-        "no-ai-saliency",
-        "tait",
+    share = config.human_budget
+    if (
+        not isinstance(share, str)
+        and share < config.start_fraction - budget.TOLERANCE
+        and config.regime
+        in (
+            "sal",
+            "sal-single",
+            "no-ai-saliency",
+            "tait",
+        )
     ):
         print(
-            f"sal-fast: note: --human-budget {config.human_budget:g} is below --start-fraction "
+            f"sal-fast: note: --human-budget {share:g} is below --start-fraction "
             f"{config.start_fraction:g}; the start set has human maps all the same",
             file=sys.stderr,
         )
@@ -252,15 +267,26 @@ def _start(config: Config, table: Table, plan: budget.Plan) -> list[str]:
     return [table.ids[pool[position]] for position in chosen]
 
 
-def _segmented(config: Config, samples: store.Store, decoder: decode.Decoder) -> Masks | None:
-    """The segmenter's masks of the training pool, in its order."""
+def _segmented(
+    config: Config,
+    samples: store.Store,
+    decoder: decode.Decoder,
+    generator: annotate.Generator | None,
+    ranks: Ranks,
+) -> Masks | None:
+    """The segmenter's masks of the training pool, in its order; those that are missing are made first."""
     if config.regime != "segmenter" or config.segmenter_masks is None:
         return None
-    folder = Path(os.path.expanduser(config.segmenter_masks))
-    return annotate.segmenter_masks(folder, samples, samples.rows("train"), decoder)
+    folder, rows = Path(os.path.expanduser(config.segmenter_masks)), samples.rows("train")
+    if config.segmenter_weights is not None:
+        generator = annotate.segment_anything(config.segmenter_weights, samples.device)
+    if generator is not None and ranks.first:
+        annotate.make_missing(folder, samples, rows, generator)
+    ranks.number(0)  # the others wait for the files
+    return annotate.segmenter_masks(folder, samples, rows, decoder)
 
 
-def _digests(config: Config, segmented: Masks | None) -> dict[str, str]:
+def _digests(config: Config, segmented: Masks | None, generator: annotate.Generator | None) -> dict[str, str]:
     """Of the files beside the data that decide the result."""
     digests = {}
     if weights.is_file(config.weights):
@@ -268,6 +294,8 @@ def _digests(config: Config, segmented: Masks | None) -> dict[str, str]:
         digests["weights"] = hashlib.sha256(data).hexdigest()
     if segmented is not None:
         digests["segmenter_masks"] = segmented.digest()
+    elif generator is not None and (written := annotate.source_file(generator)) is not None:
+        digests["generator"] = hashlib.sha256(written.read_bytes()).hexdigest()
     return digests
 
 

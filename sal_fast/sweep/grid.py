@@ -24,6 +24,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Config))
 NOT_HERE = {
     "out": "the sweep's --out names the folder, and each run gets one of its own in it",
     "config": "put the options into this file",
+    "annotator": "a sweep does not wait for people; start such a run by itself",
 }
 
 

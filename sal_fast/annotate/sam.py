@@ -1,0 +1,57 @@
+"""Segment Anything as a segmenter (paper, App. F; Kirillov et al. 2023)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sal_fast.annotate.generator import Generator
+from sal_fast.errors import InputError
+from sal_fast.models import weights
+
+KINDS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}  # by the width of the image encoder
+
+
+def segment_anything(checkpoint: str, device: torch.device) -> Generator:
+    """Of each picture the mask of highest `predicted_iou`; an empty one where it finds none.
+
+    The library's automatic mask generator with its own settings. Raises InputError where the library, or the
+    checkpoint (the official `sam_vit_*.pth`), cannot be had.
+    """
+    try:
+        from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+    except ImportError:
+        raise InputError(
+            '--segmenter-weights needs the library of Segment Anything: pip install "sal-fast[segmenter]"'
+        ) from None
+    state = weights.read(Path(os.path.expanduser(checkpoint)))
+    width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else 0
+    if width not in KINDS:
+        raise InputError(
+            f"--segmenter-weights {checkpoint}: expected a checkpoint of Segment Anything, "
+            f"{', '.join(KINDS.values())}"
+        )
+    sam = sam_model_registry[KINDS[width]]()
+    try:
+        sam.load_state_dict(state)
+    except RuntimeError as error:
+        said = str(error).splitlines()[1:2] or [str(error)]
+        raise InputError(f"--segmenter-weights {checkpoint}: {said[0].strip()}") from None
+    segmenter = SamAutomaticMaskGenerator(sam.to(device).eval())
+
+    def draw(pictures: Sequence[np.ndarray], labels: Sequence[int]) -> list[np.ndarray]:
+        return [_best(segmenter.generate(picture), picture.shape[:2]) for picture in pictures]
+
+    return draw
+
+
+def _best(found: Sequence[dict[str, object]], size: tuple[int, int]) -> np.ndarray:
+    """The first of the highest."""
+    if not found:
+        return np.zeros(size, dtype=bool)
+    best = max(found, key=lambda mask: float(mask["predicted_iou"]))  # type: ignore[arg-type]
+    return np.asarray(best["segmentation"], dtype=bool)

@@ -1,0 +1,215 @@
+"""A run whose queries people answer: it waits, takes what they say, and ends as if it had known it before."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiment_runs import arguments, kept, rounds
+from PIL import Image
+
+from sal_fast.annotate.answers import Answer, Asked
+from sal_fast.cli import main
+from sal_fast.errors import InputError
+from sal_fast.experiment import Waiting, people
+from sal_fast.experiment.run_folder import RunFolder
+
+Tiny = Callable[..., Path]
+
+
+def answer(run: Path, data: Path, **fields: object) -> Asked:
+    """What the data set knows, as the answers of one person."""
+    held = RunFolder(run)
+    asked = people.asked(held)
+    answers = []
+    for name in asked.ids:
+        mask = np.asarray(Image.open(data / "masks" / f"{name}.png")) if asked.maps else None
+        own = {"annotator": "ann", "seconds": 2.0 if asked.maps else 0.5, "skipped": False, **fields}
+        answers.append(Answer(name, name.split("/")[0], mask, **own))  # type: ignore[arg-type]
+    people.Answers(held.asked(asked.query)).add(answers)
+    return asked
+
+
+def played(tiny: Tiny, out: Path, data: Path, **options: object) -> list[Asked]:
+    """The run, answered as often as it asks."""
+    asked = []
+    while True:
+        try:
+            tiny(out, annotator="people", **options)
+            return asked
+        except Waiting:
+            assert not (out / "summary.json").exists()
+            asked.append(answer(out, data))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"regime": "sal"},
+        {"regime": "tait", "epochs": 1},
+        {"regime": "b1", "epochs": 1},
+        {"regime": "sal-single", "human_budget": "auto", "query_fraction": 0.2, "epochs": 1},
+    ],
+    ids=lambda options: options["regime"],
+)
+def test_a_run_by_people_is_the_run_that_knew(
+    options: dict, tiny: Tiny, shared_folder: Path, tmp_path: Path
+) -> None:
+    """Same rounds, queries and maps, bit by bit; people give every class, and maps while they are asked."""
+    asked = played(tiny, tmp_path / "people", shared_folder, **options)
+    run = tiny(tmp_path / "data", **options)
+    lines = rounds(tmp_path / "people")
+    told = [line.pop("people") for line in lines]
+    assert lines == rounds(run)
+    assert kept(tmp_path / "people") == kept(run)
+    assert [one.query for one in asked] == list(range(len(lines)))
+    by_hand = [line["human_maps"] for line in lines]
+    for one, before, after in zip(asked, [0, *by_hand], by_hand, strict=False):
+        assert one.maps == (after > before), one.query
+    count, maps = lines[-1]["labelled"], by_hand[-1]
+    assert (told[-1]["labelled"], told[-1]["maps"], told[-1]["skipped"]) == (count, maps, 0)
+    assert told[-1]["seconds"] == pytest.approx(2.0 * maps + 0.5 * (count - maps))
+    assert json.loads((tmp_path / "people" / "summary.json").read_text())["people"] == told[-1]
+
+
+def test_the_command_waits_with_status_75_and_says_what_to_do(
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Export, fill the folder, import, go on; through the command line alone."""
+    out = tmp_path / "run"
+    words = ["run", *arguments(data=shared_folder, out=out, annotator="people", epochs=1, stop_fraction=0.5)]
+    assert main(words) == 75
+    said = capsys.readouterr().out
+    assert "5 of the 5 images of query 0 have no answer yet" in said
+    assert f"sal-fast query export {out} --to labelstudio" in said
+    assert main(["query", "export", str(out), "--to", "folder"]) == 0
+    folder = out / "query-000-folder"
+    assert main(["query", "export", str(out), "--to", "folder"]) == 2  # it is there
+    assert "is there already" in capsys.readouterr().err
+
+    _fill(folder, shared_folder, leave=1)
+    assert main(["query", "import", str(out), str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "4 answers read; 4 of 5 images have a class, 4 a map" in said
+    assert "1 wait" in said
+    assert main(words) == 75
+    assert "1 of the 5 images of query 0 has no answer yet" in capsys.readouterr().out
+    assert main(["query", "import", str(out), str(folder), "--skip-rest", "True"]) == 0
+    assert "1 were skipped\nthe query is answered" in capsys.readouterr().out
+    assert main(words) == 75  # after the first round
+    assert [line["labelled"] for line in rounds(out)] == [4]
+    assert rounds(out)[0]["people"]["skipped"] == 1
+
+    assert main(["query", "export", str(out), "--to", "folder", "--out", str(tmp_path / "second")]) == 0
+    assert main(["query", "import", str(out), str(folder)]) == 2  # of the query before
+    assert "is of query 0" in capsys.readouterr().err
+    assert not (tmp_path / "second" / "masks").exists()  # after the budget: classes alone
+    _fill(tmp_path / "second", shared_folder)
+    assert main(["query", "import", str(out), str(tmp_path / "second" / "answers.csv")]) == 0
+    assert main(words) == 0
+    assert [line["labelled"] for line in rounds(out)] == [4, 8]
+    assert main(["query", "export", str(out), "--to", "folder"]) == 2
+    assert "is finished" in capsys.readouterr().err
+
+
+def _fill(folder: Path, data: Path, leave: int = 0) -> None:
+    with open(folder / "answers.csv", newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[leave:]:
+        row |= {"label": row["id"].split("/")[0], "annotator": "ann", "seconds": "3.5"}
+        if (folder / "masks").exists():
+            shutil.copyfile(data / "masks" / f"{row['id']}.png", folder / "masks" / f"{row['id']}.png")
+    with open(folder / "answers.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_several_people_partial_answers_and_second_thoughts(tmp_path: Path) -> None:
+    ones, zeros = np.full((4, 4), 255, dtype=np.uint8), np.zeros((4, 4), dtype=np.uint8)
+
+    def said(
+        name: str, label: str | None, mask: np.ndarray | None, who: str, skipped: bool = False
+    ) -> Answer:
+        return Answer(name, label, mask, who, 1.0, skipped)
+
+    there = people.Answers(tmp_path)
+    there.add([said("a/1", "cat", ones, "ann"), said("a/2", None, None, "ann", skipped=True)])
+    assert there.open(["a/1", "a/2", "b"]) == ["b"]
+    there = people.Answers(tmp_path)  # from its file
+    there.add([said("a/1", "dog", zeros, "ben"), said("a/2", None, None, "ben", skipped=True)])
+    there.add([said("b", "dog", None, "ben"), said("b", "cat", None, "cy"), said("b", "cat", ones, "ann")])
+    found = people.Answers(tmp_path).verdicts()
+    assert found["a/1"].label == "cat"  # one each: the first
+    assert len(found["a/1"].masks) == 2
+    assert found["a/2"] == people.Verdict(None, [])
+    assert found["b"].label == "cat"
+    assert len(found["b"].masks) == 1
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(image)
+    assert (people.map_in_frame(found["a/1"].masks, image, 8) == 128).all()  # the mean of two
+    count = people.tally([there])
+    assert (count["labelled"], count["maps"], count["skipped"], count["annotators"]) == (2, 2, 1, 3)
+    assert (count["answers_with_map"], count["answers_label_only"], count["seconds"]) == (3, 2, 7.0)
+    there.add([said("a/1", "dog", None, "ann"), said("a/2", "dog", None, "ben")])  # they changed their minds
+    found = people.Answers(tmp_path).verdicts()
+    assert (found["a/1"].label, len(found["a/1"].masks)) == ("dog", 1)
+    assert found["a/2"].label == "dog"
+
+
+def test_a_bad_file_changes_nothing(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Waiting):
+        tiny(out, annotator="people")
+    assert main(["query", "export", str(out), "--to", "folder"]) == 0
+    folder = out / "query-000-folder"
+    _fill(folder, shared_folder)
+    assert main(["query", "import", str(out), str(folder)]) == 0
+    before = (out / "start/answers.json").read_bytes()
+    text = (folder / "answers.csv").read_text().splitlines()
+    text[3] = text[3].replace(",", ",purple-", 1)
+    (folder / "answers.csv").write_text("\n".join(text))
+    assert main(["query", "import", str(out), str(folder)]) == 2
+    assert (out / "start/answers.json").read_bytes() == before
+    (out / "start/answers.json").write_text(before.decode().replace('"label"', '"lable"'))
+    with pytest.raises(InputError, match=r"answers\.json: the answers cannot be read"):
+        tiny(out, annotator="people")
+
+
+def test_a_pool_without_labels(tiny: Tiny, make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """Images below pool/ are the training pool, the labelled ones val and test."""
+    data = make_folder(tmp_path / "data", 4)
+    known = make_folder(tmp_path / "known", 8)
+    for path in sorted(known.glob("images/*/*.jpg")):
+        (data / "pool" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, data / "pool" / path.parent.name / path.name)
+    with pytest.raises(InputError, match=r"24 images have no label, the first is 'pool/blue/000'.*people"):
+        tiny(tmp_path / "run", data=str(data))
+    options = {"data": str(data), "annotator": "people", "epochs": 1, "stop_fraction": 0.5}
+    truth = known / "masks"
+    while True:
+        try:
+            tiny(tmp_path / "run", **options)
+            break
+        except Waiting:
+            held = RunFolder(tmp_path / "run")
+            asked = people.asked(held)
+            assert asked.classes == ["blue", "green", "red"]
+            masks = [
+                np.asarray(Image.open(truth / f"{name.removeprefix('pool/')}.png")) for name in asked.ids
+            ]
+            people.Answers(held.asked(asked.query)).add(
+                Answer(name, name.split("/")[1], mask if asked.maps else None, "", None, False)
+                for name, mask in zip(asked.ids, masks, strict=True)
+            )
+    lines = rounds(tmp_path / "run")
+    assert [line["labelled"] for line in lines] == [6, 12]
+    assert lines[-1]["people"]["seconds"] is None
+    splits = json.loads((tmp_path / "run" / "run.json").read_text())["splits"]
+    assert [len(splits[name]) for name in ("train", "val", "test")] == [24, 6, 6]
+    assert all(name.startswith("pool/") for name in splits["train"])
