@@ -90,7 +90,7 @@ def test_without_ray(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert main(["sweep", "builtin-small", "--out", str(tmp_path / "out")]) == 2
+    assert main(["sweep", "small", "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'sal-fast[ray]'" in capsys.readouterr().err
 
 
