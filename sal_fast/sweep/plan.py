@@ -138,9 +138,7 @@ def _pool(
 
 def _where(entry: catalog.Entry) -> str:
     archives = ", ".join(entry.archives)
-    return (
-        f"give --root DIR, and put into DIR/{entry.key} the official archives {archives}, or {entry.layout}"
-    )
+    return f"give --root DIR, with the official archives {archives} in DIR/{entry.key}, or {entry.layout}"
 
 
 def _look_for_weights(config: Config, problems: dict[str, None]) -> None:

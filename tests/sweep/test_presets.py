@@ -11,9 +11,9 @@ from sal_fast.cli import main
 from sal_fast.experiment import Config
 from sal_fast.sweep import grid
 
-# Runs, trainings, rounds that train. Rounds to 100 % in steps of 5 %: 20 for the two sets that start with 5 %,
-# 19 for the three that start with 10 %; 2 * 20 + 3 * 19 = 97. With 20 % by people queries 4 to 19 (3 to 18)
-# are a model's: 16 interpretability models a run of sal. Of rounds 0 to 2 (0 and 1) one training does for b2,
+# Runs, trainings, rounds that train. Rounds to 100 % in steps of 5 %: 20 for two sets, which start with 5 %,
+# 19 for three that start with 10 %; 2 * 20 + 3 * 19 = 97. With 20 % by people queries 4 to 19 (3 to 18) are
+# a model's: 16 interpretability models a run of sal. Of rounds 0 to 2 (0 and 1) one training does for b2,
 # sal, sal-single, no-ai-saliency and tait: 2 * 3 + 3 * 2 = 12 rounds less for each but the first.
 COUNTS = {
     # rounds at 10, 20, 30, 40 %: 4 a run, round 0 shared, 2 interpretability models
@@ -67,7 +67,7 @@ def test_plan_without_anything_here(
     if name != "small":
         assert main(["sweep", name, "--out", str(tmp_path / "out")]) == 2
         said = capsys.readouterr().err
-        assert "data cub200: give --root DIR, and put into DIR/cub200 the official archives CUB_200" in said
+        assert "data cub200: give --root DIR, with the official archives CUB_200_2011.tgz, " in said
     assert not (tmp_path / "out").exists()
 
 
