@@ -26,10 +26,17 @@ class Options:
     """
 
     grid: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")]
-    """A .toml file of options, some of them lists (docs/sweep.md), or a grid that comes with the program:
-    builtin-small."""
+    """A .toml file of options, some of them lists, or a grid that comes with the program (docs/sweep.md):
+    small, paper, paper-swin, paper-probes, paper-budget, paper-alpha, paper-segmenter."""
     plan: tyro.conf.UseCounterAction[int] = 0
     """Only tell what it takes: runs, trainings, time, memory, disk, and what is missing."""
+    root: str | None = None
+    """The folder that holds the paper's data sets: DIR/cub200, DIR/flowers102, ... with the official archives
+    of each; a root in the grid goes before it."""
+    weights: str | None = None
+    """Initial weights in place of the grid's: none, a torchvision weights name, or a file."""
+    segmenter_masks: str | None = None
+    """For the regime segmenter: the folder that holds DIR/cub200/<id>.png, ..."""
     address: str | None = None
     """Of a Ray cluster: host:port, or auto on one of its nodes; None: this machine alone."""
     out: Path | None = None
@@ -63,15 +70,13 @@ def main(arguments: list[str]) -> int:
     options.check()
     asked = grid.read(options.grid)
     folder = Path(grid.absolute(str(options.out or Path("runs") / asked.name)))
-    runs = asked.runs(folder)
+    runs = asked.runs(folder, grid.Place(options.root, options.weights, options.segmenter_masks))
     outlook = plan.look(runs)
     cpu_only = all(run.config.device == "cpu" for run in runs)
     if options.plan:
         slots = plan.slots_here(cpu_only, options.cpus_per_run, options.gpus_per_run)
-        command = f"sal-fast sweep {shlex.quote(options.grid)}"
-        if options.out is not None:
-            command += f" --out {shlex.quote(str(options.out))}"
-        print(plan.describe(asked.name, outlook, folder, slots, command))
+        start = shlex.join(["sal-fast", "sweep", *(word for word in arguments if word != "--plan")])
+        print(plan.describe(asked.name, outlook, folder, slots, start))
         return 0
     if outlook.problems:
         more = f" (and {len(outlook.problems) - 1} more; --plan lists them)" if outlook.problems[1:] else ""

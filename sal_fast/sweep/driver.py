@@ -149,8 +149,8 @@ class Driver:
         if not run.config.warm_start:
             return []
         stops = []
-        for other in self.runs.values():
-            source = None if other.over or other is run else self._source(other)
+        for other in map(self.runs.__getitem__, run.planned.shares):
+            source = None if other.over else self._source(other)
             if source is not None and source[0] is run and source[1] < run.planned.plan.rounds:
                 stops.append(source[1])
         return stops

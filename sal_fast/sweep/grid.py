@@ -16,10 +16,14 @@ from typing import Any
 
 from sal_fast.data import catalog
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, resolve, runner
+from sal_fast.experiment import Config, budget, resolve, runner
+from sal_fast.experiment.regimes import REGIMES
 from sal_fast.models import weights
 
-AXES = ("data", "regime", "criterion", "probe", "arch", "human_budget", "seed")
+AXES = ("data", "regime", "criterion", "probe", "arch", "human_budget", "alpha", "seed")
+OWN = "own"  # in the list alpha: the regime's (TOML has no null)
+BELOW_START, WITHOUT_EFFECT = "budget-below-start", "budget-without-effect"
+RULES = (BELOW_START, WITHOUT_EFFECT)
 FIELDS = tuple(field.name for field in dataclasses.fields(Config))
 NOT_HERE = {
     "out": "the sweep's --out names the folder, and each run gets one of its own in it",
@@ -37,29 +41,70 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a machine has what a grid needs: `<root>/cub200` one of the paper's data sets, for items without
+    a root of their own; `weights` before the grid's; `<segmenter_masks>/<data>/<id>.png`.
+    """
+
+    root: str | None = None
+    weights: str | None = None
+    segmenter_masks: str | None = None
+
+
+@dataclass(frozen=True)
 class Grid:
-    """A grid file, read but not yet checked: `axes` are lists of options, `fixed` goes for all."""
+    """A grid file, read but not yet checked: `axes` are lists of options, `fixed` goes for all.
+
+    `leave_out`: rules for combinations that are no run. `budget-below-start`: a human budget smaller than the
+    start set. `budget-without-effect`: of regimes whose maps come from one source, all but the largest budget
+    in the list.
+    """
 
     name: str
     path: str
     text: str
     fixed: dict[str, Any]
     axes: dict[str, list[dict[str, Any]]]
+    leave_out: tuple[str, ...] = ()
 
-    def runs(self, out: Path) -> list[Run]:
-        """Every combination, in the order of the file's lists; InputError for the first that cannot be."""
+    def runs(self, out: Path, place: Place = Place()) -> list[Run]:
+        """Every combination, in the order of the file's lists, once; without what `leave_out` names.
+
+        InputError for the first that cannot be.
+        """
         runs: dict[str, Run] = {}
         for items in itertools.product(*self.axes.values()):
-            options = self._combined(items)
-            run = self._run(options, out)
+            run = self._run(self._combined(items), out, place)
+            if self._is_left_out(run.config):
+                continue
             if run.name in runs:
                 other = runs[run.name].config
+                if other == run.config:  # alpha "own" and the regime's number
+                    continue
                 raise InputError(
                     f"{self.path}: two runs would be called {run.name} (data {other.data} and "
                     f"{run.config.data}); give one of them a folder of another name, or a grid of its own"
                 )
             runs[run.name] = run
+        if not runs:
+            raise InputError(f"{self._at('leave_out')}: leave_out leaves out every run")
         return list(runs.values())
+
+    def _is_left_out(self, config: Config) -> bool:
+        regime, given = REGIMES[config.regime], config.human_budget
+        if regime.within == regime.beyond:  # the budget says nothing
+            return WITHOUT_EFFECT in self.leave_out and given != self._largest_budget(given)
+        return (
+            BELOW_START in self.leave_out
+            and not isinstance(given, str)
+            and given < config.start_fraction - budget.TOLERANCE
+        )
+
+    def _largest_budget(self, given: object) -> object:
+        """Of the list; a number goes before a word; `given` where there is no list."""
+        listed = [item["human_budget"] for item in self.axes.get("human_budget", [])]
+        numbers = [value for value in listed if not isinstance(value, str)]
+        return max(numbers) if numbers else [*listed, given][0]
 
     def _combined(self, items: tuple[dict[str, Any], ...]) -> dict[str, Any]:
         """The fixed options, under those that the items of the lists bring along."""
@@ -74,15 +119,16 @@ class Grid:
                 brought[name] = value
         return {**self.fixed, **brought}
 
-    def _run(self, options: dict[str, Any], out: Path) -> Run:
-        if options.get("data", "builtin") not in catalog.ENTRIES and "root" in self.fixed:
-            options = {name: value for name, value in options.items() if name != "root"}
+    def _run(self, options: dict[str, Any], out: Path, place: Place) -> Run:
+        options = self._placed(options, place)
         try:
             config = resolve(options)
-            config.check()
+            _check_all_but_masks(config)
         except InputError as error:
-            told = ", ".join(f"{axis} {options[axis]}" for axis in self.axes)
+            told = ", ".join(f"{axis} {spelt(options[axis])}" for axis in self.axes)
             raise InputError(f"{self.path} ({told}): {error}") from None
+        if config.alpha == REGIMES[config.regime].alpha:
+            config = dataclasses.replace(config, alpha=None)
         config = dataclasses.replace(config, data=runner.source(config), root=runner.root(config))
         if weights.is_file(config.weights):
             config = dataclasses.replace(config, weights=absolute(config.weights))
@@ -91,8 +137,31 @@ class Grid:
         name = run_name(config)
         return Run(name, dataclasses.replace(config, out=str(out / name)))
 
+    def _placed(self, options: dict[str, Any], place: Place) -> dict[str, Any]:
+        """The options of a run on this machine."""
+        options, data = dict(options), options.get("data", "builtin")
+        if data not in catalog.ENTRIES and "root" in self.fixed:
+            options.pop("root", None)
+        if data in catalog.ENTRIES and place.root is not None:
+            options.setdefault("root", str(Path(place.root) / data))
+        if place.weights is not None:
+            options["weights"] = place.weights
+        if options.get("regime") == "segmenter" and place.segmenter_masks is not None:
+            options.setdefault("segmenter_masks", str(Path(place.segmenter_masks) / data_name(data)))
+        return options
+
     def _at(self, name: str) -> str:
         return at(self.path, self.text, name)
+
+
+def _check_all_but_masks(config: Config) -> None:
+    """`Config.check`; a segmenter's masks may still be missing while one only asks what it takes."""
+    try:
+        config.check()
+    except InputError:
+        if config.regime != "segmenter" or config.segmenter_masks is not None:
+            raise
+        dataclasses.replace(config, segmenter_masks="later").check()
 
 
 def presets() -> list[str]:
@@ -126,8 +195,12 @@ def parse(name: str, path: str, text: str) -> Grid:
         raise InputError(f"{path} is not TOML: {error}") from None
     fixed: dict[str, Any] = {}
     axes: dict[str, list[dict[str, Any]]] = {}
+    leave_out: tuple[str, ...] = ()
     for key, value in values.items():
         field, where = key.replace("-", "_"), at(path, text, key)
+        if field == "leave_out":
+            leave_out = _rules(value, where)
+            continue
         if field in fixed or field in axes:
             raise InputError(f"{where}: {field} stands twice, once with a dash; leave one out")
         if field in AXES and isinstance(value, list | dict):
@@ -135,7 +208,15 @@ def parse(name: str, path: str, text: str) -> Grid:
         else:
             _check(key, value, where)
             fixed[field] = value
-    return Grid(name, path, text, fixed, axes)
+    return Grid(name, path, text, fixed, axes, leave_out)
+
+
+def _rules(value: Any, where: str) -> tuple[str, ...]:
+    rules = value if isinstance(value, list) else [value]
+    for rule in rules:
+        if rule not in RULES:
+            raise InputError(f"{where}: unknown rule {rule!r} in leave_out{suggest(str(rule), RULES)}")
+    return tuple(rules)
 
 
 def _axis(axis: str, values: list[Any], where: str) -> list[dict[str, Any]]:
@@ -146,23 +227,20 @@ def _axis(axis: str, values: list[Any], where: str) -> list[dict[str, Any]]:
     for value in values:
         item = value if isinstance(value, dict) else {axis: value}
         item = {key.replace("-", "_"): inner for key, inner in item.items()}
+        if item.get("alpha") == OWN:
+            item["alpha"] = None
         if axis not in item:
             raise InputError(
                 f"{where}: {value!r} in the list {axis}: a table there needs {axis}, as in "
                 f"{{ {axis} = ..., epochs = 10 }}"
             )
         for key, inner in item.items():
-            if key in AXES and key != axis:
-                raise InputError(
-                    f"{where}: {key} in a table of the list {axis}: the lists ({', '.join(AXES)}) are "
-                    f"crossed with one another; put {key} on a line of its own, or make two grids"
-                )
             _check(key, inner, where)
         items.append(item)
-    shown = [float(item[axis]) if axis == "human_budget" else item[axis] for item in items]
+    shown = [item[axis] for item in items]
     for position, value in enumerate(shown):
         if value in shown[:position]:
-            raise InputError(f"{where}: {axis} lists {value!r} twice; leave one out")
+            raise InputError(f"{where}: {axis} lists {spelt(value)} twice; leave one out")
     return items
 
 
@@ -191,13 +269,26 @@ def _check(key: str, value: Any, where: str) -> None:
 
 
 def run_name(config: Config) -> str:
-    """Says every option that a list may vary, so that it stays when a list gets longer."""
-    path = Path(config.data)
-    data = path.stem if path.suffix.lower() in (".csv", ".parquet") else path.name
+    """Says every option that a list may vary (alpha where it is not the regime's own), so that it stays when
+    a list gets longer.
+    """
+    alpha = "" if config.alpha is None else f"-a{spelt(config.alpha)}"
     return (
-        f"{data}-{config.regime}-{config.criterion}-{config.probe}-{config.arch}"
-        f"-h{config.human_budget:g}-s{config.seed}"
+        f"{data_name(config.data)}-{config.regime}-{config.criterion}-{config.probe}-{config.arch}"
+        f"-h{spelt(config.human_budget)}{alpha}-s{config.seed}"
     )
+
+
+def data_name(data: str) -> str:
+    path = Path(os.path.expanduser(data)).resolve()
+    return path.stem if path.suffix.lower() in (".csv", ".parquet") else path.name
+
+
+def spelt(value: object) -> str:
+    """A value of a list, in a name or a message."""
+    if value is None:
+        return OWN
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def at(path: str, text: str, key: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,14 @@ from sal_fast.experiment.lab import EXAMPLES, teacher_arch
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.models import build, weights
 from sal_fast.progress import duration
-from sal_fast.sweep.grid import FIELDS, Run
-from sal_fast.sweep.sharing import shared_rounds, sources
+from sal_fast.sweep.grid import FIELDS, Run, data_name
+from sal_fast.sweep.sharing import common_key, same_beginning, sources
+
+# options that say nothing of a network, its features' size and whether maps are compared there
+NOT_OF_THE_NETWORK = (
+    "data", "root", "criterion", "probe", "human_budget", "alpha", "segmenter_masks", "seed", "preset",
+    "start_fraction", "query_fraction", "stop_fraction", "out", "config",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Outlook:
 
 def look(runs: Sequence[Run]) -> Outlook:
     """Read the data's tables (not their images) and find the weights."""
+    tables: dict[tuple[str, str | None], Table | None] = {}
     pools: dict[tuple[str, str | None, int], Pool | None] = {}
     problems: dict[str, None] = {}
     planned, unknown = [], []
@@ -68,7 +76,7 @@ def look(runs: Sequence[Run]) -> Outlook:
         config = run.config
         key = (config.data, config.root, config.seed)
         if key not in pools:
-            pools[key] = _pool(config, problems)
+            pools[key] = _pool(config, tables, problems)
         pool = pools[key]
         if pool is None:
             unknown.append(run.name)
@@ -78,15 +86,21 @@ def look(runs: Sequence[Run]) -> Outlook:
             planned.append(Planned(run, pool, budget.plan(pool.train, *shares)))
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from None
-    kinds = {(*_kind(one.config), one.config.regime, one.config.batch_size): one for one in planned}
-    for one in kinds.values():
+    for one in {_network_key(one): one for one in planned}.values():
         _check_network(one)
     for config in {(run.config.arch, run.config.weights): run.config for run in runs}.values():
         _look_for_weights(config, problems)
-    for config in {run.config.segmenter_masks: run.config for run in runs}.values():
-        if config.segmenter_masks is not None and not Path(config.segmenter_masks).is_dir():
-            problems[f"segmenter_masks: no such folder: {config.segmenter_masks}"] = None
+    masks = [run.config for run in runs if run.config.regime == "segmenter"]
+    for config in {(config.data, config.segmenter_masks): config for config in masks}.values():
+        _look_for_masks(config, problems)
     return Outlook(_with_shares(planned), unknown, list(problems))
+
+
+def _network_key(one: Planned) -> Hashable:
+    """Equal for runs whose networks `_check_network` cannot tell apart."""
+    options = vars(one.config)
+    kept = tuple(options[name] for name in sorted(options) if name not in NOT_OF_THE_NETWORK)
+    return (one.plan.labelled[0] == 1, *kept)
 
 
 def _check_network(one: Planned) -> None:
@@ -99,18 +113,32 @@ def _check_network(one: Planned) -> None:
         raise InputError(f"{one.run.name}: {error}") from None
 
 
-def _pool(config: Config, problems: dict[str, None]) -> Pool | None:
+def _pool(
+    config: Config, tables: dict[tuple[str, str | None], Table | None], problems: dict[str, None]
+) -> Pool | None:
+    """Sizes; where a data set of the paper is missing, those of its Table 1."""
+    place = (config.data, config.root)
     try:
-        table = load_table(config.data, config.root)
-        table = splits.assign(table, seeds.stream(config.seed, "split"))
+        if place not in tables:
+            tables[place] = None
+            if config.data in catalog.ENTRIES and config.root is None:
+                raise InputError(_where(catalog.ENTRIES[config.data]))
+            tables[place] = load_table(*place)
+        table = tables[place]
+        if table is not None:
+            table = splits.assign(table, seeds.stream(config.seed, "split"))
+            return Pool(len(table), len(table.rows("train")), len(table.classes))
     except InputError as error:
         problems[f"data {config.data}: {error}"] = None
-        if config.data not in catalog.ENTRIES:
-            return None
-        counts = catalog.ENTRIES[config.data].counts
-        images = sum(counts[split] for split in ("train", "val", "test"))
-        return Pool(images, counts["train"], counts["classes"])
-    return Pool(len(table), len(table.rows("train")), len(table.classes))
+    if config.data not in catalog.ENTRIES:
+        return None
+    counts = catalog.ENTRIES[config.data].counts
+    return Pool(sum(counts[split] for split in splits.SPLITS), counts["train"], counts["classes"])
+
+
+def _where(entry: catalog.Entry) -> str:
+    archives = ", ".join(entry.archives)
+    return f"give --root DIR, with the official archives {archives} in DIR/{entry.key}, or {entry.layout}"
 
 
 def _look_for_weights(config: Config, problems: dict[str, None]) -> None:
@@ -129,16 +157,32 @@ def _look_for_weights(config: Config, problems: dict[str, None]) -> None:
     if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
         problems[
             f"weights {config.weights!r} of {config.arch} are not on this machine: fetch {url} and give that "
-            f"file to weights, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+            f"file to --weights, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
         ] = None
 
 
+def _look_for_masks(config: Config, problems: dict[str, None]) -> None:
+    """Of the regime segmenter."""
+    if config.segmenter_masks is not None:
+        if not Path(config.segmenter_masks).is_dir():
+            problems[f"segmenter_masks: no such folder: {config.segmenter_masks}"] = None
+        return
+    try:
+        config.check()
+    except InputError as error:
+        name = data_name(config.data)
+        problems[f"data {name}: {error} (of a sweep: DIR/{name}/<id>.png)"] = None
+
+
 def _with_shares(planned: list[Planned]) -> list[Planned]:
-    for index, one in enumerate(planned):
-        for other in planned[:index]:
-            count = shared_rounds((one.config, one.plan), (other.config, other.plan))
+    alike: dict[Hashable, list[Planned]] = {}
+    for one in planned:
+        group = alike.setdefault(common_key(one.config, one.plan), [])
+        for other in group:
+            count = same_beginning((one.config, one.plan), (other.config, other.plan))
             if count:
                 one.shares[other.run.name] = other.shares[one.run.name] = count
+        group.append(one)
     return planned
 
 
@@ -233,6 +277,7 @@ def disk_bytes(one: Planned) -> tuple[int, int]:
     return own + EXAMPLES * one.config.image_size**2 * 8 + teacher, kept
 
 
+@cache
 def _weights_bytes(arch: Any, classes: int) -> int:
     with torch.device("meta"):
         state = build(arch, classes).net.state_dict()

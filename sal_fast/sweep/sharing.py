@@ -29,18 +29,23 @@ def sources(config: Config, plan: Plan) -> list[Source]:
     return [regime.within if human else regime.beyond for human in plan.human]
 
 
-def common_key(config: Config) -> Hashable:
+def common_key(config: Config, plan: Plan) -> Hashable:
     """Equal for runs that have everything in common but who draws their maps."""
     alpha = REGIMES[config.regime].alpha if config.alpha is None else config.alpha
     masks = config.segmenter_masks if config.regime == "segmenter" else None
-    rest = dataclasses.asdict(config)
-    return (alpha, masks, *(rest[name] for name in sorted(rest) if name not in _APART))
+    rest = vars(config)
+    return (alpha, masks, plan.labelled, *(rest[name] for name in sorted(rest) if name not in _APART))
 
 
 def shared_rounds(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
     """How many rounds, from the first, are the same in both runs."""
-    if common_key(one[0]) != common_key(other[0]) or one[1].labelled != other[1].labelled:
+    if common_key(*one) != common_key(*other):
         return 0
+    return same_beginning(one, other)
+
+
+def same_beginning(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
+    """`shared_rounds` of two runs with one `common_key`."""
     same = 0  # queries, from the start set on
     for a, b in zip(sources(*one), sources(*other), strict=True):
         if a != b or a in GENERATED:

@@ -69,6 +69,28 @@ def test_missing_data_and_weights(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "out").exists()
 
 
+def test_masks_of_the_segmenter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Missing ones are a problem of that regime alone; any other mistake is refused even by --plan."""
+    file, out = tmp_path / "small.toml", tmp_path / "out"
+    words = ["sweep", str(file), "--out", str(out)]
+    file.write_text('data = "builtin"\nregime = ["b1", "segmenter"]\n')
+    needs = "data builtin: regime 'segmenter' needs --segmenter-masks"
+    assert main([*words, "--plan"]) == 0
+    assert f"warning: {needs}" in capsys.readouterr().out
+    assert main(words) == 2
+    assert needs in capsys.readouterr().err
+    gone = ["--segmenter-masks", str(tmp_path / "masks")]
+    assert main([*words, *gone]) == 2
+    assert f"no such folder: {tmp_path}/masks/builtin" in capsys.readouterr().err
+    (tmp_path / "masks/builtin").mkdir(parents=True)
+    assert main([*words, *gone, "--plan"]) == 0
+    assert "masks" not in capsys.readouterr().out.replace(str(tmp_path), "").split("nothing is lost")[1]
+    file.write_text('data = "builtin"\nregime = "segmenter"\nepochs = 0\n')
+    assert main([*words, "--plan"]) == 2
+    assert "--epochs 0: expected at least 1" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_network_that_cannot_be_is_refused_early(
     shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +112,7 @@ def test_without_ray(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert main(["sweep", "builtin-small", "--out", str(tmp_path / "out")]) == 2
+    assert main(["sweep", "small", "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'sal-fast[ray]'" in capsys.readouterr().err
 
 
