@@ -105,7 +105,8 @@ def _import(
 def _told(asked: people.Asked, there: people.Answers, read: int) -> str:
     verdicts = there.verdicts()
     count, waiting = people.tally([there]), there.open(asked.ids)
-    said = f"query {asked.query}: {read} answers read; {count['labelled']} of {len(asked.ids)} images have a class"
+    said = f"query {asked.query}: {read} answers read; {count['labelled']} of {len(asked.ids)} images "
+    said += "have a class"
     if asked.maps:
         said += f", {count['maps']} a map"
         bare = [name for name, one in verdicts.items() if one.label is not None and not one.masks]
@@ -114,7 +115,7 @@ def _told(asked: people.Asked, there: people.Answers, read: int) -> str:
     if count["skipped"]:
         said += f", {count['skipped']} were skipped"
     if waiting:
-        return f"{said}\n{len(waiting)} wait, the first is {waiting[0]!r}; import their answers when they are there"
+        return f"{said}\n{len(waiting)} wait, the first is {waiting[0]!r}; import their answers next"
     return f"{said}\nthe query is answered; repeat the run's command to go on"
 
 

@@ -106,7 +106,7 @@ def read_folder(root: Path) -> Table:
     """`images/<class>/*` with `masks/<class>/<same stem>.png`; the id is `<class>/<stem>`.
 
     A mask may be of any image format (a PNG goes first), or a folder `masks/<class>/<same stem>/` that holds
-    several annotators' masks. Images below `pool/` have no label yet; their id is `pool/<path without suffix>`.
+    several annotators' masks. Images below `pool/` have no label yet; the id is `pool/<path, no suffix>`.
     """
     images = root / "images"
     if not root.is_dir():

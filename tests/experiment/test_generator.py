@@ -131,7 +131,7 @@ def test_missing_masks_of_the_segmenter_are_made_once(
     masks = tmp_path / "masks"
     shutil.copytree(shared_folder / "masks" / "red", masks / "red")  # these are there
     options = {"regime": "segmenter", "segmenter_masks": str(masks)}
-    with pytest.raises(InputError, match="have no mask; the first is .*--generator makes them"):
+    with pytest.raises(InputError, match=r"have no mask; the first is .*--generator makes them"):
         tiny(tmp_path / "run", **options)
     tiny(tmp_path / "run", **options, generator=f"{written}:left")
     made = {str(path.relative_to(masks)): path.read_bytes() for path in masks.rglob("*.png")}

@@ -85,7 +85,7 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     words = ["run", *arguments(data=shared_folder, out=out, annotator="people", epochs=1, stop_fraction=0.5)]
     assert main(words) == 75
     said = capsys.readouterr().out
-    assert "5 of the 5 images of query 0 have no answer yet" in said
+    assert "0 of the 5 images of query 0 are answered" in said
     assert f"sal-fast query export {out} --to labelstudio" in said
     assert main(["query", "export", str(out), "--to", "folder"]) == 0
     folder = out / "query-000-folder"
@@ -98,7 +98,7 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     assert "4 answers read; 4 of 5 images have a class, 4 a map" in said
     assert "1 wait" in said
     assert main(words) == 75
-    assert "1 of the 5 images of query 0 has no answer yet" in capsys.readouterr().out
+    assert "4 of the 5 images of query 0 are answered" in capsys.readouterr().out
     assert main(["query", "import", str(out), str(folder), "--skip-rest", "True"]) == 0
     assert "1 were skipped\nthe query is answered" in capsys.readouterr().out
     assert main(words) == 75  # after the first round
