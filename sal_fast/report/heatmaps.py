@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sal_fast.errors import InputError
 from sal_fast.report.figures import VERMILLION, Picture, numbered, picture
-from sal_fast.report.runs import Run, by_dataset, by_group
+from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, fullest
 
 MOST_IMAGES = 6
 MOST_COLUMNS = 8
@@ -31,14 +31,20 @@ class Sheet:
 
 
 def sheets(runs: Sequence[Run]) -> list[Sheet]:
-    """A sheet for each data set whose runs have examples of the same images."""
+    """A sheet for each data set whose runs have examples of the same images, from its fullest panel."""
     drawn = []
-    parts = by_dataset(runs)
+    panels, first = by_panel(runs), fullest(runs)
+    parts = {d: next(panels[p] for p in first if panels[p][0].dataset == d) for d in by_dataset(runs)}
     for i, (dataset, part) in enumerate(parts.items()):
+        if len(by_group(part)) == 1:  # no two models to set beside each other but those of other panels
+            part = by_dataset(runs)[dataset]
         shown = [run for run in _columns(part) if _files(run)]
-        columns = {run.group: _load(_files(run)[-1]) for run in shown}
+        one_panel = len(by_panel(part)) == 1
+        columns = {run.line if one_panel else run.group: _load(_files(run)[-1]) for run in shown}
         chosen, wrong = choose(list(columns.values())) if columns else ([], 0)
         if chosen:
+            first_column = next(iter(columns.values()))
+            chosen.sort(key=lambda i: int(first_column["labels"][_row(first_column, i)]))
             names = [str(name) for name in part[0].data["classes"]]
             drawn.append(
                 Sheet(
@@ -190,5 +196,6 @@ def _caption(runs: Sequence[Run], shown: Sequence[Run], chosen: Sequence[str], w
     seeds = ", ".join(map(str, sorted({run.seed for run in shown})))
     groups = len(by_group(runs))
     left_out = "" if groups == len(shown) else f" {groups - len(shown)} of {groups} groups are not shown."
-    where = f"On {runs[0].dataset}, {'seeds' if ',' in seeds else 'seed'} {seeds}."
+    place = runs[0].panel if len(by_panel(runs)) == 1 else runs[0].dataset
+    where = f"On {place}, {'seeds' if ',' in seeds else 'seed'} {seeds}."
     return f"{where} {verdict}{left_out} Top to bottom: {', '.join(chosen)}."

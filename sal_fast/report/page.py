@@ -15,12 +15,24 @@ def render(**parts: Any) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(number=number, spread=spread, duration=duration, setting=setting, uri=uri)
+    environment.filters.update(
+        number=number, signed=signed, spread=spread, gain=gain, duration=duration, setting=setting, uri=uri
+    )
     return environment.get_template("page.html").render(**parts)
 
 
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def gain(row: dict[str, Any], name: str) -> str:
+    """mean ± sigma with the mean's sign."""
+    text = spread(row, name)
+    return f"+{text}" if (row[f"{name}_mean"] or -1) >= 0 else text
 
 
 def spread(row: dict[str, Any], name: str, digits: int = 3) -> str:
@@ -31,7 +43,9 @@ def spread(row: dict[str, Any], name: str, digits: int = 3) -> str:
     return f"{mean:.{digits}f}" + ("" if sigma is None else f" ± {sigma:.{digits}f}")
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 5400:

@@ -11,7 +11,7 @@ from report_folders import make_run
 
 from sal_fast.errors import InputError
 from sal_fast.report import write
-from sal_fast.report.figures import drawing, human_end, mean_curve
+from sal_fast.report.figures import drawing, human_ends, mean_curve
 from sal_fast.report.heatmaps import choose, heat, sheets
 from sal_fast.report.runs import REGIMES, aulc, load
 
@@ -253,14 +253,14 @@ def test_seeds_without_a_common_count_are_drawn_alone(tmp_path):
     assert write([tmp_path], tmp_path / "out").exists()
 
 
-def test_human_end(tmp_path):
+def test_human_ends(tmp_path):
     make_run(tmp_path / "a", regime="b1")
     make_run(tmp_path / "b", regime="b2")
     make_run(tmp_path / "c", regime="sal")
     make_run(tmp_path / "d", regime="sal", human_budget=0.15, seed=1)
     runs, _ = load([tmp_path / name for name in "abc"])
-    assert human_end(runs) == 80
-    assert human_end(load([tmp_path])[0]) is None
+    assert human_ends(runs) == [80]
+    assert human_ends(load([tmp_path])[0]) == [60, 80]
 
 
 def test_heat_is_half_pixel_bilinear_and_min_max():
