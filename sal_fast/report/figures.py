@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, fullest, split
+from sal_fast.report.runs import Run, by_group, by_panel, fullest, split
 
 # Okabe and Ito's colours, without the yellow that is lost on white paper; shapes and colours as in the paper.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
@@ -182,7 +182,9 @@ def _curves(
             if len(finished) > 1:
                 low = [m - s for m, s in zip(y, sigma, strict=True)]
                 high = [m + s for m, s in zip(y, sigma, strict=True)]
-                axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+                axes.fill_between(
+                    x, low, high, color=style["color"], alpha=0.18 if len(labels) < 5 else 0.1, linewidth=0
+                )
         for run in alone:
             curve = run.curve(metric)
             thin = {**style, "linewidth": 0.9, "markerfacecolor": "white"}
@@ -243,6 +245,7 @@ def styles(runs: Sequence[Run], labels: dict[str, str] | None = None) -> dict[st
 def scatter(runs: Sequence[Run]) -> list[Row]:
     """AULC of accuracy against AULC of Dice, by data set, network and probe; one point is no figure."""
     finished = [run for run in runs if run.finished and run.aulc("dice") is not None]
+    look = styles(runs)
     parts = split(finished, lambda run: run.place("criterion"))
     parts = {title: part for title, part in parts.items() if len(by_group(part)) > 1 or len(part) > 1}
     most: Counter[str] = Counter()
@@ -253,7 +256,7 @@ def scatter(runs: Sequence[Run]) -> list[Row]:
             title,
             [
                 picture(
-                    _scatter(part, title),
+                    _scatter(part, title, look),
                     numbered("scatter", i, len(parts)),
                     f"AULC of accuracy against AULC of Dice, {title}: a shape for each regime, "
                     "a colour for each criterion.",
@@ -265,11 +268,12 @@ def scatter(runs: Sequence[Run]) -> list[Row]:
     ]
 
 
-def _scatter(runs: Sequence[Run], title: str) -> Figure:
-    look = styles(runs)
+def _scatter(runs: Sequence[Run], title: str, all_looks: dict[str, Style]) -> Figure:
+    look = {run.line: all_looks[run.line] for run in runs}
     criteria = list(dict.fromkeys(run.criterion for run in runs))
     dashes = dict(zip(criteria, cycle(LINES), strict=False))
     figure, axes = new_figure(6.0, 4.6)
+    trails: dict[str, list[tuple[float, float]]] = {}
     for members in by_group(runs).values():
         style = look[members[0].line]
         if len(criteria) > 1:
@@ -280,6 +284,12 @@ def _scatter(runs: Sequence[Run], title: str) -> Figure:
             small = {"markersize": 0.8 * style["markersize"], "linestyle": "none", "markeredgewidth": 0}
             axes.plot(x, y, **{**style, **small}, alpha=0.3)
         mark(axes, x, y, style, dashes[members[0].criterion])
+        trails.setdefault(members[0].criterion, []).append((fmean(x), fmean(y)))
+    if len(criteria) > 1:  # tells criteria apart without colours, too
+        for criterion, points in trails.items():
+            colour = CRITERION_COLOUR.get(criterion, GREY)
+            trail = {"color": colour, "linestyle": dashes[criterion], "linewidth": 0.8, "alpha": 0.6}
+            axes.plot(*zip(*sorted(points), strict=True), **trail, zorder=1.5)
     axes.margins(0.08)
     axes.set(xlabel="AULC of Dice", ylabel="AULC of accuracy", title=short(title, 50))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

@@ -16,9 +16,26 @@ def render(**parts: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters.update(
-        number=number, signed=signed, spread=spread, gain=gain, duration=duration, setting=setting, uri=uri
+        number=number,
+        signed=signed,
+        spread=spread,
+        gain=gain,
+        duration=duration,
+        setting=setting,
+        uri=uri,
+        groupby_order=groupby_order,
     )
     return environment.get_template("page.html").render(**parts)
+
+
+def groupby_order(
+    rows: list[dict[str, Any]], *keys: str
+) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
+    """Rows of one key together, in the order of their first."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(groups.items())
 
 
 def number(value: float | None) -> str:

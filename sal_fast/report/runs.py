@@ -166,7 +166,9 @@ class Run:
         return ", ".join([self.dataset, *parts])
 
     def label(self, *without: str) -> str:
-        named = {name: value for name, value in self.variant.items() if name not in without}
+        """The regime, and what tells its runs apart; a regime's own alpha goes without saying."""
+        skipped = {*without, "alpha"} if self.alpha == self.own_alpha else {*without}
+        named = {name: value for name, value in self.variant.items() if name not in skipped}
         return ", ".join([self.regime, *(spell(name, value) for name, value in named.items())])
 
     def takes_over(self) -> int | None:
