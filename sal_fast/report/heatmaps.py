@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from sal_fast.errors import InputError
-from sal_fast.report.figures import VERMILLION, Picture, numbered, picture
+from sal_fast.report.figures import VERMILLION, Picture, numbered, picture, short
 from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, fullest
 
 MOST_IMAGES = 6
@@ -137,7 +137,7 @@ def _sheet(columns: dict[str, dict[str, Any]], chosen: Sequence[str], names: Seq
     for row, i in zip(grid, chosen, strict=True):
         first = next(iter(columns.values()))
         k = _row(first, i)
-        row[0].set_ylabel(_class(names, first["labels"][k]), fontsize=9)
+        row[0].set_ylabel(_class(names, first["labels"][k]), fontsize=8)
         _show(row[0], first["images"][k])
         _outline(row[0], first, k)
         for axes, column in zip(row[1:], columns.values(), strict=True):
@@ -181,7 +181,7 @@ def _outline(axes: Axes, column: dict[str, Any], k: int) -> None:
 
 def _class(names: Sequence[str], label: int) -> str:
     name = names[label] if 0 <= label < len(names) else f"class {label}"
-    return name if len(name) <= 18 else name[:17] + "…"
+    return short(name, 17)
 
 
 def _caption(runs: Sequence[Run], shown: Sequence[Run], chosen: Sequence[str], wrong: int) -> str:

@@ -43,13 +43,13 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}"
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 def gain(row: dict[str, Any], name: str) -> str:
     """mean ± sigma with the mean's sign."""
-    text = spread(row, name)
-    return f"+{text}" if (row[f"{name}_mean"] or -1) >= 0 else text
+    mean, sigma = row[f"{name}_mean"], row[f"{name}_std"]
+    return signed(mean) + ("" if sigma is None else f" ± {sigma:.3f}")
 
 
 def spread(row: dict[str, Any], name: str, digits: int = 3) -> str:
