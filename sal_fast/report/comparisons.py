@@ -65,32 +65,42 @@ def budgets(runs: Sequence[Run]) -> list[Row]:
 
 
 def _budget(panel: Sequence[Run], measure: str, title: str, look: dict[str, Style]) -> Figure | None:
-    points: dict[str, tuple[float, list[float]]] = {}
+    points: dict[str, list[tuple[int, float]]] = {}  # line -> human maps and gain of each seed
     for regime in dict.fromkeys(run.regime for run in panel if run.regime != "b1"):
         for members, b1 in couples(panel, regime, "b1"):
-            pairs = paired(members, b1)
-            if gained := gains(pairs, MEASURES[measure]):
-                points[members[0].line] = (fmean(run.last.human_maps for run, _ in pairs), gained)
+            found = [
+                (pair[0].last.human_maps, gain)
+                for pair in paired(members, b1)
+                for gain in gains([pair], MEASURES[measure])
+            ]
+            if found:
+                points[members[0].line] = found
     if not points:
         return None
     figure, axes = new_figure()
-    width = max(maps for maps, _ in points.values()) or 1.0
-    place = dict(zip(points, _apart([maps for maps, _ in points.values()], APART * width), strict=True))
+    spent = [fmean(maps for maps, _ in some) for some in points.values()]
+    width = max(spent) or 1.0
+    aside = [moved - maps for moved, maps in zip(_apart(spent, APART * width), spent, strict=True)]
     reach: Style = {"color": GREY, "linestyle": (0, (5, 2)), "linewidth": 1.2}
     handles = []
-    for line, (_, gained) in points.items():
-        if line.partition(", ")[0] == "b2":
+    for (line, some), shift in zip(points.items(), aside, strict=True):
+        maps, gained = [m + shift for m, _ in some], [gain for _, gain in some]
+        if _is_b2(line):
             axes.axhline(fmean(gained), **reach, zorder=0.9)
-        mark(axes, [place[line]] * len(gained), gained, look[line])
+        mark(axes, maps, gained, look[line])
         handles.append(mark_handle(look[line], f"{line} (n={len(gained)})"))
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.set(xlabel="human maps", ylabel=f"{NAMES[measure]}, gained over b1", title=short(title, 50))
     axes.set_xlim(-0.08 * width, 1.08 * width)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    if any(line.partition(", ")[0] == "b2" for line in points):
+    if any(map(_is_b2, points)):
         handles.append(Line2D([], [], **reach, label="b2, to be reached"))
     legend(figure, handles)
     return figure
+
+
+def _is_b2(line: str) -> bool:
+    return line.partition(", ")[0] == "b2"
 
 
 def probes(runs: Sequence[Run]) -> list[Row]:

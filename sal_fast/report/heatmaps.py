@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sal_fast.errors import InputError
 from sal_fast.report.figures import VERMILLION, Picture, numbered, picture, short
-from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, fullest
+from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, main_panel
 
 MOST_IMAGES = 6
 MOST_COLUMNS = 8
@@ -33,11 +33,11 @@ class Sheet:
 def sheets(runs: Sequence[Run]) -> list[Sheet]:
     """A sheet for each data set whose runs have examples of the same images, from its fullest panel."""
     drawn = []
-    panels, first = by_panel(runs), fullest(runs)
-    parts = {d: next(panels[p] for p in first if panels[p][0].dataset == d) for d in by_dataset(runs)}
-    for i, (dataset, part) in enumerate(parts.items()):
+    parts = by_dataset(runs)
+    for i, (dataset, whole) in enumerate(parts.items()):
+        part = main_panel(whole)
         if len(by_group(part)) == 1:  # no two models to set beside each other but those of other panels
-            part = by_dataset(runs)[dataset]
+            part = whole
         shown = [run for run in _columns(part) if _files(run)]
         one_panel = len(by_panel(part)) == 1
         columns = {run.line if one_panel else run.group: _load(_files(run)[-1]) for run in shown}

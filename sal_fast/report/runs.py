@@ -251,6 +251,17 @@ def fullest(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.panel for run in runs if lines[run.panel] == most[run.dataset]))
 
 
+def main_panel(runs: Sequence[Run]) -> list[Run]:
+    """Of the fullest panels of a data set the one nearest to the paper's: margin and CAM."""
+    panels = by_panel(runs)
+
+    def near(panel: str) -> int:
+        run = panels[panel][0]
+        return (run.criterion == "margin") + (run.config["probe"] == "cam")
+
+    return panels[max(fullest(runs), key=near)]
+
+
 def without_alpha_sweep(runs: Sequence[Run]) -> list[Run]:
     """Of runs that differ in alpha, only those with the regime's own, where there are any."""
     own = {(run.panel, run.regime) for run in runs if run.alpha == run.own_alpha}

@@ -250,7 +250,7 @@ def test_curves_are_parted_where_criterion_network_or_probe_differ(tmp_path):
     assert {"curves-dice-1.png", "curves-dice-3.png"} < {file.name for file in html.parent.iterdir()}
     page = Page(html).text
     assert "1 more: builtin, other settings" in page
-    assert "On builtin, badge, resnet18, cam, seed 0" in page  # the heat maps
+    assert "On builtin, margin, resnet18, cam, seed 0" in page  # the heat maps
     assert "alpha 0.5" not in drawn_labels(rows[0])
     assert "alpha-dice.png" in {file.name for file in html.parent.iterdir()}
 
