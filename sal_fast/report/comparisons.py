@@ -104,13 +104,11 @@ def _is_b2(line: str) -> bool:
 
 
 def probes(runs: Sequence[Run]) -> list[Row]:
-    """AULC of Dice for each probe, a mark a regime; for each data set, network and criterion with several."""
+    """AULC of Dice by probe, by data set, network and criterion: a mark a line that has several probes."""
     finished = [run for run in runs if run.finished and run.aulc("dice") is not None]
-    parts = {
-        title: part
-        for title, part in split(finished, lambda run: run.place("probe")).items()
-        if len({run.config["probe"] for run in part}) > 1
-    }
+    lines = split(finished, lambda run: f"{run.place('probe')}, {run.line}")
+    several = [part for part in lines.values() if len({run.config["probe"] for run in part}) > 1]
+    parts = split((run for part in several for run in part), lambda run: run.place("probe"))
     look = styles(runs)
     return [
         Row(

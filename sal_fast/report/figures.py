@@ -303,7 +303,7 @@ def _scatter(runs: Sequence[Run], title: str, all_looks: dict[str, Style]) -> Fi
             [],
             color=CRITERION_COLOUR.get(criterion, GREY),
             linestyle=dashes[criterion],
-            linewidth=3,
+            linewidth=2,
             label=criterion,
         )
         for criterion in criteria

@@ -10,7 +10,7 @@ import torch
 from report_folders import make_run
 
 from sal_fast.errors import InputError
-from sal_fast.report import write
+from sal_fast.report import comparisons, write
 from sal_fast.report.figures import drawing, human_ends, learning_curves, mean_curve
 from sal_fast.report.heatmaps import choose, heat, sheets
 from sal_fast.report.runs import REGIMES, aulc, load, without_alpha_sweep
@@ -281,6 +281,21 @@ def test_budgets_are_lines_of_one_figure(tmp_path):
     labels = drawn_labels(row)
     for line in ("b1", "sal, 5 % human", "sal, 10 % human", "sal, 20 % human", "sal, auto budget"):
         assert f"{line} (n=1)" in labels
+
+
+def test_probes_are_compared_where_a_line_has_several(tmp_path):
+    for probe in ("cam", "gradcam"):
+        for regime in ("b1", "sal"):
+            make_run(tmp_path / f"{regime}-{probe}", regime=regime, probe=probe, rounds=2, examples=0)
+    make_run(tmp_path / "tait", regime="tait", rounds=2, examples=0)
+    make_run(tmp_path / "entropy", criterion="entropy", rounds=2, examples=0)
+    with drawing():
+        (row,) = comparisons.probes(load([tmp_path])[0])
+    assert row.title == "builtin, margin"
+    labels = drawn_labels(row)
+    assert "gradcam" in labels
+    assert "sal" in labels
+    assert "tait" not in labels
 
 
 def test_page_of_many_runs(tmp_path):
