@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sal_fast.errors import InputError
-from sal_fast.report import figures, heatmaps, page, tables
-from sal_fast.report.runs import load
+from sal_fast.report import claims, comparisons, differences, figures, heatmaps, page, tables
+from sal_fast.report.runs import load, without_alpha_sweep
 
 __all__ = ["write"]
 
@@ -16,39 +16,44 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     The same runs give the same bytes. Input that cannot be reported on raises InputError.
     """
     loaded, notes = load(runs)
+    main = without_alpha_sweep(loaded)
     table = tables.runs_table(loaded)
+    found, missing = claims.claims(loaded)
     frames = {
         "summary.csv": tables.summary_table(table),
+        "claims.csv": tables.frame(claims.table(found)),
+        "differences.csv": tables.frame(differences.table(main)),
+        "gains.csv": tables.gains_table(main),
+        "people.csv": tables.people_table(loaded),
         "runs.csv": table,
         "rounds.csv": tables.rounds_table(loaded),
     }
     with figures.drawing():
-        curves = figures.learning_curves(loaded)
-        # One run is one point, and the table says it better.
-        scatter = figures.scatter(loaded) if len(loaded) > 1 else []
-        sheets = heatmaps.sheets(loaded)
-        alone = [figures.map_counts(loaded[0])] if len(loaded) == 1 else []
-        if alone and any(r.timings for r in loaded[0].rounds):
-            alone.append(figures.phase_seconds(loaded[0]))
+        rows = {
+            "curves": figures.learning_curves(main),
+            "scatter": figures.scatter(main),
+            "budgets": comparisons.budgets(main),
+            "trials": comparisons.trials(main),
+            "probes": comparisons.probes(main),
+            "alphas": comparisons.alphas(loaded),
+            "alone": figures.alone(loaded[0]) if len(loaded) == 1 else [],
+        }
+        sheets = heatmaps.sheets(main)
 
-    files = {name: frame.write_csv().encode() for name, frame in frames.items()}
+    files = {name: frame.write_csv().encode() for name, frame in frames.items() if not frame.is_empty()}
     html = page.render(
         runs=loaded,
         notes=notes,
-        summary=frames["summary.csv"].to_dicts(),
+        missing=missing,
+        margin=claims.MARGIN,
+        tables={name.removesuffix(".csv"): frame.to_dicts() for name, frame in frames.items()},
         csv=dict(files),
-        curves=curves,
-        scatter=scatter,
+        rows=rows,
         sheets=sheets,
-        alone=alone,
     )
-    pictures = [
-        *(picture for row in curves.values() for picture in row),
-        *scatter,
-        *(sheet.picture for sheet in sheets),
-        *alone,
-    ]
+    pictures = [picture for section in rows.values() for row in section for picture in row.pictures]
     files |= {f"{picture.name}.png": picture.png for picture in pictures}
+    files |= {f"{sheet.picture.name}.png": sheet.picture.png for sheet in sheets}
     files["index.html"] = html.encode()
 
     out = Path(out)

@@ -16,8 +16,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from sal_fast.errors import InputError
-from sal_fast.report.figures import VERMILLION, Picture, numbered, picture
-from sal_fast.report.runs import Run, by_dataset, by_group
+from sal_fast.report.figures import VERMILLION, Picture, numbered, picture, short
+from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, main_panel
 
 MOST_IMAGES = 6
 MOST_COLUMNS = 8
@@ -31,14 +31,20 @@ class Sheet:
 
 
 def sheets(runs: Sequence[Run]) -> list[Sheet]:
-    """A sheet for each data set whose runs have examples of the same images."""
+    """A sheet for each data set whose runs have examples of the same images, from its fullest panel."""
     drawn = []
     parts = by_dataset(runs)
-    for i, (dataset, part) in enumerate(parts.items()):
+    for i, (dataset, whole) in enumerate(parts.items()):
+        part = main_panel(whole)
+        if len(by_group(part)) == 1:  # no two models to set beside each other but those of other panels
+            part = whole
         shown = [run for run in _columns(part) if _files(run)]
-        columns = {run.group: _load(_files(run)[-1]) for run in shown}
+        one_panel = len(by_panel(part)) == 1
+        columns = {run.line if one_panel else run.group: _load(_files(run)[-1]) for run in shown}
         chosen, wrong = choose(list(columns.values())) if columns else ([], 0)
         if chosen:
+            first_column = next(iter(columns.values()))
+            chosen.sort(key=lambda i: int(first_column["labels"][_row(first_column, i)]))
             names = [str(name) for name in part[0].data["classes"]]
             drawn.append(
                 Sheet(
@@ -131,7 +137,7 @@ def _sheet(columns: dict[str, dict[str, Any]], chosen: Sequence[str], names: Seq
     for row, i in zip(grid, chosen, strict=True):
         first = next(iter(columns.values()))
         k = _row(first, i)
-        row[0].set_ylabel(_class(names, first["labels"][k]), fontsize=9)
+        row[0].set_ylabel(_class(names, first["labels"][k]), fontsize=8)
         _show(row[0], first["images"][k])
         _outline(row[0], first, k)
         for axes, column in zip(row[1:], columns.values(), strict=True):
@@ -175,7 +181,7 @@ def _outline(axes: Axes, column: dict[str, Any], k: int) -> None:
 
 def _class(names: Sequence[str], label: int) -> str:
     name = names[label] if 0 <= label < len(names) else f"class {label}"
-    return name if len(name) <= 18 else name[:17] + "…"
+    return short(name, 17)
 
 
 def _caption(runs: Sequence[Run], shown: Sequence[Run], chosen: Sequence[str], wrong: int) -> str:
@@ -190,5 +196,6 @@ def _caption(runs: Sequence[Run], shown: Sequence[Run], chosen: Sequence[str], w
     seeds = ", ".join(map(str, sorted({run.seed for run in shown})))
     groups = len(by_group(runs))
     left_out = "" if groups == len(shown) else f" {groups - len(shown)} of {groups} groups are not shown."
-    where = f"On {runs[0].dataset}, {'seeds' if ',' in seeds else 'seed'} {seeds}."
+    place = runs[0].panel if len(by_panel(runs)) == 1 else runs[0].dataset
+    where = f"On {place}, {'seeds' if ',' in seeds else 'seed'} {seeds}."
     return f"{where} {verdict}{left_out} Top to bottom: {', '.join(chosen)}."

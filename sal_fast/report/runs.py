@@ -3,22 +3,66 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from sal_fast.errors import InputError
+from sal_fast.experiment.config import Config
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import FORMAT
 from sal_fast.learning_curve import aulc
 
-# Named in a group's label as soon as any two runs differ in them.
+# Named in a group's label as soon as any two runs differ in them; a panel holds runs that agree in them.
 _COMPARED = ("criterion", "arch", "probe")
 # Any other setting is named where runs of one data set and regime differ in it, but for these: they say
 # where and on what a run was made, or are spelt out in other settings.
-_IGNORED = {"seed", "data", "root", "out", "config", "preset", "device", "deterministic", "data_parallel"}
-_WITHOUT_BUDGET = {"b1", "b2", "segmenter"}  # what the human budget says changes nothing for them
-_NEEDED = ("regime", "criterion", "probe", "arch", "seed", "human_budget")
+_IGNORED = {
+    *("seed", "data", "root", "out", "config", "preset", "device", "deterministic", "data_parallel", "store")
+}
+_ONLY_FOR = {  # what changes nothing in the other regimes
+    "human_budget": {"sal", "sal-single", "no-ai-saliency", "tait"},
+    "teacher_arch": {"tait"},
+    "segmenter_masks": {"segmenter"},
+}
+_NEEDED = ("regime", "criterion", "probe", "arch", "seed")
+_DEFAULTS = {option.name: option.default for option in fields(Config)}
+
+
+@dataclass(frozen=True)
+class People:
+    """Who answered, cumulative over a round's labelled set; seconds where a clock ran."""
+
+    labelled: int
+    maps: int
+    skipped: int
+    annotators: int
+    seconds: float | None
+    label_seconds: float | None  # on images without a map
+    map_seconds: float | None  # on images with one
+
+    @property
+    def without_map(self) -> int:
+        return self.labelled - self.maps
+
+    @property
+    def per_item(self) -> float | None:
+        return _share(self.seconds, self.labelled)
+
+    @property
+    def per_label(self) -> float | None:
+        return _share(self.label_seconds, self.without_map)
+
+    @property
+    def per_map(self) -> float | None:
+        return _share(self.map_seconds, self.maps)
+
+    @property
+    def saved(self) -> float | None:
+        """Seconds that maps of the images without one would have cost more."""
+        if self.per_map is None or self.per_label is None:
+            return None
+        return (self.per_map - self.per_label) * self.without_map
 
 
 @dataclass(frozen=True)
@@ -38,6 +82,8 @@ class Round:
     best_epoch: int | None
     seconds: float
     timings: dict[str, float]
+    trial_dice: float | None = None  # of generated maps of this round's images, against what people drew
+    people: People | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +114,25 @@ class Run:
         return int(self.config["seed"])
 
     @property
+    def alpha(self) -> float | None:
+        return _number(self.setting("alpha"))
+
+    @property
+    def own_alpha(self) -> float | None:
+        """The regime's, which a run has that was given none."""
+        return REGIMES[self.regime].alpha if self.regime in REGIMES else None
+
+    @property
+    def budget(self) -> float | None:
+        """The share of the pool that gets human maps; None where the run itself finds it."""
+        return _number(self.setting("human_budget"))
+
+    def setting(self, name: str) -> Any:
+        """As configured, else (in older runs) the default; of an alpha that was not given, the regime's."""
+        value = self.config.get(name, _DEFAULTS.get(name))
+        return self.own_alpha if name == "alpha" and value is None else value
+
+    @property
     def finished(self) -> bool:
         return self.summary is not None
 
@@ -83,7 +148,34 @@ class Run:
     @property
     def group(self) -> str:
         """The label shared by the runs that differ in nothing but their seed (and data set)."""
-        return ", ".join([self.regime, *(spell(name, value) for name, value in self.variant.items())])
+        return self.label()
+
+    @property
+    def line(self) -> str:
+        """The group's label inside its panel."""
+        return self.label(*_COMPARED)
+
+    @property
+    def panel(self) -> str:
+        """The data set, and those of criterion, network and probe that runs differ in."""
+        return self.place()
+
+    def place(self, *without: str) -> str:
+        """The panel, whatever is not to part it."""
+        parts = [str(self.variant[s]) for s in _COMPARED if s in self.variant and s not in without]
+        return ", ".join([self.dataset, *parts])
+
+    def label(self, *without: str) -> str:
+        """The regime, and what tells its runs apart; a regime's own alpha goes without saying."""
+        skipped = {*without, "alpha"} if self.alpha == self.own_alpha else {*without}
+        named = {name: value for name, value in self.variant.items() if name not in skipped}
+        return ", ".join([self.regime, *(spell(name, value) for name, value in named.items())])
+
+    def takes_over(self) -> int | None:
+        """Index of the first round without new human maps; None where people draw to the end, or never."""
+        pairs = enumerate(zip(self.rounds, self.rounds[1:], strict=False), start=1)
+        first = next((i for i, (a, b) in pairs if b.human_maps <= a.human_maps), None)
+        return first if self.last.human_maps else None
 
     def curve(self, metric: str) -> dict[int, float]:
         """Labelled count -> value, for the rounds that have a value."""
@@ -139,27 +231,77 @@ def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
 
 def by_group(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    return _split(runs, lambda run: run.group)
+    return split(runs, lambda run: run.group)
 
 
 def by_dataset(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    return _split(runs, lambda run: run.dataset)
+    return split(runs, lambda run: run.dataset)
+
+
+def by_panel(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    return split(runs, lambda run: run.panel)
+
+
+def fullest(runs: Sequence[Run]) -> list[str]:
+    """The panels that no other of their data set has more lines than."""
+    lines = {panel: len(by_group(part)) for panel, part in by_panel(runs).items()}
+    most = {
+        dataset: max(lines[panel] for panel in by_panel(part)) for dataset, part in by_dataset(runs).items()
+    }
+    return list(dict.fromkeys(run.panel for run in runs if lines[run.panel] == most[run.dataset]))
+
+
+def main_panel(runs: Sequence[Run]) -> list[Run]:
+    """Of the fullest panels of a data set the one nearest to the paper's: margin and CAM."""
+    panels = by_panel(runs)
+
+    def near(panel: str) -> int:
+        run = panels[panel][0]
+        return (run.criterion == "margin") + (run.config["probe"] == "cam")
+
+    return panels[max(fullest(runs), key=near)]
+
+
+def without_alpha_sweep(runs: Sequence[Run]) -> list[Run]:
+    """Of runs that differ in alpha, only those with the regime's own, where there are any."""
+    own = {(run.panel, run.regime) for run in runs if run.alpha == run.own_alpha}
+    return [run for run in runs if run.alpha == run.own_alpha or (run.panel, run.regime) not in own]
+
+
+def alike(a: Run, b: Run) -> bool:
+    """Whether two runs of one panel differ in nothing that counts for both but regime, alpha and seed."""
+    names = {**a.config, **b.config}.keys() - _IGNORED - {"regime", "alpha"}
+    return all(a.setting(s) == b.setting(s) for s in names if _counts(s, a) and _counts(s, b))
 
 
 def spell(setting: str, value: Any) -> str:
     """A setting as it stands in a label."""
     if setting in _COMPARED:
         return str(value)
+    if setting == "human_budget" and value == "auto":
+        return "auto budget"
     if setting == "human_budget" and isinstance(value, int | float):
         return f"{100 * value:g} % human"
     return f"{setting.replace('_', ' ')} {value}"
 
 
-def _split(runs: Iterable[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]:
+def split(runs: Iterable[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]:
     parts: dict[str, list[Run]] = {}
     for run in runs:
         parts.setdefault(key(run), []).append(run)
     return parts
+
+
+def _counts(setting: str, run: Run) -> bool:
+    return setting not in _ONLY_FOR or run.regime in _ONLY_FOR[setting]
+
+
+def _share(total: float | None, n: int) -> float | None:
+    return total / n if total is not None and n else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _expand(paths: Sequence[Path]) -> dict[Path, bool]:
@@ -233,6 +375,8 @@ def _read_rounds(file: Path) -> list[Round]:
                 best_epoch=record.get("best_epoch"),
                 seconds=float(record["seconds"]),
                 timings={str(name): float(value) for name, value in record.get("timings", {}).items()},
+                trial_dice=_optional(record.get("trial_dice")),
+                people=_read_people(record.get("people")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{where}: not the line of a round ({error!r}); repeat the run") from error
@@ -240,6 +384,20 @@ def _read_rounds(file: Path) -> list[Round]:
             raise InputError(f"{where}: 'labelled' does not rise; the file is damaged, repeat the run")
         rounds.append(this)
     return rounds
+
+
+def _read_people(record: dict[str, Any] | None) -> People | None:
+    if record is None:
+        return None
+    return People(
+        labelled=int(record["labelled"]),
+        maps=int(record["maps"]),
+        skipped=int(record["skipped"]),
+        annotators=int(record["annotators"]),
+        seconds=_optional(record.get("seconds")),
+        label_seconds=_optional(record.get("label_seconds")),
+        map_seconds=_optional(record.get("map_seconds")),
+    )
 
 
 def _text(file: Path) -> str:
@@ -292,17 +450,22 @@ def _kind(run: Run) -> str:
 
 def _name_variants(runs: list[Run]) -> list[Run]:
     def differ(setting: str, among: Iterable[Run]) -> bool:
-        return len({json.dumps(run.config.get(setting)) for run in among}) > 1
+        return len({json.dumps(run.setting(setting)) for run in among}) > 1
 
     compared = [setting for setting in _COMPARED if differ(setting, runs)]
+    runs = [replace(run, variant={s: run.setting(s) for s in compared}) for run in runs]
     others = dict.fromkeys(s for run in runs for s in run.config if s not in _IGNORED.union(_COMPARED))
     extra: dict[str, list[str]] = {}  # regime -> the other settings that its runs differ in
-    for regime, same in _split(runs, lambda run: run.regime).items():
-        parts = by_dataset(same).values()
-        skipped = {"human_budget"} if regime in _WITHOUT_BUDGET else set()
-        extra[regime] = [s for s in others if s not in skipped and any(differ(s, part) for part in parts)]
+    for regime, same in split(runs, lambda run: run.regime).items():
+        # What differs from panel to panel only, as the image size of two networks, goes without saying.
+        parts = {"human_budget": by_dataset(same), "alpha": by_dataset(same)}
+        extra[regime] = [
+            s
+            for s in others
+            if _counts(s, same[0]) and any(differ(s, part) for part in parts.get(s, by_panel(same)).values())
+        ]
     return [
-        replace(run, variant={s: run.config.get(s) for s in compared + extra[run.regime]}) for run in runs
+        replace(run, variant=run.variant | {s: run.setting(s) for s in extra[run.regime]}) for run in runs
     ]
 
 

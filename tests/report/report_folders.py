@@ -24,9 +24,14 @@ def make_run(
     wrong: tuple[int, ...] = (),
     dataset: str = "builtin",
     fingerprint: str = "0123456789abcdef",
+    people: bool = False,
     **config: Any,
 ) -> Path:
-    """Write a run folder. `config` overrides settings; `wrong` are the examples it misclassifies."""
+    """Write a run folder. `config` overrides settings; `wrong` are the examples it misclassifies.
+
+    A `human_budget` of "auto" ends after 80 + 20 * seed images. With `people` a clock ran: 10 s for an image
+    without a map, 25 s for one with a map.
+    """
     settings = {
         "data": dataset,
         "regime": "sal",
@@ -36,7 +41,7 @@ def make_run(
         "seed": 0,
         "image_size": 64,
         "human_budget": 0.2,
-        "alpha": 0.9,
+        "alpha": None,
         "out": path.name,
     } | config
     likely = _curves(settings, rounds)
@@ -58,7 +63,8 @@ def make_run(
     }
     (path / "run.json").write_text(json.dumps(record))
     lines = [
-        _line(settings, *line) for line in zip(range(len(labelled)), labelled, accuracy, dice, strict=True)
+        _line(settings, people, *line)
+        for line in zip(range(len(labelled)), labelled, accuracy, dice, strict=True)
     ]
     (path / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if finished:
@@ -82,17 +88,39 @@ def _curves(settings: dict[str, Any], rounds: int) -> tuple[list[float], list[fl
     regime, criterion, seed = settings["regime"], settings["criterion"], settings["seed"]
     noise = np.random.default_rng([seed, len(regime), len(criterion)]).normal(0, 0.012, (2, rounds))
     x, lift = np.linspace(0, 1, rounds), LIFT.get(regime, 0.2)
-    accuracy = 0.35 + SKILL.get(criterion, 0.0) + 0.45 * (1 - np.exp(-3 * x)) + lift / 10 + noise[0]
+    alpha = settings["alpha"] if settings["alpha"] is not None else 0.9
+    accuracy = (
+        0.1 * (alpha - 0.9)
+        + 0.35
+        + SKILL.get(criterion, 0.0)
+        + 0.45 * (1 - np.exp(-3 * x))
+        + lift / 10
+        + noise[0]
+    )
+    lift *= 1.4 - 0.4 * alpha / 0.9
     dice = 0.38 + lift * (0.6 + 0.4 * x) + noise[1]
     return accuracy.round(4).tolist(), dice.round(4).tolist()
 
 
 def _line(
-    settings: dict[str, Any], i: int, labelled: int, accuracy: float, dice: float | None
+    settings: dict[str, Any], people: bool, i: int, labelled: int, accuracy: float, dice: float | None
 ) -> dict[str, Any]:
-    regime = settings["regime"]
-    budget = {"b1": 0, "b2": labelled, "segmenter": 0}.get(regime, round(settings["human_budget"] * POOL))
+    regime, auto = settings["regime"], settings["human_budget"] == "auto"
+    share = 80 + 20 * settings["seed"] if auto else round(settings["human_budget"] * POOL)
+    budget = {"b1": 0, "b2": labelled, "segmenter": 0}.get(regime, share)
     human = min(labelled, budget)
+    asked = {
+        "people": {
+            "labelled": labelled,
+            "maps": human,
+            "skipped": i,
+            "annotators": 2,
+            "seconds": 25.0 * human + 10.0 * (labelled - human),
+            "label_seconds": 10.0 * (labelled - human),
+            "map_seconds": 25.0 * human,
+        }
+    }
+    trial = {"trial_dice": 0.3 + 0.1 * i if i and labelled <= budget else None}
     empty = i if regime == "sal" and labelled > human else 0
     generated = 0 if regime in ("b1", "b2", "no-ai-saliency") else labelled - human - empty
     return {
@@ -110,6 +138,8 @@ def _line(
         "seconds": 10.0 + i,
         "timings": {"train": 7.0 + i, "evaluate": 1.5, "score": 0.8, "select": 0.2, "annotate": 0.5},
         "memory": {"peak_rss_mb": 900},
+        **(trial if auto else {}),
+        **(asked if people else {}),
     }
 
 

@@ -10,10 +10,10 @@ import torch
 from report_folders import make_run
 
 from sal_fast.errors import InputError
-from sal_fast.report import write
-from sal_fast.report.figures import drawing, human_end, mean_curve
+from sal_fast.report import comparisons, write
+from sal_fast.report.figures import drawing, human_ends, learning_curves, mean_curve
 from sal_fast.report.heatmaps import choose, heat, sheets
-from sal_fast.report.runs import REGIMES, aulc, load
+from sal_fast.report.runs import REGIMES, aulc, load, without_alpha_sweep
 
 # Three seeds whose curves are worked out by hand: AULC accuracy .30, .35, .40, AULC Dice .5, .5, .5.
 LABELLED = [40, 60, 100]
@@ -101,18 +101,21 @@ def test_page_of_three_regimes(nine):
     assert "9 runs" in page.text
     assert "0.350 ± 0.050" in page.text
     assert "Images that all of the 3 models classified correctly." in page.text
-    assert page.tags.count("img") == 4  # two curves, scatter, heat maps
+    assert page.tags.count("img") == 6  # two curves, scatter, two gains by maps, heat maps
     names = {"curves-dice.png", "curves-accuracy.png", "scatter.png", "heatmaps.png"}
+    names |= {"budget-aulc-dice.png", "budget-dice.png"}
     assert {file.name for file in nine[1].parent.iterdir()} == names | {
-        "index.html", "runs.csv", "rounds.csv", "summary.csv"
+        "index.html", "runs.csv", "rounds.csv", "summary.csv", "claims.csv", "differences.csv", "gains.csv"
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("which", ["nine", "single"])
 def test_page_needs_nothing_else(which, request):
     html = request.getfixturevalue(which)[1]
-    assert all(source.startswith("data:") for source in Page(html).sources)
-    assert not re.search(r"url\(|@import|<script", html.read_text())
+    text = html.read_text()
+    for source in Page(html).sources:
+        assert source.startswith("data:") or f'id="{source[1:]}"' in text, source
+    assert not re.search(r"url\(|@import|<script", text)
 
 
 def test_same_runs_give_the_same_bytes(nine, tmp_path):
@@ -225,15 +228,111 @@ def test_half_written_line_is_no_round(tmp_path):
     assert len(load([tmp_path / "run"])[0][0].rounds) == 5
 
 
-def test_many_lines_are_parted_by_criterion(tmp_path):
+def test_curves_are_parted_where_criterion_network_or_probe_differ(tmp_path):
     for regime in REGIMES:
         for criterion in ("margin", "badge"):
             make_run(
                 tmp_path / f"{regime}-{criterion}", regime=regime, criterion=criterion, rounds=2, examples=1
             )
+    make_run(tmp_path / "swin", regime="sal", arch="swin_t", rounds=2, examples=0)
+    make_run(tmp_path / "grad", regime="sal", probe="gradcam", rounds=2, examples=0)
+    for alpha in (0.1, 0.5):
+        make_run(
+            tmp_path / f"alpha-{alpha}", regime="b2", criterion="badge", alpha=alpha, rounds=2, examples=0
+        )
+    rows = drawn_rows(tmp_path)
+    assert [(row.title, row.main) for row in rows] == [
+        ("builtin, badge, resnet18, cam", True),
+        ("builtin, margin, resnet18, cam", True),
+        ("builtin, other settings", False),
+    ]
     html = write([tmp_path], tmp_path / "out")
-    assert (tmp_path / "out" / "curves-dice-2.png").exists()
-    assert "6 of 14 groups are not shown" in Page(html).text
+    assert {"curves-dice-1.png", "curves-dice-3.png"} < {file.name for file in html.parent.iterdir()}
+    page = Page(html).text
+    assert "1 more: builtin, other settings" in page
+    assert "On builtin, margin, resnet18, cam, seed 0" in page  # the heat maps
+    assert "alpha 0.5" not in drawn_labels(rows[0])
+    assert "alpha-dice.png" in {file.name for file in html.parent.iterdir()}
+
+
+def drawn_rows(folder):
+    with drawing():
+        return learning_curves(without_alpha_sweep(load([folder])[0]))
+
+
+def drawn_labels(row):
+    """The texts of a figure: matplotlib's SVG names each in a comment."""
+    return " ".join(re.findall(r"<!-- (.*?) -->", row.pictures[0].svg.decode()))
+
+
+def test_one_regime_by_many_criteria_is_one_figure(tmp_path):
+    for criterion in ("margin", "badge", "entropy"):
+        make_run(tmp_path / criterion, criterion=criterion, rounds=2, examples=0)
+    (row,) = drawn_rows(tmp_path)
+    assert row.title == "builtin"
+    assert "sal, badge (n=1)" in drawn_labels(row)
+
+
+def test_budgets_are_lines_of_one_figure(tmp_path):
+    for budget in (0.05, 0.1, 0.2, "auto"):
+        make_run(tmp_path / f"{budget}", human_budget=budget, rounds=4, examples=0)
+    make_run(tmp_path / "b1", regime="b1", rounds=4, examples=0)
+    (row,) = drawn_rows(tmp_path)
+    labels = drawn_labels(row)
+    for line in ("b1", "sal, 5 % human", "sal, 10 % human", "sal, 20 % human", "sal, auto budget"):
+        assert f"{line} (n=1)" in labels
+
+
+def test_probes_are_compared_where_a_line_has_several(tmp_path):
+    for probe in ("cam", "gradcam"):
+        for regime in ("b1", "sal"):
+            make_run(tmp_path / f"{regime}-{probe}", regime=regime, probe=probe, rounds=2, examples=0)
+    make_run(tmp_path / "tait", regime="tait", rounds=2, examples=0)
+    make_run(tmp_path / "entropy", criterion="entropy", rounds=2, examples=0)
+    with drawing():
+        (row,) = comparisons.probes(load([tmp_path])[0])
+    assert row.title == "builtin, margin"
+    labels = drawn_labels(row)
+    assert "gradcam" in labels
+    assert "sal" in labels
+    assert "tait" not in labels
+
+
+def test_page_of_many_runs(tmp_path):
+    """What people spent, what was tried, probes and alphas: each has its place, and a name stays a name."""
+    nasty = '<b onclick="x">&'
+    for seed in (0, 1):
+        for regime in ("b1", "b2", "sal"):
+            for probe in ("cam", "gradcam"):
+                make_run(
+                    tmp_path / f"{nasty} {regime} {probe} {seed}",
+                    regime=regime,
+                    seed=seed,
+                    probe=probe,
+                    human_budget="auto",
+                    people=regime != "b1",
+                    dataset=nasty,
+                    classes=(nasty, "b"),
+                    examples=2,
+                    rounds=4,
+                )
+        make_run(
+            tmp_path / f"alpha {seed}", regime="b2", seed=seed, alpha=0.1, dataset=nasty, classes=(nasty, "b")
+        )
+        make_run(tmp_path / f"other {seed}", regime="b2", seed=seed, dataset="other", rounds=2)
+    html = write([tmp_path], tmp_path / "out")
+    page = Page(html)
+    assert "b" not in page.tags
+    assert page.text.count(nasty) > 20
+    assert "<b onclick" not in html.read_text()
+    for section in ("Summary", "What human maps gain", "Probes", "Alpha", "Where the models look"):
+        assert section in page.text
+    assert "People in the loop (8)" in page.text
+    files = {file.name for file in html.parent.iterdir()}
+    assert {"trials-1.png", "probes.png", "alpha-dice.png", "budget-dice-1.png", "people.csv"} <= files
+    rounds = pl.read_csv(html.parent / "rounds.csv")
+    spent = rounds.filter(regime="sal", seed=0, probe="cam")["people_seconds"]
+    assert spent.to_list() == [1000, 1500, 2000, 2200]
 
 
 def test_mean_over_the_labelled_counts_all_have(tmp_path):
@@ -253,14 +352,14 @@ def test_seeds_without_a_common_count_are_drawn_alone(tmp_path):
     assert write([tmp_path], tmp_path / "out").exists()
 
 
-def test_human_end(tmp_path):
+def test_human_ends(tmp_path):
     make_run(tmp_path / "a", regime="b1")
     make_run(tmp_path / "b", regime="b2")
     make_run(tmp_path / "c", regime="sal")
     make_run(tmp_path / "d", regime="sal", human_budget=0.15, seed=1)
     runs, _ = load([tmp_path / name for name in "abc"])
-    assert human_end(runs) == 80
-    assert human_end(load([tmp_path])[0]) is None
+    assert human_ends(runs) == [80]
+    assert human_ends(load([tmp_path])[0]) == [60, 80]
 
 
 def test_heat_is_half_pixel_bilinear_and_min_max():
