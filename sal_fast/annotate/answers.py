@@ -120,6 +120,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill that becomes `out` when all went well. InputError where `out` holds anything."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already, perhaps with answers; choose a new folder with --out")
+    out = out.resolve()
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

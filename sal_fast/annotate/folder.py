@@ -21,9 +21,9 @@ TABLE, QUERY = "answers.csv", "query.json"
 COLUMNS = ("id", "label", "annotator", "seconds", "skipped")
 YES, NO = ("1", "yes", "true", "x"), ("", "0", "no", "false")
 
-README = """Query {query} of the run {run}: {count} images.
+README = """Query {query} of the run {run}. Images: {count}.
 
-1. Look at images/<id>.{draw}
+1. Look at images/<id>.jpg or .png.{draw}
 {step}. Fill {table}, a line an image (UTF-8):
      label      the class, spelt as in classes.txt
      annotator  who answers; may stay empty
@@ -42,10 +42,11 @@ SEVERAL = """, and their masks in
    masks/<annotator>/<id>.png"""
 
 
-def export(asked: Asked, out: Path) -> Path:
-    """A new folder `out`: images/<id>.jpg or .png, masks/, answers.csv, classes.txt, README.txt; the table.
+def export(asked: Asked, out: Path) -> list[Path]:
+    """A new folder `out`: images/<id>.jpg or .png, masks/, answers.csv, classes.txt, README.txt.
 
-    Raises InputError where `out` holds anything, or names the images that cannot be read.
+    Returns the table. Raises InputError where `out` holds anything, or names the images that cannot be
+    read.
     """
     with new_folder(out) as folder:
         for name, data, suffix in pictures(asked):
@@ -73,7 +74,7 @@ def export(asked: Asked, out: Path) -> Path:
             file=QUERY,
         )
         (folder / "README.txt").write_text(readme, encoding="utf-8")
-    return out / TABLE
+    return [out / TABLE]
 
 
 def read(path: Path, asked: Asked) -> list[Answer]:

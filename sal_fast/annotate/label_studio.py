@@ -45,7 +45,7 @@ BRUSH = """
 SEARCH = """
       <Filter name="search" toName="label" minlength="0" placeholder="find a class"/>"""
 
-README = """Query {query} of the run {run}: {count} images for Label Studio.
+README = """Query {query} of the run {run}, for Label Studio. Images: {count}.
 
 1. Install and start it, in an environment of its own:
        python -m venv label-studio && label-studio/bin/pip install label-studio
@@ -69,7 +69,7 @@ DRAW = """
 
 
 def export(asked: Asked, out: Path) -> list[Path]:
-    """A new folder `out`: config.xml, README.txt, and tasks.json with the pictures in it; its tasks files.
+    """A new folder `out`: tasks.json with the pictures in it, config.xml, README.txt. Returns the tasks files.
 
     Beyond 100 MB of pictures there are tasks-2.json and so on. Raises InputError where `out` holds anything,
     or names the images that cannot be read.
@@ -131,7 +131,7 @@ def read(file: Path, asked: Asked) -> list[Answer]:
     problems = Problems(file.name)
     answers: list[tuple[str, Answer]] = []
     for number, task in enumerate(_tasks(file), start=1):
-        place = f"task {task.get('id') or number}"
+        place = f"task {_identity(task, number)}"
         name = task["data"].get("id")
         if "run" not in task["data"] or "query" not in task["data"] or not isinstance(name, str):
             problems.add(place, "has no id, run and query of sal-fast; import the tasks of this query only")
@@ -141,12 +141,12 @@ def read(file: Path, asked: Asked) -> list[Answer]:
         if name not in asked.row_of:
             problems.add(place, asked.id_problem(name))
             continue
-        for annotation in task["annotations"]:
+        for nth, annotation in enumerate(map(_object, task["annotations"]), start=1):
             where = place
             if len(task["annotations"]) > 1:
-                where += f", annotation {_object(annotation).get('id')}"
+                where += f", annotation {_identity(annotation, nth)}"
             try:
-                answers.append((where, _answer(_object(annotation), name, asked)))
+                answers.append((where, _answer(annotation, name, asked)))
             except ValueError as error:
                 problems.add(where, str(error))
     return in_order(asked, answers, problems)
@@ -356,6 +356,11 @@ def decode(rle: object, size: tuple[int, int]) -> np.ndarray:
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _identity(item: Mapping[str, Any], place: int) -> int:
+    """How Label Studio calls it, else where it stands."""
+    return item["id"] if type(item.get("id")) is int else place
 
 
 def _array(value: object) -> list[Any]:

@@ -290,6 +290,8 @@ def test_pictures_stand_upright(form: Any, reply: Reply, tmp_path: Path) -> None
             assert image.getexif().get(0x0112, 1) == 1
             off = np.abs(np.asarray(image.convert("L")).astype(int) - expected)
         assert off.max() <= (8 if suffix == ".jpg" else 0), name
+    with Image.open(io.BytesIO(pictures[6][1])) as image, Image.open(paths[6]) as clear:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(clear)[..., :3])
     given = [
         Answer(name, "b", np.rot90(ramp > 90).astype(np.uint8) * 255, "ada", None, False)
         for name in ("i1", "i2")

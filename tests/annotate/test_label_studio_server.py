@@ -31,7 +31,7 @@ from sal_fast.errors import InputError
 
 COMMAND = shutil.which("label-studio")
 PASSWORD = "a-long-password"
-START = 180  # seconds; the first start makes the database
+START = 600  # seconds at most; the first start makes the database
 
 pytestmark = [
     pytest.mark.full,
