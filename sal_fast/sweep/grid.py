@@ -132,8 +132,10 @@ class Grid:
         config = dataclasses.replace(config, data=runner.source(config), root=runner.root(config))
         if weights.is_file(config.weights):
             config = dataclasses.replace(config, weights=absolute(config.weights))
-        if config.segmenter_masks is not None:
-            config = dataclasses.replace(config, segmenter_masks=absolute(config.segmenter_masks))
+        for name in ("segmenter_masks", "segmenter_weights", "generator"):
+            path = getattr(config, name)
+            if path is not None and (name != "generator" or ".py:" in path):
+                config = dataclasses.replace(config, **{name: absolute(path)})
         name = run_name(config)
         return Run(name, dataclasses.replace(config, out=str(out / name)))
 

@@ -18,9 +18,10 @@ from sal_fast._memory import free_memory
 from sal_fast.data import Table, augment, catalog, load_table, splits
 from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, budget, runner
+from sal_fast.experiment import Config, runner
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.lab import EXAMPLES, teacher_arch
+from sal_fast.experiment.people import plan_of
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.models import build, weights
 from sal_fast.progress import duration
@@ -81,9 +82,8 @@ def look(runs: Sequence[Run]) -> Outlook:
         if pool is None:
             unknown.append(run.name)
             continue
-        shares = (config.start_fraction, config.query_fraction, config.stop_fraction, config.human_budget)
         try:
-            planned.append(Planned(run, pool, budget.plan(pool.train, *shares)))
+            planned.append(Planned(run, pool, plan_of(config, pool.train)))
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from None
     for one in {_network_key(one): one for one in planned}.values():
@@ -163,8 +163,11 @@ def _look_for_weights(config: Config, problems: dict[str, None]) -> None:
 
 def _look_for_masks(config: Config, problems: dict[str, None]) -> None:
     """Of the regime segmenter."""
+    makes = config.generator or config.segmenter_weights
+    if config.segmenter_weights is not None and not Path(config.segmenter_weights).is_file():
+        problems[f"segmenter_weights: file not found: {config.segmenter_weights}"] = None
     if config.segmenter_masks is not None:
-        if not Path(config.segmenter_masks).is_dir():
+        if not makes and not Path(config.segmenter_masks).is_dir():
             problems[f"segmenter_masks: no such folder: {config.segmenter_masks}"] = None
         return
     try:
@@ -252,8 +255,7 @@ def finished(out: Path) -> list[tuple[Config, Plan, list[dict[str, Any]], Path]]
         try:
             run, lines = folder.run(), folder.rounds()
             config = Config(**{name: value for name, value in run["config"].items() if name in FIELDS})
-            shares = (config.start_fraction, config.query_fraction, config.stop_fraction, config.human_budget)
-            found.append((config, budget.plan(len(run["splits"]["train"]), *shares), lines, folder.path))
+            found.append((config, plan_of(config, len(run["splits"]["train"])), lines, folder.path))
         except (InputError, KeyError, TypeError):
             continue  # the start says what is wrong with it, if it is one of the sweep's
     return found

@@ -14,19 +14,25 @@ from pathlib import Path
 
 from sal_fast.experiment import Config
 from sal_fast.experiment.budget import Plan
-from sal_fast.experiment.lab import GENERATED
-from sal_fast.experiment.regimes import REGIMES, Source
+from sal_fast.experiment.regimes import GENERATED, REGIMES, Source
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.whole_files import write_json
 
 # what decides who draws a map, and what changes nothing before a model draws one
-_APART = ("regime", "human_budget", "segmenter_masks", "alpha", "teacher_arch", "out", "config")
+_APART = (
+    *("regime", "human_budget", "segmenter_masks", "segmenter_weights", "generator", "alpha"),
+    *("teacher_arch", "out", "config"),
+)
 
 
 def sources(config: Config, plan: Plan) -> list[Source]:
-    """Who draws the maps of each query; 0 is the start set."""
+    """Who draws the maps of each query; 0 is the start set. While a budget is sought, a model may."""
     regime = REGIMES[config.regime]
-    return [regime.within if human else regime.beyond for human in plan.human]
+    drawer = regime.drawer(config.generator)
+    return [
+        regime.within if human and not (plan.auto and number) else drawer
+        for number, human in enumerate(plan.human)
+    ]
 
 
 def common_key(config: Config, plan: Plan) -> Hashable:
