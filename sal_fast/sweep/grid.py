@@ -85,6 +85,8 @@ class Grid:
         config = dataclasses.replace(config, data=runner.source(config), root=runner.root(config))
         if weights.is_file(config.weights):
             config = dataclasses.replace(config, weights=absolute(config.weights))
+        if weights.is_file(config.teacher_weights):
+            config = dataclasses.replace(config, teacher_weights=absolute(config.teacher_weights))
         if config.segmenter_masks is not None:
             config = dataclasses.replace(config, segmenter_masks=absolute(config.segmenter_masks))
         name = run_name(config)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 from sal_fast import seeds
 from sal_fast._memory import free_memory
@@ -19,9 +18,9 @@ from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
 from sal_fast.experiment import Config, budget, runner
 from sal_fast.experiment.budget import Plan
-from sal_fast.experiment.lab import EXAMPLES, teacher_arch
+from sal_fast.experiment.lab import EXAMPLES, teacher_arch, teacher_weights
 from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.models import build, weights
+from sal_fast.models import Arch, build, weights
 from sal_fast.progress import duration
 from sal_fast.sweep.grid import FIELDS, Run
 from sal_fast.sweep.sharing import shared_rounds, sources
@@ -78,11 +77,15 @@ def look(runs: Sequence[Run]) -> Outlook:
             planned.append(Planned(run, pool, budget.plan(pool.train, *shares)))
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from None
-    kinds = {(*_kind(one.config), one.config.regime, one.config.batch_size): one for one in planned}
+    kinds: dict[tuple[Any, ...], Planned] = {}
+    for one in planned:
+        config = one.config
+        network = _kind(config), config.probe, config.regime, config.batch_size, teacher_arch(config)
+        kinds[network] = one
     for one in kinds.values():
         _check_network(one)
-    for config in {(run.config.arch, run.config.weights): run.config for run in runs}.values():
-        _look_for_weights(config, problems)
+    for arch, named in dict.fromkeys(pair for run in runs for pair in _initial(run.config)):
+        _look_for_weights(arch, named, problems)
     for config in {run.config.segmenter_masks: run.config for run in runs}.values():
         if config.segmenter_masks is not None and not Path(config.segmenter_masks).is_dir():
             problems[f"segmenter_masks: no such folder: {config.segmenter_masks}"] = None
@@ -94,7 +97,8 @@ def _check_network(one: Planned) -> None:
     classes = Table("", [""] * one.pool.classes, [], [], [], [])
     try:
         with torch.device("meta"):
-            runner.check_features(dataclasses.replace(one.config, weights="none"), classes, one.plan)
+            bare = dataclasses.replace(one.config, weights="none", teacher_weights="none")
+            runner.check_features(bare, classes, one.plan)
     except InputError as error:
         raise InputError(f"{one.run.name}: {error}") from None
 
@@ -113,23 +117,30 @@ def _pool(config: Config, problems: dict[str, None]) -> Pool | None:
     return Pool(len(table), len(table.rows("train")), len(table.classes))
 
 
-def _look_for_weights(config: Config, problems: dict[str, None]) -> None:
-    if config.weights == "none":
+def _initial(config: Config) -> list[tuple[Arch, str]]:
+    """Networks and the weights that they begin with."""
+    pairs = [(config.arch, config.weights)]
+    if config.regime == "tait":
+        pairs.append((teacher_arch(config), teacher_weights(config)))
+    return pairs
+
+
+def _look_for_weights(arch: Arch, named: str, problems: dict[str, None]) -> None:
+    if named == "none":
         return
-    if weights.is_file(config.weights):
-        if not Path(config.weights).is_file():
-            problems[f"weights: file not found: {config.weights}"] = None
+    if weights.is_file(named):
+        if not Path(named).is_file():
+            problems[f"weights: file not found: {named}"] = None
         return
-    known = torchvision.models.get_model_weights(config.arch)
-    if config.weights not in known.__members__:
-        names = ", ".join(known.__members__)
-        problems[f"weights {config.weights!r}: {config.arch} has {names}; or name a file"] = None
+    known = weights.urls(arch)
+    if named not in known:
+        problems[f"weights {named!r}: {arch} has {', '.join(known)}; or name a file"] = None
         return
-    url = known[config.weights].url
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+    url, place = known[named], Path(torch.hub.get_dir()) / "checkpoints"
+    if not (place / Path(url).name).is_file():
         problems[
-            f"weights {config.weights!r} of {config.arch} are not on this machine: fetch {url} and give that "
-            f"file to weights, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+            f"weights {named!r} of {arch} are not on this machine: fetch {url} and give that "
+            f"file to weights, or put it into {place}"
         ] = None
 
 
@@ -197,7 +208,8 @@ class Rates:
 
 
 def _kind(config: Config) -> tuple[Any, ...]:
-    return (config.data, config.root, config.arch, config.image_size, config.output_stride, config.map_size)
+    fields = "data", "root", "arch", "image_size", "output_stride", "map_size", "cam_layer"
+    return tuple(getattr(config, field) for field in fields)
 
 
 def finished(out: Path) -> list[tuple[Config, Plan, list[dict[str, Any]], Path]]:
