@@ -292,11 +292,13 @@ def _digest(path: str) -> str:
 
 
 def _environment(config: Config, device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
+    networks = config.arch, teacher_arch(config) if config.regime == "tait" else None
     return {
         "sal_fast": sal_fast.__version__,
         "native": dataclasses.asdict(sal_fast.build_info()),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        **({"timm": importlib.metadata.version("timm")} if "xception" in networks else {}),
         "numpy": np.__version__,
         "pillow": importlib.metadata.version("pillow"),
         "python": platform.python_version(),
