@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -36,7 +36,9 @@ def small(cam_layer: str, block: type[BasicBlock | Bottleneck] = BasicBlock, **o
     """A ResNet of one block a stage, with 12 x 12 features in layer3 and 6 x 6 in layer4 at 96 pixels."""
     torch.manual_seed(0)
     net = ResNet(block, [1, 1, 1, 1], num_classes=3)
-    net.layer2[0].conv1.stride = net.layer2[0].downsample[0].stride = (1, 1)
+    for module in net.layer2.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
     return Classifier(net, cam_layer=models.cam_layer.resolve(net, "small", cam_layer), **options)
 
 
@@ -239,8 +241,8 @@ def test_layers_refused(arch: models.Arch, layer: str, message: str) -> None:
 
 def test_layers_that_are_no_maps_are_refused() -> None:
     model = small("features")
-    model.net.layer4.add_module("flat", torch.nn.Flatten(2))
-    model.net.layer4.add_module("back", torch.nn.Unflatten(2, (6, 6)))
+    model.net.layer4.add_module("flat", nn.Flatten(2))
+    model.net.layer4.add_module("back", nn.Unflatten(2, (6, 6)))
     assert models.map_shape(model, 96) == (512, 6, 6)
     with pytest.raises(
         InputError, match=r"expected a layer that gives maps \[B, C, h, w\], got \[1, 512, 36\]"
