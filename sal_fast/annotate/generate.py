@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from sal_fast import ops
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
-from sal_fast.models import Classifier
+from sal_fast.models import CamClass, Classifier
 from sal_fast.train.evaluate import in_halves
 
 THRESHOLD = 0.5
@@ -17,8 +19,15 @@ BATCH = 256
 
 
 @torch.no_grad()
-def generate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ranks: Ranks = ALONE) -> Tensor:
-    """Binary maps, uint8 [k, F, F] of 0 or 255, from the labelled class's CAM.
+def generate(
+    model: Classifier,
+    store: Store,
+    rows: Tensor,
+    probe: ops.Probe,
+    ranks: Ranks = ALONE,
+    cam_class: CamClass = "labelled",
+) -> Tensor:
+    """Binary maps, uint8 [k, F, F] of 0 or 255, from the CAM of the labelled (or the predicted) class.
 
     CAM -> bilinear to the frame -> min-max -> above 0.5 (paper Sec. 4 and 6; docs/method.md). A flat CAM
     gives an empty map. The label is known here: people gave it when they answered the query. Each rank draws
@@ -30,8 +39,8 @@ def generate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ra
     blocks = rows.split(BATCH)
     mine = ranks.share(len(blocks))
     for i, images in zip(mine, store.views([blocks[i] for i in mine]), strict=True):
-        features = in_halves(model.features, images)
-        cam = ops.cam(features, model.head.weight, store.labels[blocks[i]], probe=probe)
+        target = [store.labels[blocks[i]]] if cam_class == "labelled" else []
+        cam = in_halves(partial(model.look, probe=probe), images, *target).cam
         maps[i * BATCH : i * BATCH + len(images)] = binary_maps(cam, size)
     return ranks.complete(maps, BATCH)
 

@@ -69,7 +69,7 @@ DRAW = """
 
 
 def export(asked: Asked, out: Path) -> list[Path]:
-    """A new folder `out`: tasks.json with the pictures in it, config.xml, README.txt. Returns the tasks files.
+    """A new folder `out`: tasks.json with the pictures in it, config.xml, README.txt; the tasks files.
 
     Beyond 100 MB of pictures there are tasks-2.json and so on. Raises InputError where `out` holds anything,
     or names the images that cannot be read.

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     broken = _packages(missing)
     if not broken:
         _decoder(missing)
-        _ray()
+        _extras()
         _devices(missing)
     print("\nmissing:" if missing else "\nnothing is missing")
     for line in missing:
@@ -108,11 +108,12 @@ def _decoder(missing: list[str]) -> None:
         missing.append("dali: pip install nvidia-dali-cuda130 (Linux)")
 
 
-def _ray() -> None:
-    try:
-        _row("ray", importlib.metadata.version("ray"))
-    except importlib.metadata.PackageNotFoundError:
-        _row("ray", "no; sal-fast sweep needs it: pip install 'sal-fast[ray]'")
+def _extras() -> None:
+    for name, needs, extra in (("ray", "sal-fast sweep", "ray"), ("timm", "--arch xception", "xception")):
+        try:
+            _row(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            _row(name, f"no; {needs} needs it: pip install 'sal-fast[{extra}]'")
 
 
 def _devices(missing: list[str]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+import torch
 import tyro
 
 from sal_fast import models, ops
@@ -20,13 +21,14 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.budget import AUTO
 from sal_fast.experiment.presets import PRESETS, default_preset
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.models import ARCHS, Arch
+from sal_fast.models import ARCHS, CAM_CLASSES, FEATURES, Arch
 from sal_fast.query import CRITERIA
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "regime": tuple(REGIMES),
     "criterion": tuple(CRITERIA),
     "probe": ops.PROBES,
+    "cam_class": CAM_CLASSES,
     "arch": ARCHS,
     "teacher_arch": ("same", *ARCHS),
     "saliency_loss": ops.SALIENCY_KINDS,
@@ -63,12 +65,21 @@ class Config:
     """How images are chosen for labelling (App. A.1)."""
     probe: ops.Probe = "cam"
     """Saliency of a model, in training, generation and testing (App. H)."""
+    cam_layer: str = FEATURES
+    """The layer that saliency is made of: features (what is pooled), conv3 (a ResNet-50's last, before its
+    batch norm, as in the public CYBORG code), or a module's dotted name, such as layer3 or layer4.1.conv2."""
+    cam_class: models.CamClass = "labelled"
+    """Whose CAM is compared in training and drawn for a query; testing takes the predicted class's."""
     arch: Arch = "resnet50"
-    """The network."""
+    """The network; xception needs timm: pip install "sal-fast[xception]"."""
     weights: str = "none"
-    """Initial weights: none, a torchvision weights name, or a .safetensors, .pth or .pt file."""
+    """Initial weights: none, a weights name of torchvision (xception: timm), or a .safetensors, .pth or .pt
+    file."""
     teacher_arch: Arch | Literal["same"] = "same"
-    """The teacher's network in the regime tait."""
+    """The teacher's network in the regime tait (the paper's: xception)."""
+    teacher_weights: str = "same"
+    """The teacher's initial weights: none, a name or a file; same: those of --weights, but none where that is
+    a file and the teacher another network."""
     output_stride: int = 32
     """Pixels per feature; 16, 8 or 4 keep more features of small images (ResNets)."""
     image_size: int = 224
@@ -173,6 +184,11 @@ class Config:
                 "regime 'segmenter' needs --segmenter-masks FOLDER with <id>.png for every training image; "
                 "with --segmenter-weights or --generator those that are missing are made there"
             )
+        for arch in (self.arch, self.teacher_arch if self.regime == "tait" else "same"):
+            models.check_installed(arch)
+        if self.cam_layer != FEATURES:
+            with torch.device("meta"):
+                models.build(self.arch, 2, cam_layer=self.cam_layer, compiled=self.compile)
 
     @property
     def run_folder(self) -> Path:
@@ -207,8 +223,8 @@ def resolve(asked: Mapping[str, Any], files: Iterable[Path] = ()) -> Config:
     if preset == "auto":
         preset = default_preset(given.get("data", "builtin"))
     chosen = {**PRESETS.get(preset, {}), **given, "preset": preset}
-    if chosen.get("arch") == "swin_t" and "output_stride" not in given:
-        chosen["output_stride"] = 32  # a preset's stride is for ResNets; Swin refuses any other
+    if not chosen.get("arch", Config.arch).startswith("resnet") and "output_stride" not in given:
+        chosen["output_stride"] = 32  # a preset's stride is for ResNets; the others refuse it
     return Config(**chosen)
 
 

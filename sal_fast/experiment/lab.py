@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sal_fast import annotate, query, seeds
+from sal_fast import annotate, models, query, seeds
 from sal_fast.annotate import Generator
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
@@ -78,7 +78,7 @@ class Lab:
         self.finished_rounds = int(ranks.number(len(self.lines)))
         self.row_of = {name: row for row, name in enumerate(store.table.ids)}
         self.recipe = recipe(config)
-        size = feature_size(self._new_model(config.arch), config.image_size)
+        size = feature_size(self._new_model(), config.image_size)
         half = resolved(config.precision, store.device) == "bfloat16"
         self._kept = torch.float16 if half else torch.float32  # what a pool's features are kept in
         self.loss_size = size if config.map_size is None else (config.map_size, config.map_size)
@@ -238,7 +238,7 @@ class Lab:
 
     def _begun(self, number: int, name: str) -> Classifier:
         """A network to train: from the initial weights, or with `--warm-start` from the last round's."""
-        model = self._new_model(self.config.arch)
+        model = self._new_model()
         trained_before = number > 0 and (name == "accuracy" or self.drawer(number) == name)
         if self.config.warm_start and trained_before:
             self._load(model, self.config.arch, self.folder.round(number - 1) / f"{name}.safetensors")
@@ -246,10 +246,9 @@ class Lab:
 
     def _teacher(self, number: int, labelled: Labelled) -> Classifier:
         """TAIT's teacher: trained once, on the human maps, then frozen and kept (Crum et al. 2023)."""
-        arch = teacher_arch(self.config)
-        model = self._new_model(arch)
+        model = self._new_model(teacher=True)
         if self.ranks.number(self.ranks.first and self.folder.teacher.exists()):
-            self._load(model, arch, self.folder.teacher)
+            self._load(model, teacher_arch(self.config), self.folder.teacher)
         else:
             self._fit(number, labelled, [Job(model, TEACHER_ALPHA, "teacher")])
             if self.ranks.first:
@@ -275,8 +274,8 @@ class Lab:
                 ranks=self.ranks,
             )
 
-    def _new_model(self, arch: Arch) -> Classifier:
-        return new_model(self.config, arch, len(self.store.table.classes)).to(self.store.device)
+    def _new_model(self, teacher: bool = False) -> Classifier:
+        return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)
 
     def _by_machine(self, rows: Tensor, maps: Masks) -> Labelled:
         return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
@@ -321,7 +320,8 @@ class Lab:
             drawn = self.ranks.broadcast(drawn)
         else:
             model = model or self._kept_model(number, drawer)
-            drawn = annotate.generate(model, self.store, rows, self.recipe.probe, self.ranks)
+            named = self.recipe.probe, self.ranks, self.recipe.cam_class
+            drawn = annotate.generate(model, self.store, rows, *named)
         if self.ranks.first:
             annotate.write(folder / name, self._ids(rows), drawn)
         return drawn
@@ -331,7 +331,7 @@ class Lab:
         arch, path = self.config.arch, self.folder.asked(number) / f"{drawer}.safetensors"
         if drawer == "teacher":
             arch, path = teacher_arch(self.config), self.folder.teacher
-        model = self._new_model(arch)
+        model = self._new_model(drawer == "teacher")
         self._load(model, arch, path)
         return model
 
@@ -430,22 +430,38 @@ class Lab:
         return self.plan.labelled[number] * models
 
 
-def new_model(config: Config, arch: Arch, classes: int) -> Classifier:
-    """The network every round starts from: the same initial weights each time."""
+def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
+    """The network every round starts from, or the teacher's: the same initial weights each time.
+
+    A layer's name belongs to one network: the CAM of a teacher of another is made of its features.
+    """
+    arch = teacher_arch(config) if teacher else config.arch
     own = arch == config.arch
-    return build(
-        arch,
-        classes,
-        weights=config.weights if own or not weights.is_file(config.weights) else "none",
-        output_stride=config.output_stride if own or arch.startswith("resnet") else 32,
-        seed=seeds.integer(config.seed, "initial-weights"),
-        precision=config.precision,
-        compiled=config.compile,
-    )
+    try:
+        return build(
+            arch,
+            classes,
+            weights=teacher_weights(config) if teacher else config.weights,
+            output_stride=config.output_stride if own or arch.startswith("resnet") else 32,
+            seed=seeds.integer(config.seed, "initial-weights"),
+            precision=config.precision,
+            compiled=config.compile,
+            cam_layer=config.cam_layer if own else models.FEATURES,
+        )
+    except InputError as error:
+        raise InputError(f"the teacher (see --teacher-weights): {error}" if teacher else error) from None
 
 
 def teacher_arch(config: Config) -> Arch:
     return config.arch if config.teacher_arch == "same" else config.teacher_arch
+
+
+def teacher_weights(config: Config) -> str:
+    """`same`: those of --weights; but a file holds one network's alone."""
+    if config.teacher_weights != "same":
+        return config.teacher_weights
+    fits = teacher_arch(config) == config.arch or not weights.is_file(config.weights)
+    return config.weights if fits else "none"
 
 
 def recipe(config: Config) -> Recipe:
@@ -458,6 +474,7 @@ def recipe(config: Config) -> Recipe:
         lr_step=config.lr_step,
         augment=config.augment,
         probe=config.probe,
+        cam_class=config.cam_class,
         map_size=config.map_size,
         saliency_loss=config.saliency_loss,
         seed=config.seed,

@@ -32,7 +32,7 @@ from sal_fast.experiment.people import plan_of
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.learning_curve import aulc
-from sal_fast.models import feature_size, resolved, weights
+from sal_fast.models import FEATURES, map_shape, resolved, weights
 from sal_fast.whole_files import write_json
 
 
@@ -244,18 +244,28 @@ def _check_maps(config: Config, table: Table) -> None:
 
 def check_features(config: Config, table: Table, plan: budget.Plan) -> None:
     """Features enough to compare maps at, and more than one value per channel for batch norm."""
-    for arch in {config.arch, teacher_arch(config) if config.regime == "tait" else config.arch}:
-        size = feature_size(new_model(config, arch, len(table.classes)), config.image_size)
-        if size == (1, 1) and 1 in (config.batch_size, plan.labelled[0]):
+    for teacher in (False, True) if config.regime == "tait" else (False,):
+        arch = teacher_arch(config) if teacher else config.arch
+        model = new_model(config, len(table.classes), teacher)
+        channels, *size = map_shape(model, config.image_size)
+        if config.probe == "cam" and channels != model.head.in_features:
+            raise InputError(
+                f"--cam-layer {model.cam_layer} of {arch} has {channels} channels, and --probe cam needs the "
+                f"{model.head.in_features} of the head's inputs; name another layer, or use --probe hirescam"
+            )
+        one = 1 in (config.batch_size, plan.labelled[0])
+        if one and map_shape(model, config.image_size, FEATURES)[1:] == (1, 1):
             raise InputError(
                 f"{arch} has 1x1 features at --image-size {config.image_size}, and a batch of one image "
                 f"cannot be normalised then; lower --output-stride, or raise --image-size or --start-fraction"
             )
         if REGIMES[config.regime].uses_maps and config.map_size is None and min(size) < 3:
+            resnet = arch.startswith("resnet")
+            lower = f"lower --output-stride (it is {config.output_stride}) or " if resnet else ""
+            where = "features" if model.cam_layer == FEATURES else f"maps in {model.cam_layer}"
             raise InputError(
-                f"{arch} has {size[0]}x{size[1]} features at --image-size {config.image_size}: too few to "
-                f"compare maps at (3x3 at least); lower --output-stride (it is {config.output_stride}) "
-                f"or raise --image-size"
+                f"{arch} has {size[0]}x{size[1]} {where} at --image-size {config.image_size}: too few to "
+                f"compare maps at (3x3 at least); {lower}raise --image-size"
             )
 
 
@@ -290,8 +300,8 @@ def _digests(config: Config, segmented: Masks | None, generator: annotate.Genera
     """Of the files beside the data that decide the result."""
     digests = {}
     if weights.is_file(config.weights):
-        data = Path(os.path.expanduser(config.weights)).read_bytes()
-        digests["weights"] = hashlib.sha256(data).hexdigest()
+        digests["weights"] = _digest(config.weights)
+    digests |= teacher_digest(config)
     if segmented is not None:
         digests["segmenter_masks"] = segmented.digest()
     elif generator is not None and (written := annotate.source_file(generator)) is not None:
@@ -299,12 +309,25 @@ def _digests(config: Config, segmented: Masks | None, generator: annotate.Genera
     return digests
 
 
+def teacher_digest(config: Config) -> dict[str, str]:
+    """Of the weights that a teacher alone begins with."""
+    if config.regime != "tait" or not weights.is_file(config.teacher_weights):
+        return {}
+    return {"teacher_weights": _digest(config.teacher_weights)}
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(os.path.expanduser(path)).read_bytes()).hexdigest()
+
+
 def _environment(config: Config, device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
+    networks = config.arch, teacher_arch(config) if config.regime == "tait" else None
     return {
         "sal_fast": sal_fast.__version__,
         "native": dataclasses.asdict(sal_fast.build_info()),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        **({"timm": importlib.metadata.version("timm")} if "xception" in networks else {}),
         "numpy": np.__version__,
         "pillow": importlib.metadata.version("pillow"),
         "python": platform.python_version(),

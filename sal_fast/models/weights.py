@@ -1,4 +1,4 @@
-"""Weights: read without running code, written so that torchvision reads them too."""
+"""Weights: read without running code, written so that torchvision (for Xception: timm) reads them too."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from sal_fast.errors import InputError
 
 HEADS = ("fc.", "head.")
+XCEPTION = "legacy_xception"  # timm's name for it
 
 
 def load_into(net: nn.Module, arch: str, weights: str) -> None:
-    """Load a weights name or file into a torchvision network; a head of another size stays as it is.
+    """Load a weights name or file into a network; a head of another size stays as it is.
 
     Raises InputError that names the first entry that is missing, foreign or of another shape.
     """
@@ -72,23 +73,43 @@ def to_bytes(model: nn.Module) -> bytes:
 
 
 def is_file(weights: str) -> bool:
-    """Whether `--weights` names a file, not one of torchvision's."""
+    """Whether `--weights` names a file, not one of torchvision's or timm's."""
     return Path(weights).suffix in (".safetensors", ".pth", ".pt")
 
 
+def urls(arch: str) -> dict[str, str]:
+    """The weights that can be had by name, and where they are downloaded from."""
+    if arch != "xception":
+        entries = torchvision.models.get_model_weights(arch).__members__
+        return {name: entry.url for name, entry in entries.items()}
+    import timm
+
+    tags = {
+        name.partition(".")[2]: timm.get_pretrained_cfg(name).url
+        for name in (XCEPTION, *timm.list_pretrained(XCEPTION))
+    }
+    return {tag or "DEFAULT": url for tag, url in tags.items()}
+
+
 def _named(arch: str, name: str) -> dict[str, Tensor]:
-    try:
-        entry = torchvision.models.get_model_weights(arch)[name]
-    except KeyError:
-        names = ", ".join(torchvision.models.get_model_weights(arch).__members__)
+    known = urls(arch)
+    if name not in known:
+        library = "timm" if arch == "xception" else "torchvision"
         raise InputError(
-            f"weights {name!r}: expected none, one of torchvision's for {arch} ({names}), "
+            f"weights {name!r}: expected none, one of {library}'s for {arch} ({', '.join(known)}), "
             f"or a .safetensors, .pth or .pt file"
-        ) from None
+        )
     try:
-        return dict(entry.get_state_dict(progress=True, check_hash=True))
+        if arch != "xception":
+            entry = torchvision.models.get_model_weights(arch)[name]
+            return dict(entry.get_state_dict(progress=True, check_hash=True))
+        import timm
+
+        with torch.random.fork_rng(devices=[]):  # it makes a network first
+            tagged = XCEPTION if name == "DEFAULT" else f"{XCEPTION}.{name}"
+            return dict(timm.create_model(tagged, pretrained=True).state_dict())
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"weights {name!r} cannot be downloaded from {entry.url}: {error}; "
+            f"weights {name!r} cannot be downloaded from {known[name]}: {error}; "
             f"fetch that file elsewhere and give its path to --weights"
         ) from None

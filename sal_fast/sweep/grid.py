@@ -132,10 +132,14 @@ class Grid:
         config = dataclasses.replace(config, data=runner.source(config), root=runner.root(config))
         if weights.is_file(config.weights):
             config = dataclasses.replace(config, weights=absolute(config.weights))
-        for name in ("segmenter_masks", "segmenter_weights", "generator"):
-            path = getattr(config, name)
-            if path is not None and (name != "generator" or ".py:" in path):
-                config = dataclasses.replace(config, **{name: absolute(path)})
+        if weights.is_file(config.teacher_weights):
+            config = dataclasses.replace(config, teacher_weights=absolute(config.teacher_weights))
+        files: dict[str, Any] = {
+            name: absolute(path)
+            for name in ("segmenter_masks", "segmenter_weights", "generator")
+            if (path := getattr(config, name)) is not None and (name != "generator" or ".py:" in path)
+        }
+        config = dataclasses.replace(config, **files)
         name = run_name(config)
         return Run(name, dataclasses.replace(config, out=str(out / name)))
 

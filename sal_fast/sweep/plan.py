@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 from sal_fast import seeds
 from sal_fast._memory import free_memory
@@ -20,17 +19,17 @@ from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
 from sal_fast.experiment import Config, runner
 from sal_fast.experiment.budget import Plan
-from sal_fast.experiment.lab import EXAMPLES, teacher_arch
+from sal_fast.experiment.lab import EXAMPLES, teacher_arch, teacher_weights
 from sal_fast.experiment.people import plan_of
 from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.models import build, weights
+from sal_fast.models import Arch, build, weights
 from sal_fast.progress import duration
 from sal_fast.sweep.grid import FIELDS, Run, data_name
 from sal_fast.sweep.sharing import common_key, same_beginning, sources
 
 # options that say nothing of a network, its features' size and whether maps are compared there
 NOT_OF_THE_NETWORK = (
-    "data", "root", "criterion", "probe", "human_budget", "alpha", "segmenter_masks", "seed", "preset",
+    "data", "root", "criterion", "human_budget", "alpha", "segmenter_masks", "seed", "preset",
     "start_fraction", "query_fraction", "stop_fraction", "out", "config",
 )  # fmt: skip
 
@@ -88,8 +87,8 @@ def look(runs: Sequence[Run]) -> Outlook:
             raise InputError(f"{run.name}: {error}") from None
     for one in {_network_key(one): one for one in planned}.values():
         _check_network(one)
-    for config in {(run.config.arch, run.config.weights): run.config for run in runs}.values():
-        _look_for_weights(config, problems)
+    for arch, named in dict.fromkeys(pair for run in runs for pair in _initial(run.config)):
+        _look_for_weights(arch, named, problems)
     masks = [run.config for run in runs if run.config.regime == "segmenter"]
     for config in {(config.data, config.segmenter_masks): config for config in masks}.values():
         _look_for_masks(config, problems)
@@ -108,7 +107,8 @@ def _check_network(one: Planned) -> None:
     classes = Table("", [""] * one.pool.classes, [], [], [], [])
     try:
         with torch.device("meta"):
-            runner.check_features(dataclasses.replace(one.config, weights="none"), classes, one.plan)
+            bare = dataclasses.replace(one.config, weights="none", teacher_weights="none")
+            runner.check_features(bare, classes, one.plan)
     except InputError as error:
         raise InputError(f"{one.run.name}: {error}") from None
 
@@ -141,23 +141,30 @@ def _where(entry: catalog.Entry) -> str:
     return f"give --root DIR, with the official archives {archives} in DIR/{entry.key}, or {entry.layout}"
 
 
-def _look_for_weights(config: Config, problems: dict[str, None]) -> None:
-    if config.weights == "none":
+def _initial(config: Config) -> list[tuple[Arch, str]]:
+    """Networks and the weights that they begin with."""
+    pairs = [(config.arch, config.weights)]
+    if config.regime == "tait":
+        pairs.append((teacher_arch(config), teacher_weights(config)))
+    return pairs
+
+
+def _look_for_weights(arch: Arch, named: str, problems: dict[str, None]) -> None:
+    if named == "none":
         return
-    if weights.is_file(config.weights):
-        if not Path(config.weights).is_file():
-            problems[f"weights: file not found: {config.weights}"] = None
+    if weights.is_file(named):
+        if not Path(named).is_file():
+            problems[f"weights: file not found: {named}"] = None
         return
-    known = torchvision.models.get_model_weights(config.arch)
-    if config.weights not in known.__members__:
-        names = ", ".join(known.__members__)
-        problems[f"weights {config.weights!r}: {config.arch} has {names}; or name a file"] = None
+    known = weights.urls(arch)
+    if named not in known:
+        problems[f"weights {named!r}: {arch} has {', '.join(known)}; or name a file"] = None
         return
-    url = known[config.weights].url
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+    url, place = known[named], Path(torch.hub.get_dir()) / "checkpoints"
+    if not (place / Path(url).name).is_file():
         problems[
-            f"weights {config.weights!r} of {config.arch} are not on this machine: fetch {url} and give that "
-            f"file to --weights, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+            f"weights {named!r} of {arch} are not on this machine: fetch {url} and give that file to "
+            f"--weights, or put it into {place}"
         ] = None
 
 
@@ -244,7 +251,8 @@ class Rates:
 
 
 def _kind(config: Config) -> tuple[Any, ...]:
-    return (config.data, config.root, config.arch, config.image_size, config.output_stride, config.map_size)
+    fields = "data", "root", "arch", "image_size", "output_stride", "map_size", "cam_layer"
+    return tuple(getattr(config, field) for field in fields)
 
 
 def finished(out: Path) -> list[tuple[Config, Plan, list[dict[str, Any]], Path]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,10 +15,11 @@ from sal_fast._memory import roomy
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
-from sal_fast.models import Classifier, feature_size, pooled
+from sal_fast.models import Classifier, Look, feature_size, pooled
 from sal_fast.train import agreement
 
 BATCH = 256
+Found = TypeVar("Found", Tensor, Look)
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,8 @@ def _looked_at(
     model: Classifier, store: Store, at: Tensor, images: Tensor, probe: ops.Probe
 ) -> tuple[Tensor, ...]:
     """Of a batch: predicted classes, CAMs, Dice, N's share of the frame, CC and KL (NaN where not graded)."""
-    features = in_halves(model.features, images)
-    head = ops.cam_head(features, model.head.weight, model.head.bias, probe=probe)
-    if not bool(head.logits.isfinite().all()):
+    seen = in_halves(partial(model.look, probe=probe), images)
+    if not bool(seen.logits.isfinite().all()):
         raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
     maps = store.masks.batch(at)
     correlation = divergence = torch.full((len(at),), torch.nan, device=at.device)
@@ -97,14 +99,14 @@ def _looked_at(
         drawn_at = ops.topn_mask(human, n, packed=True)
         graded = store.masks.place[at] >= 0
         found = [
-            measure(head.cam[graded], human[graded])
+            measure(seen.cam[graded], human[graded])
             for measure in (agreement.correlation, agreement.divergence)
         ]
         correlation, divergence = (
             correlation.masked_scatter(graded, values.to(correlation.dtype)) for values in found
         )
-    dice = ops.topn_dice(head.cam, drawn_at).dice
-    return head.classes, head.cam, dice, n / store.image_size**2, correlation, divergence
+    dice = ops.topn_dice(seen.cam, drawn_at).dice
+    return seen.classes, seen.cam, dice, n / store.image_size**2, correlation, divergence
 
 
 def _views(store: Store, blocks: Sequence[Tensor], ranks: Ranks) -> Iterator[Tensor]:
@@ -163,12 +165,16 @@ def accuracy(model: Classifier, store: Store, rows: Tensor, ranks: Ranks = ALONE
     return int(ranks.total(right)) / len(rows)
 
 
-def in_halves(work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """`work(rows)`; where device memory runs out, by halves, and so on."""
+def in_halves(work: Callable[..., Found], *rows: Tensor) -> Found:
+    """`work(*rows)`, of tensors of one length; where device memory runs out, by halves, and so on."""
     try:
-        return work(rows)
+        return work(*rows)
     except torch.OutOfMemoryError:
-        if len(rows) == 1:
+        if len(rows[0]) == 1:
             raise
     torch.cuda.empty_cache()
-    return torch.cat([in_halves(work, half) for half in rows.chunk(2)])
+    halves = zip(*(values.chunk(2) for values in rows), strict=True)
+    one, other = (in_halves(work, *half) for half in halves)
+    if isinstance(one, Tensor):
+        return torch.cat([one, other])
+    return Look(*map(torch.cat, zip(one, other, strict=True)))

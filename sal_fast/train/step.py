@@ -20,7 +20,7 @@ STEP_FACTOR = 0.1
 
 
 class Loss(nn.Module):
-    """Eq. 1 on one batch, with the CAM of the labelled class; at alpha 1 no map is looked at."""
+    """Eq. 1 on one batch, with the CAM of `recipe.cam_class`; at alpha 1 no map is looked at."""
 
     def __init__(self, model: Classifier, alpha: float, recipe: Recipe) -> None:
         super().__init__()
@@ -31,10 +31,8 @@ class Loss(nn.Module):
     ) -> Tensor:
         if self.alpha == 1:
             return nn.functional.cross_entropy(self.model(images)[0], labels)
-        head = self.model.head
-        seen = ops.cam_head(
-            self.model.features(images), head.weight, head.bias, labels, probe=self.recipe.probe
-        )
+        target = labels if self.recipe.cam_class == "labelled" else None
+        seen = self.model.look(images, target, probe=self.recipe.probe)
         return ops.cyborg_loss(
             seen.logits,
             seen.cam,

@@ -67,12 +67,13 @@ def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
 
 def test_data_parallel_finishes_and_is_close(shared_folder: Path, tmp_path: Path) -> None:
     """DistributedDataParallel: the same first query size, metrics in range; equality is not promised."""
-    runs = {"ddp": {"data_parallel": True, "epochs": 1}}
-    (folder,) = by(2, tmp_path, shared_folder, runs).values()
-    lines = rounds(folder)
-    assert [line["labelled"] for line in lines] == [5, 9]
-    assert all(0 <= line["accuracy"] <= 1 for line in lines)
-    assert json.loads((folder / "summary.json").read_text())["rounds"] == 2
+    runs: dict[str, dict[str, Any]] = {"ddp": {"data_parallel": True, "epochs": 1}}
+    runs["layer"] = {**runs["ddp"], "cam_layer": "layer3", "probe": "gradcam++"}  # gradients of gradients
+    for folder in by(2, tmp_path, shared_folder, runs).values():
+        lines = rounds(folder)
+        assert [line["labelled"] for line in lines] == [5, 9]
+        assert all(0 <= line["accuracy"] <= 1 for line in lines)
+        assert json.loads((folder / "summary.json").read_text())["rounds"] == 2
 
 
 @pytest.mark.full

@@ -80,6 +80,10 @@ def test_toml_refused(tmp_path: Path, text: str, message: str) -> None:
         ({"alpha": 1.1}, "--alpha 1.1: expected 0 to 1"),
         ({"seed": -1}, "--seed -1"),
         ({"regime": "segmenter"}, "needs --segmenter-masks"),
+        ({"cam_class": "labeled"}, "unknown cam class 'labeled'; did you mean 'labelled'"),
+        ({"arch": "resnet18", "cam_layer": "conv3"}, "its last convolution is layer4.1.conv2"),
+        ({"arch": "resnet50", "cam_layer": "layr3"}, "no such layer; the nearest is 'layer3'"),
+        ({"arch": "resnet50", "cam_layer": "conv3", "compile": True}, "which --compile closes"),
     ],
 )
 def test_values_refused(values: dict, message: str) -> None:

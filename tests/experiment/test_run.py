@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import torch
 from experiment_runs import arguments, kept, rounds
 from PIL import Image, ImageFilter
+from safetensors.torch import load_file
 
 from sal_fast.cli import main
 from sal_fast.errors import InputError
@@ -126,6 +128,9 @@ SWITCHES: list[dict] = [
     {"augment": "standard"},
     {"alpha": 0.3},
     {"regime": "tait", "teacher_arch": "resnet34"},
+    {"cam_layer": "layer4.1.conv2"},
+    {"cam_layer": "layer3", "probe": "gradcam++"},
+    {"cam_class": "predicted"},
     {"arch": "swin_t", "output_stride": 32, "image_size": 96, "epochs": 1},
 ]
 
@@ -372,6 +377,14 @@ def spoil_class(root: Path) -> None:
         (None, {"output_stride": 32}, "too few to"),
         (None, {"output_stride": 32, "regime": "b1", "batch_size": 1}, "cannot be normalised"),
         (None, {"arch": "swin_t"}, "swin_t has a fixed stride of 32"),
+        (None, {"cam_layer": "conv3"}, "--cam-layer conv3: resnet18 has none"),
+        (None, {"cam_layer": "layer3"}, "layer3 of resnet18 has 256 channels, and --probe cam needs the 512"),
+        (None, {"cam_layer": "layer4.1.relu"}, "that layer runs 2 times"),
+        (
+            None,
+            {"regime": "tait", "teacher_weights": "w.pth"},
+            "the teacher (see --teacher-weights): weights",
+        ),
         (None, {"device": "meta"}, "expected auto, cpu or cuda"),
         (None, {"epochs": "many"}, "invalid literal for int"),
         (None, {"image_size": 1000000}, "GB are free; use a lower --image-size"),
@@ -402,6 +415,37 @@ def test_weights_that_do_not_fit(folder: Path, tmp_path: Path, capsys: pytest.Ca
     status = main(["run", *arguments(data=folder, out=out, weights=tmp_path / "r34.safetensors")])
     assert status == 2
     assert "do not fit resnet18" in capsys.readouterr().err
+
+
+def test_a_teachers_own_weights(
+    runs: dict[str, Path], tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """They are the teacher's alone, and run.json knows which they were."""
+    from sal_fast import models
+    from sal_fast.models import weights
+
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(weights.to_bytes(models.build("resnet18", 3, seed=7).net))
+    out = tiny(tmp_path / "run", regime="tait", teacher_weights=str(file))
+    assert rounds(out)[:2] == rounds(runs["tait"])[:2]
+    assert kept(out) != kept(runs["tait"])
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert json.loads((out / "run.json").read_text())["inputs"] == {"teacher_weights": digest}
+    (out / "summary.json").unlink()
+    file.write_bytes(weights.to_bytes(models.build("resnet18", 3, seed=8).net))
+    with pytest.raises(InputError, match="--teacher-weights has changed since"):
+        tiny(out, regime="tait", teacher_weights=str(file))
+
+
+def test_xception_teaches(tiny: Tiny, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    sizes = {"image_size": 96, "output_stride": 32, "epochs": 1}
+    out = tiny(tmp_path / "run", regime="tait", teacher_arch="xception", **sizes)
+    assert len(rounds(out)) == 3
+    assert len(list(out.glob("rounds/*/maps/**/*.png"))) == 9
+    teacher = load_file(out / "teacher.safetensors")
+    assert teacher["conv4.pointwise.weight"].shape == (2048, 1536, 1, 1)
+    assert "timm" in json.loads((out / "run.json").read_text())["environment"]
 
 
 def test_b1_without_masks_runs_and_says_that_dice_is_not_measured(

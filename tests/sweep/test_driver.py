@@ -16,6 +16,7 @@ from sal_fast.errors import InputError
 from sal_fast.experiment import Config, resolve, run
 from sal_fast.experiment.budget import plan as rounds_plan
 from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.models import build, weights
 from sal_fast.sweep import driver, plan, worker
 from sal_fast.sweep.cluster import Lost
 from sal_fast.sweep.sharing import copy_rounds, shared_rounds
@@ -88,10 +89,12 @@ def test_what_is_shared() -> None:
         {"alpha": 0.5},
         {"epochs": 1},
         {"probe": "gradcam"},
+        {"cam_layer": "layer4.1.conv2"},
+        {"cam_class": "predicted"},
     ):
         assert shared_rounds(made("b2"), made("sal", **options)) == 0
     assert shared_rounds(made("b2"), made("sal", alpha=0.9)) == 2  # b2's own
-    assert shared_rounds(made("b2"), made("tait", teacher_arch="resnet34")) == 2
+    assert shared_rounds(made("b2"), made("tait", teacher_arch="resnet34", teacher_weights="DEFAULT")) == 2
 
 
 REGIMES = [
@@ -123,6 +126,21 @@ def test_a_shared_beginning_ends_as_a_run_alone(
     for name in ("accuracy.safetensors", "examples.npz"):
         assert (second.round(2) / name).read_bytes() == (whole.round(2) / name).read_bytes()
     assert main(["report", str(first.path), str(second.path), "--out", str(tmp_path / "report")]) == 0
+
+
+def test_a_copied_run_knows_its_own_teachers_weights(
+    shared_folder: Path, tmp_path: Path, alone: Alone
+) -> None:
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(weights.to_bytes(build("resnet18", 3, seed=7).net))
+    out = tmp_path / "out"
+    made = sweep(out, data=str(shared_folder), regime=["b2", "tait"], teacher_weights=str(file))
+    assert [one.state for one in made.runs.values()] == ["done", "done"]
+    first, second = (RunFolder(one.config.run_folder) for one in made.runs.values())
+    assert copied(second.path) == 1
+    assert first.run()["inputs"] == {}
+    assert list(second.run()["inputs"]) == ["teacher_weights"]
+    assert results(second.path) == results(alone(list(made.runs.values())[1].config))
 
 
 def test_warm_start_takes_the_weights_along(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:

@@ -45,6 +45,14 @@ def test_names_stay_when_a_list_gets_longer() -> None:
     assert before < after
 
 
+def test_files_are_named_from_the_root() -> None:
+    (one,) = runs('weights = "a.pth"\nteacher_weights = "b.pth"\nregime = "tait"\n')
+    assert one.config.weights == str(Path("a.pth").resolve())
+    assert one.config.teacher_weights == str(Path("b.pth").resolve())
+    (named,) = runs('teacher_weights = "DEFAULT"\n')
+    assert named.config.teacher_weights == "DEFAULT"
+
+
 def test_items_bring_options_along() -> None:
     got = runs(
         'root = "/data/all"\nepochs = 5\n'

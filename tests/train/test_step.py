@@ -172,19 +172,23 @@ def test_pieces(count: int) -> None:
     assert count == 1 or min(sizes) >= 2
 
 
-def test_sharded_gradient_and_statistics(samples: store.Store) -> None:
+@pytest.mark.parametrize(
+    ("layer", "probe"), [("features", "cam"), ("layer4.1.conv2", "cam"), ("layer3", "gradcam++")]
+)
+def test_sharded_gradient_and_statistics(samples: store.Store, layer: str, probe: Any) -> None:
     """Each shard by itself, then the weighted sum, in float64."""
+    recipe = replace(RECIPE, probe=probe)
     given = batch(samples, 17)
     given = (given[0].double(), *given[1:])
-    model = network().double().train()
+    model = network(cam_layer=layer).double().train()
     before = copy.deepcopy(model.state_dict())
-    loss = Sharded(Loss(model, 0.5, RECIPE), ALONE, 6)(given)
+    loss = Sharded(Loss(model, 0.5, recipe), ALONE, 6)(given)
     total, gradients, statistics = 0.0, [], []
     for part in pieces(17, 6):
-        one = network().double().train()
+        one = network(cam_layer=layer).double().train()
         one.load_state_dict(before)
         share = (part.stop - part.start) / 17
-        own = Loss(one, 0.5, RECIPE)(*(values[part] for values in given))
+        own = Loss(one, 0.5, recipe)(*(values[part] for values in given))
         own.backward()
         total += share * own.detach()
         gradients.append([share * value.grad for value in one.parameters()])  # type: ignore[operator]
