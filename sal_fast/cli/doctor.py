@@ -109,7 +109,11 @@ def _decoder(missing: list[str]) -> None:
 
 
 def _extras() -> None:
-    for name, needs, extra in (("ray", "sal-fast sweep", "ray"), ("timm", "--arch xception", "xception")):
+    for name, needs, extra in (
+        ("ray", "sal-fast sweep", "ray"),
+        ("timm", "--arch xception", "xception"),
+        ("segment_anything", "--segmenter-weights", "segmenter"),
+    ):
         try:
             _row(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
