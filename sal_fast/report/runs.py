@@ -18,8 +18,8 @@ _COMPARED = ("criterion", "arch", "probe")
 # Any other setting is named where runs of one data set and regime differ in it, but for these: they say
 # where and on what a run was made, or are spelt out in other settings.
 _IGNORED = {
-    *("seed", "data", "root", "out", "config", "preset", "device", "deterministic", "data_parallel", "store")
-}
+    "seed", "data", "root", "out", "config", "preset", "device", "deterministic", "data_parallel", "store"
+}  # fmt: skip
 _ONLY_FOR = {  # what changes nothing in the other regimes
     "human_budget": {"sal", "sal-single", "no-ai-saliency", "tait"},
     "teacher_arch": {"tait"},
