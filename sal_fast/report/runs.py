@@ -23,7 +23,10 @@ _IGNORED = {
 _ONLY_FOR = {  # what changes nothing in the other regimes
     "human_budget": {"sal", "sal-single", "no-ai-saliency", "tait"},
     "teacher_arch": {"tait"},
+    "teacher_weights": {"tait"},
     "segmenter_masks": {"segmenter"},
+    "segmenter_weights": {"segmenter"},
+    "generator": {"sal", "segmenter"},
 }
 _NEEDED = ("regime", "criterion", "probe", "arch", "seed")
 _DEFAULTS = {option.name: option.default for option in fields(Config)}
@@ -380,7 +383,8 @@ def _read_rounds(file: Path) -> list[Round]:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{where}: not the line of a round ({error!r}); repeat the run") from error
-        if rounds and this.labelled <= rounds[-1].labelled:
+        still = this.people is not None  # people may skip a whole query
+        if rounds and this.labelled < rounds[-1].labelled + (not still):
             raise InputError(f"{where}: 'labelled' does not rise; the file is damaged, repeat the run")
         rounds.append(this)
     return rounds
