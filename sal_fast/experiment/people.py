@@ -164,8 +164,7 @@ def asked(folder: RunFolder) -> Asked:
     if not folder.run_json.exists():
         raise InputError(f"{folder.path}: no run.json in it; name a run's folder")
     run, lines = folder.run(), folder.rounds()
-    known = {field.name for field in dataclasses.fields(Config)}
-    config = Config(**{name: value for name, value in run["config"].items() if name in known})
+    config = Config(**run["config"])
     if config.annotator != "people":
         raise InputError(
             f"{folder.path} asks nobody: its --annotator is {config.annotator!r}; start a run with "

@@ -21,16 +21,19 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sal_fast.errors import InputError
+from sal_fast.experiment.config import Config
 from sal_fast.held_folder import hold
 from sal_fast.whole_files import flush, read_json, write_bytes, write_json
 
 Value = TypeVar("Value")
 FORMAT = 1
 PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
+DEFAULTS = {option.name: option.default for option in fields(Config)}
 FREE = frozenset({"out", "config", "decoder", "store"})  # may change between calls
 
 
@@ -108,7 +111,10 @@ class RunFolder:
             )
 
     def run(self) -> dict[str, Any]:
-        """run.json; InputError where it is another format's, or damaged."""
+        """run.json; InputError where it is another format's, or damaged.
+
+        Options that came after it was written have their defaults, which change nothing.
+        """
         there = read_json(self.run_json)
         if there.get("format") != FORMAT:
             raise InputError(
@@ -119,7 +125,9 @@ class RunFolder:
                 raise InputError(
                     f"{self.run_json} is damaged: no {name!r} in it; restore it or choose another --out"
                 )
-        return there
+        for name in sorted(there["config"].keys() - DEFAULTS.keys()):
+            raise InputError(f"{self.run_json}: this sal-fast has no option {name!r}; update it to go on")
+        return {**there, "config": {**DEFAULTS, **there["config"]}}
 
     def finished(self) -> bool:
         """Whether summary.json tells of as many rounds as there are; InputError where they disagree."""

@@ -112,6 +112,18 @@ def test_only_the_last_rounds_weights_stay(runs: dict[str, Path]) -> None:
     assert (runs["tait"] / "teacher.safetensors").exists()
 
 
+def test_a_run_of_before_an_option_came_goes_on(tiny: Tiny, tmp_path: Path) -> None:
+    run = tiny(tmp_path / "run", epochs=1, stop_fraction=0.5)
+    kept = json.loads((run / "run.json").read_text())
+    for name in ("cam_layer", "annotator", "shards"):
+        del kept["config"][name]
+    (run / "run.json").write_text(json.dumps(kept))
+    (run / "summary.json").unlink()
+    assert tiny(run, epochs=1, stop_fraction=0.5) == run
+    with pytest.raises(InputError, match="cam_layer 'features' there, 'layer3' asked"):
+        tiny(run, epochs=1, stop_fraction=0.5, cam_layer="layer3")
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_repeats_itself(criterion: str, tiny: Tiny, tmp_path: Path) -> None:
     first = tiny(tmp_path / "a", criterion=criterion, regime="sal-single", epochs=1)
