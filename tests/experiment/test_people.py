@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiment_runs import arguments, kept, rounds
+from experiment_runs import answer, arguments, kept, rounds
 from PIL import Image
 
 from sal_fast.annotate.answers import Answer, Asked
@@ -20,19 +20,6 @@ from sal_fast.experiment import Waiting, people
 from sal_fast.experiment.run_folder import RunFolder
 
 Tiny = Callable[..., Path]
-
-
-def answer(run: Path, data: Path, **fields: object) -> Asked:
-    """What the data set knows, as the answers of one person."""
-    held = RunFolder(run)
-    asked = people.asked(held)
-    answers = []
-    for name in asked.ids:
-        mask = np.asarray(Image.open(data / "masks" / f"{name}.png")) if asked.maps else None
-        own = {"annotator": "ann", "seconds": 2.0 if asked.maps else 0.5, "skipped": False, **fields}
-        answers.append(Answer(name, name.split("/")[0], mask, **own))  # type: ignore[arg-type]
-    people.Answers(held.asked(asked.query)).add(answers)
-    return asked
 
 
 def played(tiny: Tiny, out: Path, data: Path, **options: object) -> list[Asked]:
