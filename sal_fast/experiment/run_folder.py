@@ -75,10 +75,9 @@ class RunFolder:
                 f"{self.path} was made from other data: {there['data']['name']} has changed since "
                 f"(images, masks, labels or splits); choose another --out"
             )
-        if there["inputs"] != run["inputs"]:
-            changed = sorted(
-                name for name in run["inputs"] if there["inputs"].get(name) != run["inputs"][name]
-            )
+        before, now = there["inputs"], run["inputs"]
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if changed:
             raise InputError(
                 f"{self.path} was made with other files: --{changed[0].replace('_', '-')} has changed since; "
                 f"choose another --out"
