@@ -68,7 +68,7 @@ def answer(run: Path, data: Path, **fields: Any) -> Asked:
     answers = []
     for name in asked.ids:
         mask = np.asarray(Image.open(data / "masks" / f"{name}.png")) if asked.maps else None
-        own = {"annotator": "ann", "seconds": 2.0 if asked.maps else 0.5, "skipped": False, **fields}
-        answers.append(Answer(name, name.split("/")[0], mask, **own))
-    people.Answers(held.asked(asked.query)).add(answers)
+        own = {"label": name.split("/")[0], "annotator": "ann", "seconds": 2.0 if asked.maps else 0.5}
+        answers.append(Answer(id=name, mask=mask, **{**own, "skipped": False, **fields}))
+    people.reopen(held, asked).add(answers)
     return asked

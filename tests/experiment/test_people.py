@@ -17,6 +17,7 @@ from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment import Waiting, people
+from sal_fast.experiment.lab import Lab
 from sal_fast.experiment.run_folder import RunFolder
 
 Tiny = Callable[..., Path]
@@ -190,7 +191,7 @@ def test_a_pool_without_labels(tiny: Tiny, make_folder: Callable[..., Path], tmp
             masks = [
                 np.asarray(Image.open(truth / f"{name.removeprefix('pool/')}.png")) for name in asked.ids
             ]
-            people.Answers(held.asked(asked.query)).add(
+            people.reopen(held, asked).add(
                 Answer(name, name.split("/")[1], mask if asked.maps else None, "", None, False)
                 for name, mask in zip(asked.ids, masks, strict=True)
             )
@@ -200,3 +201,54 @@ def test_a_pool_without_labels(tiny: Tiny, make_folder: Callable[..., Path], tmp
     splits = json.loads((tmp_path / "run" / "run.json").read_text())["splits"]
     assert [len(splits[name]) for name in ("train", "val", "test")] == [24, 6, 6]
     assert all(name.startswith("pool/") for name in splits["train"])
+
+
+def test_answers_that_are_changed_after_maps_were_drawn_for_them(
+    tiny: Tiny, shared_folder: Path, tmp_path: Path
+) -> None:
+    """A run killed in the round after a query; people then answer anew: as if never said."""
+
+    def killed(step: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Lab, step, _killed)
+            with pytest.raises(KeyboardInterrupt):
+                tiny(tmp_path / "run", **options)
+
+    truth = tiny(tmp_path / "data", regime="tait", epochs=1)
+    options = {"annotator": "people", "regime": "tait", "epochs": 1}
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    answer(tmp_path / "run", shared_folder)
+    answers = RunFolder(tmp_path / "run").asked(0) / "answers.json"
+    right = answers.read_text()
+    answer(tmp_path / "run", shared_folder, label="red")
+    killed("test")  # the teacher has been trained on these
+    assert (tmp_path / "run/teacher.safetensors").exists()
+    answer(tmp_path / "run", shared_folder)
+    assert answers.read_text() == right
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    first = people.asked(RunFolder(tmp_path / "run")).ids[0]
+    answer(tmp_path / "run", shared_folder, label="red")
+    _skip(tmp_path / "run", first)
+    killed("train")  # maps have been drawn
+    assert list(tmp_path.glob("run/rounds/000/maps/**/*.png"))
+    stale = people.asked(RunFolder(tmp_path / "run"))
+    answer(tmp_path / "run", shared_folder)
+    played(tiny, tmp_path / "run", shared_folder, regime="tait", epochs=1)
+    assert kept(tmp_path / "run") == kept(truth)
+    lines = [
+        {name: value for name, value in line.items() if name != "people"} for line in rounds(tmp_path / "run")
+    ]
+    assert lines == rounds(truth)
+    with pytest.raises(InputError, match="has gone on meanwhile; it no longer asks about query 1"):
+        people.reopen(RunFolder(tmp_path / "run"), stale)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _skip(run: Path, name: str) -> None:
+    held = RunFolder(run)
+    people.reopen(held, people.asked(held)).add([Answer(name, None, None, "ann", None, True)])
