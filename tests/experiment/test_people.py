@@ -245,6 +245,33 @@ def test_answers_that_are_changed_after_maps_were_drawn_for_them(
         people.reopen(RunFolder(tmp_path / "run"), stale)
 
 
+def test_what_people_skip(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
+    """Nearly all of the start set: refused, and mended; a whole query: a round without new images."""
+    options = {"annotator": "people", "epochs": 1, "stop_fraction": 0.5}
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    first, second, *others = answer(tmp_path / "run", shared_folder).ids
+    for name in (first, *others):
+        _skip(tmp_path / "run", name)
+    with pytest.raises(
+        InputError, match=r"1 images of the start set have a class.*training needs 2 at least"
+    ):
+        tiny(tmp_path / "run", **options)
+    held = RunFolder(tmp_path / "run")
+    people.reopen(held, people.asked(held)).add([Answer(first, "blue", None, "ann", None, False)])
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    query = people.asked(held).ids
+    assert not {first, second, *others} & {*query}
+    for name in query:
+        _skip(tmp_path / "run", name)
+    tiny(tmp_path / "run", **options)
+    lines = rounds(tmp_path / "run")
+    assert [line["labelled"] for line in lines] == [2, 2]
+    assert [line["people"]["skipped"] for line in lines] == [3, 3 + len(query)]
+    assert [line["human_maps"] for line in lines] == [1, 1]
+
+
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
