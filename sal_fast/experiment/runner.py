@@ -28,7 +28,7 @@ from sal_fast.experiment import budget
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.lab import Lab, new_model, teacher_arch
-from sal_fast.experiment.people import plan_of
+from sal_fast.experiment.people import Waiting, plan_of
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.learning_curve import aulc
@@ -53,7 +53,13 @@ def run(config: Config, until: int | None = None) -> Path:
         folder.lock() if ranks.first else nullcontext(),
         _deterministic(config.deterministic),
     ):
-        _run(config, folder, ranks, until)
+        try:
+            _run(config, folder, ranks, until)
+        except Waiting:
+            ranks.number(
+                0
+            )  # torchrun ends all ranks when one ends: not while the first still writes its round
+            raise
     return folder.path
 
 

@@ -64,12 +64,16 @@ def main(folder: Path) -> None:
     from experiment_runs import answer
 
     from sal_fast.experiment import Waiting, resolve, run
+    from sal_fast.experiment.run_folder import RunFolder
 
     for port, options in json.loads((folder / "options.json").read_text()):
         os.environ["MASTER_PORT"] = str(port)
         try:
             run(resolve(options))
-        except Waiting:
+        except Waiting as waiting:  # no rank ends before the first has written its round: torchrun ends all
+            lines = len(RunFolder(Path(options["out"])).rounds())
+            if lines != waiting.query:
+                raise SystemExit(f"rank {os.environ['RANK']}: {lines} rounds are there") from None
             if os.environ["RANK"] == "0":
                 answer(Path(options["out"]), Path(options["data"]))
 

@@ -67,7 +67,7 @@ def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: P
     )
     torch.set_num_threads(threads)
     asking = {**tried, "annotator": "people", "out": str(tmp_path / "asking")}  # the start, a query, the end
-    together(tmp_path / "ranks", 2, [asking] * 3 + [{**drawn, "out": str(tmp_path / "drawn")}])
+    together(tmp_path / "ranks", 2, [asking] * 3 + [{**drawn, "out": str(tmp_path / "drawn")}], 60)
     lines = rounds(tmp_path / "asking")
     assert [line.pop("people")["maps"] for line in lines] == [5, 9]
     assert lines[1]["trial_dice"] is not None

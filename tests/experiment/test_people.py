@@ -66,7 +66,7 @@ def test_a_run_by_people_is_the_run_that_knew(
 
 
 def test_the_command_waits_with_status_75_and_says_what_to_do(
-    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Export, fill the folder, import, go on; through the command line alone."""
     out = tmp_path / "run"
@@ -87,6 +87,10 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     assert "1 wait" in said
     assert main(words) == 75
     assert "4 of the 5 images of query 0 are answered" in capsys.readouterr().out
+    with monkeypatch.context() as other:  # of several processes the first alone tells
+        other.setenv("RANK", "1")
+        assert main(words) == 0
+        assert "waits for people" not in capsys.readouterr().out
     assert main(["query", "import", str(out), str(folder), "--skip-rest", "True"]) == 0
     assert "1 were skipped\nthe query is answered" in capsys.readouterr().out
     assert main(words) == 75  # after the first round
