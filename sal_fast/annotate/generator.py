@@ -79,8 +79,11 @@ def drawn(generator: Generator, store: Store, rows: Tensor) -> Tensor:
 
 
 def asked(generator: Generator, paths: Sequence[Path], labels: Sequence[int]) -> list[np.ndarray]:
-    """Its maps of some pictures, looked at."""
-    pictures = [files.rgb(files.read(path)) for path in paths]
+    """Its maps of some pictures, looked at; InputError for a map that is none, and a file that is gone."""
+    try:
+        pictures = [files.rgb(files.read(path)) for path in paths]
+    except files.Unreadable as error:
+        raise InputError(f"{error}; maps are drawn from the pictures' own files: restore it") from None
     maps = list(generator(pictures, labels))
     if len(maps) != len(pictures):
         raise InputError(f"--generator: {len(maps)} maps of {len(pictures)} pictures; expected one for each")

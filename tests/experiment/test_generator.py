@@ -16,7 +16,7 @@ from experiment_runs import kept, rounds
 from PIL import Image
 
 from sal_fast import annotate
-from sal_fast.annotate import sam
+from sal_fast.annotate import generator, sam
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import plan, takes_over
 
@@ -101,6 +101,12 @@ def test_what_a_function_may_give(
         return
     with pytest.raises(InputError, match=said):
         tiny(tmp_path / "run", **options)
+
+
+def test_a_picture_that_is_gone(tmp_path: Path) -> None:
+    """Of a set that was prepared, the decoded copies suffice until then."""
+    with pytest.raises(InputError, match=r"gone\.jpg.*own files: restore it"):
+        generator.asked(lambda pictures, labels: [], [tmp_path / "gone.jpg"], [0])
 
 
 @pytest.mark.parametrize(
