@@ -296,10 +296,13 @@ def _segmented(
     if config.regime != "segmenter" or config.segmenter_masks is None:
         return None
     folder, rows = Path(os.path.expanduser(config.segmenter_masks)), samples.rows("train")
-    if config.segmenter_weights is not None:
-        generator = annotate.segment_anything(config.segmenter_weights, samples.device)
-    if generator is not None and ranks.first:
-        annotate.make_missing(folder, samples, rows, generator)
+    checkpoint = config.segmenter_weights
+    if ranks.first and checkpoint is not None:
+        annotate.make_missing(
+            folder, samples, rows, lambda: annotate.segment_anything(checkpoint, samples.device)
+        )
+    elif ranks.first and generator is not None:
+        annotate.make_missing(folder, samples, rows, lambda: generator)
     ranks.number(0)  # the others wait for the files
     return annotate.segmenter_masks(folder, samples, rows, decoder)
 
