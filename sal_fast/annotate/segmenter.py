@@ -60,9 +60,8 @@ def make_missing(folder: Path, store: Store, rows: Tensor, load: Callable[[], Ge
                 image = store.table.images[order[i]]
                 (one,) = asked(generator, [image], [int(store.labels[order[i]])])
                 width, height = files.read(image).size
-                mask = one.shape if one.dtype == bool else (height, width)
                 out = io.BytesIO()
-                Image.fromarray(in_frame(one, mask).numpy()).save(out, format="png")
+                Image.fromarray(in_frame(one, (height, width)).numpy()).save(out, format="png")
                 write_bytes(paths[i], out.getvalue())
                 advance()
 

@@ -152,6 +152,17 @@ def test_missing_masks_of_the_segmenter_are_made_once(
     assert rounds(tmp_path / "again") == rounds(tmp_path / "run")
 
 
+def test_segmenter_masks_of_any_size_come_to_their_pictures(
+    tiny: Tiny, shared_folder: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("import numpy as np\ndef left(pictures, labels): return [np.eye(2, 8, dtype=bool)]\n")
+    options = {"regime": "segmenter", "segmenter_masks": str(tmp_path / "masks"), "epochs": 1}
+    tiny(tmp_path / "run", **options, generator=f"{mine}:left")
+    made = np.asarray(Image.open(next((tmp_path / "masks").glob("*/*.png"))))
+    np.testing.assert_array_equal(made, np.kron(np.eye(2, 8), np.full((20, 5), 255)))
+
+
 @pytest.fixture
 def small_sam(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A checkpoint of Segment Anything with a narrow image encoder, weights as they come."""
