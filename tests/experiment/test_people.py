@@ -249,6 +249,17 @@ def test_answers_that_are_changed_after_maps_were_drawn_for_them(
         people.reopen(RunFolder(tmp_path / "run"), stale)
 
 
+def test_a_lost_line_costs_no_answers(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
+    """The round runs again, and finds what people said after it."""
+    options = {"epochs": 1, "stop_fraction": 0.5, "human_budget": 0.5}
+    played(tiny, tmp_path / "run", shared_folder, **options)
+    lines = rounds(tmp_path / "run")
+    (tmp_path / "run/rounds.jsonl").write_bytes(b"")
+    (tmp_path / "run/summary.json").unlink()
+    assert played(tiny, tmp_path / "run", shared_folder, **options) == []
+    assert rounds(tmp_path / "run") == lines
+
+
 def test_what_people_skip(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
     """Nearly all of the start set: refused, and mended; a whole query: a round without new images."""
     options = {"annotator": "people", "epochs": 1, "stop_fraction": 0.5}
