@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -55,15 +54,15 @@ def load(spec: str) -> Generator:
     return found
 
 
-def source_file(generator: Generator) -> Path | None:
-    """Where it is written, so that a change of it can be told."""
-    try:
-        return Path(inspect.getfile(generator))
-    except TypeError:  # of an object: where its class is
-        try:
-            return Path(inspect.getfile(type(generator)))
-        except TypeError:
-            return None
+def source_file(spec: str) -> Path | None:
+    """Where it is written, so that a change of it can be told; nothing of it is run."""
+    place = spec.rpartition(":")[0]
+    if place.endswith(".py"):
+        path = Path(os.path.expanduser(place)).resolve()
+    else:
+        found = importlib.util.find_spec(place)
+        path = Path(found.origin if found is not None and found.origin is not None else "")
+    return path if path.is_file() else None
 
 
 def drawn(generator: Generator, store: Store, rows: Tensor) -> Tensor:
@@ -80,8 +79,11 @@ def drawn(generator: Generator, store: Store, rows: Tensor) -> Tensor:
 
 
 def asked(generator: Generator, paths: Sequence[Path], labels: Sequence[int]) -> list[np.ndarray]:
-    """Its maps of some pictures, looked at."""
-    pictures = [files.rgb(files.read(path)) for path in paths]
+    """Its maps of some pictures, looked at; InputError for a map that is none, and a file that is gone."""
+    try:
+        pictures = [files.rgb(files.read(path)) for path in paths]
+    except files.Unreadable as error:
+        raise InputError(f"{error}; maps are drawn from the pictures' own files: restore it") from None
     maps = list(generator(pictures, labels))
     if len(maps) != len(pictures):
         raise InputError(f"--generator: {len(maps)} maps of {len(pictures)} pictures; expected one for each")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -38,8 +39,10 @@ def segmenter_masks(folder: Path, store: Store, rows: Tensor, decoder: Decoder) 
     return stores.read_masks(paths, images, store.image_size, decoder).to(store.device)
 
 
-def make_missing(folder: Path, store: Store, rows: Tensor, generator: Generator) -> None:
+def make_missing(folder: Path, store: Store, rows: Tensor, load: Callable[[], Generator]) -> None:
     """Draw the masks that are not there, each at its picture's size; what is there stays.
+
+    `load` is called only where one is missing.
 
     Processes take turns; one that was killed leaves whole files, and the next goes on from there.
     """
@@ -49,14 +52,16 @@ def make_missing(folder: Path, store: Store, rows: Tensor, generator: Generator)
         paths = _paths(folder, store, rows)
         order = rows.tolist()
         missing = [i for i, path in enumerate(paths) if not path.is_file()]
-        with progress.bar(f"segmenting {store.table.name}", len(missing), log=bool(missing)) as advance:
+        if not missing:
+            return
+        generator = load()
+        with progress.bar(f"segmenting {store.table.name}", len(missing), log=True) as advance:
             for i in missing:
                 image = store.table.images[order[i]]
                 (one,) = asked(generator, [image], [int(store.labels[order[i]])])
                 width, height = files.read(image).size
-                mask = one.shape if one.dtype == bool else (height, width)
                 out = io.BytesIO()
-                Image.fromarray(in_frame(one, mask).numpy()).save(out, format="png")
+                Image.fromarray(in_frame(one, (height, width)).numpy()).save(out, format="png")
                 write_bytes(paths[i], out.getvalue())
                 advance()
 

@@ -94,7 +94,7 @@ def _import(
     plain = path.is_dir() or path.suffix.lower() == ".csv"
     found = (folder if plain else label_studio).read(path, asked)
     with held.lock():
-        there = people.Answers(held.asked(asked.query))
+        there = people.reopen(held, asked)
         there.add(found)
         if skip_rest:
             there.add([Answer(name, None, None, "", None, True) for name in there.open(asked.ids)])

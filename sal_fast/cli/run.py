@@ -19,6 +19,8 @@ def main(arguments: list[str]) -> int:
     try:
         folder = experiment.run(parse(arguments))
     except experiment.Waiting as waiting:
+        if not distributed.is_first():
+            return 0  # torchrun would end the first at once
         print(
             f"\n{waiting}\n"
             f"  sal-fast query export {waiting.folder} --to labelstudio (or folder)\n"

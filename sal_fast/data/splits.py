@@ -82,10 +82,11 @@ def _checked(table: Table) -> Table:
 def start_set(labels: Sequence[int], size: int, rng: np.random.Generator) -> list[int]:
     """`size` positions of a pool: one per class as far as the budget goes, then at random (paper, App. A).
 
-    Returned in the order drawn. `labels` are the pool's, `size` <= len(labels).
+    Returned in the order drawn. `labels` are the pool's (UNLABELLED is no class), `size` <= len(labels).
     """
     array = np.asarray(labels)
-    firsts = [int(rng.choice(np.flatnonzero(array == label))) for label in rng.permutation(np.unique(array))]
+    classes = rng.permutation(np.unique(array[array != UNLABELLED]))
+    firsts = [int(rng.choice(np.flatnonzero(array == label))) for label in classes]
     chosen = firsts[:size]
     rest = rng.permutation(np.setdiff1d(np.arange(len(array)), chosen))
     return chosen + [int(row) for row in rest[: size - len(chosen)]]

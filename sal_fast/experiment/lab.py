@@ -353,6 +353,12 @@ class Lab:
         if waiting:
             raise Waiting(self.folder.path, number, len(rows) - waiting, len(rows))
         labels = self.ranks.broadcast(labels).to(rows.device)
+        known, least = int((labels >= 0).sum()), min(2, len(rows))
+        if number == 0 and known < least:
+            raise InputError(
+                f"{self.folder.path}: {known} images of the start set have a class, the others were skipped, "
+                f"and training needs {least} at least; import classes for some that were skipped"
+            )
         self.store.labels[rows] = labels
         self.skipped = torch.cat((self.skipped, rows[labels < 0]))
         return rows[labels >= 0]

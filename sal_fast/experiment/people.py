@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,21 @@ def asked(folder: RunFolder) -> Asked:
         classes=list(run["data"]["classes"]),
         maps=source == "human",
     )
+
+
+def reopen(folder: RunFolder, asked: Asked) -> Answers:
+    """The answers to what is asked, to add to; what a killed round has made of the earlier ones goes.
+
+    Hold the folder's lock. InputError where the run has gone on since it asked.
+    """
+    if len(folder.rounds()) != asked.query:
+        raise InputError(f"{folder.path} has gone on meanwhile; it no longer asks about query {asked.query}")
+    answers = Answers(folder.asked(asked.query))
+    for drawn in ("maps", "predicted"):
+        shutil.rmtree(answers.folder / drawn, ignore_errors=True)
+    if asked.maps:  # a teacher there is the killed round's: the next query is its first
+        folder.teacher.unlink(missing_ok=True)
+    return answers
 
 
 def plan_of(config: Config, pool: int) -> budget.Plan:

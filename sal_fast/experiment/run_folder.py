@@ -78,10 +78,9 @@ class RunFolder:
                 f"{self.path} was made from other data: {there['data']['name']} has changed since "
                 f"(images, masks, labels or splits); choose another --out"
             )
-        if there["inputs"] != run["inputs"]:
-            changed = sorted(
-                name for name in run["inputs"] if there["inputs"].get(name) != run["inputs"][name]
-            )
+        before, now = there["inputs"], run["inputs"]
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if changed:
             raise InputError(
                 f"{self.path} was made with other files: --{changed[0].replace('_', '-')} has changed since; "
                 f"choose another --out"
@@ -185,7 +184,10 @@ class RunFolder:
 
     @contextmanager
     def finishing(self, number: int) -> Iterator[Path]:
-        """A folder to fill; renamed to rounds/NNN when the block ends well."""
+        """A folder to fill; renamed to rounds/NNN when the block ends well.
+
+        People's answers in a rounds/NNN whose line was lost come along.
+        """
         aside = self.round(number).with_suffix(".part")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -194,11 +196,16 @@ class RunFolder:
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
+        there = self.round(number)
+        if (there / "answers.json").exists():
+            shutil.copy(there / "answers.json", aside)
+        if (there / "drawn").exists():
+            shutil.copytree(there / "drawn", aside / "drawn")
         for path in (aside, *aside.rglob("*")):
             flush(path)
-        shutil.rmtree(self.round(number), ignore_errors=True)
-        aside.rename(self.round(number))
-        flush(self.round(number).parent)
+        shutil.rmtree(there, ignore_errors=True)
+        aside.rename(there)
+        flush(there.parent)
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Make rounds.jsonl these rows: the last is the round that has just finished."""

@@ -28,12 +28,14 @@ from sal_fast.experiment import budget
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.lab import Lab, new_model, teacher_arch
-from sal_fast.experiment.people import plan_of
+from sal_fast.experiment.people import Waiting, plan_of
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.learning_curve import aulc
 from sal_fast.models import FEATURES, map_shape, resolved, weights
 from sal_fast.whole_files import write_json
+
+OWN = ("teacher_weights", "generator")  # files that say who draws maps
 
 
 def run(config: Config, until: int | None = None) -> Path:
@@ -51,7 +53,13 @@ def run(config: Config, until: int | None = None) -> Path:
         folder.lock() if ranks.first else nullcontext(),
         _deterministic(config.deterministic),
     ):
-        _run(config, folder, ranks, until)
+        try:
+            _run(config, folder, ranks, until)
+        except Waiting:
+            ranks.number(
+                0
+            )  # torchrun ends all ranks when one ends: not while the first still writes its round
+            raise
     return folder.path
 
 
@@ -91,7 +99,7 @@ def _run(config: Config, folder: RunFolder, ranks: Ranks, until: int | None) -> 
                 },
                 "splits": {split: [table.ids[row] for row in table.rows(split)] for split in splits.SPLITS},
                 "start": start,
-                "inputs": _digests(config, segmented, generator),
+                "inputs": _digests(config, segmented),
             }
         )
         row_of = {name: row for row, name in enumerate(table.ids)}
@@ -288,32 +296,37 @@ def _segmented(
     if config.regime != "segmenter" or config.segmenter_masks is None:
         return None
     folder, rows = Path(os.path.expanduser(config.segmenter_masks)), samples.rows("train")
-    if config.segmenter_weights is not None:
-        generator = annotate.segment_anything(config.segmenter_weights, samples.device)
-    if generator is not None and ranks.first:
-        annotate.make_missing(folder, samples, rows, generator)
+    checkpoint = config.segmenter_weights
+    if ranks.first and checkpoint is not None:
+        annotate.make_missing(
+            folder, samples, rows, lambda: annotate.segment_anything(checkpoint, samples.device)
+        )
+    elif ranks.first and generator is not None:
+        annotate.make_missing(folder, samples, rows, lambda: generator)
     ranks.number(0)  # the others wait for the files
     return annotate.segmenter_masks(folder, samples, rows, decoder)
 
 
-def _digests(config: Config, segmented: Masks | None, generator: annotate.Generator | None) -> dict[str, str]:
+def _digests(config: Config, segmented: Masks | None) -> dict[str, str]:
     """Of the files beside the data that decide the result."""
-    digests = {}
+    digests = own_digests(config)
     if weights.is_file(config.weights):
         digests["weights"] = _digest(config.weights)
-    digests |= teacher_digest(config)
     if segmented is not None:
         digests["segmenter_masks"] = segmented.digest()
-    elif generator is not None and (written := annotate.source_file(generator)) is not None:
-        digests["generator"] = hashlib.sha256(written.read_bytes()).hexdigest()
     return digests
 
 
-def teacher_digest(config: Config) -> dict[str, str]:
-    """Of the weights that a teacher alone begins with."""
-    if config.regime != "tait" or not weights.is_file(config.teacher_weights):
-        return {}
-    return {"teacher_weights": _digest(config.teacher_weights)}
+def own_digests(config: Config) -> dict[str, str]:
+    """Of OWN: runs that share their first rounds may differ in them."""
+    digests = {}
+    if config.regime == "tait" and weights.is_file(config.teacher_weights):
+        digests["teacher_weights"] = _digest(config.teacher_weights)
+    if config.generator is not None and config.regime != "segmenter":  # its masks are files already
+        written = annotate.source_file(config.generator)
+        if written is not None:
+            digests["generator"] = _digest(str(written))
+    return digests
 
 
 def _digest(path: str) -> str:

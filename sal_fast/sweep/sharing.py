@@ -16,7 +16,7 @@ from sal_fast.experiment import Config
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.regimes import GENERATED, REGIMES, Source
 from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.experiment.runner import teacher_digest
+from sal_fast.experiment.runner import OWN, own_digests
 from sal_fast.whole_files import write_json
 
 # what decides who draws a map, and what changes nothing before a model draws one
@@ -89,8 +89,8 @@ def copy_rounds(source: Config, target: Config, count: int) -> bool:
         if here.run_json.exists() and here.rounds():
             return True  # it has begun, and goes on by itself
         run = {**there.run(), "config": options(target)}
-        run["inputs"] = {name: digest for name, digest in run["inputs"].items() if name != "teacher_weights"}
-        run["inputs"] |= teacher_digest(target)
+        kept = {name: digest for name, digest in run["inputs"].items() if name not in OWN}
+        run["inputs"] = kept | own_digests(target)
         write_json(here.run_json, run)
         for number in range(count):
             with here.finishing(number) as aside:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sal_fast import seeds
 from sal_fast.data import load_table, splits
+from sal_fast.data.table import UNLABELLED
 from sal_fast.errors import InputError
 
 
@@ -193,3 +194,7 @@ def test_start_set_is_one_per_class_then_random() -> None:
     few = splits.start_set(labels, 3, seeds.stream(0, "start"))
     assert len({labels[row] for row in few}) == 3
     assert sorted(splits.start_set(labels, 83, seeds.stream(0, "start"))) == list(range(83))
+    for seed in range(20):  # images without a class are no class of their own
+        mixed = splits.start_set([UNLABELLED] * 5 + labels, 4, seeds.stream(seed, "start"))
+        assert {([UNLABELLED] * 5 + labels)[row] for row in mixed} == {0, 1, 2, 3}
+    assert len(set(splits.start_set([UNLABELLED] * 5, 3, seeds.stream(0, "start")))) == 3

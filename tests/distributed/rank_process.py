@@ -1,6 +1,8 @@
 """Runs of the experiment in processes that share them: `python rank_process.py FOLDER` is one of them.
 
 FOLDER/options.json lists the runs. Ranks meet at a port of their own for each, as torchrun would arrange.
+Where a run waits for people, the first rank answers as the data set would, and the run may stand in the list
+again.
 """
 
 from __future__ import annotations
@@ -58,11 +60,22 @@ def together(folder: Path, count: int, runs: list[dict[str, Any]], timeout: floa
 
 
 def main(folder: Path) -> None:
-    from sal_fast.experiment import resolve, run
+    sys.path.append(str(Path(__file__).parents[1] / "experiment"))
+    from experiment_runs import answer
+
+    from sal_fast.experiment import Waiting, resolve, run
+    from sal_fast.experiment.run_folder import RunFolder
 
     for port, options in json.loads((folder / "options.json").read_text()):
         os.environ["MASTER_PORT"] = str(port)
-        run(resolve(options))
+        try:
+            run(resolve(options))
+        except Waiting as waiting:  # no rank ends before the first has written its round: torchrun ends all
+            lines = len(RunFolder(Path(options["out"])).rounds())
+            if lines != waiting.query:
+                raise SystemExit(f"rank {os.environ['RANK']}: {lines} rounds are there") from None
+            if os.environ["RANK"] == "0":
+                answer(Path(options["out"]), Path(options["data"]))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rank_process import together
 from sal_fast import distributed
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
+from sal_fast.experiment import resolve, run
 from sal_fast.query import CRITERIA
 
 # an accuracy and an interpretability model in the first round
@@ -45,6 +46,35 @@ def test_three_processes_change_nothing(shared_folder: Path, tmp_path: Path) -> 
     alone = by(1, tmp_path, shared_folder, runs)
     for name, folder in by(3, tmp_path, shared_folder, runs).items():
         assert same(folder, alone[name]), name
+
+
+def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: Path) -> None:
+    """Two processes ask people, and foresee their maps: as one that knows what they will say."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import os\n"
+        "def draw(pictures, labels):\n"
+        "    assert os.environ.get('RANK', '0') == '0'\n"
+        "    return [picture[..., label].astype(float) for picture, label in zip(pictures, labels)]\n"
+    )
+    options = {**SIDE_BY_SIDE, "data": str(shared_folder), "epochs": 1}
+    tried = {**options, "human_budget": "auto"}
+    drawn = {**options, "generator": f"{mine}:draw"}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the ranks
+    one, other = (
+        run(resolve({**o, "out": str(tmp_path / f"alone-{i}")})) for i, o in enumerate((tried, drawn))
+    )
+    torch.set_num_threads(threads)
+    asking = {**tried, "annotator": "people", "out": str(tmp_path / "asking")}  # the start, a query, the end
+    together(tmp_path / "ranks", 2, [asking] * 3 + [{**drawn, "out": str(tmp_path / "drawn")}], 60)
+    lines = rounds(tmp_path / "asking")
+    assert [line.pop("people")["maps"] for line in lines] == [5, 9]
+    assert lines[1]["trial_dice"] is not None
+    assert lines == rounds(one)
+    assert kept(tmp_path / "asking") == kept(one)
+    assert same(tmp_path / "drawn", other)
+    assert rounds(other)[1]["generated_maps"] == 4
 
 
 @pytest.mark.full

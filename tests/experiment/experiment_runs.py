@@ -9,6 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from sal_fast.annotate.answers import Answer, Asked
+from sal_fast.experiment import people
+from sal_fast.experiment.run_folder import RunFolder
+
 TINY: dict[str, Any] = {
     "arch": "resnet18",
     "image_size": 32,
@@ -52,3 +59,16 @@ def kept(folder: Path) -> dict[str, bytes]:
     """Every query and map of a run."""
     files = [*folder.glob("rounds/*/query.csv"), *folder.glob("rounds/*/maps/**/*.png")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def answer(run: Path, data: Path, **fields: Any) -> Asked:
+    """What the data set knows, as the answers of one person."""
+    held = RunFolder(run)
+    asked = people.asked(held)
+    answers = []
+    for name in asked.ids:
+        mask = np.asarray(Image.open(data / "masks" / f"{name}.png")) if asked.maps else None
+        own = {"label": name.split("/")[0], "annotator": "ann", "seconds": 2.0 if asked.maps else 0.5}
+        answers.append(Answer(id=name, mask=mask, **{**own, "skipped": False, **fields}))
+    people.reopen(held, asked).add(answers)
+    return asked

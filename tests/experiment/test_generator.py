@@ -16,7 +16,7 @@ from experiment_runs import kept, rounds
 from PIL import Image
 
 from sal_fast import annotate
-from sal_fast.annotate import sam
+from sal_fast.annotate import generator, sam
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import plan, takes_over
 
@@ -103,6 +103,12 @@ def test_what_a_function_may_give(
         tiny(tmp_path / "run", **options)
 
 
+def test_a_picture_that_is_gone(tmp_path: Path) -> None:
+    """Of a set that was prepared, the decoded copies suffice until then."""
+    with pytest.raises(InputError, match=r"gone\.jpg.*own files: restore it"):
+        generator.asked(lambda pictures, labels: [], [tmp_path / "gone.jpg"], [0])
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -140,9 +146,21 @@ def test_missing_masks_of_the_segmenter_are_made_once(
     assert blue.shape == (40, 40)  # the picture's size, not the run's
     assert (blue[:, :20] == 255).all()
     assert not blue[:, 20:].any()
-    tiny(tmp_path / "again", **options)  # without a function: all are there
+    # all are there: nobody has to be able to draw any
+    tiny(tmp_path / "again", **options, segmenter_weights=str(tmp_path / "gone.pth"))
     assert made == {str(path.relative_to(masks)): path.read_bytes() for path in masks.rglob("*.png")}
     assert rounds(tmp_path / "again") == rounds(tmp_path / "run")
+
+
+def test_segmenter_masks_of_any_size_come_to_their_pictures(
+    tiny: Tiny, shared_folder: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("import numpy as np\ndef left(pictures, labels): return [np.eye(2, 8, dtype=bool)]\n")
+    options = {"regime": "segmenter", "segmenter_masks": str(tmp_path / "masks"), "epochs": 1}
+    tiny(tmp_path / "run", **options, generator=f"{mine}:left")
+    made = np.asarray(Image.open(next((tmp_path / "masks").glob("*/*.png"))))
+    np.testing.assert_array_equal(made, np.kron(np.eye(2, 8), np.full((20, 5), 255)))
 
 
 @pytest.fixture

@@ -10,29 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiment_runs import arguments, kept, rounds
+from experiment_runs import answer, arguments, kept, rounds
 from PIL import Image
 
 from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment import Waiting, people
+from sal_fast.experiment.lab import Lab
 from sal_fast.experiment.run_folder import RunFolder
 
 Tiny = Callable[..., Path]
-
-
-def answer(run: Path, data: Path, **fields: object) -> Asked:
-    """What the data set knows, as the answers of one person."""
-    held = RunFolder(run)
-    asked = people.asked(held)
-    answers = []
-    for name in asked.ids:
-        mask = np.asarray(Image.open(data / "masks" / f"{name}.png")) if asked.maps else None
-        own = {"annotator": "ann", "seconds": 2.0 if asked.maps else 0.5, "skipped": False, **fields}
-        answers.append(Answer(name, name.split("/")[0], mask, **own))  # type: ignore[arg-type]
-    people.Answers(held.asked(asked.query)).add(answers)
-    return asked
 
 
 def played(tiny: Tiny, out: Path, data: Path, **options: object) -> list[Asked]:
@@ -78,7 +66,7 @@ def test_a_run_by_people_is_the_run_that_knew(
 
 
 def test_the_command_waits_with_status_75_and_says_what_to_do(
-    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Export, fill the folder, import, go on; through the command line alone."""
     out = tmp_path / "run"
@@ -99,6 +87,10 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     assert "1 wait" in said
     assert main(words) == 75
     assert "4 of the 5 images of query 0 are answered" in capsys.readouterr().out
+    with monkeypatch.context() as other:  # of several processes the first alone tells
+        other.setenv("RANK", "1")
+        assert main(words) == 0
+        assert "waits for people" not in capsys.readouterr().out
     assert main(["query", "import", str(out), str(folder), "--skip-rest", "True"]) == 0
     assert "1 were skipped\nthe query is answered" in capsys.readouterr().out
     assert main(words) == 75  # after the first round
@@ -203,7 +195,7 @@ def test_a_pool_without_labels(tiny: Tiny, make_folder: Callable[..., Path], tmp
             masks = [
                 np.asarray(Image.open(truth / f"{name.removeprefix('pool/')}.png")) for name in asked.ids
             ]
-            people.Answers(held.asked(asked.query)).add(
+            people.reopen(held, asked).add(
                 Answer(name, name.split("/")[1], mask if asked.maps else None, "", None, False)
                 for name, mask in zip(asked.ids, masks, strict=True)
             )
@@ -213,3 +205,92 @@ def test_a_pool_without_labels(tiny: Tiny, make_folder: Callable[..., Path], tmp
     splits = json.loads((tmp_path / "run" / "run.json").read_text())["splits"]
     assert [len(splits[name]) for name in ("train", "val", "test")] == [24, 6, 6]
     assert all(name.startswith("pool/") for name in splits["train"])
+
+
+def test_answers_that_are_changed_after_maps_were_drawn_for_them(
+    tiny: Tiny, shared_folder: Path, tmp_path: Path
+) -> None:
+    """A run killed in the round after a query; people then answer anew: as if never said."""
+
+    def killed(step: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Lab, step, _killed)
+            with pytest.raises(KeyboardInterrupt):
+                tiny(tmp_path / "run", **options)
+
+    truth = tiny(tmp_path / "data", regime="tait", epochs=1)
+    options = {"annotator": "people", "regime": "tait", "epochs": 1}
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    answer(tmp_path / "run", shared_folder)
+    answers = RunFolder(tmp_path / "run").asked(0) / "answers.json"
+    right = answers.read_text()
+    answer(tmp_path / "run", shared_folder, label="red")
+    killed("test")  # the teacher has been trained on these
+    assert (tmp_path / "run/teacher.safetensors").exists()
+    answer(tmp_path / "run", shared_folder)
+    assert answers.read_text() == right
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    first = people.asked(RunFolder(tmp_path / "run")).ids[0]
+    answer(tmp_path / "run", shared_folder, label="red")
+    _skip(tmp_path / "run", first)
+    killed("train")  # maps have been drawn
+    assert list(tmp_path.glob("run/rounds/000/maps/**/*.png"))
+    stale = people.asked(RunFolder(tmp_path / "run"))
+    answer(tmp_path / "run", shared_folder)
+    played(tiny, tmp_path / "run", shared_folder, regime="tait", epochs=1)
+    assert kept(tmp_path / "run") == kept(truth)
+    lines = [
+        {name: value for name, value in line.items() if name != "people"} for line in rounds(tmp_path / "run")
+    ]
+    assert lines == rounds(truth)
+    with pytest.raises(InputError, match="has gone on meanwhile; it no longer asks about query 1"):
+        people.reopen(RunFolder(tmp_path / "run"), stale)
+
+
+def test_a_lost_line_costs_no_answers(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
+    """The round runs again, and finds what people said after it."""
+    options = {"epochs": 1, "stop_fraction": 0.5, "human_budget": 0.5}
+    played(tiny, tmp_path / "run", shared_folder, **options)
+    lines = rounds(tmp_path / "run")
+    (tmp_path / "run/rounds.jsonl").write_bytes(b"")
+    (tmp_path / "run/summary.json").unlink()
+    assert played(tiny, tmp_path / "run", shared_folder, **options) == []
+    assert rounds(tmp_path / "run") == lines
+
+
+def test_what_people_skip(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
+    """Nearly all of the start set: refused, and mended; a whole query: a round without new images."""
+    options = {"annotator": "people", "epochs": 1, "stop_fraction": 0.5}
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    first, second, *others = answer(tmp_path / "run", shared_folder).ids
+    for name in (first, *others):
+        _skip(tmp_path / "run", name)
+    with pytest.raises(
+        InputError, match=r"1 images of the start set have a class.*training needs 2 at least"
+    ):
+        tiny(tmp_path / "run", **options)
+    held = RunFolder(tmp_path / "run")
+    people.reopen(held, people.asked(held)).add([Answer(first, "blue", None, "ann", None, False)])
+    with pytest.raises(Waiting):
+        tiny(tmp_path / "run", **options)
+    query = people.asked(held).ids
+    assert not {first, second, *others} & {*query}
+    for name in query:
+        _skip(tmp_path / "run", name)
+    tiny(tmp_path / "run", **options)
+    lines = rounds(tmp_path / "run")
+    assert [line["labelled"] for line in lines] == [2, 2]
+    assert [line["people"]["skipped"] for line in lines] == [3, 3 + len(query)]
+    assert [line["human_maps"] for line in lines] == [1, 1]
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _skip(run: Path, name: str) -> None:
+    held = RunFolder(run)
+    people.reopen(held, people.asked(held)).add([Answer(name, None, None, "ann", None, True)])

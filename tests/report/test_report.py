@@ -67,6 +67,7 @@ def test_aulc_by_hand():
     # (20 * .2 + 40 * .35) / 60
     assert aulc(LABELLED, ACCURACY[0]) == pytest.approx(0.3)
     assert aulc([40], [0.7]) == 0.7
+    assert aulc([40, 40], [0.7, 0.8]) == pytest.approx(0.75)  # people skipped the whole query
 
 
 def test_tables_of_three_regimes_and_seeds(nine):

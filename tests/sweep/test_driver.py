@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_runs import SMALL, results, runs
+from sweep_runs import SMALL, results, runs, toml
 
 from sal_fast.cli import main
 from sal_fast.errors import InputError
@@ -17,7 +17,7 @@ from sal_fast.experiment import Config, resolve, run
 from sal_fast.experiment.budget import plan as rounds_plan
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.models import build, weights
-from sal_fast.sweep import driver, plan, worker
+from sal_fast.sweep import driver, grid, plan, worker
 from sal_fast.sweep.cluster import Lost
 from sal_fast.sweep.sharing import copy_rounds, shared_rounds
 
@@ -141,6 +141,29 @@ def test_a_copied_run_knows_its_own_teachers_weights(
     assert first.run()["inputs"] == {}
     assert list(second.run()["inputs"]) == ["teacher_weights"]
     assert results(second.path) == results(alone(list(made.runs.values())[1].config))
+
+
+@pytest.mark.parametrize("first", ["function", "b2"])
+def test_a_copied_run_knows_its_own_function(
+    first: str, shared_folder: Path, tmp_path: Path, alone: Alone
+) -> None:
+    """Whichever of the two trains the rounds that both have."""
+    file = tmp_path / "mine.py"
+    file.write_text("def draw(pictures, labels):\n    return [one[..., 0] > 128 for one in pictures]\n")
+    drawn = f'{{ regime = "sal", generator = "{file}:draw" }}'
+    regimes = [drawn, '"b2"'] if first == "function" else ['"b2"', drawn]
+    text = toml(data=str(shared_folder)) + f"regime = [{', '.join(regimes)}]\n"
+    made = driver.Driver(
+        plan.look(grid.parse("small", "small.toml", text).runs(tmp_path)).planned, tmp_path, 3
+    )
+    made.look()
+    made.go(Here(), lambda driver: None)  # type: ignore[arg-type]
+    assert [(one.state, one.note) for one in made.runs.values()] == [("done", "")] * 2
+    assert [copied(one.config.run_folder) for one in made.runs.values()] == [0, 1]
+    for one in made.runs.values():
+        folder, whole = one.config.run_folder, alone(one.config)
+        assert results(folder) == results(whole)
+        assert RunFolder(folder).run()["inputs"] == RunFolder(whole).run()["inputs"]
 
 
 def test_warm_start_takes_the_weights_along(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
