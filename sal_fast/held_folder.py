@@ -40,7 +40,5 @@ def hold(path: Path, mark: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InUse(
-                f"{path} is in use by another process; wait for it, or choose another --out"
-            ) from None
+            raise InUse(f"{path} is in use by another process; wait for it, or name another folder") from None
         yield

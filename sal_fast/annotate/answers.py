@@ -54,7 +54,11 @@ class Asked:
         return f"the class {label!r} is none of the run's{_meant(label, self.classes)}"
 
     def id_problem(self, name: str) -> str:
-        return f"the id {name!r} is none of this query's{_meant(name, self.ids)}"
+        """The nearest id is most often another image: one is meant where its last part fits."""
+        last = _last(name)
+        same = [one for one in self.ids if _last(one) == last]
+        meant = f"; did you mean {same[0]!r}?" if len(same) == 1 else ""
+        return f"the id {name!r} is none of this query's{meant}"
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,10 @@ def _encoded(pixels: np.ndarray, jpeg: bool) -> bytes:
     options: dict[str, Any] = {"format": "JPEG", "quality": 95} if jpeg else {"format": "PNG"}
     Image.fromarray(pixels).save(stream, **options)
     return stream.getvalue()
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2].casefold()
 
 
 def _meant(word: str, known: list[str]) -> str:

@@ -37,7 +37,8 @@ Keep this folder together: {file} says which query it belongs to. Then:
 """
 DRAW = """
 2. Draw masks/<id>.png, of the picture's size: grey, without transparency. 0 is background, one other value is
-   what shows the class; more values are degrees of it, 0 to 255. No file: no map."""
+   what shows the class; more values are degrees of it, 0 to 255. No file: no map. Paint on a black layer and
+   save that alone: paint on the picture, or on a transparent layer, is refused."""
 SEVERAL = """, and their masks in
    masks/<annotator>/<id>.png"""
 
@@ -117,7 +118,9 @@ def _rows(table: Path, problems: Problems) -> list[tuple[str, dict[str, str]]]:
     try:
         data = table.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"file not found: {table}") from None
+        raise InputError(
+            f"file not found: {table}; import Label Studio's JSON export, or a folder from --to folder"
+        ) from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -130,6 +133,8 @@ def _rows(table: Path, problems: Problems) -> list[tuple[str, dict[str, str]]]:
     line = 1
     try:
         columns = [column.strip().lower() for column in next(reader, [])]
+        if "annotation_id" in columns:
+            raise InputError(f"{table.name}: Label Studio's export in the format CSV; choose its format JSON")
         missing = [column for column in COLUMNS if column not in columns]
         if missing or len(set(columns)) < len(columns):
             raise InputError(
@@ -207,9 +212,28 @@ def _mask(masks: Path, name: str, annotator: str, asked: Asked, alone: bool) -> 
                 f"{path.relative_to(masks.parent)} has {file.size[0]}x{file.size[1]} pixels, "
                 f"its image {image.size[0]}x{image.size[1]}; draw it at the picture's size"
             )
-        return files.mask(file, files.grades(file), None)
+        pixels = files.grades(file)
+        if files.transparent(file):
+            raise ValueError(
+                f"{path.relative_to(masks.parent)} is transparent in parts, expected white on black; flatten "
+                f"it onto black"
+            )
+        if not _shades(pixels):
+            raise ValueError(
+                f"{path.relative_to(masks.parent)} is in colour, expected white on black; paint on a black "
+                f"layer, not on the picture, and save that alone"
+            )
+        return files.mask(file, pixels, None)
     except files.Unreadable as error:
         raise ValueError(str(error)) from None
+
+
+def _shades(pixels: np.ndarray) -> bool:
+    """Whether a mask is grey, or black and one colour: of others it cannot be told what was marked."""
+    if pixels.ndim == 2 or bool((pixels == pixels[..., :1]).all()):
+        return True
+    marked = pixels[pixels.any(axis=-1)]
+    return bool((marked == marked[0]).all()) and len(marked) < pixels[..., 0].size
 
 
 def _spare_masks(masks: Path, asked: Asked, annotators: set[str], problems: Problems) -> None:

@@ -130,11 +130,17 @@ def read(file: Path, asked: Asked) -> list[Answer]:
     """
     problems = Problems(file.name)
     answers: list[tuple[str, Answer]] = []
-    for number, task in enumerate(_tasks(file), start=1):
+    tasks = _tasks(file)
+    if tasks and not any({"id", "run", "query"} <= task["data"].keys() for task in tasks):
+        raise InputError(
+            f"{file.name}: an export of another project (no task has id, run and query of sal-fast); export "
+            f"the project that holds this query's tasks.json"
+        )
+    for number, task in enumerate(tasks, start=1):
         place = f"task {_identity(task, number)}"
         name = task["data"].get("id")
         if "run" not in task["data"] or "query" not in task["data"] or not isinstance(name, str):
-            problems.add(place, "has no id, run and query of sal-fast; import the tasks of this query only")
+            problems.add(place, "has no id, run and query of sal-fast; leave other tasks out of the project")
             continue
         asked.refuse_others(task["data"]["run"], task["data"]["query"], f"{file.name}, {place}")
         place += f" (id {name!r})"

@@ -67,7 +67,7 @@ def _export(
     what = "a class and a map" if asked.maps else "a class, no map"
     print(
         f"{target}: query {asked.query}, {len(waiting)} images that want {what}; README.txt there says how\n"
-        f"then: sal-fast query import {run} FILE"
+        f"then: sal-fast query import {run} {target if to == 'folder' else 'FILE'}"
     )
     return 0
 
@@ -111,11 +111,11 @@ def _told(asked: people.Asked, there: people.Answers, read: int) -> str:
         said += f", {count['maps']} a map"
         bare = [name for name, one in verdicts.items() if one.label is not None and not one.masks]
         if bare:
-            said += f" ({len(bare)} have none, the first is {bare[0]!r}: they count as images without a map)"
+            said += f" (without: {len(bare)}, the first is {bare[0]!r})"
     if count["skipped"]:
-        said += f", {count['skipped']} were skipped"
+        said += f", skipped: {count['skipped']}"
     if waiting:
-        return f"{said}\n{len(waiting)} wait, the first is {waiting[0]!r}; import their answers next"
+        return f"{said}\nstill open: {len(waiting)}, the first is {waiting[0]!r}; import their answers next"
     return f"{said}\nthe query is answered; repeat the run's command to go on"
 
 

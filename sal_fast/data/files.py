@@ -171,6 +171,13 @@ def grades(file: Encoded) -> np.ndarray:
         return array
 
 
+def transparent(file: Encoded) -> bool:
+    """Whether any pixel can be seen through."""
+    with _naming(file.path):
+        image = _upright(file)
+        return image.has_transparency_data and min(image.convert("RGBA").getchannel("A").tobytes()) < 255
+
+
 def mask(
     file: Encoded,
     pixels: np.ndarray,

@@ -120,7 +120,7 @@ class Config:
     `import`, the run ends with status 75 while it waits for them."""
     generator: str | None = None
     """Who draws maps in the interpretability model's place (regime sal), or the missing masks of the regime
-    segmenter: package.module:function or file.py:function, see docs/generator.md."""
+    segmenter: package.module:function or file.py:function, see docs/generators.md."""
     segmenter_masks: str | None = None
     """For the regime segmenter: a folder of <id>.png; with --segmenter-weights or --generator those that are
     missing are made there."""

@@ -113,7 +113,9 @@ def test_a_mask_of_one_among_several(asked: Asked, out: Path) -> None:
             "c,Sparow,,,",
             r"line 2 \(id 'c'\): the class 'Sparow' is none of the run's; did you mean 'Sparrow'\?",
         ),
-        ("C,Möwe,,,", r"line 2: the id 'C' is none of this query's"),
+        ("C,Möwe,,,", r"line 2: the id 'C' is none of this query's; did you mean 'c'\?$"),
+        ("A,Möwe,,,", r"the id 'A' is none of this query's; did you mean 'birds/a'\?$"),
+        ("birds/d,Möwe,,,", r"the id 'birds/d' is none of this query's$"),  # another image, not a slip
         (",Möwe,,,", r"line 2: the id '' is none of this query's"),
         ("c,Möwe,,,maybe", "skipped is 'maybe', expected yes or nothing"),
         ("c,Möwe,,,yes", "skipped, and yet of the class 'Möwe'"),
@@ -144,6 +146,7 @@ def test_lines_are_counted_as_an_editor_does(asked: Asked, out: Path) -> None:
         ("", "line 1: expected a CSV file with the columns id, label, .*; missing: id"),
         ("id,label,seconds\n", "missing: annotator, skipped"),
         (HEADER.replace("seconds", "label,seconds"), "a column stands twice"),
+        ("annotation_id,annotator,id,label\n", "Label Studio's export in the format CSV; choose .* JSON"),
     ],
 )
 def test_other_tables(header: str, message: str, asked: Asked, out: Path) -> None:
@@ -161,7 +164,7 @@ def test_files_that_do_not_belong(asked: Asked, out: Path) -> None:
     with pytest.raises(InputError, match=r"query.json is missing; keep the exported folder together"):
         read(out, asked, "c,Möwe,,,")
     (out / "answers.csv").unlink()
-    with pytest.raises(InputError, match="file not found"):
+    with pytest.raises(InputError, match=r"file not found: .*answers.csv; import Label Studio's JSON export"):
         folder.read(out, asked)
 
 
@@ -183,6 +186,36 @@ def test_masks_that_cannot_be_used(asked: Asked, out: Path) -> None:
         "line 4 (id 'c'): masks/c.png has 10x10 pixels, its image 20x10; draw it at the picture's size"
     )
     assert [line.split(": ")[0] for line in slips] == ["masks/birds/b.jpg", "masks/brids/b.png"]
+
+
+def test_paint_that_cannot_be_told_from_what_is_under_it(asked: Asked, out: Path) -> None:
+    """White, black or red on a transparent layer, on the photograph, on white: refused, not guessed."""
+    binary = np.random.default_rng(0).random((10, 20)) < 0.4
+    full, on = np.full((10, 20), 255, dtype=np.uint8), binary * np.uint8(255)
+    photo = np.random.default_rng(1).integers(1, 255, (10, 20, 3)).astype(np.uint8)
+    photo[binary] = (255, 0, 0)
+    palette = Image.fromarray(on).convert("P")
+    palette.info["transparency"] = 0
+    for wrong, message in [
+        (Image.fromarray(np.stack([full, full, full, on], axis=2)), "masks/c.png is transparent in parts"),
+        (Image.fromarray(np.stack([0 * on, 0 * on, 0 * on, on // 2], axis=2)), "is transparent in parts"),
+        (Image.fromarray(np.stack([full, on], axis=2)), "is transparent in parts"),
+        (palette, "is transparent in parts"),
+        (Image.fromarray(photo), "masks/c.png is in colour, expected white on black"),
+        (Image.fromarray(np.stack([full, full - on, full - on], axis=2)), "is in colour"),
+        (Image.fromarray(np.stack([full, 0 * on, 0 * on], axis=2)), "is in colour"),
+    ]:
+        wrong.save(out / "masks" / "c.png")
+        with pytest.raises(InputError, match=rf"line 2 \(id 'c'\): .*{message}"):
+            read(out, asked, "c,Möwe,,,")
+    for right in (
+        Image.fromarray(np.stack([on, on, on, full], axis=2)),
+        Image.fromarray(np.stack([on, full], axis=2)),
+        Image.fromarray(np.stack([on, 0 * on, 0 * on], axis=2)),  # red on black
+    ):
+        right.save(out / "masks" / "c.png")
+        (answer,) = read(out, asked, "c,Möwe,,,")
+        np.testing.assert_array_equal(answer.mask, on, err_msg=right.mode)
 
 
 def test_without_maps_no_mask_is_looked_at(asked: Asked, out: Path) -> None:

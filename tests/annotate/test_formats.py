@@ -220,9 +220,7 @@ def test_unknown_id(form: Any, reply: Reply, tmp_path: Path) -> None:
     form.export(asked, tmp_path / "out")
     file = reply(tmp_path / "out", asked, [Answer("birds/1", "2", None, "", None, False)])
     fewer = Asked(asked.run, 3, asked.ids[:-1], asked.images[:-1], asked.classes, True)
-    with pytest.raises(
-        InputError, match=r"the id 'birds/1' is none of this query's; did you mean 'birds/0'\?"
-    ):
+    with pytest.raises(InputError, match=r"the id 'birds/1' is none of this query's$"):
         form.read(file, fewer)
 
 

@@ -255,7 +255,6 @@ def test_what_else_an_export_holds(tmp_path: Path) -> None:
         (task(choice("Möwe"), region("polygon", points=[[0, 0], [1, 1]])), "a damaged outline"),
         (task(choice("Möwe"), region("ellipse", x=1, y=2, radiusX="5")), "of '5', expected -1000 to 1000"),
         (task(choice("Möwe"), lead_time=-1), "a lead_time of -1, expected 0 to"),
-        ({"id": 7, "data": {"image": "x"}, "annotations": []}, ": has no id, run and query"),
     ],
 )
 def test_what_is_wrong_with_a_task(value: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -291,6 +290,15 @@ def test_other_files(data: bytes, message: str, tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(InputError, match=f"{message}.*expected Label Studio's export in the format JSON"):
         label_studio.read(file, asked(tmp_path))
+
+
+def test_tasks_of_another_project(tmp_path: Path) -> None:
+    """All of them: one line says so. Some: each is named."""
+    other = {"id": 9, "data": {"image": "x"}, "annotations": []}
+    with pytest.raises(InputError, match=r"^export.json: an export of another project \(no task has id, run"):
+        read(tmp_path, [other] * 30)
+    with pytest.raises(InputError, match=r"^export.json, task 9: has no id, run and query of sal-fast"):
+        read(tmp_path, [task(choice("Möwe")), other])
 
 
 def test_no_file(tmp_path: Path) -> None:

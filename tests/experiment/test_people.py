@@ -13,6 +13,7 @@ import pytest
 from experiment_runs import answer, arguments, kept, rounds
 from PIL import Image
 
+from sal_fast.annotate import folder
 from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.cli import main
 from sal_fast.errors import InputError
@@ -84,7 +85,7 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     assert main(["query", "import", str(out), str(folder)]) == 0
     said = capsys.readouterr().out
     assert "4 answers read; 4 of 5 images have a class, 4 a map" in said
-    assert "1 wait" in said
+    assert "still open: 1, the first is " in said
     assert main(words) == 75
     assert "4 of the 5 images of query 0 are answered" in capsys.readouterr().out
     with monkeypatch.context() as other:  # of several processes the first alone tells
@@ -92,7 +93,7 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
         assert main(words) == 0
         assert "waits for people" not in capsys.readouterr().out
     assert main(["query", "import", str(out), str(folder), "--skip-rest", "True"]) == 0
-    assert "1 were skipped\nthe query is answered" in capsys.readouterr().out
+    assert "skipped: 1\nthe query is answered" in capsys.readouterr().out
     assert main(words) == 75  # after the first round
     assert [line["labelled"] for line in rounds(out)] == [4]
     assert rounds(out)[0]["people"]["skipped"] == 1
@@ -120,6 +121,37 @@ def _fill(folder: Path, data: Path, leave: int = 0) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def test_a_run_that_goes_on_while_a_file_is_read(
+    tiny: Tiny,
+    shared_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a round was trained on is not changed after it."""
+    out = tmp_path / "run"
+    with pytest.raises(Waiting):
+        tiny(out, annotator="people", epochs=1)
+    assert main(["query", "export", str(out), "--to", "folder"]) == 0
+    _fill(out / "query-000-folder", shared_folder)
+    read, before = folder.read, b""
+
+    def slowly(path: Path, asked: Asked) -> list[Answer]:
+        nonlocal before
+        answers = read(path, asked)
+        answer(out, shared_folder)
+        with pytest.raises(Waiting):
+            tiny(out, annotator="people", epochs=1)
+        before = (out / "start" / "answers.json").read_bytes()
+        return answers
+
+    monkeypatch.setattr(folder, "read", slowly)
+    assert main(["query", "import", str(out), str(out / "query-000-folder")]) == 2
+    assert "has gone on meanwhile" in capsys.readouterr().err
+    assert (out / "start" / "answers.json").read_bytes() == before
+    assert len(rounds(out)) == 1
 
 
 def test_several_people_partial_answers_and_second_thoughts(tmp_path: Path) -> None:
