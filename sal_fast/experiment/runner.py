@@ -56,9 +56,7 @@ def run(config: Config, until: int | None = None) -> Path:
         try:
             _run(config, folder, ranks, until)
         except Waiting:
-            ranks.number(
-                0
-            )  # torchrun ends all ranks when one ends: not while the first still writes its round
+            ranks.number(0)  # torchrun ends all when one ends: not while the first writes its round
             raise
     return folder.path
 
