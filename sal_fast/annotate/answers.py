@@ -45,9 +45,10 @@ class Asked:
     def refuse_others(self, run: object, query: object, place: str) -> None:
         """InputError where a file says that it is of another run or query."""
         if (run, query) != (self.run, self.query):
+            renamed = "" if run == self.run else ", or give the run's folder the name that it had"
             raise InputError(
                 f"{place} is of query {query!r} of run {run!r}, expected query {self.query} of {self.run!r}; "
-                f"import the file of this query"
+                f"import the file of this query{renamed}"
             )
 
     def class_problem(self, label: str) -> str:

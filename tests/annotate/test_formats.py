@@ -209,8 +209,9 @@ def test_of_another_run_or_query(form: Any, reply: Reply, tmp_path: Path) -> Non
     asked = pose(tmp_path)
     form.export(asked, tmp_path / "out")
     file = reply(tmp_path / "out", asked, [])
-    for run, query in (("other", 3), ("pool-sal-s0", 4)):
-        with pytest.raises(InputError, match=f"is of query 3 of run 'pool-sal-s0', expected query {query}"):
+    for run, query, hint in (("other", 3, ", or give the run's .*"), ("pool-sal-s0", 4, "")):
+        expected = f"is of query 3 of run 'pool-sal-s0', expected query {query}.* of this query{hint}$"
+        with pytest.raises(InputError, match=expected):
             form.read(file, Asked(run, query, asked.ids, asked.images, asked.classes, True))
 
 
