@@ -125,7 +125,8 @@ class Answers:
 def tally(answers: Iterable[Answers]) -> dict[str, Any]:
     """What people have done, over several queries: images by outcome, answers and seconds by kind.
 
-    Several people's answers for one image count each; seconds is None where nobody measured.
+    Several people's answers for one image count each; seconds is None where nobody measured. Images that
+    nobody by name skipped are no annotator's (`query import --skip-rest`).
     """
     answers = list(answers)
     verdicts = [verdict for one in answers for verdict in one.verdicts().values()]
@@ -136,7 +137,7 @@ def tally(answers: Iterable[Answers]) -> dict[str, Any]:
         "labelled": sum(verdict.label is not None for verdict in verdicts),
         "maps": sum(bool(verdict.masks) for verdict in verdicts),
         "skipped": sum(verdict.label is None for verdict in verdicts),
-        "annotators": len({one.annotator for one in kept}),
+        "annotators": len({one.annotator for one in kept if one.annotator or not one.skipped}),
         "answers_with_map": len(with_map),
         "answers_label_only": len(label_only),
         "seconds": _seconds(kept),
