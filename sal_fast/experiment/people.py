@@ -24,7 +24,6 @@ from PIL import Image
 from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.data import files, load_table
 from sal_fast.errors import InputError
-from sal_fast.experiment import budget
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
@@ -173,7 +172,7 @@ def asked(folder: RunFolder) -> Asked:
             f"{folder.path} asks nobody: its --annotator is {config.annotator!r}; start a run with "
             f"--annotator people"
         )
-    number, plan = len(lines), plan_of(config, len(run["splits"]["train"]))
+    number, plan = len(lines), config.plan(len(run["splits"]["train"]))
     if number >= plan.rounds:
         raise InputError(f"{folder.path} is finished; it asks nothing more")
     ids = [str(name) for name in run["start"]] if number == 0 else folder.query(number - 1)
@@ -182,16 +181,14 @@ def asked(folder: RunFolder) -> Asked:
     gone = [name for name in ids if name not in image]
     if gone:
         raise InputError(f"{table.name}: image {gone[0]!r}, which the run asks for, is gone; restore it")
-    regime = REGIMES[config.regime]
     human = plan.asks_people(number, [line.get("trial_dice") for line in lines])
-    source = regime.within if human else regime.drawer(config.generator)
     return Asked(
         run=folder.path.resolve().name,
         query=number,
         ids=ids,
         images=[image[name] for name in ids],
         classes=list(run["data"]["classes"]),
-        maps=source == "human",
+        maps=REGIMES[config.regime].source(human, config.generator) == "human",
     )
 
 
@@ -208,9 +205,3 @@ def reopen(folder: RunFolder, asked: Asked) -> Answers:
     if asked.maps:  # a teacher there is the killed round's: the next query is its first
         folder.teacher.unlink(missing_ok=True)
     return answers
-
-
-def plan_of(config: Config, pool: int) -> budget.Plan:
-    return budget.plan(
-        pool, config.start_fraction, config.query_fraction, config.stop_fraction, config.human_budget
-    )
