@@ -12,7 +12,7 @@ import numpy as np
 from sal_fast import seeds
 from sal_fast.data import catalog, files, load_table, splits
 from sal_fast.data.reading import each
-from sal_fast.data.table import Table
+from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
 
 SIZE = 256  # of several annotators' masks, which may each have their own
@@ -67,8 +67,8 @@ def look(data: str, root: str | None = None) -> Findings:
             unreadable[row] = str(kind)
         else:
             kinds[kind].append(row)
-    if len(no_mask) == len(table):
-        problems.append(f"{table.name}: no masks at all; only the regime b1 can run")
+    if len(no_mask) == len(table) and UNLABELLED not in table.labels:  # else people draw them
+        problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
     problems += [*mis_sized.values(), *unreadable.values()]
     notes = catalog.compare(data, table) if data in catalog.ENTRIES else _passed_over(data, table)
     return Findings(table, no_mask, empty, graded, mis_sized, unreadable, problems, notes)

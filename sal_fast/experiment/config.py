@@ -18,7 +18,7 @@ from sal_fast import models, ops
 from sal_fast.data import augment, decode
 from sal_fast.data.store import KEEPS, Keep
 from sal_fast.errors import InputError
-from sal_fast.experiment.budget import AUTO
+from sal_fast.experiment.budget import AUTO, Plan, plan
 from sal_fast.experiment.presets import PRESETS, default_preset
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.models import ARCHS, CAM_CLASSES, FEATURES, Arch
@@ -189,6 +189,10 @@ class Config:
         if self.cam_layer != FEATURES:
             with torch.device("meta"):
                 models.build(self.arch, 2, cam_layer=self.cam_layer, compiled=self.compile)
+
+    def plan(self, pool: int) -> Plan:
+        """The rounds for a training pool of `pool` images; InputError for fractions that cannot be."""
+        return plan(pool, self.start_fraction, self.query_fraction, self.stop_fraction, self.human_budget)
 
     @property
     def run_folder(self) -> Path:

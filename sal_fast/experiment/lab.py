@@ -95,8 +95,7 @@ class Lab:
 
     def source(self, number: int) -> Source:
         """Who draws the maps of query `number` (0 is the start set)."""
-        human = self.plan.asks_people(number, self.trials)
-        return self.regime.within if human else self.regime.drawer(self.config.generator)
+        return self.regime.source(self.plan.asks_people(number, self.trials), self.config.generator)
 
     def drawer(self, number: int) -> Source:
         """The model that draws for query `number`, be it on trial beside people; none where none does."""
@@ -175,8 +174,10 @@ class Lab:
 
     def _mapped(self, number: int, rows: Tensor, source: Source, model: Classifier | None) -> Labelled:
         if source == "human":
-            by_people, own = self._maps_by_people, annotate.human
-            maps, has_map = by_people(number, rows) if self.by_people else own(self.store, rows)
+            if self.by_people:
+                maps, has_map = self._maps_by_people(number, rows)
+            else:
+                maps, has_map = annotate.human(self.store, rows)
             return answered(rows, maps, has_map, PEOPLE, self.loss_size)
         if source == "segmenter":
             assert self.segmented is not None
@@ -286,7 +287,7 @@ class Lab:
     def _answered(self, number: int, labelled: Labelled) -> Tensor:
         """The query made after a finished round, as rows; InputError where its file is not what was asked."""
         taken = torch.cat((labelled.rows, self.skipped))
-        count = min(self.plan.query_size(number + 1), len(self.pool) - len(taken))
+        count = self.plan.query_size(number + 1)
         if not self.ranks.first:
             return self.ranks.broadcast(labelled.rows.new_empty(count))
         ids = self.folder.query(number)

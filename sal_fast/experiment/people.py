@@ -24,7 +24,6 @@ from PIL import Image
 from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.data import files, load_table
 from sal_fast.errors import InputError
-from sal_fast.experiment import budget
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
@@ -125,7 +124,8 @@ class Answers:
 def tally(answers: Iterable[Answers]) -> dict[str, Any]:
     """What people have done, over several queries: images by outcome, answers and seconds by kind.
 
-    Several people's answers for one image count each; seconds is None where nobody measured.
+    Several people's answers for one image count each; seconds is None where nobody measured. Images that
+    nobody by name skipped are no annotator's (`query import --skip-rest`).
     """
     answers = list(answers)
     verdicts = [verdict for one in answers for verdict in one.verdicts().values()]
@@ -136,7 +136,7 @@ def tally(answers: Iterable[Answers]) -> dict[str, Any]:
         "labelled": sum(verdict.label is not None for verdict in verdicts),
         "maps": sum(bool(verdict.masks) for verdict in verdicts),
         "skipped": sum(verdict.label is None for verdict in verdicts),
-        "annotators": len({one.annotator for one in kept}),
+        "annotators": len({one.annotator for one in kept if one.annotator or not one.skipped}),
         "answers_with_map": len(with_map),
         "answers_label_only": len(label_only),
         "seconds": _seconds(kept),
@@ -171,7 +171,7 @@ def asked(folder: RunFolder) -> Asked:
             f"{folder.path} asks nobody: its --annotator is {config.annotator!r}; start a run with "
             f"--annotator people"
         )
-    number, plan = len(lines), plan_of(config, len(run["splits"]["train"]))
+    number, plan = len(lines), config.plan(len(run["splits"]["train"]))
     if number >= plan.rounds:
         raise InputError(f"{folder.path} is finished; it asks nothing more")
     ids = [str(name) for name in run["start"]] if number == 0 else folder.query(number - 1)
@@ -180,16 +180,14 @@ def asked(folder: RunFolder) -> Asked:
     gone = [name for name in ids if name not in image]
     if gone:
         raise InputError(f"{table.name}: image {gone[0]!r}, which the run asks for, is gone; restore it")
-    regime = REGIMES[config.regime]
     human = plan.asks_people(number, [line.get("trial_dice") for line in lines])
-    source = regime.within if human else regime.drawer(config.generator)
     return Asked(
         run=folder.path.resolve().name,
         query=number,
         ids=ids,
         images=[image[name] for name in ids],
         classes=list(run["data"]["classes"]),
-        maps=source == "human",
+        maps=REGIMES[config.regime].source(human, config.generator) == "human",
     )
 
 
@@ -206,9 +204,3 @@ def reopen(folder: RunFolder, asked: Asked) -> Answers:
     if asked.maps:  # a teacher there is the killed round's: the next query is its first
         folder.teacher.unlink(missing_ok=True)
     return answers
-
-
-def plan_of(config: Config, pool: int) -> budget.Plan:
-    return budget.plan(
-        pool, config.start_fraction, config.query_fraction, config.stop_fraction, config.human_budget
-    )

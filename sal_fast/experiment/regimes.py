@@ -28,6 +28,10 @@ class Regime:
         """`beyond`, or in its model's place what `--generator` names."""
         return self.beyond if generator is None or self.beyond not in GENERATED else "callable"
 
+    def source(self, human: bool, generator: str | None) -> Source:
+        """Who draws the maps of a query: `within`, or once people no longer do, the drawer."""
+        return self.within if human else self.drawer(generator)
+
     @property
     def uses_human_maps(self) -> bool:
         return "human" in (self.within, self.beyond)

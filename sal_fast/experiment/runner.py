@@ -28,7 +28,7 @@ from sal_fast.experiment import budget
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.lab import Lab, new_model, teacher_arch
-from sal_fast.experiment.people import Waiting, plan_of
+from sal_fast.experiment.people import Waiting
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.learning_curve import aulc
@@ -72,7 +72,7 @@ def _run(config: Config, folder: RunFolder, ranks: Ranks, until: int | None) -> 
     device = _device(config, ranks)
     table = _table(config, folder, ranks)
     _check_labels(config, table)
-    plan = plan_of(config, len(table.rows("train")))
+    plan = config.plan(len(table.rows("train")))
     generator = None if config.generator is None else annotate.load(config.generator)
     stored = augment.stored_size(config.augment, config.image_size)
     decoder = decode.choose(config.decoder, device)

@@ -20,7 +20,6 @@ from sal_fast.errors import InputError
 from sal_fast.experiment import Config, runner
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.lab import EXAMPLES, teacher_arch, teacher_weights
-from sal_fast.experiment.people import plan_of
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.models import Arch, build, weights
 from sal_fast.progress import duration
@@ -82,7 +81,7 @@ def look(runs: Sequence[Run]) -> Outlook:
             unknown.append(run.name)
             continue
         try:
-            planned.append(Planned(run, pool, plan_of(config, pool.train)))
+            planned.append(Planned(run, pool, config.plan(pool.train)))
         except InputError as error:
             raise InputError(f"{run.name}: {error}") from None
     for one in {_network_key(one): one for one in planned}.values():
@@ -263,7 +262,7 @@ def finished(out: Path) -> list[tuple[Config, Plan, list[dict[str, Any]], Path]]
         try:
             run, lines = folder.run(), folder.rounds()
             config = Config(**{name: value for name, value in run["config"].items() if name in FIELDS})
-            found.append((config, plan_of(config, len(run["splits"]["train"])), lines, folder.path))
+            found.append((config, config.plan(len(run["splits"]["train"])), lines, folder.path))
         except (InputError, KeyError, TypeError):
             continue  # the start says what is wrong with it, if it is one of the sweep's
     return found

@@ -29,9 +29,8 @@ _APART = (
 def sources(config: Config, plan: Plan) -> list[Source]:
     """Who draws the maps of each query; 0 is the start set. While a budget is sought, a model may."""
     regime = REGIMES[config.regime]
-    drawer = regime.drawer(config.generator)
     return [
-        regime.within if human and not (plan.auto and number) else drawer
+        regime.source(human and not (plan.auto and number), config.generator)
         for number, human in enumerate(plan.human)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -243,6 +244,14 @@ def test_mask_of_another_size_but_the_same_aspect(folder: Path, pillow: Decoder)
     path = folder / "masks" / "red" / "004.png"
     Image.open(path).resize((81, 80)).save(path)  # 1.25 % off
     build(folder, pillow)
+
+
+def test_check_of_a_pool_without_labels_and_masks(folder: Path) -> None:
+    """People give both: nothing that a run would refuse."""
+    shutil.rmtree(folder / "masks")
+    assert len(check.look(str(folder)).problems) == 1
+    shutil.copytree(folder / "images" / "red", folder / "pool")
+    assert check.look(str(folder)).problems == []
 
 
 def test_check_counts(folder: Path) -> None:

@@ -78,6 +78,26 @@ def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: P
 
 
 @pytest.mark.full
+def test_people_to_the_end(shared_folder: Path, tmp_path: Path) -> None:
+    """Three processes that end at every query: a model takes over, a teacher draws; warm starts."""
+    warm: dict[str, Any] = {"warm_start": True, "epochs": 1, "stop_fraction": 1.0, "seed": 1}
+    runs: dict[str, dict[str, Any]] = {
+        "auto": {**warm, "human_budget": "auto", "query_fraction": 0.12},
+        "tait": {**warm, "regime": "tait", "criterion": "core-set"},
+    }
+    alone = by(1, tmp_path, shared_folder, runs)
+    for name, folder in alone.items():
+        asking = {**SIDE_BY_SIDE, **runs[name], "annotator": "people", "data": str(shared_folder)}
+        asking["out"] = str(tmp_path / f"{name}-people")
+        together(tmp_path / f"ranks-{name}", 3, [asking] * (len(rounds(folder)) + 1))
+        lines = rounds(Path(asking["out"]))
+        assert [line.pop("people")["labelled"] for line in lines] == [line["labelled"] for line in lines]
+        assert lines == rounds(folder)
+        assert kept(Path(asking["out"])) == kept(folder)
+        assert lines[-1]["generated_maps"] > 0
+
+
+@pytest.mark.full
 def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
     """At its own sizes, with fewer epochs and rounds; and the other models that draw maps."""
     short: dict[str, Any] = {"preset": "builtin", "epochs": 5, "stop_fraction": 0.4, "device": "cpu"}

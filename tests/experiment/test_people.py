@@ -96,7 +96,8 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     assert "skipped: 1\nthe query is answered" in capsys.readouterr().out
     assert main(words) == 75  # after the first round
     assert [line["labelled"] for line in rounds(out)] == [4]
-    assert rounds(out)[0]["people"]["skipped"] == 1
+    told = rounds(out)[0]["people"]
+    assert (told["skipped"], told["annotators"]) == (1, 1)  # --skip-rest is nobody
 
     assert main(["query", "export", str(out), "--to", "folder", "--out", str(tmp_path / "second")]) == 0
     assert main(["query", "import", str(out), str(folder)]) == 2  # of the query before
