@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -51,7 +52,7 @@ def _export(
     Args:
         run: the run's folder.
         to: labelstudio: tasks and interface for Label Studio; folder: images, and a table and masks to fill.
-        out: a new folder; None: RUN/query-NNN-TO.
+        out: a new folder; None: RUN/query-NNN-TO, or where that is there, RUN/query-NNN-TO-2 and so on.
     """
     held = RunFolder(_path(run))
     asked = people.asked(held)
@@ -62,7 +63,7 @@ def _export(
         return 0
     image = dict(zip(asked.ids, asked.images, strict=True))
     left = dataclasses.replace(asked, ids=waiting, images=[image[name] for name in waiting])
-    target = held.path / f"query-{asked.query:03d}-{to}" if out is None else _path(out)
+    target = _free(held.path / f"query-{asked.query:03d}-{to}") if out is None else _path(out)
     TOOLS[to].export(left, target)
     what = "a class and a map" if asked.maps else "a class, no map"
     print(
@@ -70,6 +71,12 @@ def _export(
         f"then: sal-fast query import {run} {target if to == 'folder' else 'FILE'}"
     )
     return 0
+
+
+def _free(path: Path) -> Path:
+    """That folder, or the first numbered one that is not there."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def _import(
@@ -98,6 +105,9 @@ def _import(
         there.add(found)
         if skip_rest:
             there.add([Answer(name, None, None, "", None, True) for name in there.open(asked.ids)])
+    flat = [one.id for one in found if one.mask is not None and one.mask.min() == one.mask.max()]
+    if flat:
+        print(f"note: maps that mark all of the picture or none of it: {len(flat)}, the first of {flat[0]!r}")
     print(_told(asked, there, len(found)))
     return 0
 
