@@ -27,7 +27,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
         "sal-fast: error: unknown command 'rum' "
-        "(expected one of run, sweep, score, select, report, data, bench, doctor)\n"
+        "(expected one of run, query, sweep, score, select, report, data, bench, doctor)\n"
     )
 
 
