@@ -427,7 +427,7 @@ def test_a_teachers_own_weights(
     file = tmp_path / "teacher.safetensors"
     file.write_bytes(weights.to_bytes(models.build("resnet18", 3, seed=7).net))
     out = tiny(tmp_path / "run", regime="tait", teacher_weights=str(file))
-    assert rounds(out)[:2] == rounds(runs["tait"])[:2]
+    assert rounds(out)[:1] == rounds(runs["tait"])[:1]  # round 1 is trained on the teacher's maps
     assert kept(out) != kept(runs["tait"])
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert json.loads((out / "run.json").read_text())["inputs"] == {"teacher_weights": digest}
