@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 
@@ -54,6 +54,21 @@ class Ranks:
     def number(self, value: float, source: int = 0) -> float:
         """A number of rank `source`."""
         return float(self.broadcast(torch.tensor([value], dtype=torch.float64), source))
+
+    def of_first(self, make: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """What the first rank makes, on `like`'s device; it has that shape and dtype.
+
+        Where it raises InputError there, all ranks raise one: none waits for what does not come.
+        """
+        values, error = like, None
+        if self.first:
+            try:
+                values = make().to(like.device)
+            except InputError as found:
+                error = found
+        if self.number(error is not None):
+            raise error or InputError("the first process cannot go on; it says why")
+        return self.broadcast(values)
 
     def complete(self, values: Tensor, block: int) -> Tensor:
         """Fill in what the others did, in place: of `values` [N, ...], in blocks of `block` rows, each rank

@@ -10,25 +10,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sal_fast import annotate, models, query, seeds
+from sal_fast import query, seeds
 from sal_fast.annotate import Generator
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
+from sal_fast.experiment.answering import Answering
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
-from sal_fast.experiment.people import Answers, Waiting, map_in_frame, tally
-from sal_fast.experiment.regimes import GENERATED, INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
+from sal_fast.experiment.labelled import Labelled
+from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
+from sal_fast.experiment.people import Waiting
+from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
 from sal_fast.experiment.run_folder import RunFolder, write_query
-from sal_fast.models import Arch, Classifier, build, feature_size, resolved, weights
+from sal_fast.models import Classifier, feature_size, resolved, weights
 from sal_fast.progress import duration
 from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
 from sal_fast.whole_files import write_bytes
@@ -64,16 +65,11 @@ class Lab:
         generator: Generator | None = None,
     ) -> None:
         self.config, self.store, self.plan, self.folder = config, store, plan, folder
-        self.segmented = segmented  # a mask for every row of the pool
-        self.generator = generator  # what --generator names
         self.regime = REGIMES[config.regime]
         self.alpha = self.regime.alpha if config.alpha is None else config.alpha
         self.pool = store.rows("train")
         self.test_rows = store.rows("test")
         self.ranks, self.start = ranks, start
-        self.by_people = config.annotator == "people"
-        self.skipped = start[:0]  # rows that people would not label
-        self.trials: list[float | None] = []  # by query: how well a model foresaw what people drew
         self.lines = folder.rounds() if ranks.first else []
         self.finished_rounds = int(ranks.number(len(self.lines)))
         self.row_of = {name: row for row, name in enumerate(store.table.ids)}
@@ -81,7 +77,8 @@ class Lab:
         size = feature_size(self._new_model(), config.image_size)
         half = resolved(config.precision, store.device) == "bfloat16"
         self._kept = torch.float16 if half else torch.float32  # what a pool's features are kept in
-        self.loss_size = size if config.map_size is None else (config.map_size, config.map_size)
+        loss_size = size if config.map_size is None else (config.map_size, config.map_size)
+        self.answering = Answering(config, store, plan, folder, loss_size, segmented, generator, ranks)
         self._record = Record(None)
 
     # --- the steps ---------------------------------------------------------------------------------------
@@ -93,21 +90,10 @@ class Lab:
             labelled = labelled.add(self.annotate(number + 1, self._answered(number, labelled)))
         return labelled
 
-    def source(self, number: int) -> Source:
-        """Who draws the maps of query `number` (0 is the start set)."""
-        return self.regime.source(self.plan.asks_people(number, self.trials), self.config.generator)
-
-    def drawer(self, number: int) -> Source:
-        """The model that draws for query `number`, be it on trial beside people; none where none does."""
-        source = self.source(number)
-        if self.plan.auto and source == "human" and number:
-            source = self.regime.drawer(self.config.generator)
-        return source if source in GENERATED else "none"
-
     def train(self, number: int, labelled: Labelled) -> tuple[Classifier, Classifier | None]:
         """The accuracy model of a round, and the model that draws the next query's maps, if one does."""
         last = number + 1 == self.plan.rounds
-        generator: Source = "none" if last else self.drawer(number + 1)
+        generator: Source = "none" if last else self.answering.drawer(number + 1)
         wanted: list[tuple[str, float]] = [("accuracy", self.alpha)]
         if generator == "interpretability":
             wanted.append((generator, INTERPRETABILITY_ALPHA))
@@ -135,7 +121,7 @@ class Lab:
 
     def select(self, number: int, model: Classifier, labelled: Labelled) -> Tensor:
         """Query `number`: rows of the store, chosen from the remaining pool by the accuracy model."""
-        rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.skipped)))]
+        rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
         needs = query.CRITERIA[self.config.criterion].NEEDS
         logits = features = known = None
         scoring = partial(score, model, self.store, dtype=self._kept, ranks=self.ranks)
@@ -159,34 +145,10 @@ class Lab:
     def annotate(self, number: int, rows: Tensor, model: Classifier | None = None) -> Labelled:
         """Labels for query `number`, and maps from its source; `model` draws them, if one does.
 
-        Raises Waiting where people have not answered yet. Images that they would not label are left out.
+        Raises Waiting where people have not answered yet.
         """
-        source = self.source(number)
         with self._timed("annotate"):
-            if self.by_people:
-                rows = self._labelled_by_people(number, rows)
-            foreseen = None
-            if source == "human" and self.drawer(number) != "none":
-                foreseen = self._drawn(number, rows, model, "predicted")
-            answer = self._mapped(number, rows, source, model)
-            self.trials.append(None if foreseen is None else _agreement(foreseen, answer))
-            return answer
-
-    def _mapped(self, number: int, rows: Tensor, source: Source, model: Classifier | None) -> Labelled:
-        if source == "human":
-            if self.by_people:
-                maps, has_map = self._maps_by_people(number, rows)
-            else:
-                maps, has_map = annotate.human(self.store, rows)
-            return answered(rows, maps, has_map, PEOPLE, self.loss_size)
-        if source == "segmenter":
-            assert self.segmented is not None
-            return self._by_machine(rows, self.segmented[torch.searchsorted(self.pool, rows)])
-        if source in GENERATED:
-            return self._by_machine(rows, Masks.pack(self._drawn(number, rows, model, "maps")))
-        none = torch.zeros_like(rows, dtype=torch.bool)
-        empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
-        return answered(rows, empty, none, NOBODY, self.loss_size)
+            return self.answering.answer(number, rows, model, self._record.folder)
 
     @contextmanager
     def round(self, number: int, labelled: Labelled) -> Iterator[None]:
@@ -220,8 +182,8 @@ class Lab:
                 "dice_floor": record.scores.floor,
                 "dice_images": record.scores.images,
                 **_graded(record.scores),
-                **({"trial_dice": self.trials[number]} if self.plan.auto else {}),
-                **({"people": self._people_so_far(number)} if self.by_people else {}),
+                **({"trial_dice": self.answering.trials[number]} if self.plan.auto else {}),
+                **({"people": self.answering.tally(number)} if self.config.annotator == "people" else {}),
                 "val_accuracy": record.fitted.val_accuracy,
                 "best_epoch": record.fitted.epoch + 1,
                 "seconds": round(time.perf_counter() - begin, 3),
@@ -240,27 +202,22 @@ class Lab:
     def _begun(self, number: int, name: str) -> Classifier:
         """A network to train: from the initial weights, or with `--warm-start` from the last round's."""
         model = self._new_model()
-        trained_before = number > 0 and (name == "accuracy" or self.drawer(number) == name)
+        trained_before = number > 0 and (name == "accuracy" or self.answering.drawer(number) == name)
         if self.config.warm_start and trained_before:
-            self._load(model, self.config.arch, self.folder.round(number - 1) / f"{name}.safetensors")
+            path = self.folder.round(number - 1) / f"{name}.safetensors"
+            load_kept(model, self.config.arch, path, self.ranks)
         return model
 
     def _teacher(self, number: int, labelled: Labelled) -> Classifier:
         """TAIT's teacher: trained once, on the human maps, then frozen and kept (Crum et al. 2023)."""
         model = self._new_model(teacher=True)
         if self.ranks.number(self.ranks.first and self.folder.teacher.exists()):
-            self._load(model, teacher_arch(self.config), self.folder.teacher)
+            load_kept(model, teacher_arch(self.config), self.folder.teacher, self.ranks)
         else:
             self._fit(number, labelled, [Job(model, TEACHER_ALPHA, "teacher")])
             if self.ranks.first:
                 write_bytes(self.folder.teacher, weights.to_bytes(model.net))
         return model
-
-    def _load(self, model: Classifier, arch: Arch, path: Path) -> None:
-        """Weights that this run kept."""
-        if self.ranks.first:
-            weights.load_into(model.net, arch, str(path))
-        self.ranks.same(model)
 
     def _fit(self, number: int, labelled: Labelled, jobs: list[Job]) -> list[Fitted]:
         with self._timed("train"):
@@ -278,18 +235,15 @@ class Lab:
     def _new_model(self, teacher: bool = False) -> Classifier:
         return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)
 
-    def _by_machine(self, rows: Tensor, maps: Masks) -> Labelled:
-        return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
-
-    def _rows(self, ids: list[str]) -> Tensor:
-        return torch.tensor([self.row_of[name] for name in ids], dtype=torch.int64, device=self.store.device)
-
     def _answered(self, number: int, labelled: Labelled) -> Tensor:
         """The query made after a finished round, as rows; InputError where its file is not what was asked."""
-        taken = torch.cat((labelled.rows, self.skipped))
+        taken = torch.cat((labelled.rows, self.answering.skipped))
         count = self.plan.query_size(number + 1)
-        if not self.ranks.first:
-            return self.ranks.broadcast(labelled.rows.new_empty(count))
+        return self.ranks.of_first(
+            lambda: self._read_query(number, taken, count), labelled.rows.new_empty(count)
+        )
+
+    def _read_query(self, number: int, taken: Tensor, count: int) -> Tensor:
         ids = self.folder.query(number)
         pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self._ids(taken))
         if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
@@ -297,90 +251,7 @@ class Lab:
                 f"{self.folder.round(number) / 'query.csv'}: expected {count} "
                 f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
             )
-        return self.ranks.broadcast(self._rows(ids))
-
-    def _drawn(self, number: int, rows: Tensor, model: Classifier | None, name: str) -> Tensor:
-        """The maps that the query's drawer makes: once, kept as files `name`/<id>.png, and read from then on.
-
-        Where people answered in between, the round's model is read from its file.
-        """
-        size = self.store.image_size
-        folder = self._record.folder or self.folder.asked(number)
-        if self.ranks.number(self.ranks.first and (folder / name).is_dir()):
-            if self.ranks.first:
-                maps = annotate.read(folder / name, self._ids(rows), size)
-            else:
-                maps = torch.empty(len(rows), size, size, dtype=torch.uint8)
-            return self.ranks.broadcast(maps.to(self.store.device))
-        drawer = self.drawer(number)
-        if drawer == "callable":
-            drawn = torch.zeros(len(rows), size, size, dtype=torch.uint8, device=self.store.device)
-            if self.ranks.first:
-                assert self.generator is not None
-                drawn = annotate.drawn(self.generator, self.store, rows)
-            drawn = self.ranks.broadcast(drawn)
-        else:
-            model = model or self._kept_model(number, drawer)
-            named = self.recipe.probe, self.ranks, self.recipe.cam_class
-            drawn = annotate.generate(model, self.store, rows, *named)
-        if self.ranks.first:
-            annotate.write(folder / name, self._ids(rows), drawn)
-        return drawn
-
-    def _kept_model(self, number: int, drawer: Source) -> Classifier:
-        """The model that the round before query `number` left for it."""
-        arch, path = self.config.arch, self.folder.asked(number) / f"{drawer}.safetensors"
-        if drawer == "teacher":
-            arch, path = teacher_arch(self.config), self.folder.teacher
-        model = self._new_model(drawer == "teacher")
-        self._load(model, arch, path)
-        return model
-
-    # people: the first rank reads what they answered, and tells the others
-
-    def _labelled_by_people(self, number: int, rows: Tensor) -> Tensor:
-        """Take over the classes that people gave; the rows that they labelled, the others are skipped."""
-        labels = torch.empty(len(rows), dtype=torch.int64)
-        waiting = 0
-        if self.ranks.first:
-            ids, classes = self._ids(rows), self.store.table.classes
-            answers = Answers(self.folder.asked(number))
-            waiting = len(answers.open(ids))
-            if not waiting:
-                given = answers.verdicts()
-                found = [given[name].label for name in ids]
-                labels = torch.tensor([-1 if label is None else classes.index(label) for label in found])
-        waiting = int(self.ranks.number(waiting))
-        if waiting:
-            raise Waiting(self.folder.path, number, len(rows) - waiting, len(rows))
-        labels = self.ranks.broadcast(labels).to(rows.device)
-        known, least = int((labels >= 0).sum()), min(2, len(rows))
-        if number == 0 and known < least:
-            raise InputError(
-                f"{self.folder.path}: {known} images of the start set have a class, the others were skipped, "
-                f"and training needs {least} at least; import classes for some that were skipped"
-            )
-        self.store.labels[rows] = labels
-        self.skipped = torch.cat((self.skipped, rows[labels < 0]))
-        return rows[labels >= 0]
-
-    def _maps_by_people(self, number: int, rows: Tensor) -> tuple[Masks, Tensor]:
-        """The maps that people drew, and which images have one, bool [k]."""
-        size = self.store.image_size
-        maps = torch.zeros(len(rows), size, size, dtype=torch.uint8)
-        has_map = torch.zeros(len(rows), dtype=torch.bool)
-        if self.ranks.first:
-            given = Answers(self.folder.asked(number)).verdicts()
-            for i, (row, name) in enumerate(zip(rows.tolist(), self._ids(rows), strict=True)):
-                masks = given[name].masks
-                if masks:
-                    maps[i] = torch.from_numpy(map_in_frame(masks, self.store.table.images[row], size))
-                    has_map[i] = True
-        maps, has_map = (self.ranks.broadcast(values).to(rows.device) for values in (maps, has_map))
-        return Masks.pack(maps), has_map
-
-    def _people_so_far(self, number: int) -> dict[str, Any]:
-        return tally(Answers(self.folder.asked(one)) for one in range(number + 1))
+        return torch.tensor([self.row_of[name] for name in ids], dtype=torch.int64)
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]
@@ -433,42 +304,8 @@ class Lab:
     def _work(self, number: int) -> float:
         """Images trained on in a round, the measure of its cost."""
         last = number + 1 == self.plan.rounds
-        models = 1 + (not last and self.drawer(number + 1) == "interpretability")
+        models = 1 + (not last and self.answering.drawer(number + 1) == "interpretability")
         return self.plan.labelled[number] * models
-
-
-def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
-    """The network every round starts from, or the teacher's: the same initial weights each time.
-
-    A layer's name belongs to one network: the CAM of a teacher of another is made of its features.
-    """
-    arch = teacher_arch(config) if teacher else config.arch
-    own = arch == config.arch
-    try:
-        return build(
-            arch,
-            classes,
-            weights=teacher_weights(config) if teacher else config.weights,
-            output_stride=config.output_stride if own or arch.startswith("resnet") else 32,
-            seed=seeds.integer(config.seed, "initial-weights"),
-            precision=config.precision,
-            compiled=config.compile,
-            cam_layer=config.cam_layer if own else models.FEATURES,
-        )
-    except InputError as error:
-        raise InputError(f"the teacher (see --teacher-weights): {error}" if teacher else error) from None
-
-
-def teacher_arch(config: Config) -> Arch:
-    return config.arch if config.teacher_arch == "same" else config.teacher_arch
-
-
-def teacher_weights(config: Config) -> str:
-    """`same`: those of --weights; but a file holds one network's alone."""
-    if config.teacher_weights != "same":
-        return config.teacher_weights
-    fits = teacher_arch(config) == config.arch or not weights.is_file(config.weights)
-    return config.weights if fits else "none"
 
 
 def recipe(config: Config) -> Recipe:
@@ -486,17 +323,6 @@ def recipe(config: Config) -> Recipe:
         saliency_loss=config.saliency_loss,
         seed=config.seed,
     )
-
-
-def _agreement(foreseen: Tensor, answer: Labelled) -> float | None:
-    """Mean Dice, 2 |A and B| / (|A| + |B|), of predicted maps and those people drew; None without any."""
-    drawn = answer.maps.unpack(torch.arange(len(answer), device=foreseen.device)) > 127
-    known = (answer.drawn_by == PEOPLE) & drawn.any((-2, -1))
-    if not bool(known.any()):
-        return None
-    a, b = (foreseen > 127)[known], drawn[known]
-    both = (a & b).sum((-2, -1)).double()
-    return float((2 * both / (a.sum((-2, -1)) + b.sum((-2, -1)))).mean())
 
 
 def _graded(scores: Scores) -> dict[str, float | None]:

@@ -27,7 +27,8 @@ from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.lab import Lab, new_model, teacher_arch
+from sal_fast.experiment.lab import Lab
+from sal_fast.experiment.networks import new_model, teacher_arch
 from sal_fast.experiment.people import Waiting
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder

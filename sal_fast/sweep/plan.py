@@ -19,7 +19,8 @@ from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
 from sal_fast.experiment import Config, runner
 from sal_fast.experiment.budget import Plan
-from sal_fast.experiment.lab import EXAMPLES, teacher_arch, teacher_weights
+from sal_fast.experiment.lab import EXAMPLES
+from sal_fast.experiment.networks import teacher_arch, teacher_weights
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.models import Arch, build, weights
 from sal_fast.progress import duration
