@@ -125,11 +125,13 @@ def _shown(label: str) -> str:
 def read(file: Path, asked: Asked) -> list[Answer]:
     """The answers in Label Studio's JSON export, in the order of the query; tasks without one are left out.
 
-    Regions of one annotation are united; drafts and predictions are passed over. Without `asked.maps` none is
-    looked at. Raises InputError with everything that is wrong, each with its task.
+    Regions of one annotation are united; drafts and predictions are passed over, and tasks of the run's other
+    queries, unless there are no others. Without `asked.maps` no map is looked at. Raises InputError with
+    everything that is wrong, each with its task.
     """
     problems = Problems(file.name)
     answers: list[tuple[str, Answer]] = []
+    elsewhere: list[tuple[object, str]] = []
     tasks = _tasks(file)
     if tasks and not any({"id", "run", "query"} <= task["data"].keys() for task in tasks):
         raise InputError(
@@ -141,6 +143,9 @@ def read(file: Path, asked: Asked) -> list[Answer]:
         name = task["data"].get("id")
         if "run" not in task["data"] or "query" not in task["data"] or not isinstance(name, str):
             problems.add(place, "has no id, run and query of sal-fast; leave other tasks out of the project")
+            continue
+        if task["data"]["run"] == asked.run and task["data"]["query"] != asked.query:
+            elsewhere.append((task["data"]["query"], place))
             continue
         asked.refuse_others(task["data"]["run"], task["data"]["query"], f"{file.name}, {place}")
         place += f" (id {name!r})"
@@ -155,6 +160,9 @@ def read(file: Path, asked: Asked) -> list[Answer]:
                 answers.append((where, _answer(annotation, name, asked)))
             except ValueError as error:
                 problems.add(where, str(error))
+    if elsewhere and len(elsewhere) == len(tasks):
+        query, place = elsewhere[0]
+        asked.refuse_others(asked.run, query, f"{file.name}, {place}")
     return in_order(asked, answers, problems)
 
 

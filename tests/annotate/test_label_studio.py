@@ -301,6 +301,19 @@ def test_tasks_of_another_project(tmp_path: Path) -> None:
         read(tmp_path, [task(choice("Möwe")), other])
 
 
+def test_a_project_that_holds_several_queries(tmp_path: Path) -> None:
+    """The tasks of the run's other queries are passed over; a file of nothing else is refused."""
+    before = task(choice("Sparow"), number=4)
+    before["data"] |= {"query": 0, "id": "birds/z"}
+    (answer,) = read(tmp_path, [before, task(choice("Möwe"))])
+    assert (answer.id, answer.label) == ("birds/a", "Möwe")
+    with pytest.raises(InputError, match=r"task 4 is of query 0 .*expected query 1"):
+        read(tmp_path, [before, before])
+    before["data"]["run"] = "other"
+    with pytest.raises(InputError, match=r"task 4 is of query 0 of run 'other'"):
+        read(tmp_path, [before, task(choice("Möwe"))])
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="file not found"):
         label_studio.read(tmp_path / "none.json", asked(tmp_path))
