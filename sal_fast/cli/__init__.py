@@ -6,6 +6,8 @@ Exit status: 0 finished, 2 bad input (one clear line), 75 a run waits for people
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 
 import sal_fast
@@ -39,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise InputError(f"unknown command {name!r} (expected one of {', '.join(COMMANDS)})")
-        return int(importlib.import_module(f"sal_fast.cli.{name}").main(rest))
+        status = int(importlib.import_module(f"sal_fast.cli.{name}").main(rest))
+        sys.stdout.flush()
+        return status
     except InputError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -48,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno in DISK_FULL:
             where = f" while writing {error.filename}" if error.filename else ""

@@ -23,6 +23,17 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert sal_fast.__version__ in capsys.readouterr().out
 
 
+def test_a_reader_that_has_read_enough() -> None:
+    """`sal-fast sweep paper --plan | head`: no traceback."""
+    words = [sys.executable, "-P", "-m", "sal_fast", "sweep", "small", "--plan"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
