@@ -24,7 +24,7 @@ from sal_fast.experiment.networks import teacher_arch, teacher_weights
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.models import Arch, build, weights
 from sal_fast.progress import duration
-from sal_fast.sweep.grid import FIELDS, Run, data_name
+from sal_fast.sweep.grid import Run, data_name
 from sal_fast.sweep.sharing import common_key, same_beginning, sources
 
 # options that say nothing of a network, its features' size and whether maps are compared there
@@ -262,7 +262,7 @@ def finished(out: Path) -> list[tuple[Config, Plan, list[dict[str, Any]], Path]]
         folder = RunFolder(file.parent)
         try:
             run, lines = folder.run(), folder.rounds()
-            config = Config(**{name: value for name, value in run["config"].items() if name in FIELDS})
+            config = Config(**run["config"])
             found.append((config, config.plan(len(run["splits"]["train"])), lines, folder.path))
         except (InputError, KeyError, TypeError):
             continue  # the start says what is wrong with it, if it is one of the sweep's
