@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
-from sal_fast import progress
+from sal_fast._util import progress
 from sal_fast.errors import InputError
 
 # A rank waits for as long as another trains; one that died is seen by torchrun.

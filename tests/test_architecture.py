@@ -13,9 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sal_fast"
 OPS = PACKAGE / "ops"
 EXPERIMENT = {
-    "annotate", "bench", "cli", "data", "distributed", "errors", "held_folder",
-    "learning_curve", "experiment", "models", "probes", "progress", "query",
-    "report", "seeds", "sweep", "train", "whole_files",
+    "annotate", "bench", "cli", "data", "distributed", "errors", "experiment", "models", "plugins", "probes",
+    "query", "report", "seeds", "sweep", "testing", "train",
 }  # fmt: skip
 HEAVY = {"PIL", "jinja2", "matplotlib", "nvidia", "polars", "ray", "rich", "scipy", "torchvision", "tyro"}
 
@@ -43,7 +42,7 @@ def names(path: Path) -> str:
 
 @pytest.mark.parametrize("path", python_files(OPS), ids=names)
 def test_ops_know_nothing_of_the_experiment(path: Path) -> None:
-    allowed = {"sal_fast", "sal_fast._memory", "sal_fast._native", "sal_fast.ops"}
+    allowed = {"sal_fast", "sal_fast._native", "sal_fast._util", "sal_fast.ops"}
     for module in imports(path):
         if module.split(".")[0] == "sal_fast":
             assert ".".join(module.split(".")[:2]) in allowed, module
@@ -83,7 +82,7 @@ def test_experiment_modules_are_listed() -> None:
     modules = {
         path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    assert modules - EXPERIMENT <= {"__init__", "__main__", "_memory", "_native", "ops"}
+    assert modules - EXPERIMENT <= {"__init__", "__main__", "_native", "_util", "ops"}
 
 
 def test_no_torch_in_csrc() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sal_fast._util.files import read_json
 from sal_fast.annotate.answers import Answer, Asked, Problems, in_order, new_folder, pictures
 from sal_fast.data import files
 from sal_fast.data.table import names_a_file
 from sal_fast.errors import InputError
-from sal_fast.whole_files import read_json
 
 TABLE, QUERY = "answers.csv", "query.json"
 COLUMNS = ("id", "label", "annotator", "seconds", "skipped")

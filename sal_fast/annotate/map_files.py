@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sal_fast._util.files import flush
 from sal_fast.errors import InputError
-from sal_fast.whole_files import flush
 
 
 def write(folder: Path, ids: Sequence[str], maps: Tensor) -> None:

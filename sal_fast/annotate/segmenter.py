@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from sal_fast import progress
+from sal_fast._util import progress
+from sal_fast._util.files import write_bytes
 from sal_fast.annotate.generator import Generator, asked, in_frame
 from sal_fast.data import files
 from sal_fast.data import store as stores
@@ -18,7 +19,6 @@ from sal_fast.data.decode import Decoder
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.errors import InputError
-from sal_fast.whole_files import write_bytes
 
 
 def segmenter_masks(folder: Path, store: Store, rows: Tensor, decoder: Decoder) -> Masks:

@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from sal_fast._util.files import read_json, write_bytes
 from sal_fast.bench import schema, table
 from sal_fast.errors import InputError
 from sal_fast.report.figures import BLACK, BLUE, GREEN, VERMILLION, Picture, drawing, picture
-from sal_fast.whole_files import read_json, write_bytes
 
 # Colour and hatch, so that neither is needed: of what is held, missed, and not asked.
 LOOKS = {True: (GREEN, ""), False: (VERMILLION, "///"), None: (BLUE, "")}

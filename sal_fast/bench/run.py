@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from sal_fast import experiment, progress
+from sal_fast import experiment
+from sal_fast._util import progress
 from sal_fast.bench import timing
 from sal_fast.bench.timing import Ratio
 from sal_fast.data import builtin

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from sal_fast import query
-from sal_fast._memory import free_memory
+from sal_fast._util.memory import free_memory
 from sal_fast.bench import timing, usual
 from sal_fast.bench.timing import Call, Ratio
 from sal_fast.query import Pool

@@ -110,7 +110,7 @@ def in_turn(
 
     Each is called before, so that threads, caches and pipelines exist. Progress goes to stderr.
     """
-    from sal_fast import progress
+    from sal_fast._util import progress
 
     with progress.bar(f"bench {name}", (1 + options.rounds) * len(variants), log=False) as advance:
         repeats, about = {}, 0.0

@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from sal_fast._util.files import write_json
 from sal_fast.bench import table, timing
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
-from sal_fast.whole_files import write_json
 
 BENCHES = {
     "data": "how fast images and masks become batches",

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sal_fast._util.files import read_json, write_bytes, write_json
+from sal_fast._util.progress import duration
 from sal_fast.cli import parsing
 from sal_fast.data import Table, decode, load_table, store, table
 from sal_fast.errors import InputError
 from sal_fast.models import Arch, Classifier, build, weights
-from sal_fast.progress import duration
 from sal_fast.train import score
-from sal_fast.whole_files import read_json, write_bytes, write_json
 
 BLOCK = 2000  # images decoded, scored and flushed together: what a kill may cost
 

@@ -12,11 +12,11 @@ import tyro
 from torch import Tensor
 
 from sal_fast import query
-from sal_fast._memory import free_memory
+from sal_fast._util.files import write_bytes
+from sal_fast._util.memory import free_memory
 from sal_fast.cli import arrays, parsing
 from sal_fast.errors import InputError
 from sal_fast.experiment.run_folder import query_csv
-from sal_fast.whole_files import write_bytes
 
 
 def main(arguments: list[str]) -> int:

@@ -10,16 +10,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sal_fast import seeds
-
-Preset = Literal["none", "standard", "color"]
-PRESETS: tuple[Preset, ...] = get_args(Preset)
+from sal_fast._util.words import Augment as Preset
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, in RGB
 STD = (0.229, 0.224, 0.225)

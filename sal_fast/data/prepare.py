@@ -32,16 +32,17 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from sal_fast import ops, progress
-from sal_fast._memory import resident_memory
+from sal_fast import ops
+from sal_fast._util import progress
+from sal_fast._util.files import flush, read_json, write_bytes, write_json
+from sal_fast._util.locks import hold
+from sal_fast._util.memory import resident_memory
 from sal_fast.data import reading, store
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import Unreadable
 from sal_fast.data.masks import Masks
 from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
-from sal_fast.held_folder import hold
-from sal_fast.whole_files import flush, read_json, write_bytes, write_json
 
 FORMAT = 1
 INDEX, PREPARED = "index.jsonl", "prepared.json"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sal_fast import progress
+from sal_fast._util import progress
 from sal_fast.data import files
 from sal_fast.data.decode.base import MOST_PIXELS, Decoder, bounded, cores
 from sal_fast.data.files import Encoded, Unreadable

@@ -11,14 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sal_fast import ops, progress
-from sal_fast._memory import free_memory
+from sal_fast import ops
+from sal_fast._util import progress
+from sal_fast._util.memory import free_memory
+from sal_fast._util.words import Keep
 from sal_fast.data import augment, reading
 from sal_fast.data.augment import Augmentation, Draws
 from sal_fast.data.decode import Decoder
@@ -27,8 +28,6 @@ from sal_fast.data.masks import Masks
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
-Keep = Literal["auto", "resident", "stream"]
-KEEPS: tuple[Keep, ...] = get_args(Keep)
 SHARE = 0.5  # of the memory that is free: what `auto` takes for images, so that a network fits beside them
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tomllib
@@ -15,8 +14,8 @@ import torch
 import tyro
 
 from sal_fast import models, ops
-from sal_fast.data import augment, decode
-from sal_fast.data.store import KEEPS, Keep
+from sal_fast._util.suggest import suggest
+from sal_fast._util.words import AUGMENTS, DECODERS, KEEPS, Augment, DecoderName, Keep
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import AUTO, Plan, plan
 from sal_fast.experiment.presets import PRESETS, default_preset
@@ -32,8 +31,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "arch": ARCHS,
     "teacher_arch": ("same", *ARCHS),
     "saliency_loss": ops.SALIENCY_KINDS,
-    "augment": augment.PRESETS,
-    "decoder": decode.NAMES,
+    "augment": AUGMENTS,
+    "decoder": DECODERS,
     "store": KEEPS,
     "precision": models.PRECISIONS,
     "annotator": ("data", "people"),
@@ -90,10 +89,10 @@ class Config:
     """Distance of CAM and map (Eq. 1); mse is what the public CYBORG code computes."""
     alpha: float | None = None
     """Weight of classification in the accuracy model's loss (Eq. 1); None: the regime's."""
-    augment: augment.Preset = "none"
+    augment: Augment = "none"
     """none; standard: random resized crop and flip, for image and map alike; color: that, and brightness,
     contrast and saturation."""
-    decoder: decode.Name = "auto"
+    decoder: DecoderName = "auto"
     """Who decodes: dali, torch (by torchvision), pillow; auto: dali on a GPU that has it, else torch."""
     store: Keep = "auto"
     """Decoded images: resident on the device, or stream from disk each epoch; auto: resident if they take at
@@ -206,7 +205,7 @@ class Config:
 def check_choice(field: str, value: object) -> None:
     """Raise InputError for a value that is none of the field's, with the nearest that is."""
     if value not in CHOICES[field]:
-        raise InputError(f"unknown {field.replace('_', ' ')} {value!r}{_suggest(value, CHOICES[field])}")
+        raise InputError(f"unknown {field.replace('_', ' ')} {value!r}{suggest(value, CHOICES[field])}")
 
 
 def resolve(asked: Mapping[str, Any], files: Iterable[Path] = ()) -> Config:
@@ -218,7 +217,7 @@ def resolve(asked: Mapping[str, Any], files: Iterable[Path] = ()) -> Config:
     given |= asked
     for name, value in given.items():
         if name not in types:
-            raise InputError(f"unknown option {name!r}{_suggest(name, tuple(types))}")
+            raise InputError(f"unknown option {name!r}{suggest(name, tuple(types))}")
         if name in CHOICES:
             check_choice(name, value)
         elif not _fits(value, types[name]):
@@ -259,9 +258,3 @@ def _spell(kind: Any) -> str:
 
 def _option(field: str) -> str:
     return "--" + field.replace("_", "-")
-
-
-def _suggest(value: object, choices: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (expected one of {', '.join(choices)})"

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from sal_fast import query, seeds
+from sal_fast._util.files import write_bytes
+from sal_fast._util.progress import duration
 from sal_fast.annotate import Generator
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
@@ -30,9 +32,7 @@ from sal_fast.experiment.people import Waiting
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES, TEACHER_ALPHA, Source
 from sal_fast.experiment.run_folder import RunFolder, write_query
 from sal_fast.models import Classifier, feature_size, resolved, weights
-from sal_fast.progress import duration
 from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
-from sal_fast.whole_files import write_bytes
 
 EXAMPLES = 24  # test images whose CAMs are kept for the report
 

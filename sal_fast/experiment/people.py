@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.data import files, load_table
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.whole_files import read_json, write_bytes, write_json
 
 FORMAT = 1
 

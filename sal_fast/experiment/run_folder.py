@@ -25,10 +25,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sal_fast._util.files import flush, read_json, write_bytes, write_json
+from sal_fast._util.locks import hold
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
-from sal_fast.held_folder import hold
-from sal_fast.whole_files import flush, read_json, write_bytes, write_json
 
 Value = TypeVar("Value")
 FORMAT = 1

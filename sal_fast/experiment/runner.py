@@ -19,6 +19,8 @@ import torchvision
 
 import sal_fast
 from sal_fast import annotate, distributed, seeds
+from sal_fast._util.curves import aulc
+from sal_fast._util.files import write_json
 from sal_fast.data import Table, augment, catalog, decode, load_table, open_store, splits, store
 from sal_fast.data.masks import Masks
 from sal_fast.data.table import UNLABELLED
@@ -32,9 +34,7 @@ from sal_fast.experiment.networks import new_model, teacher_arch
 from sal_fast.experiment.people import Waiting
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.learning_curve import aulc
 from sal_fast.models import FEATURES, map_shape, resolved, weights
-from sal_fast.whole_files import write_json
 
 OWN = ("teacher_weights", "generator")  # files that say who draws maps
 

@@ -11,16 +11,17 @@ import torchvision
 from torch import Tensor, nn
 
 from sal_fast import ops, probes
+from sal_fast._util.words import CAM_CLASSES as CAM_CLASSES
+from sal_fast._util.words import PRECISIONS as PRECISIONS
+from sal_fast._util.words import CamClass as CamClass
+from sal_fast._util.words import Precision as Precision
 from sal_fast.errors import InputError
 from sal_fast.models import weights as weight_files
-from sal_fast.models.cam_layer import FEATURES, CamClass, Logits, Watched, resolve
+from sal_fast.models.cam_layer import FEATURES, Logits, Watched, resolve
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "swin_t", "xception"]
 ARCHS: tuple[Arch, ...] = get_args(Arch)
 OUTPUT_STRIDES = (32, 16, 8, 4)
-Precision = Literal["auto", "float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-CAM_CLASSES: tuple[CamClass, ...] = get_args(CamClass)
 
 
 class Look(NamedTuple):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.models import ResNet, SwinTransformer
 
+from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
 
 FEATURES = "features"
 CONV3 = "conv3"
-CamClass = Literal["labelled", "predicted"]
 
 
 def resolve(net: nn.Module, arch: str, name: str) -> str:
@@ -37,9 +35,8 @@ def resolve(net: nn.Module, arch: str, name: str) -> str:
     names = [known for known, _ in net.named_modules() if known]
     if name == FEATURES or name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0)
     raise InputError(
-        f"--cam-layer {name!r}: {arch} has no such layer; the nearest is {close[0]!r} "
+        f"--cam-layer {name!r}: {arch} has no such layer; the nearest is {nearest(name, names, cutoff=0)!r} "
         f"(expected features, conv3 of a ResNet-50, or a module's dotted name)"
     )
 

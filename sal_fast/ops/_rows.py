@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed
 
-from sal_fast._memory import free_memory
+from sal_fast._util.memory import free_memory
 
 # Bytes of a block. A GPU needs more rows to be busy than a core's cache holds.
 _BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20}

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from sal_fast import ops, progress
+from sal_fast import ops
+from sal_fast._util import progress
 
 LONG = 10.0  # seconds after which a query is worth a line in a log
 ROWS = 16_384  # looked at together: what is made of a pool, however large, stays small

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sal_fast._util.curves import aulc
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.run_folder import FORMAT
-from sal_fast.learning_curve import aulc
 
 # Named in a group's label as soon as any two runs differ in them; a panel holds runs that agree in them.
 _COMPARED = ("criterion", "arch", "probe")

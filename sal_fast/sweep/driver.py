@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import sal_fast
+from sal_fast._util.files import read_json, write_json
 from sal_fast.errors import InputError
 from sal_fast.experiment import Config
 from sal_fast.experiment.run_folder import RunFolder
@@ -19,7 +20,6 @@ from sal_fast.sweep.cluster import Cluster, Crashed, Lost
 from sal_fast.sweep.plan import Planned, Rates, work
 from sal_fast.sweep.sharing import options
 from sal_fast.sweep.worker import News, Task, version
-from sal_fast.whole_files import read_json, write_json
 
 TICK = 0.5  # seconds between looks at the run folders
 AGAIN = 5.0  # seconds until a run whose folder is in use is tried again

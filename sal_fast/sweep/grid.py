@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sal_fast._util.suggest import suggest
 from sal_fast.data import catalog
 from sal_fast.errors import InputError
 from sal_fast.experiment import Config, budget, resolve, runner
@@ -305,12 +304,6 @@ def at(path: str, text: str, key: str) -> str:
             if pattern.match(line):
                 return f"{path}, line {number}"
     return path
-
-
-def suggest(value: str, choices: Mapping[str, Any] | list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(value, list(choices), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (expected one of {', '.join(choices)})"
 
 
 def absolute(path: str) -> str:

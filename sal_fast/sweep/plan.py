@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from sal_fast import seeds
-from sal_fast._memory import free_memory
+from sal_fast._util.memory import free_memory
+from sal_fast._util.progress import duration
 from sal_fast.data import Table, augment, catalog, load_table, splits
 from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
@@ -23,7 +24,6 @@ from sal_fast.experiment.lab import EXAMPLES
 from sal_fast.experiment.networks import teacher_arch, teacher_weights
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.models import Arch, build, weights
-from sal_fast.progress import duration
 from sal_fast.sweep.grid import Run, data_name
 from sal_fast.sweep.sharing import common_key, same_beginning, sources
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sal_fast.progress import duration
+from sal_fast._util.progress import duration
 from sal_fast.sweep.driver import Driver, Progress
 
 COLOURS = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}

@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Hashable
 from pathlib import Path
 
+from sal_fast._util.files import write_json
 from sal_fast.experiment import Config
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.regimes import GENERATED, REGIMES, Source
 from sal_fast.experiment.run_folder import RunFolder
 from sal_fast.experiment.runner import OWN, own_digests
-from sal_fast.whole_files import write_json
 
 # what decides who draws a map, and what changes nothing before a model draws one
 _APART = (

@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 
 import sal_fast
+from sal_fast._util.locks import InUse
 from sal_fast.errors import InputError
 from sal_fast.experiment import Config, run
 from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.held_folder import InUse
 from sal_fast.sweep.sharing import copy_rounds
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sal_fast import ops
-from sal_fast._memory import roomy
+from sal_fast._util.memory import roomy
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sal_fast import progress, seeds
+from sal_fast import seeds
+from sal_fast._util import progress
 from sal_fast.data import augment
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from sal_fast import progress
+from sal_fast._util import progress
 from sal_fast.bench import plot, schema, select, timing, usual
 from sal_fast.bench.timing import Options, Ratio
 from sal_fast.cli import main

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sal_fast import _memory, data, models, train
+from sal_fast import data, models, train
+from sal_fast._util import memory
 from sal_fast.data import decode, store
 from sal_fast.distributed import ALONE
 from sal_fast.errors import InputError
@@ -154,7 +155,7 @@ def test_images_that_do_not_fit_are_streamed(
 def test_features_that_do_not_fit_are_mapped(samples: store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows = network(), torch.arange(30)
     logits, expected = train.score(model, samples, rows)
-    monkeypatch.setattr(_memory, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     mapped = train.score(model, samples, rows, dtype=torch.float16)
     assert torch.equal(mapped[0], logits)
     assert expected is not None

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sal_fast import progress
+from sal_fast._util import progress
 from sal_fast.data.catalog.entry import subfolders
 from sal_fast.errors import InputError
 

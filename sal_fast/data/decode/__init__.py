@@ -6,16 +6,14 @@ On the CPU both give Pillow's pixels, bit by bit; on a GPU within a few grey lev
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal, get_args
 
 import torch
 
+from sal_fast._util.words import DECODERS as NAMES
+from sal_fast._util.words import DecoderName as Name
 from sal_fast.data.decode.base import Decoder
 from sal_fast.data.decode.torch import TorchDecoder
 from sal_fast.errors import InputError
-
-Name = Literal["auto", "dali", "torch", "pillow"]
-NAMES: tuple[Name, ...] = get_args(Name)
 
 
 def choose(name: Name, device: torch.device) -> Decoder:

@@ -7,12 +7,11 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from sal_fast._util.words import PROBES, Probe
 from sal_fast.ops import _checks, _launch
 from sal_fast.ops.cam import reference, registration
 from sal_fast.ops.minmax_normalize import minmax_normalize
 
-Probe = Literal["cam", "gradcam", "gradcam++", "hirescam"]
-PROBES: tuple[Probe, ...] = get_args(Probe)
 Layout = Literal["nchw", "nhwc"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 

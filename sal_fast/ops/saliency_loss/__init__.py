@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
+from sal_fast._util.words import SALIENCY_KINDS as KINDS
+from sal_fast._util.words import SaliencyKind as Kind
 from sal_fast.ops import _checks
 from sal_fast.ops._reductions import REDUCTIONS, Reduction, reduce
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.saliency_loss import reference, registration
 from sal_fast.ops.ssim import BORDERS, Border, check_window
-
-Kind = Literal["ssim_l1", "mse"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def saliency_loss(

@@ -1,0 +1,26 @@
+"""The words that options and arguments share. Listing them here needs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Probe = Literal["cam", "gradcam", "gradcam++", "hirescam"]
+PROBES: tuple[Probe, ...] = get_args(Probe)
+
+SaliencyKind = Literal["ssim_l1", "mse"]
+SALIENCY_KINDS: tuple[SaliencyKind, ...] = get_args(SaliencyKind)
+
+CamClass = Literal["labelled", "predicted"]
+CAM_CLASSES: tuple[CamClass, ...] = get_args(CamClass)
+
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Augment = Literal["none", "standard", "color"]
+AUGMENTS: tuple[Augment, ...] = get_args(Augment)
+
+DecoderName = Literal["auto", "dali", "torch", "pillow"]
+DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
+
+Keep = Literal["auto", "resident", "stream"]
+KEEPS: tuple[Keep, ...] = get_args(Keep)
