@@ -1,0 +1,153 @@
+"""Plug-ins: criteria, networks, data sets, generators and trackers that a user brings along.
+
+A plug-in is named in one of three ways, and this module is the one loader for all of them:
+
+* `file.py:object`, a Python file and an object in it;
+* `package.module:object`, an object of an installed module;
+* a plain name, which an installed package registered as a Python entry point of the kind's group (`GROUPS`).
+  The plug-ins that come with this package are registered in the same way (pyproject.toml).
+
+Nothing is imported before `load` is called: the names of entry points are read from the installed metadata.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from sal_fast._util.suggest import suggest
+from sal_fast.errors import InputError
+
+Kind = Literal["criterion", "network", "data", "generator", "tracker"]
+GROUPS: dict[Kind, str] = {
+    "criterion": "sal_fast.criteria",
+    "network": "sal_fast.networks",
+    "data": "sal_fast.data",
+    "generator": "sal_fast.generators",
+    "tracker": "sal_fast.trackers",
+}
+
+
+@functools.cache
+def registered(kind: Kind) -> dict[str, EntryPoint]:
+    """The entry points of a kind by name: those of this package first, then the others by name.
+
+    Raises InputError where two packages register different objects under one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in sorted(entry_points(group=GROUPS[kind]), key=lambda entry: not _is_ours(entry)):
+        kept = found.setdefault(entry.name, entry)
+        if kept.value != entry.value:
+            raise InputError(
+                f"two packages register the {kind} {entry.name!r}: {kept.value} and {entry.value}; "
+                f"uninstall one of them"
+            )
+    return found
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """The plain names that `load` knows for a kind."""
+    return tuple(registered(kind))
+
+
+def is_reference(spec: str) -> bool:
+    """True if the text names an object in a module or a file (`module:object`), not an entry point."""
+    place, _, name = spec.rpartition(":")
+    return bool(place) and name.isidentifier()
+
+
+def check(kind: Kind, spec: str) -> None:
+    """Raise InputError for a name that no package registers; it suggests the nearest one.
+
+    A `module:object` is accepted here: only `load` can tell whether it exists.
+    """
+    if not is_reference(spec) and spec not in registered(kind):
+        raise InputError(f"unknown {kind} {spec!r}{suggest(spec, names(kind))}, or file.py:object")
+
+
+def load(kind: Kind, spec: str) -> Any:
+    """Import the object that `spec` names.
+
+    Raises:
+        InputError: no package registers the name, the file or module cannot be imported (the message repeats
+            the error), or it has no such object.
+    """
+    check(kind, spec)
+    if not is_reference(spec):
+        return _imported(kind, spec, registered(kind)[spec].load)
+    place, _, name = spec.rpartition(":")
+    module = _imported(kind, spec, functools.partial(_module, place))
+    if not hasattr(module, name):
+        raise InputError(f"{kind} {spec}: {place} has no {name!r}")
+    return getattr(module, name)
+
+
+def source(spec: str, kind: Kind = "generator") -> Path | None:
+    """The file that a plug-in is written in; None where it has none. Nothing of it is run."""
+    if not is_reference(spec):
+        entry = registered(kind).get(spec)
+        return None if entry is None else source(entry.value, kind)
+    place = spec.rpartition(":")[0]
+    if place.endswith(".py"):
+        path = Path(os.path.expanduser(place)).resolve()
+    else:
+        try:
+            found = importlib.util.find_spec(place)
+        except (ImportError, ValueError):
+            return None
+        path = Path(found.origin if found is not None and found.origin is not None else "")
+    return path if path.is_file() else None
+
+
+def digest(spec: str, kind: Kind = "generator") -> str | None:
+    """SHA-256 of the plug-in's source file, in hexadecimal; None for what comes with this package.
+
+    A run keeps it and refuses to go on with another. The package's own plug-ins have the package's version.
+    """
+    if not is_reference(spec) and (spec not in registered(kind) or _is_ours(registered(kind)[spec])):
+        return None
+    path = source(spec, kind)
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def described(plugin: object) -> str:
+    """`module:object` of an object that was handed over in Python, as a run's record names it."""
+    name = getattr(plugin, "__qualname__", type(plugin).__qualname__)
+    return f"{getattr(plugin, '__module__', type(plugin).__module__)}:{name}"
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.value.startswith("sal_fast.")
+
+
+def _imported(kind: Kind, spec: str, make: Any) -> Any:
+    try:
+        return make()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{kind} {spec}: it cannot be imported ({error!r})") from error
+
+
+def _module(place: str) -> ModuleType:
+    """Import a module by its dotted name, or a file as a module of its own."""
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = Path(os.path.expanduser(place)).resolve()
+    if not path.is_file():
+        raise InputError(f"file not found: {path}")
+    made = importlib.util.spec_from_file_location(f"sal_fast_plugin_{path.stem}", path)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    sys.modules[made.name] = module
+    made.loader.exec_module(module)
+    return module
