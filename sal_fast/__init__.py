@@ -1,8 +1,57 @@
-"""Saliency-guided active learning, and the fused ops under it."""
+"""Saliency-guided active learning, and the fused ops under it.
 
-from importlib.metadata import version
+    import sal_fast
 
-from sal_fast._native import BuildInfo, build_info
+    run = sal_fast.run(sal_fast.Config(data="photographs", regime="sal"))
+    run.rounds[-1].accuracy
+    model = sal_fast.load("runs/photographs-sal-margin-s0").model()
 
-__version__ = version("sal-fast")
-__all__ = ["BuildInfo", "__version__", "build_info"]
+Importing this module is cheap: torch is imported when a name that needs it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sal_fast._native import BuildInfo, build_info
+    from sal_fast.errors import InputError
+    from sal_fast.experiment.config import Config
+    from sal_fast.experiment.record import Round, Run, load
+    from sal_fast.experiment.run import Waiting, run
+
+    __version__: str
+
+_PLACES = {
+    "BuildInfo": "sal_fast._native",
+    "Config": "sal_fast.experiment.config",
+    "InputError": "sal_fast.errors",
+    "Round": "sal_fast.experiment.record",
+    "Run": "sal_fast.experiment.record",
+    "Waiting": "sal_fast.experiment.run",
+    "build_info": "sal_fast._native",
+    "load": "sal_fast.experiment.record",
+    "run": "sal_fast.experiment.run",
+}
+__all__ = [
+    "BuildInfo", "Config", "InputError", "Round", "Run", "Waiting", "__version__", "build_info", "load", "run"
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("sal-fast")
+    elif name in _PLACES:
+        value = getattr(importlib.import_module(_PLACES[name]), name)
+    else:
+        raise AttributeError(f"module 'sal_fast' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from sal_fast import experiment
 from sal_fast._util import progress
 from sal_fast.bench import timing
 from sal_fast.bench.timing import Ratio
 from sal_fast.data import builtin
 from sal_fast.errors import InputError
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.run import run
 
 STAGES = ("train", "evaluate", "score", "select", "annotate")
 REST, START, WHOLE = "rest of the rounds", "before the rounds", "whole run"
@@ -45,7 +46,7 @@ class Options(timing.Options):
         super().check()
         if self.trace is not None:
             raise InputError("--trace: a whole run is too long for a trace; `sal-fast bench step` has one")
-        experiment.resolve({"criterion": self.criterion})
+        Config.of({"criterion": self.criterion})
 
 
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def once(options: Options, device: torch.device) -> dict[str, float]:
             "out": str(Path(folder) / "run"),
         }
         begin = time.perf_counter()
-        path = experiment.run(experiment.resolve(asked))
+        path = run(Config.of(asked)).path
         whole = time.perf_counter() - begin
         lines = RunFolder(path).rounds()
     stages = {name: sum(line["timings"].get(name, 0.0) for line in lines) for name in STAGES}

@@ -14,8 +14,8 @@ from sal_fast.annotate import folder, label_studio
 from sal_fast.annotate.answers import Answer
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
-from sal_fast.experiment import people
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.answers import people
+from sal_fast.experiment.record import RunFolder
 
 COMMANDS = {
     "export": "write what a run asks of people, for Label Studio or as a plain folder",

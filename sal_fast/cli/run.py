@@ -4,62 +4,112 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-from sal_fast import distributed, experiment, report
+import tyro
+
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
+from sal_fast.experiment.config import OPTIONS, TYPES, Config, read_toml
+from sal_fast.experiment.options import UNSET, spelling
+
+if TYPE_CHECKING:
+    from sal_fast.experiment.record import Run
 
 WAITING = 75  # EX_TEMPFAIL: try again later
+RESUME = (
+    "Continue the run in this folder with its own options; nothing else has to be given."
+)
 
 
 def main(arguments: list[str]) -> int:
+    config = parse(arguments)
+    # torch is imported from here on, so that --help and a misspelt option answer at once
+    from sal_fast import distributed, report
+    from sal_fast.experiment.answers.people import Waiting
+    from sal_fast.experiment.run import run
+
     try:
-        folder = experiment.run(parse(arguments))
-    except experiment.Waiting as waiting:
+        done = run(config)
+    except Waiting as waiting:
         if not distributed.is_first():
             return 0  # torchrun would end the first at once
         print(
             f"\n{waiting}\n"
             f"  sal-fast query export {waiting.folder} --to labelstudio (or folder)\n"
             f"  sal-fast query import {waiting.folder} FILE\n"
-            f"then repeat this command"
+            f"then repeat this command, or: sal-fast run --resume {waiting.folder}"
         )
         return WAITING
-    if not distributed.is_first():
-        return 0
-    finished, page = folder / "summary.json", folder / "report" / "index.html"
-    if not page.exists() or page.stat().st_mtime < finished.stat().st_mtime:
-        report.write([folder], page.parent)
-    summary = json.loads(finished.read_text(encoding="utf-8"))
+    if distributed.is_first():
+        finished, page = done.path / "summary.json", done.path / "report" / "index.html"
+        if not page.exists() or page.stat().st_mtime < finished.stat().st_mtime:
+            report.write([done.path], page.parent)
+        print(ending(done, page))
+    return 0
+
+
+def ending(run: Run, page: Path) -> str:
+    """The last lines of a finished run."""
+    summary = run.summary or {}
 
     def shown(name: str) -> str:
         return "-" if summary[name] is None else f"{summary[name]:.3f}"
 
-    print(
-        f"\naccuracy {shown('accuracy')}, Dice {shown('dice')} (a random map: {shown('dice_floor')}), "
+    return (
+        f"\naccuracy {shown('accuracy')}, Dice {shown('dice')} (a random map: {shown('dice_floor')})\n"
         f"{summary['human_maps']} human and {summary['generated_maps']} generated maps\n"
         f"AULC: accuracy {shown('aulc_accuracy')}, Dice {shown('aulc_dice')}\n"
         f"report: {page}"
     )
-    return 0
 
 
-def parse(arguments: list[str]) -> experiment.Config:
-    """Defaults < preset < --config < command line, all through one dataclass."""
+def parse(arguments: list[str]) -> Config:
+    """The configuration of a command line, whose values override --config, which overrides a preset."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.exit_on_error = False
-    # what decides defaults, and names that may be misspelt
-    for name in ("data", "config", *experiment.CHOICES):
-        first.add_argument(f"--{name.replace('_', '-')}", dest=name)
+    for name in ("resume", *OPTIONS):
+        first.add_argument(*{spelling(name), "--" + name}, dest=name, default=UNSET)
     try:
         early, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from None
-    named = {name: value for name, value in vars(early).items() if value is not None}
-    files = [Path(os.path.expanduser(named["config"]))] if "config" in named else []
-    defaults = experiment.resolve(named, files)
-    config = parsing.one_line(experiment.Config, arguments, "sal-fast run", default=defaults)
-    return dataclasses.replace(config, preset=defaults.preset)
+    named = {name: value for name, value in vars(early).items() if value is not UNSET}
+    start = _started(Path(named.pop("resume"))) if "resume" in named else {}
+    start |= read_toml(Path(named["config"])) if "config" in named else {}
+    # the texts among them say what is misspelt, and which preset the help shows
+    words = {name: value for name, value in named.items() if OPTIONS[name].words}
+    defaults = Config.of({**start, **words})
+    typed = parsing.one_line(_fields(defaults), arguments, "sal-fast run")
+    return Config.of({**start, **{name: getattr(typed, name) for name in named}})
+
+
+def _started(folder: Path) -> dict[str, Any]:
+    """The options of the run in a folder; the run goes on there, wherever the folder is now."""
+    from sal_fast.experiment.record import RunFolder
+
+    there = RunFolder(folder.expanduser())
+    if not there.run_json.exists():
+        raise InputError(f"--resume {folder}: no run.json in it; name the folder of a run that was started")
+    return there.run()["config"] | {"out": str(there.path)}
+
+
+def _fields(defaults: Config) -> type:
+    """A dataclass for the parser: every option with its help, and its value if nobody gives one."""
+    fields: list[Any] = [
+        ("resume", Annotated[str | None, tyro.conf.arg(help=RESUME)], dataclasses.field(default=None))
+    ]
+    for name, one in OPTIONS.items():
+        words = () if one.any_text else one.words
+        kind = (Optional[str] if one.default is None else str) if words else TYPES[name]  # noqa: UP045
+        metavar = {"metavar": "{" + ",".join(words) + "}"} if words else {}
+        note = Annotated[kind, tyro.conf.arg(help=one.help, **metavar)]  # type: ignore[valid-type]
+        fields.append((name, note, dataclasses.field(default=getattr(defaults, name))))
+    made = dataclasses.make_dataclass("Options", fields)
+    made.__doc__ = """Run the paper's experiment (SAL, Algorithm 1) on a pool of images.
+
+    Without an option it takes the built-in data set, on whatever the machine has. The same command continues
+    a run that was interrupted.
+    """
+    return made

@@ -16,7 +16,7 @@ from sal_fast._util.files import write_bytes
 from sal_fast._util.memory import free_memory
 from sal_fast.cli import arrays, parsing
 from sal_fast.errors import InputError
-from sal_fast.experiment.run_folder import query_csv
+from sal_fast.experiment.record import query_csv
 
 
 def main(arguments: list[str]) -> int:

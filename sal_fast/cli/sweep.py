@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast sweep")
     options.check()
     asked = grid.read(options.grid)
-    folder = Path(grid.absolute(str(options.out or Path("runs") / asked.name)))
+    folder = (options.out or Path("runs") / asked.name).expanduser().resolve()
     runs = asked.runs(folder, grid.Place(options.root, options.weights, options.segmenter_masks))
     outlook = plan.look(runs)
     cpu_only = all(run.config.device == "cpu" for run in runs)

@@ -1,260 +1,384 @@
-"""The whole configuration of a run, in one dataclass that the command line and a TOML file fill."""
+"""The whole configuration of a run, in one dataclass that Python, the command line and a TOML file fill."""
 
 from __future__ import annotations
 
-import math
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
-import torch
-import tyro
-
-from sal_fast import models, ops
+from sal_fast import plugins
 from sal_fast._util.suggest import suggest
-from sal_fast._util.words import AUGMENTS, DECODERS, KEEPS, Augment, DecoderName, Keep
+from sal_fast._util.words import (
+    AUGMENTS,
+    CAM_CLASSES,
+    DECODERS,
+    KEEPS,
+    PRECISIONS,
+    PROBES,
+    SALIENCY_KINDS,
+    Augment,
+    CamClass,
+    DecoderName,
+    Keep,
+    Precision,
+    Probe,
+    SaliencyKind,
+)
 from sal_fast.errors import InputError
+from sal_fast.experiment import presets
 from sal_fast.experiment.budget import AUTO, Plan, plan
-from sal_fast.experiment.presets import PRESETS, default_preset
-from sal_fast.experiment.regimes import REGIMES
-from sal_fast.models import ARCHS, CAM_CLASSES, FEATURES, Arch
-from sal_fast.query import CRITERIA
+from sal_fast.experiment.options import UNSET, check_value, option, options_of, types_of
+from sal_fast.experiment.regimes import REGIMES, Regime, those_that
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "regime": tuple(REGIMES),
-    "criterion": tuple(CRITERIA),
-    "probe": ops.PROBES,
-    "cam_class": CAM_CLASSES,
-    "arch": ARCHS,
-    "teacher_arch": ("same", *ARCHS),
-    "saliency_loss": ops.SALIENCY_KINDS,
-    "augment": AUGMENTS,
-    "decoder": DECODERS,
-    "store": KEEPS,
-    "precision": models.PRECISIONS,
-    "annotator": ("data", "people"),
-    "preset": ("auto", *PRESETS),
-}
-CAN_CHANGE = ("sal", "sal-single")  # regimes whose model can be tried before it takes over
-
-
-def _one_of(field: str) -> Any:
-    return tyro.conf.arg(metavar="{" + ",".join(CHOICES[field]) + "}")
+WEIGHTS = (".safetensors", ".pth", ".pt")  # suffixes of files of weights
 
 
 @dataclass(frozen=True)
 class Config:
-    """Run the paper's experiment (SAL, Algorithm 1) on a pool of images.
+    """The options of one run of the paper's experiment (SAL, Algorithm 1).
 
-    With no argument: the built-in data set, on whatever the machine has. The same command continues a run
-    that was interrupted.
+    Every argument is optional, and an instance knows which ones were given: `given`. The others take the
+    value of the preset (`preset="auto"` is the data set's own, else the schedule of the CYBORG reference),
+    or the default. Reading an attribute always gives the resolved value. `sal-fast run --help` explains each
+    option.
+
+    Raises InputError for a value that is of another type, none of the option's words, or out of its bounds.
     """
 
-    data: str = "builtin"
-    """`builtin`, a folder with images/<class>/ and masks/<class>/, a .csv or .parquet manifest, a folder that
-    `sal-fast data prepare` made, or, with --root: cub200, flowers102, imagenet-s, ham10000, food201."""
-    root: str | None = None
-    """The folder that holds the official archives of --data, unpacked."""
-    regime: Annotated[str, _one_of("regime")] = "sal"
-    """Whose saliency maps are used (paper Sec. 5)."""
-    criterion: Annotated[str, _one_of("criterion")] = "margin"
-    """How images are chosen for labelling (App. A.1)."""
-    probe: ops.Probe = "cam"
-    """Saliency of a model, in training, generation and testing (App. H)."""
-    cam_layer: str = FEATURES
-    """The layer that saliency is made of: features (what is pooled), conv3 (a ResNet-50's last, before its
-    batch norm, as in the public CYBORG code), or a module's dotted name, such as layer3 or layer4.1.conv2."""
-    cam_class: models.CamClass = "labelled"
-    """Whose CAM is compared in training and drawn for a query; testing takes the predicted class's."""
-    arch: Arch = "resnet50"
-    """The network; xception needs timm: pip install "sal-fast[xception]"."""
-    weights: str = "none"
-    """Initial weights: none, a weights name of torchvision (xception: timm), or a .safetensors, .pth or .pt
-    file."""
-    teacher_arch: Arch | Literal["same"] = "same"
-    """The teacher's network in the regime tait (the paper's: xception)."""
-    teacher_weights: str = "same"
-    """The teacher's initial weights: none, a name or a file; same: those of --weights, but none where that is
-    a file and the teacher another network."""
-    output_stride: int = 32
-    """Pixels per feature; 16, 8 or 4 keep more features of small images (ResNets)."""
-    image_size: int = 224
-    """Pixels a side: the network's input, and the frame that maps and Dice live in."""
-    map_size: int | None = None
-    """Pixels a side at which CAM and map are compared; None: the features' own resolution."""
-    saliency_loss: ops.SaliencyKind = "ssim_l1"
-    """Distance of CAM and map (Eq. 1); mse is what the public CYBORG code computes."""
-    alpha: float | None = None
-    """Weight of classification in the accuracy model's loss (Eq. 1); None: the regime's."""
-    augment: Augment = "none"
-    """none; standard: random resized crop and flip, for image and map alike; color: that, and brightness,
-    contrast and saturation."""
-    decoder: DecoderName = "auto"
-    """Who decodes: dali, torch (by torchvision), pillow; auto: dali on a GPU that has it, else torch."""
-    store: Keep = "auto"
-    """Decoded images: resident on the device, or stream from disk each epoch; auto: resident if they take at
-    most half of the memory that is free."""
-    epochs: int = 50
-    """Epochs a model."""
-    batch_size: int = 20
-    """Images a step."""
-    lr: float = 0.005
-    """SGD's rate (momentum 0.9, weight decay 1e-6)."""
-    lr_step: int = 12
-    """Epochs after which the rate falls to a tenth, again and again."""
-    start_fraction: float = 0.05
-    """Share of the training pool labelled at the start."""
-    query_fraction: float = 0.05
-    """Share of the training pool that a query asks for."""
-    stop_fraction: float = 1.0
-    """Share of the training pool at which the run ends."""
-    human_budget: float | Literal["auto"] = 0.2
-    """Share of the training pool that gets human maps; auto: the model takes over once its predictions of
-    what people draw stop getting better (regimes sal, sal-single)."""
-    annotator: Annotated[str, _one_of("annotator")] = "data"
-    """Who answers queries: data, the data set's own labels and masks; people, by `sal-fast query export` and
-    `import`, the run ends with status 75 while it waits for them."""
-    generator: str | None = None
-    """Who draws maps in the interpretability model's place (regime sal), or the missing masks of the regime
-    segmenter: package.module:function or file.py:function, see docs/generators.md."""
-    segmenter_masks: str | None = None
-    """For the regime segmenter: a folder of <id>.png; with --segmenter-weights or --generator those that are
-    missing are made there."""
-    segmenter_weights: str | None = None
-    """A checkpoint of Segment Anything, for the regime segmenter."""
-    warm_start: bool = False
-    """Train each round from the last round's weights, not from the initial ones."""
-    seed: int = 0
-    """Every random draw follows from it."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    precision: Annotated[models.Precision, _one_of("precision")] = "auto"
-    """Of the network's products: float32, bfloat16; auto: bfloat16 on a GPU that has it, float32 on a CPU."""
-    compile: bool = False
-    """Run the networks through torch.compile, on a GPU as CUDA graphs."""
-    data_parallel: bool = False
-    """Under torchrun: all processes train each model, a part of every batch each. Without it they take a
-    model each."""
-    deterministic: bool = False
-    """Refuse operations that do not repeat bit by bit on a GPU; with --data-parallel cut batches into
-    --shards parts, however many processes there are, so that their number changes nothing."""
-    shards: int = 6
-    """Parts of a batch with --data-parallel --deterministic, each with batch statistics of its own."""
-    preset: Annotated[str, _one_of("preset")] = "auto"
-    """Defaults of the schedule; auto: the data set's own, else cyborg (the reference's)."""
-    out: str | None = None
-    """The run folder; None: runs/<data>-<regime>-<criterion>-s<seed>."""
-    config: str | None = None
-    """A TOML file with any of these options; the command line goes before it."""
+    data: str = option(
+        "builtin",
+        """The images: builtin; a folder with images/<class>/ and masks/<class>/; a .csv or .parquet
+        manifest; a folder that `sal-fast data prepare` made; with --root cub200, flowers102, imagenet-s,
+        ham10000 or food201; or a plug-in, file.py:object.""",
+        affects="data", plugin="data", any_text=True, path="always", axis=True,
+    )  # fmt: skip
+    root: str | None = option(
+        None,
+        "The folder that holds the official archives of --data, unpacked.",
+        affects="data",
+        path="always",
+    )
+    regime: str = option(
+        "sal",
+        "Which saliency maps are used, and who draws them (paper Sec. 5).",
+        affects="maps network", choices=tuple(REGIMES), axis=True,
+    )  # fmt: skip
+    criterion: str = option(
+        "margin",
+        "The rule by which images are chosen for labelling (App. A.1), or a plug-in, file.py:function.",
+        affects="query", plugin="criterion", compared=True, axis=True,
+    )  # fmt: skip
+    probe: Probe = option(
+        "cam",
+        "The kind of saliency map: in training, for generated maps and in testing (App. H).",
+        affects="network training", choices=PROBES, compared=True, axis=True,
+    )  # fmt: skip
+    cam_layer: str = option(
+        "features",
+        """The layer that saliency is made of: features (those that are pooled), conv3 (a ResNet-50's last
+        convolution before its batch norm, as in the public CYBORG code), or a module's dotted name, such as
+        layer3 or layer4.1.conv2.""",
+        affects="network training",
+    )  # fmt: skip
+    cam_class: CamClass = option(
+        "labelled",
+        """The class whose map is compared in training and drawn for a query. Testing always takes the
+        predicted class.""",
+        affects="training", choices=CAM_CLASSES,
+    )  # fmt: skip
+    arch: str = option(
+        "resnet50",
+        """The network, or a plug-in, file.py:function. xception needs timm: pip install
+        "sal-fast[xception]".""",
+        affects="network training", plugin="network", compared=True, axis=True,
+    )  # fmt: skip
+    weights: str = option(
+        "none",
+        """Initial weights: none, a weights name of torchvision (for xception: of timm), or a .safetensors,
+        .pth or .pt file.""",
+        affects="network training", path="by suffix",
+    )  # fmt: skip
+    teacher_arch: str = option(
+        "same",
+        "The teacher's network in the regime tait; same: that of --arch (the paper takes xception).",
+        affects="maps network", choices=("same",), plugin="network", only="has_teacher",
+    )  # fmt: skip
+    teacher_weights: str = option(
+        "same",
+        """The teacher's initial weights: none, a name or a file. same: those of --weights, but none where
+        that is a file and the teacher is another network.""",
+        affects="maps network", path="by suffix", only="has_teacher",
+    )  # fmt: skip
+    output_stride: int = option(
+        32,
+        "Pixels per feature. 16, 8 or 4 keep more features of small images (ResNets only).",
+        affects="network training", least=1,
+    )  # fmt: skip
+    image_size: int = option(
+        224,
+        "Pixels a side of the network's input, and of the frame that maps and Dice live in.",
+        affects="network training", least=1,
+    )  # fmt: skip
+    map_size: int | None = option(
+        None,
+        "Pixels a side at which CAM and map are compared. Not given: the resolution of the features.",
+        affects="network training", least=3,
+    )  # fmt: skip
+    saliency_loss: SaliencyKind = option(
+        "ssim_l1",
+        "The distance of CAM and map (Eq. 1). mse is what the public CYBORG code computes.",
+        affects="training", choices=SALIENCY_KINDS,
+    )  # fmt: skip
+    alpha: float | None = option(
+        None,
+        "Weight of classification in the accuracy model's loss (Eq. 1). Not given: the regime's own.",
+        affects="maps", axis=True, least=0, most=1,
+    )  # fmt: skip
+    augment: Augment = option(
+        "none",
+        """none; standard: a random resized crop and flip, the same for image and map; color: that, and
+        brightness, contrast and saturation.""",
+        affects="training", choices=AUGMENTS,
+    )  # fmt: skip
+    decoder: DecoderName = option(
+        "auto",
+        """The library that decodes: dali, torch (torchvision) or pillow. auto: dali on a GPU that has
+        it, else torch.""",
+        affects="", choices=DECODERS,
+    )  # fmt: skip
+    store: Keep = option(
+        "auto",
+        """Where decoded images are kept: resident on the device, or streamed from disk each epoch. auto:
+        resident if they take at most half of the free memory.""",
+        affects="", choices=KEEPS,
+    )  # fmt: skip
+    epochs: int = option(50, "Epochs that each model is trained for.", affects="training", least=1)
+    batch_size: int = option(20, "Images in a training step.", affects="training network", least=1)
+    lr: float = option(
+        0.005, "Learning rate of SGD (momentum 0.9, weight decay 1e-6).", affects="training", above=0
+    )
+    lr_step: int = option(
+        12, "Epochs after which the rate falls to a tenth, again and again.", affects="training", least=1
+    )
+    start_fraction: float = option(
+        0.05, "Share of the training pool that is labelled at the start.", affects="rounds"
+    )
+    query_fraction: float = option(
+        0.05, "Share of the pool that each query asks for.", affects="rounds"
+    )
+    stop_fraction: float = option(1.0, "Share of the training pool at which the run ends.", affects="rounds")
+    human_budget: float | Literal["auto"] = option(
+        0.2,
+        """Share of the training pool that gets maps from people. auto: the model takes over once its
+        predictions of what people draw stop getting better (regimes sal and sal-single).""",
+        affects="maps rounds", only="uses_the_budget", axis=True,
+    )  # fmt: skip
+    annotator: Literal["data", "people"] = option(
+        "data",
+        """Who answers queries. data: the data set's own labels and masks. people: see `sal-fast query`; the
+        run ends with status 75 while it waits for them.""",
+        affects="maps", choices=("data", "people"),
+        not_in_a_grid="a sweep does not wait for people; start such a run by itself",
+    )  # fmt: skip
+    generator: str | None = option(
+        None,
+        """A plug-in, file.py:function, that draws maps in the interpretability model's place (regime sal), or
+        the missing masks of the regime segmenter: docs/generators.md.""",
+        affects="maps", plugin="generator", only="takes_a_generator",
+    )  # fmt: skip
+    segmenter_masks: str | None = option(
+        None,
+        """The folder of <id>.png for the regime segmenter. With --segmenter-weights or --generator the
+        missing ones are made there.""",
+        affects="maps", path="always", only="uses_a_segmenter",
+    )  # fmt: skip
+    segmenter_weights: str | None = option(
+        None,
+        "A checkpoint of Segment Anything, for the regime segmenter.",
+        affects="maps", path="always", only="uses_a_segmenter",
+    )  # fmt: skip
+    warm_start: bool = option(
+        False,
+        "Train each round from the last round's weights instead of the initial ones.",
+        affects="training",
+    )
+    seed: int = option(
+        0, "Every random draw follows from it.", affects="seed", axis=True, least=0, most=2**63 - 1
+    )
+    device: str = option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1, ...", affects="machine")
+    precision: Precision = option(
+        "auto",
+        """Precision of the network's products: float32 or bfloat16. auto: bfloat16 on a GPU that has it,
+        float32 on a CPU.""",
+        affects="training network", choices=PRECISIONS,
+    )  # fmt: skip
+    compile: bool = option(
+        False, "Run the networks through torch.compile, on a GPU as CUDA graphs.", affects="training network"
+    )
+    data_parallel: bool = option(
+        False,
+        """Under torchrun all processes train each model together, a part of every batch each. Without it they
+        take a model each.""",
+        affects="machine",
+    )  # fmt: skip
+    deterministic: bool = option(
+        False,
+        """Refuse operations that do not repeat bit by bit on a GPU. With --data-parallel batches are cut into
+        --shards parts, however many processes there are, so that their number changes nothing.""",
+        affects="machine",
+    )  # fmt: skip
+    shards: int = option(
+        6,
+        "Parts of a batch with --data-parallel --deterministic, each with batch statistics of its own.",
+        affects="training", least=1,
+    )  # fmt: skip
+    tracker: str = option(
+        "table",
+        "The plug-in that is told of every finished round: table, log, or file.py:function.",
+        affects="", plugin="tracker", not_in_a_grid="a sweep shows its runs itself",
+    )  # fmt: skip
+    preset: str = option(
+        presets.AUTO,
+        "Defaults of the schedule. auto: the data set's own, else cyborg (the reference's).",
+        affects="", choices=(presets.AUTO, *presets.PRESETS),
+    )  # fmt: skip
+    out: str | None = option(
+        None,
+        "The run folder. Not given: runs/<data>-<regime>-<criterion>-s<seed>.",
+        affects="",
+        not_in_a_grid="the sweep's --out names the folder, and each run gets one of its own in it",
+    )
+    config: str | None = option(
+        None,
+        "A TOML file with any of these options. Command-line values override the file.",
+        affects="", not_in_a_grid="put the options into this file",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        given = {name: value for name in OPTIONS if (value := getattr(self, name)) is not UNSET}
+        for name, value in given.items():
+            check_value(name, value, OPTIONS[name], TYPES[name])
+        preset = presets.named(given.get("preset", presets.AUTO), given.get("data", OPTIONS["data"].default))
+        chosen = {**presets.options(preset, given), **given, "preset": preset}
+        for name, one in OPTIONS.items():
+            object.__setattr__(self, name, chosen.get(name, one.default))
+        object.__setattr__(self, "_given", frozenset(given))
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of the options that were given; the others have the preset's value or the default."""
+        names: frozenset[str] = self.__dict__["_given"]
+        return names
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Config:
+        """A configuration of options by name; raises InputError with the nearest name for an unknown one."""
+        for name in options:
+            if name not in OPTIONS:
+                raise InputError(f"unknown option {name!r}{suggest(name, OPTIONS)}")
+        return cls(**options)
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **options: Any) -> Config:
+        """The options of a TOML file, under those that are given here; dashes and underscores are one."""
+        return cls.of({**read_toml(Path(path)), **options})
+
+    def replace(self, **changes: Any) -> Config:
+        """The same given options but for the changes. Presets apply again, where nothing was given."""
+        kept = {name: getattr(self, name) for name in self.given}
+        return Config.of({**kept, **changes})
+
+    def options(self) -> dict[str, Any]:
+        """All resolved values by name, as run.json keeps them, with absolute paths of data and root."""
+        values = {name: getattr(self, name) for name in OPTIONS}
+        return values | {"data": absolute("data", self.data), "root": absolute("root", self.root)}
+
+    def with_absolute_paths(self) -> Config:
+        """The same configuration, with every path spelt so that it does not depend on where one is."""
+        spelt = {name: absolute(name, getattr(self, name)) for name in PATHS}
+        return self.replace(**{name: path for name, path in spelt.items() if path != getattr(self, name)})
 
     def check(self) -> None:
-        """Raise InputError for the first value that cannot be."""
-        for field in CHOICES:
-            check_choice(field, getattr(self, field))
-        for field in ("image_size", "epochs", "batch_size", "lr_step", "shards"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{_option(field)} {getattr(self, field)}: expected at least 1")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise InputError(f"--lr {self.lr:g}: expected a positive number")
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise InputError(f"--alpha {self.alpha:g}: expected 0 to 1")
-        if self.map_size is not None and self.map_size < 3:
-            raise InputError(f"--map-size {self.map_size}: expected at least 3")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
-        if self.human_budget == AUTO and self.regime not in CAN_CHANGE:
+        """Raise InputError for the first options that do not go together."""
+        regime = REGIMES[self.regime]
+        if self.human_budget == AUTO and not regime.can_be_tried:
             raise InputError(
                 f"--human-budget auto: regime {self.regime!r} has no model to try before it takes over; "
-                f"expected one of {', '.join(CAN_CHANGE)}, or a share"
+                f"expected one of {', '.join(those_that('can_be_tried'))}, or a share"
             )
-        if self.generator is not None and self.regime not in ("sal", "segmenter"):
+        if self.generator is not None and not regime.takes_a_generator:
             raise InputError(
-                f"--generator {self.generator}: regime {self.regime!r} asks none; expected sal or segmenter"
+                f"--generator {self.generator}: regime {self.regime!r} asks none; expected one of "
+                f"{', '.join(those_that('takes_a_generator'))}"
             )
-        if self.segmenter_weights is not None and (self.regime != "segmenter" or self.generator is not None):
+        if self.segmenter_weights is not None and not (regime.uses_a_segmenter and self.generator is None):
             raise InputError(
                 "--segmenter-weights goes with --regime segmenter, and without --generator: leave one out"
             )
-        if self.regime == "segmenter" and self.segmenter_masks is None:
+        if regime.uses_a_segmenter and self.segmenter_masks is None:
             raise InputError(
-                "regime 'segmenter' needs --segmenter-masks FOLDER with <id>.png for every training image; "
-                "with --segmenter-weights or --generator those that are missing are made there"
+                f"regime {self.regime!r} needs --segmenter-masks FOLDER with <id>.png for every training "
+                f"image; with --segmenter-weights or --generator those that are missing are made there"
             )
-        for arch in (self.arch, self.teacher_arch if self.regime == "tait" else "same"):
-            models.check_installed(arch)
-        if self.cam_layer != FEATURES:
-            with torch.device("meta"):
-                models.build(self.arch, 2, cam_layer=self.cam_layer, compiled=self.compile)
 
     def plan(self, pool: int) -> Plan:
-        """The rounds for a training pool of `pool` images; InputError for fractions that cannot be."""
+        """The rounds for a training pool of `pool` images; raises InputError for fractions that cannot be."""
         return plan(pool, self.start_fraction, self.query_fraction, self.stop_fraction, self.human_budget)
 
     @property
     def run_folder(self) -> Path:
+        """`out`, or the folder that is named after data, regime, criterion and seed."""
         if self.out is not None:
             return Path(os.path.expanduser(self.out))
-        path = Path(os.path.expanduser(self.data)).resolve()
-        name = path.stem if path.suffix.lower() in (".csv", ".parquet") else path.name
-        return Path("runs") / f"{name}-{self.regime}-{self.criterion}-s{self.seed}"
+        name = f"{short_name(self.data)}-{self.regime}-{short_name(self.criterion)}-s{self.seed}"
+        return Path("runs") / name
+
+    @property
+    def its_regime(self) -> Regime:
+        """The regime's properties."""
+        return REGIMES[self.regime]
+
+    @property
+    def its_alpha(self) -> float:
+        """Alpha of the accuracy model: the one that was given, else the regime's."""
+        return self.its_regime.alpha if self.alpha is None else self.alpha
 
 
-def check_choice(field: str, value: object) -> None:
-    """Raise InputError for a value that is none of the field's, with the nearest that is."""
-    if value not in CHOICES[field]:
-        raise InputError(f"unknown {field.replace('_', ' ')} {value!r}{suggest(value, CHOICES[field])}")
+OPTIONS = options_of(Config)
+TYPES = types_of(Config)
+PATHS = tuple(name for name, one in OPTIONS.items() if one.path or one.plugin)
 
 
-def resolve(asked: Mapping[str, Any], files: Iterable[Path] = ()) -> Config:
-    """Defaults < preset < TOML files < `asked`; raises InputError for unknown names and wrong types."""
-    types = get_type_hints(Config)
-    given: dict[str, Any] = {}
-    for path in files:
-        given |= read_toml(path)
-    given |= asked
-    for name, value in given.items():
-        if name not in types:
-            raise InputError(f"unknown option {name!r}{suggest(name, tuple(types))}")
-        if name in CHOICES:
-            check_choice(name, value)
-        elif not _fits(value, types[name]):
-            raise InputError(f"{_option(name)}: expected {_spell(types[name])}, got {value!r}")
-    preset = given.get("preset", "auto")
-    if preset == "auto":
-        preset = default_preset(given.get("data", "builtin"))
-    chosen = {**PRESETS.get(preset, {}), **given, "preset": preset}
-    if not chosen.get("arch", Config.arch).startswith("resnet") and "output_stride" not in given:
-        chosen["output_stride"] = 32  # a preset's stride is for ResNets; the others refuse it
-    return Config(**chosen)
+def absolute(name: str, value: str | None) -> str | None:
+    """The value of an option that may be a path, as an absolute path if it is one."""
+    one = OPTIONS[name]
+    if value is None or value in one.words:
+        return value
+    place, _, rest = value.rpartition(":") if plugins.is_reference(value) else (value, "", "")
+    named = bool(rest) and not place.endswith(".py")  # package.module:object
+    if named or (one.path == "by suffix" and Path(place).suffix not in WEIGHTS):
+        return value
+    path = str(Path(os.path.expanduser(place)).resolve())
+    return f"{path}:{rest}" if rest else path
+
+
+def short_name(spec: str) -> str:
+    """A data set, manifest or plug-in as a part of a folder's name."""
+    if plugins.is_reference(spec):
+        return spec.rpartition(":")[2]
+    path = Path(os.path.expanduser(spec)).resolve()
+    return path.stem if path.suffix.lower() in (".csv", ".parquet") else path.name
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The options of a TOML file; dashes and underscores are one."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(Path(os.path.expanduser(path)).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"--config: file not found: {path}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"--config: {path} is not TOML: {error}") from None
     return {name.replace("-", "_"): value for name, value in values.items()}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a field's type; a whole number is a number, True is not."""
-    kinds = get_args(kind) or (kind,)
-    words = [word for one in kinds for word in get_args(one)]
-    return type(value) in kinds or value in words or (float in kinds and type(value) is int)
-
-
-def _spell(kind: Any) -> str:
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-    kinds = get_args(kind) or (kind,)
-    words = [repr(word) for one in kinds for word in get_args(one)]
-    return " or ".join([next(names[k] for k in kinds if k in names), *words])
-
-
-def _option(field: str) -> str:
-    return "--" + field.replace("_", "-")

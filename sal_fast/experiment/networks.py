@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from sal_fast import models, seeds
-from sal_fast.distributed import Ranks
+from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
-from sal_fast.models import Arch, Classifier, build, weights
+from sal_fast.experiment.record import RunFolder
+from sal_fast.models import Classifier, build, weights
+
+if TYPE_CHECKING:
+    from sal_fast.experiment.record import Run
 
 
 def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
-    """The network every round starts from, or the teacher's: the same initial weights each time.
+    """The network that every round starts from, or the teacher's: the same initial weights each time.
 
-    A layer's name belongs to one network: the CAM of a teacher of another is made of its features.
+    A layer's name belongs to one network, so a teacher of another one makes its maps from its features.
     """
     arch = teacher_arch(config) if teacher else config.arch
     own = arch == config.arch
@@ -33,20 +40,35 @@ def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier
         raise InputError(f"the teacher (see --teacher-weights): {error}" if teacher else error) from None
 
 
-def teacher_arch(config: Config) -> Arch:
+def teacher_arch(config: Config) -> str:
+    """The teacher's network."""
     return config.arch if config.teacher_arch == "same" else config.teacher_arch
 
 
 def teacher_weights(config: Config) -> str:
-    """`same`: those of --weights; but a file holds one network's alone."""
+    """The teacher's initial weights. `same`: those of --weights, but a file holds one network's alone."""
     if config.teacher_weights != "same":
         return config.teacher_weights
     fits = teacher_arch(config) == config.arch or not weights.is_file(config.weights)
     return config.weights if fits else "none"
 
 
-def load_kept(model: Classifier, arch: Arch, path: Path, ranks: Ranks) -> None:
-    """Weights that this run kept; the first rank reads them."""
+def load_kept(model: Classifier, arch: str, path: Path, ranks: Ranks) -> None:
+    """Load weights that this run kept; the first rank reads them for all."""
     if ranks.first:
         weights.load_into(model.net, arch, str(path))
     ranks.same(model)
+
+
+def kept_model(run: Run, device: str = "cpu") -> Classifier:
+    """The accuracy model of a run's last finished round, in eval mode."""
+    if not run.rounds:
+        raise InputError(f"{run.path}: no finished round yet, so there is no model; let it finish a round")
+    path = RunFolder(run.path).round(len(run.rounds) - 1) / "accuracy.safetensors"
+    if not path.exists():
+        raise InputError(f"{path}: the model's weights are gone; restore them, or repeat the run")
+    model = new_model(run.config.replace(weights="none", compile=False), len(run.classes)).to(
+        torch.device(device)
+    )
+    load_kept(model, run.config.arch, path, ALONE)
+    return model.eval()

@@ -1,11 +1,12 @@
-"""Schedules that go with a data set; whatever the command line or --config names goes before them."""
+"""Schedules that go with a data set. Whatever the user names goes before them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # the CYBORG reference's schedule, tuned on 1,821 images of two classes: the dataclass's own defaults
+    # the schedule of the CYBORG reference, tuned on 1,821 images of two classes: the options' own defaults
     "cyborg": {},
     # the paper's start sets (App. A); the schedule is cyborg's
     "cub200": {"start_fraction": 0.05},
@@ -28,7 +29,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "human_budget": 0.2,
     },
 }
+AUTO = "auto"
 
 
-def default_preset(data: str) -> str:
+def named(preset: str, data: str) -> str:
+    """The preset itself; for `auto` the data set's own, or `cyborg` where it has none."""
+    if preset != AUTO:
+        return preset
     return data if data in PRESETS else "cyborg"
+
+
+def options(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a preset sets, `given` those that the user named.
+
+    A preset's output stride is for ResNets: other networks have a fixed one, and get the default.
+    """
+    chosen = dict(PRESETS.get(preset, {}))
+    if not str(given.get("arch", "resnet")).startswith("resnet"):
+        chosen.pop("output_stride", None)
+    return chosen

@@ -3,33 +3,25 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sal_fast._util.curves import aulc
 from sal_fast.errors import InputError
-from sal_fast.experiment.config import Config
+from sal_fast.experiment.config import OPTIONS
+from sal_fast.experiment.record import FORMAT
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.experiment.run_folder import FORMAT
 
 # Named in a group's label as soon as any two runs differ in them; a panel holds runs that agree in them.
-_COMPARED = ("criterion", "arch", "probe")
+_COMPARED = tuple(
+    sorted((name for name, one in OPTIONS.items() if one.compared), key=("criterion", "arch", "probe").index)
+)
 # Any other setting is named where runs of one data set and regime differ in it, but for these: they say
-# where and on what a run was made, or are spelt out in other settings.
-_IGNORED = {
-    "seed", "data", "root", "out", "config", "preset", "device", "deterministic", "data_parallel", "store"
-}  # fmt: skip
-_ONLY_FOR = {  # what changes nothing in the other regimes
-    "human_budget": {"sal", "sal-single", "no-ai-saliency", "tait"},
-    "teacher_arch": {"tait"},
-    "teacher_weights": {"tait"},
-    "segmenter_masks": {"segmenter"},
-    "segmenter_weights": {"segmenter"},
-    "generator": {"sal", "segmenter"},
-}
+# where and on what a run was made.
+_IGNORED = {name for name, one in OPTIONS.items() if not one.tells_runs_apart}
 _NEEDED = ("regime", "criterion", "probe", "arch", "seed")
-_DEFAULTS = {option.name: option.default for option in fields(Config)}
+_DEFAULTS = {name: option.default for name, option in OPTIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -296,7 +288,7 @@ def split(runs: Iterable[Run], key: Callable[[Run], str]) -> dict[str, list[Run]
 
 
 def _counts(setting: str, run: Run) -> bool:
-    return setting not in _ONLY_FOR or run.regime in _ONLY_FOR[setting]
+    return setting not in OPTIONS or OPTIONS[setting].matters_to(run.regime)
 
 
 def _share(total: float | None, n: int) -> float | None:

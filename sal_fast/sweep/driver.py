@@ -14,11 +14,10 @@ from typing import Literal
 import sal_fast
 from sal_fast._util.files import read_json, write_json
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.record import RunFolder
 from sal_fast.sweep.cluster import Cluster, Crashed, Lost
 from sal_fast.sweep.plan import Planned, Rates, work
-from sal_fast.sweep.sharing import options
 from sal_fast.sweep.worker import News, Task, version
 
 TICK = 0.5  # seconds between looks at the run folders
@@ -75,7 +74,7 @@ class Driver:
     def look(self) -> None:
         """What the folders say; InputError where one holds another configuration's run, or is damaged."""
         for run in self.runs.values():
-            run.folder.check(options(run.config))
+            run.folder.check(run.config.options())
             self._count(run)
             if run.folder.finished():
                 run.state = "done"

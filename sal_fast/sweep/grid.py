@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import re
@@ -15,20 +14,15 @@ from typing import Any
 from sal_fast._util.suggest import suggest
 from sal_fast.data import catalog
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, budget, resolve, runner
+from sal_fast.experiment import budget
+from sal_fast.experiment.config import OPTIONS, Config, short_name
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.models import weights
 
-AXES = ("data", "regime", "criterion", "probe", "arch", "human_budget", "alpha", "seed")
+AXES = tuple(name for name, one in OPTIONS.items() if one.axis)
 OWN = "own"  # in the list alpha: the regime's (TOML has no null)
 BELOW_START, WITHOUT_EFFECT = "budget-below-start", "budget-without-effect"
 RULES = (BELOW_START, WITHOUT_EFFECT)
-FIELDS = tuple(field.name for field in dataclasses.fields(Config))
-NOT_HERE = {
-    "out": "the sweep's --out names the folder, and each run gets one of its own in it",
-    "config": "put the options into this file",
-    "annotator": "a sweep does not wait for people; start such a run by itself",
-}
+NOT_HERE = {name: one.not_in_a_grid for name, one in OPTIONS.items() if one.not_in_a_grid}
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class Grid:
 
     def _is_left_out(self, config: Config) -> bool:
         regime, given = REGIMES[config.regime], config.human_budget
-        if regime.within == regime.beyond:  # the budget says nothing
+        if not regime.uses_the_budget:
             return WITHOUT_EFFECT in self.leave_out and given != self._largest_budget(given)
         return (
             BELOW_START in self.leave_out
@@ -121,26 +115,16 @@ class Grid:
     def _run(self, options: dict[str, Any], out: Path, place: Place) -> Run:
         options = self._placed(options, place)
         try:
-            config = resolve(options)
+            config = Config.of(options)
             _check_all_but_masks(config)
         except InputError as error:
             told = ", ".join(f"{axis} {spelt(options[axis])}" for axis in self.axes)
             raise InputError(f"{self.path} ({told}): {error}") from None
         if config.alpha == REGIMES[config.regime].alpha:
-            config = dataclasses.replace(config, alpha=None)
-        config = dataclasses.replace(config, data=runner.source(config), root=runner.root(config))
-        if weights.is_file(config.weights):
-            config = dataclasses.replace(config, weights=absolute(config.weights))
-        if weights.is_file(config.teacher_weights):
-            config = dataclasses.replace(config, teacher_weights=absolute(config.teacher_weights))
-        files: dict[str, Any] = {
-            name: absolute(path)
-            for name in ("segmenter_masks", "segmenter_weights", "generator")
-            if (path := getattr(config, name)) is not None and (name != "generator" or ".py:" in path)
-        }
-        config = dataclasses.replace(config, **files)
+            config = config.replace(alpha=None)
+        config = config.with_absolute_paths()
         name = run_name(config)
-        return Run(name, dataclasses.replace(config, out=str(out / name)))
+        return Run(name, config.replace(out=str(out / name)))
 
     def _placed(self, options: dict[str, Any], place: Place) -> dict[str, Any]:
         """The options of a run on this machine."""
@@ -151,8 +135,8 @@ class Grid:
             options.setdefault("root", str(Path(place.root) / data))
         if place.weights is not None:
             options["weights"] = place.weights
-        if options.get("regime") == "segmenter" and place.segmenter_masks is not None:
-            options.setdefault("segmenter_masks", str(Path(place.segmenter_masks) / data_name(data)))
+        if REGIMES[options.get("regime", "sal")].uses_a_segmenter and place.segmenter_masks is not None:
+            options.setdefault("segmenter_masks", str(Path(place.segmenter_masks) / short_name(data)))
         return options
 
     def _at(self, name: str) -> str:
@@ -164,9 +148,9 @@ def _check_all_but_masks(config: Config) -> None:
     try:
         config.check()
     except InputError:
-        if config.regime != "segmenter" or config.segmenter_masks is not None:
+        if not config.its_regime.uses_a_segmenter or config.segmenter_masks is not None:
             raise
-        dataclasses.replace(config, segmenter_masks="later").check()
+        config.replace(segmenter_masks="later").check()
 
 
 def presets() -> list[str]:
@@ -252,7 +236,7 @@ def _axis(axis: str, values: list[Any], where: str) -> list[dict[str, Any]]:
 def _check(key: str, value: Any, where: str) -> None:
     """One option: a field of Config, of its type, one of its choices."""
     field = key.replace("-", "_")
-    allowed = tuple(name for name in FIELDS if name not in NOT_HERE)
+    allowed = tuple(name for name in OPTIONS if name not in NOT_HERE)
     if field in NOT_HERE:
         raise InputError(f"{where}: {key} does not go into a grid: {NOT_HERE[field]}")
     if field not in allowed:
@@ -268,7 +252,7 @@ def _check(key: str, value: Any, where: str) -> None:
             f"--gpus-per-run"
         )
     try:
-        resolve({field: value})
+        Config.of({field: value})
     except InputError as error:
         raise InputError(f"{where}: {str(error).removeprefix('--')}") from None
 
@@ -279,14 +263,9 @@ def run_name(config: Config) -> str:
     """
     alpha = "" if config.alpha is None else f"-a{spelt(config.alpha)}"
     return (
-        f"{data_name(config.data)}-{config.regime}-{config.criterion}-{config.probe}-{config.arch}"
+        f"{short_name(config.data)}-{config.regime}-{short_name(config.criterion)}-{config.probe}-{short_name(config.arch)}"
         f"-h{spelt(config.human_budget)}{alpha}-s{config.seed}"
     )
-
-
-def data_name(data: str) -> str:
-    path = Path(os.path.expanduser(data)).resolve()
-    return path.stem if path.suffix.lower() in (".csv", ".parquet") else path.name
 
 
 def spelt(value: object) -> str:
@@ -304,7 +283,3 @@ def at(path: str, text: str, key: str) -> str:
             if pattern.match(line):
                 return f"{path}, line {number}"
     return path
-
-
-def absolute(path: str) -> str:
-    return str(Path(os.path.expanduser(path)).resolve())

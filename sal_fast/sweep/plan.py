@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,20 +17,17 @@ from sal_fast._util.progress import duration
 from sal_fast.data import Table, augment, catalog, load_table, splits
 from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, runner
+from sal_fast.experiment import checks
 from sal_fast.experiment.budget import Plan
-from sal_fast.experiment.lab import EXAMPLES
+from sal_fast.experiment.config import OPTIONS, Config, short_name
+from sal_fast.experiment.examples import EXAMPLES
 from sal_fast.experiment.networks import teacher_arch, teacher_weights
-from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.models import Arch, build, weights
-from sal_fast.sweep.grid import Run, data_name
+from sal_fast.experiment.record import RunFolder
+from sal_fast.models import build, weights
+from sal_fast.sweep.grid import Run
 from sal_fast.sweep.sharing import common_key, same_beginning, sources
 
-# options that say nothing of a network, its features' size and whether maps are compared there
-NOT_OF_THE_NETWORK = (
-    "data", "root", "criterion", "human_budget", "alpha", "segmenter_masks", "seed", "preset",
-    "start_fraction", "query_fraction", "stop_fraction", "out", "config",
-)  # fmt: skip
+NETWORK = tuple(name for name, one in OPTIONS.items() if "network" in one.affects)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def look(runs: Sequence[Run]) -> Outlook:
         _check_network(one)
     for arch, named in dict.fromkeys(pair for run in runs for pair in _initial(run.config)):
         _look_for_weights(arch, named, problems)
-    masks = [run.config for run in runs if run.config.regime == "segmenter"]
+    masks = [run.config for run in runs if run.config.its_regime.uses_a_segmenter]
     for config in {(config.data, config.segmenter_masks): config for config in masks}.values():
         _look_for_masks(config, problems)
     return Outlook(_with_shares(planned), unknown, list(problems))
@@ -97,9 +93,7 @@ def look(runs: Sequence[Run]) -> Outlook:
 
 def _network_key(one: Planned) -> Hashable:
     """Equal for runs whose networks `_check_network` cannot tell apart."""
-    options = vars(one.config)
-    kept = tuple(options[name] for name in sorted(options) if name not in NOT_OF_THE_NETWORK)
-    return (one.plan.labelled[0] == 1, *kept)
+    return (one.plan.labelled[0] == 1, *(getattr(one.config, name) for name in NETWORK))
 
 
 def _check_network(one: Planned) -> None:
@@ -107,8 +101,8 @@ def _check_network(one: Planned) -> None:
     classes = Table("", [""] * one.pool.classes, [], [], [], [])
     try:
         with torch.device("meta"):
-            bare = dataclasses.replace(one.config, weights="none", teacher_weights="none")
-            runner.check_features(bare, classes, one.plan)
+            bare = one.config.replace(weights="none", teacher_weights="none")
+            checks.check_features(bare, classes, one.plan)
     except InputError as error:
         raise InputError(f"{one.run.name}: {error}") from None
 
@@ -141,15 +135,15 @@ def _where(entry: catalog.Entry) -> str:
     return f"give --root DIR, with the official archives {archives} in DIR/{entry.key}, or {entry.layout}"
 
 
-def _initial(config: Config) -> list[tuple[Arch, str]]:
+def _initial(config: Config) -> list[tuple[str, str]]:
     """Networks and the weights that they begin with."""
     pairs = [(config.arch, config.weights)]
-    if config.regime == "tait":
+    if config.its_regime.has_teacher:
         pairs.append((teacher_arch(config), teacher_weights(config)))
     return pairs
 
 
-def _look_for_weights(arch: Arch, named: str, problems: dict[str, None]) -> None:
+def _look_for_weights(arch: str, named: str, problems: dict[str, None]) -> None:
     if named == "none":
         return
     if weights.is_file(named):
@@ -180,7 +174,7 @@ def _look_for_masks(config: Config, problems: dict[str, None]) -> None:
     try:
         config.check()
     except InputError as error:
-        name = data_name(config.data)
+        name = short_name(config.data)
         problems[f"data {name}: {error} (of a sweep: DIR/{name}/<id>.png)"] = None
 
 

@@ -7,40 +7,31 @@ its maps: it is shared where the maps of queries 0 to r + 1 come from the same p
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Hashable
 from pathlib import Path
 
 from sal_fast._util.files import write_json
-from sal_fast.experiment import Config
+from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.budget import Plan
-from sal_fast.experiment.regimes import GENERATED, REGIMES, Source
-from sal_fast.experiment.run_folder import RunFolder
-from sal_fast.experiment.runner import OWN, own_digests
+from sal_fast.experiment.config import OPTIONS, Config
+from sal_fast.experiment.provenance import OWN, own_digests
+from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.regimes import GENERATED, Source
 
-# what decides who draws a map, and what changes nothing before a model draws one
-_APART = (
-    *("regime", "human_budget", "segmenter_masks", "segmenter_weights", "generator", "alpha"),
-    *("teacher_arch", "teacher_weights", "out", "config"),
-)
+# the options that runs with common rounds share: the others decide who draws maps, or nothing at all
+_SHARED = tuple(name for name, one in OPTIONS.items() if one.affects and "maps" not in one.affects)
 
 
 def sources(config: Config, plan: Plan) -> list[Source]:
-    """Who draws the maps of each query; 0 is the start set. While a budget is sought, a model may."""
-    regime = REGIMES[config.regime]
-    return [
-        regime.source(human and not (plan.auto and number), config.generator)
-        for number, human in enumerate(plan.human)
-    ]
+    """The map source of each query, as far as it is known before the run; 0 is the start set."""
+    return Turns.of(config, plan).certain_sources()
 
 
 def common_key(config: Config, plan: Plan) -> Hashable:
     """Equal for runs that have everything in common but who draws their maps."""
-    alpha = REGIMES[config.regime].alpha if config.alpha is None else config.alpha
-    masks = config.segmenter_masks if config.regime == "segmenter" else None
-    rest = vars(config)
-    return (alpha, masks, plan.labelled, *(rest[name] for name in sorted(rest) if name not in _APART))
+    masks = config.segmenter_masks if config.its_regime.uses_a_segmenter else None
+    return (config.its_alpha, masks, plan.labelled, *(getattr(config, name) for name in _SHARED))
 
 
 def shared_rounds(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
@@ -60,11 +51,6 @@ def same_beginning(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
     return same if same == one[1].rounds else max(0, same - 1)  # the last round asks for nothing
 
 
-def options(config: Config) -> dict[str, object]:
-    """As run.json holds them; a sweep's paths are absolute already."""
-    return dataclasses.asdict(config)
-
-
 def copy_rounds(source: Config, target: Config, count: int) -> bool:
     """Give `target`'s run folder the first `count` rounds of `source`'s; False where they are not to be had.
 
@@ -76,7 +62,7 @@ def copy_rounds(source: Config, target: Config, count: int) -> bool:
     there, here = RunFolder(source.run_folder), RunFolder(target.run_folder)
     if not there.run_json.exists():
         return False
-    there.check(options(source))
+    there.check(source.options())
     lines = there.rounds()[:count]
     if len(lines) < count:
         return False
@@ -84,10 +70,10 @@ def copy_rounds(source: Config, target: Config, count: int) -> bool:
     if source.warm_start and not (last / "accuracy.safetensors").exists():
         return False
     with here.lock():
-        here.check(options(target))
+        here.check(target.options())
         if here.run_json.exists() and here.rounds():
             return True  # it has begun, and goes on by itself
-        run = {**there.run(), "config": options(target)}
+        run = {**there.run(), "config": target.options()}
         kept = {name: digest for name, digest in run["inputs"].items() if name not in OWN}
         run["inputs"] = kept | own_digests(target)
         write_json(here.run_json, run)

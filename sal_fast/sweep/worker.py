@@ -18,8 +18,9 @@ import torch
 import sal_fast
 from sal_fast._util.locks import InUse
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, run
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.run import run
 from sal_fast.sweep.sharing import copy_rounds
 
 
@@ -74,7 +75,7 @@ def _outcome(task: Task) -> News:
             _when_free(lambda: copy_rounds(share[0], task.config, share[1]), task.patience)
         folder = RunFolder(task.config.run_folder)
         torch.set_num_threads(_threads(folder, task.threads))
-        _when_free(lambda: run(task.config, task.until), task.patience)
+        _when_free(lambda: run(task.config, until=task.until), task.patience)
         return News("finished" if folder.summary_json.exists() else "stopped")
     except InUse as error:
         return News("in use", str(error))

@@ -29,7 +29,8 @@ from sal_fast.data.decode.torch import TorchDecoder
 from sal_fast.data.files import Encoded, Unreadable
 from sal_fast.data.prepare import BLOCK, Recipe
 from sal_fast.errors import InputError
-from sal_fast.experiment import resolve, run
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.run import run
 
 CPU = torch.device("cpu")
 SIZE = 32
@@ -152,8 +153,8 @@ def test_the_run_of_the_originals(
     ready = tmp_path / "ready"
     assert main(prepare_words(pool, ready, augment="standard", copy=copy)) == 0
     assert "30 samples, for --image-size 32 --augment standard" in capsys.readouterr().out
-    whole = run(resolve({**options, "data": str(pool), "out": str(tmp_path / "whole")}))
-    quick = run(resolve({**options, "data": str(ready), "out": str(tmp_path / "quick")}))
+    whole = run(Config.of({**options, "data": str(pool), "out": str(tmp_path / "whole")})).path
+    quick = run(Config.of({**options, "data": str(ready), "out": str(tmp_path / "quick")})).path
     assert rounds(quick) == rounds(whole)
     assert kept(quick) == kept(whole)
     of = [json.loads((out / "run.json").read_text()) for out in (quick, whole)]

@@ -63,13 +63,15 @@ def main(folder: Path) -> None:
     sys.path.append(str(Path(__file__).parents[1] / "experiment"))
     from experiment_runs import answer
 
-    from sal_fast.experiment import Waiting, resolve, run
-    from sal_fast.experiment.run_folder import RunFolder
+    from sal_fast.experiment.answers.people import Waiting
+    from sal_fast.experiment.config import Config
+    from sal_fast.experiment.record import RunFolder
+    from sal_fast.experiment.run import run
 
     for port, options in json.loads((folder / "options.json").read_text()):
         os.environ["MASTER_PORT"] = str(port)
         try:
-            run(resolve(options))
+            run(Config.of(options))
         except Waiting as waiting:  # no rank ends before the first has written its round: torchrun ends all
             lines = len(RunFolder(Path(options["out"])).rounds())
             if lines != waiting.query:

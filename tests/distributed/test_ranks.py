@@ -19,7 +19,8 @@ from rank_process import together
 from sal_fast import distributed
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
-from sal_fast.experiment import resolve, run
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.run import run
 from sal_fast.query import CRITERIA
 
 # an accuracy and an interpretability model in the first round
@@ -63,7 +64,7 @@ def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: P
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the ranks
     one, other = (
-        run(resolve({**o, "out": str(tmp_path / f"alone-{i}")})) for i, o in enumerate((tried, drawn))
+        run(Config.of({**o, "out": str(tmp_path / f"alone-{i}")})).path for i, o in enumerate((tried, drawn))
     )
     torch.set_num_threads(threads)
     asking = {**tried, "annotator": "people", "out": str(tmp_path / "asking")}  # the start, a query, the end

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from experiment_runs import TINY
 
-from sal_fast.experiment import resolve, run
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.run import run
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +16,6 @@ def tiny(shared_folder: Path) -> Callable[..., Path]:
     """Run in this process; returns the run folder."""
 
     def go(out: Path, **options: Any) -> Path:
-        return run(resolve({**TINY, "data": str(shared_folder), "out": str(out), **options}))
+        return run(Config.of({**TINY, "data": str(shared_folder), "out": str(out), **options})).path
 
     return go

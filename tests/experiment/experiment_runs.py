@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from sal_fast.annotate.answers import Answer, Asked
-from sal_fast.experiment import people
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.answers import people
+from sal_fast.experiment.record import RunFolder
 
 TINY: dict[str, Any] = {
     "arch": "resnet18",

@@ -8,7 +8,7 @@ import pytest
 
 from sal_fast.cli.run import parse
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, resolve
+from sal_fast.experiment.config import Config
 from sal_fast.experiment.presets import PRESETS
 
 
@@ -88,7 +88,7 @@ def test_toml_refused(tmp_path: Path, text: str, message: str) -> None:
 )
 def test_values_refused(values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        resolve(values).check()
+        Config.of(values).check()
 
 
 def test_every_field_is_documented() -> None:

@@ -17,9 +17,10 @@ from sal_fast.annotate import folder
 from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.cli import main
 from sal_fast.errors import InputError
-from sal_fast.experiment import Waiting, people
-from sal_fast.experiment.lab import Lab
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.answers import people
+from sal_fast.experiment.answers.people import Waiting
+from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.rounds import Steps
 
 Tiny = Callable[..., Path]
 
@@ -252,7 +253,7 @@ def test_answers_that_are_changed_after_maps_were_drawn_for_them(
 
     def killed(step: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Lab, step, _killed)
+            patch.setattr(Steps, step, _killed)
             with pytest.raises(KeyboardInterrupt):
                 tiny(tmp_path / "run", **options)
 

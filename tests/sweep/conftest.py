@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sal_fast.experiment import Config, resolve, run
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.run import run
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
     def go(config: Config) -> Path:
         options = {**vars(config), "out": None}
         if str(options) not in made:
-            made[str(options)] = run(resolve({**options, "out": str(root / str(len(made)))}))
+            made[str(options)] = run(Config.of({**options, "out": str(root / str(len(made)))})).path
         return made[str(options)]
 
     return go

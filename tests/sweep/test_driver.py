@@ -13,9 +13,10 @@ from sweep_runs import SMALL, results, runs, toml
 
 from sal_fast.cli import main
 from sal_fast.errors import InputError
-from sal_fast.experiment import Config, resolve, run
 from sal_fast.experiment.budget import plan as rounds_plan
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.run import run
 from sal_fast.models import build, weights
 from sal_fast.sweep import driver, grid, plan, worker
 from sal_fast.sweep.cluster import Lost
@@ -68,7 +69,7 @@ def test_what_is_shared() -> None:
     """People draw the maps of queries 0, 1 and 2: rounds 0 and 1 end with a query that people answer."""
 
     def made(regime: str, budget: float = 0.3, **options: Any) -> tuple[Config, Any]:
-        config = resolve({"regime": regime, "human_budget": budget, "segmenter_masks": "m", **options})
+        config = Config.of({"regime": regime, "human_budget": budget, "segmenter_masks": "m", **options})
         return config, rounds_plan(100, 0.1, 0.1, 0.6, budget)
 
     human = ("b2", "sal", "sal-single", "no-ai-saliency", "tait")
@@ -229,7 +230,7 @@ def test_nothing_to_copy(shared_folder: Path, tmp_path: Path) -> None:
     assert copy_rounds(source, target, 1)
     assert copy_rounds(source, target, 1)  # again: it has them
     with pytest.raises(InputError, match="another configuration"):
-        copy_rounds(resolve({**vars(source), "lr": 0.5}), target, 1)
+        copy_rounds(Config.of({**vars(source), "lr": 0.5}), target, 1)
 
 
 def test_lost_workers(shared_folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sal_fast.cli import main
 from sal_fast.errors import InputError
-from sal_fast.experiment import resolve
+from sal_fast.experiment.config import Config
 from sal_fast.sweep import grid
 
 
@@ -35,7 +35,7 @@ def test_every_combination() -> None:
 
 def test_a_run_is_what_run_makes_of_the_same_options() -> None:
     (run,) = runs('data = "builtin"\nregime = "tait"\nseed = 7\n')
-    asked = resolve({"data": "builtin", "regime": "tait", "seed": 7, "out": f"/out/{run.name}"})
+    asked = Config.of({"data": "builtin", "regime": "tait", "seed": 7, "out": f"/out/{run.name}"})
     assert run.config == asked
 
 

@@ -10,7 +10,8 @@ import pytest
 from sweep_runs import SMALL, runs, toml
 
 from sal_fast.cli import main
-from sal_fast.experiment import resolve, run
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.run import run
 from sal_fast.sweep import plan
 
 
@@ -33,7 +34,9 @@ def test_trainings_count_shared_rounds_once(shared_folder: Path, tmp_path: Path)
 def test_time_from_a_finished_run(
     shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(resolve({**SMALL, "data": str(shared_folder), "regime": "b1", "out": str(tmp_path / "out/any")}))
+    run(
+        Config.of({**SMALL, "data": str(shared_folder), "regime": "b1", "out": str(tmp_path / "out/any")})
+    )
     lines = [json.loads(line) for line in (tmp_path / "out/any/rounds.jsonl").read_text().splitlines()]
     rates = plan.Rates()
     for config, made, rows, _ in plan.finished(tmp_path / "out"):

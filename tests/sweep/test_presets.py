@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sal_fast.cli import main
-from sal_fast.experiment import Config
+from sal_fast.experiment.config import Config
 from sal_fast.sweep import grid
 
 # Runs, trainings, rounds that train. Rounds to 100 % in steps of 5 %: 20 for two sets, which start with 5 %,

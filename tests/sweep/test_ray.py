@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sweep_runs import holders, marked, results, runs, start, toml, wait_for
 
-from sal_fast.experiment import Config
+from sal_fast.experiment.config import Config
 
 pytest.importorskip("ray", reason="pip install 'sal-fast[ray]'")
 

@@ -25,9 +25,8 @@ from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast.annotate.answers import Answer, Asked
 from sal_fast.data import files, load_table
 from sal_fast.errors import InputError
-from sal_fast.experiment.config import Config
-from sal_fast.experiment.regimes import REGIMES
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.answers.turns import Turns
+from sal_fast.experiment.record import RunFolder
 
 FORMAT = 1
 
@@ -165,29 +164,29 @@ def asked(folder: RunFolder) -> Asked:
     if not folder.run_json.exists():
         raise InputError(f"{folder.path}: no run.json in it; name a run's folder")
     run, lines = folder.run(), folder.rounds()
-    config = Config(**run["config"])
+    config = folder.config()
     if config.annotator != "people":
         raise InputError(
             f"{folder.path} asks nobody: its --annotator is {config.annotator!r}; start a run with "
             f"--annotator people"
         )
-    number, plan = len(lines), config.plan(len(run["splits"]["train"]))
-    if number >= plan.rounds:
+    query_index, plan = len(lines), config.plan(len(run["splits"]["train"]))
+    if query_index >= plan.rounds:
         raise InputError(f"{folder.path} is finished; it asks nothing more")
-    ids = [str(name) for name in run["start"]] if number == 0 else folder.query(number - 1)
+    ids = [str(name) for name in run["start"]] if query_index == 0 else folder.query(query_index - 1)
     table = load_table(config.data, config.root)
     image = dict(zip(table.ids, table.images, strict=True))
     gone = [name for name in ids if name not in image]
     if gone:
         raise InputError(f"{table.name}: image {gone[0]!r}, which the run asks for, is gone; restore it")
-    human = plan.asks_people(number, [line.get("trial_dice") for line in lines])
+    trials = [line.get("trial_dice") for line in lines]
     return Asked(
         run=folder.path.resolve().name,
-        query=number,
+        query=query_index,
         ids=ids,
         images=[image[name] for name in ids],
         classes=list(run["data"]["classes"]),
-        maps=REGIMES[config.regime].source(human, config.generator) == "human",
+        maps=Turns.of(config, plan).source(query_index, trials) == "human",
     )
 
 

@@ -15,10 +15,11 @@ NOBODY, PEOPLE, MACHINE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows of the store in the order they were labelled: rows int64 [L]; maps: L of them in the frame.
+    """The labelled images, in the order in which they were labelled.
 
-    drawn_by int8 [L]: NOBODY, PEOPLE, or MACHINE (a generator or a segmenter). says_where bool [L]: there is
-    a map, and it is not flat at the loss's resolution; the others count as having none.
+    rows: int64 [L], rows of the store. maps: L maps in the frame. drawn_by: int8 [L], NOBODY, PEOPLE, or
+    MACHINE (a model, a generator or a segmenter). says_where: bool [L], true if there is a map that is not
+    flat at the loss's resolution; an image without one is trained as if it had no map.
     """
 
     rows: Tensor

@@ -1,4 +1,4 @@
-"""What comes back for a query: labels, and maps by whoever's turn it is."""
+"""The answer to a query: labels, and maps from the source whose turn it is."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
+from sal_fast.experiment.answers.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
+from sal_fast.experiment.answers.people import Answers, Waiting, map_in_frame, tally
+from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
 from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
-from sal_fast.experiment.people import Answers, Waiting, map_in_frame, tally
-from sal_fast.experiment.regimes import GENERATED, REGIMES, Source
-from sal_fast.experiment.run_folder import RunFolder
+from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.regimes import GENERATED, Source
 from sal_fast.models import Classifier
 
 
 class Answering:
-    """Answers queries in their order: whose turn it is follows from how the ones before went.
+    """Answers the queries of a run in their order: how the earlier ones went decides whose turn it is.
 
-    Every rank takes every step; the first alone reads and writes files, and tells the others.
+    Every rank takes every step. The first alone reads and writes files, and tells the others.
 
-    skipped: rows that people would not label; trials: by query, how well a model foresaw what people drew
-    (`budget.takes_over`). `store.labels` takes the classes that people give.
+    skipped: the rows that people would not label. trials: for each query, how well a model foresaw what
+    people drew (`budget.takes_over`). The classes that people give are written to `store.labels`.
+
+    loss_size: the resolution at which maps are compared. segmented: a segmenter's mask for every row of the
+    pool. generator: the function that the run names.
     """
 
     def __init__(
@@ -46,43 +50,42 @@ class Answering:
     ) -> None:
         self.config, self.store, self.plan, self.folder = config, store, plan, folder
         self.loss_size, self.ranks = loss_size, ranks
-        self.segmented = segmented  # a mask for every row of the pool
-        self.generator = generator  # what --generator names
-        self.regime = REGIMES[config.regime]
+        self.segmented, self.generator = segmented, generator
+        self.turns = Turns.of(config, plan)
         self.pool = store.rows("train")
         self.skipped = self.pool[:0]
         self.trials: list[float | None] = []
 
-    def source(self, number: int) -> Source:
-        """Who draws the maps of query `number` (0 is the start set)."""
-        return self.regime.source(self.plan.asks_people(number, self.trials), self.config.generator)
+    def drawer(self, query_index: int) -> Source:
+        """The machine that draws for a query, perhaps on trial beside people; `none` if no machine does."""
+        return self.turns.drawer(query_index, self.trials)
 
-    def drawer(self, number: int) -> Source:
-        """The model that draws for query `number`, be it on trial beside people; none where none does."""
-        source = self.source(number)
-        if self.plan.auto and source == "human" and number:
-            source = self.regime.drawer(self.config.generator)
-        return source if source in GENERATED else "none"
+    def drawer_after(self, round_index: int) -> Source:
+        """The machine that draws for the query after a round; `none` after the last round."""
+        return self.turns.drawer_after(round_index, self.trials)
 
-    def answer(self, number: int, rows: Tensor, model: Classifier | None, aside: Path | None) -> Labelled:
-        """The labelled images of query `number`; `model` draws their maps, if one does.
+    def answer(
+        self, query_index: int, rows: Tensor, model: Classifier | None, aside: Path | None
+    ) -> Labelled:
+        """The labelled images of a query; `model` draws their maps, if one does.
 
-        `aside`: the folder of a round that is not finished yet. Raises Waiting for people who have not
-        answered.
+        `aside`: the folder of a round that is not finished yet. Raises Waiting if people have not answered.
         """
-        folder, source = aside or self.folder.asked(number), self.source(number)
+        folder, source = aside or self.folder.asked(query_index), self.turns.source(query_index, self.trials)
         if self.config.annotator == "people":
-            rows = self._labelled_by_people(number, rows)
+            rows = self._labelled_by_people(query_index, rows)
         foreseen = None
-        if source == "human" and self.drawer(number) != "none":
-            foreseen = self._drawn(number, rows, model, folder / "predicted")
+        if source == "human" and self.drawer(query_index) != "none":
+            foreseen = self._drawn(query_index, rows, model, folder / "predicted")
         if source == "human":
-            answer = self._by_people(number, rows)
+            answer = self._by_people(query_index, rows)
         elif source == "segmenter":
             assert self.segmented is not None
             answer = self._by_machine(rows, self.segmented[torch.searchsorted(self.pool, rows)])
         elif source in GENERATED:
-            answer = self._by_machine(rows, Masks.pack(self._drawn(number, rows, model, folder / "maps")))
+            answer = self._by_machine(
+                rows, Masks.pack(self._drawn(query_index, rows, model, folder / "maps"))
+            )
         else:
             none = torch.zeros_like(rows, dtype=torch.bool)
             empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
@@ -90,21 +93,21 @@ class Answering:
         self.trials.append(None if foreseen is None else _agreement(foreseen, answer))
         return answer
 
-    def tally(self, number: int) -> dict[str, Any]:
-        """What people have done up to query `number`."""
-        return tally(Answers(self.folder.asked(one)) for one in range(number + 1))
+    def tally(self, query_index: int) -> dict[str, Any]:
+        """Counts of what people did, up to and with a query."""
+        return tally(Answers(self.folder.asked(one)) for one in range(query_index + 1))
 
     # --- a machine's maps --------------------------------------------------------------------------------
 
     def _by_machine(self, rows: Tensor, maps: Masks) -> Labelled:
         return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
 
-    def _drawn(self, number: int, rows: Tensor, model: Classifier | None, folder: Path) -> Tensor:
-        """The maps that the query's drawer makes, uint8 [k, F, F]: once, kept as `folder`/<id>.png.
+    def _drawn(self, query_index: int, rows: Tensor, model: Classifier | None, folder: Path) -> Tensor:
+        """The maps that the query's drawer makes, uint8 [k, F, F]. They are made once, and kept as PNG files.
 
-        Where people answered in between, the round's model is read from its file.
+        If people answered in between, the round's model is read from its file.
         """
-        size, drawer = self.store.image_size, self.drawer(number)
+        size, drawer = self.store.image_size, self.drawer(query_index)
         maps = torch.empty(len(rows), size, size, dtype=torch.uint8, device=self.store.device)
         if self.ranks.number(self.ranks.first and folder.is_dir()):
             return self.ranks.of_first(lambda: annotate.read(folder, self._ids(rows), size), maps)
@@ -114,15 +117,15 @@ class Answering:
             maps = self.ranks.of_first(lambda: annotate.drawn(generator, self.store, rows), maps)
         else:
             probe, cam_class = self.config.probe, self.config.cam_class
-            model = model or self._kept_model(number, drawer)
+            model = model or self._kept_model(query_index, drawer)
             maps = annotate.generate(model, self.store, rows, probe, self.ranks, cam_class)
         if self.ranks.first:
             annotate.write(folder, self._ids(rows), maps)
         return maps
 
-    def _kept_model(self, number: int, drawer: Source) -> Classifier:
-        """The model that the round before query `number` left for it."""
-        arch, path = self.config.arch, self.folder.asked(number) / f"{drawer}.safetensors"
+    def _kept_model(self, query_index: int, drawer: Source) -> Classifier:
+        """The model that the round before a query left for it."""
+        arch, path = self.config.arch, self.folder.asked(query_index) / f"{drawer}.safetensors"
         if drawer == "teacher":
             arch, path = teacher_arch(self.config), self.folder.teacher
         model = new_model(self.config, len(self.store.table.classes), drawer == "teacher")
@@ -132,14 +135,14 @@ class Answering:
 
     # --- people's labels and maps ------------------------------------------------------------------------
 
-    def _labelled_by_people(self, number: int, rows: Tensor) -> Tensor:
-        """Take over the classes that people gave; the rows that they labelled, the others are skipped."""
-        waiting = int(self.ranks.of_first(lambda: self._open(number, rows), rows.new_empty(1)))
+    def _labelled_by_people(self, query_index: int, rows: Tensor) -> Tensor:
+        """Take over the classes that people gave. Returns the rows with a class; the others are skipped."""
+        waiting = int(self.ranks.of_first(lambda: self._open(query_index, rows), rows.new_empty(1)))
         if waiting:
-            raise Waiting(self.folder.path, number, len(rows) - waiting, len(rows))
-        labels = self.ranks.of_first(lambda: self._classes(number, rows), torch.empty_like(rows))
+            raise Waiting(self.folder.path, query_index, len(rows) - waiting, len(rows))
+        labels = self.ranks.of_first(lambda: self._classes(query_index, rows), torch.empty_like(rows))
         known, least = int((labels >= 0).sum()), min(2, len(rows))
-        if number == 0 and known < least:
+        if query_index == 0 and known < least:
             raise InputError(
                 f"{self.folder.path}: {known} images of the start set have a class, the others were skipped, "
                 f"and training needs {least} at least; import classes for some that were skipped"
@@ -148,12 +151,12 @@ class Answering:
         self.skipped = torch.cat((self.skipped, rows[labels < 0]))
         return rows[labels >= 0]
 
-    def _open(self, number: int, rows: Tensor) -> Tensor:
-        return torch.tensor([len(Answers(self.folder.asked(number)).open(self._ids(rows)))])
+    def _open(self, query_index: int, rows: Tensor) -> Tensor:
+        return torch.tensor([len(Answers(self.folder.asked(query_index)).open(self._ids(rows)))])
 
-    def _classes(self, number: int, rows: Tensor) -> Tensor:
-        """Numbers of the classes; -1 where all skipped the image."""
-        there = Answers(self.folder.asked(number))
+    def _classes(self, query_index: int, rows: Tensor) -> Tensor:
+        """The numbers of the classes; -1 if everybody skipped the image."""
+        there = Answers(self.folder.asked(query_index))
         given, classes = there.verdicts(), self.store.table.classes
         found = [given[name].label for name in self._ids(rows)]
         unknown = [label for label in found if label is not None and label not in classes]
@@ -161,31 +164,31 @@ class Answering:
             raise InputError(f"{there.folder / 'answers.json'}: {unknown[0]!r} is no class; restore it")
         return torch.tensor([-1 if label is None else classes.index(label) for label in found])
 
-    def _by_people(self, number: int, rows: Tensor) -> Labelled:
+    def _by_people(self, query_index: int, rows: Tensor) -> Labelled:
         if self.config.annotator == "data":
             maps, has_map = annotate.human(self.store, rows)
         else:
             size = self.store.image_size
             drawn = torch.empty(len(rows), size, size, dtype=torch.uint8, device=rows.device)
-            maps = Masks.pack(self.ranks.of_first(lambda: self._maps(number, rows), drawn))
+            maps = Masks.pack(self.ranks.of_first(lambda: self._maps(query_index, rows), drawn))
             has_map = self.ranks.of_first(
-                lambda: self._has_map(number, rows), rows.new_empty(len(rows)).bool()
+                lambda: self._has_map(query_index, rows), rows.new_empty(len(rows)).bool()
             )
         return answered(rows, maps, has_map, PEOPLE, self.loss_size)
 
-    def _maps(self, number: int, rows: Tensor) -> Tensor:
-        """uint8 [k, F, F]; zeros where nobody drew one."""
+    def _maps(self, query_index: int, rows: Tensor) -> Tensor:
+        """The maps that people drew, uint8 [k, F, F]; zeros where nobody drew one."""
         size = self.store.image_size
         maps = torch.zeros(len(rows), size, size, dtype=torch.uint8)
-        given = Answers(self.folder.asked(number)).verdicts()
+        given = Answers(self.folder.asked(query_index)).verdicts()
         for i, (row, name) in enumerate(zip(rows.tolist(), self._ids(rows), strict=True)):
             if given[name].masks:
                 image = self.store.table.images[row]
                 maps[i] = torch.from_numpy(map_in_frame(given[name].masks, image, size))
         return maps
 
-    def _has_map(self, number: int, rows: Tensor) -> Tensor:
-        given = Answers(self.folder.asked(number)).verdicts()
+    def _has_map(self, query_index: int, rows: Tensor) -> Tensor:
+        given = Answers(self.folder.asked(query_index)).verdicts()
         return torch.tensor([bool(given[name].masks) for name in self._ids(rows)], dtype=torch.bool)
 
     def _ids(self, rows: Tensor) -> list[str]:
@@ -193,7 +196,10 @@ class Answering:
 
 
 def _agreement(foreseen: Tensor, answer: Labelled) -> float | None:
-    """Mean Dice, 2 |A and B| / (|A| + |B|), of predicted maps and those people drew; None without any."""
+    """Mean Dice, 2 |A and B| / (|A| + |B|), of predicted maps and those that people drew; None without any.
+
+    It is taken in float64: `ops.dice` gives float32, and a run that goes on compares with earlier trials.
+    """
     drawn = answer.maps.unpack(torch.arange(len(answer), device=foreseen.device)) > 127
     known = (answer.drawn_by == PEOPLE) & drawn.any((-2, -1))
     if not bool(known.any()):

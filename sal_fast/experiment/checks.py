@@ -1,0 +1,84 @@
+"""Whether a configuration, its networks and its data go together; InputError names what does not."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from sal_fast import models
+from sal_fast.data import Table
+from sal_fast.data.table import UNLABELLED
+from sal_fast.errors import InputError
+from sal_fast.experiment import budget
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.networks import new_model, teacher_arch
+from sal_fast.models import FEATURES, map_shape
+
+log = logging.getLogger(__name__)
+
+
+def check_networks(config: Config) -> None:
+    """Refuse a network whose library is missing, and a CAM layer that the network does not have."""
+    for arch in (config.arch, config.teacher_arch if config.its_regime.has_teacher else "same"):
+        models.check_installed(arch)
+    if config.cam_layer != FEATURES:
+        with torch.device("meta"):
+            models.build(config.arch, 2, cam_layer=config.cam_layer, compiled=config.compile)
+
+
+def check_labels(config: Config, table: Table) -> None:
+    """Refuse images without a class, unless people are asked for them."""
+    unknown = table.labels.count(UNLABELLED)
+    if unknown and config.annotator == "data":
+        raise InputError(
+            f"{table.name}: {unknown} images have no label, the first is "
+            f"{table.ids[table.labels.index(UNLABELLED)]!r}; --annotator people asks for them"
+        )
+
+
+def check_maps(config: Config, table: Table) -> None:
+    """Refuse data without the masks that the regime needs; note where Dice or the budget say nothing."""
+    regime = config.its_regime
+    drawn = [row for row in table.rows("train") if table.masks[row] is not None]
+    if regime.uses_human_maps and not drawn and config.annotator == "data":
+        raise InputError(
+            f"{table.name}: no masks for its training images, and regime {config.regime!r} needs them; "
+            f"put them in masks/<class>/<name>.png (or the manifest's mask column), or use --regime b1"
+        )
+    if all(table.masks[row] is None for row in table.rows("test")):
+        log.warning("%s has no masks in its test split; Dice is not measured", table.name)
+    share = config.human_budget
+    below = not isinstance(share, str) and share < config.start_fraction - budget.TOLERANCE
+    if below and regime.uses_the_budget:
+        log.warning(
+            "--human-budget %s is below --start-fraction %s; the start set has human maps all the same",
+            f"{share:g}", f"{config.start_fraction:g}",
+        )  # fmt: skip
+
+
+def check_features(config: Config, table: Table, plan: budget.Plan) -> None:
+    """Refuse features that are too few to compare maps at, or one value per channel for batch norm."""
+    for teacher in (False, True) if config.its_regime.has_teacher else (False,):
+        arch = teacher_arch(config) if teacher else config.arch
+        model = new_model(config, len(table.classes), teacher)
+        channels, *size = map_shape(model, config.image_size)
+        if config.probe == "cam" and channels != model.head.in_features:
+            raise InputError(
+                f"--cam-layer {model.cam_layer} of {arch} has {channels} channels, and --probe cam needs the "
+                f"{model.head.in_features} of the head's inputs; name another layer, or use --probe hirescam"
+            )
+        one = 1 in (config.batch_size, plan.labelled[0])
+        if one and map_shape(model, config.image_size, FEATURES)[1:] == (1, 1):
+            raise InputError(
+                f"{arch} has 1x1 features at --image-size {config.image_size}, and a batch of one image "
+                f"cannot be normalised then; lower --output-stride, or raise --image-size or --start-fraction"
+            )
+        if config.its_regime.uses_maps and config.map_size is None and min(size) < 3:
+            resnet = arch.startswith("resnet")
+            lower = f"lower --output-stride (it is {config.output_stride}) or " if resnet else ""
+            where = "features" if model.cam_layer == FEATURES else f"maps in {model.cam_layer}"
+            raise InputError(
+                f"{arch} has {size[0]}x{size[1]} {where} at --image-size {config.image_size}: too few to "
+                f"compare maps at (3x3 at least); {lower}raise --image-size"
+            )

@@ -1,0 +1,35 @@
+"""Some test images with what the model saw in them, kept for the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sal_fast import seeds
+from sal_fast.data.store import Store
+from sal_fast.train import Examples
+
+EXAMPLES = 24
+
+
+def keep(folder: Path, seen: Examples, store: Store, test_rows: Tensor, seed: int) -> None:
+    """Write examples.npz: the same images in every run with this data and seed, those with masks first."""
+    has_mask = store.has_mask[test_rows].cpu().numpy()
+    order = seeds.stream(seed, "examples").permutation(len(test_rows))
+    at = np.sort(order[np.argsort(~has_mask[order], kind="stable")][:EXAMPLES])
+    index = torch.from_numpy(at).to(store.device)
+    rows = test_rows[index]
+    np.savez_compressed(
+        folder / "examples.npz",
+        ids=np.array([store.table.ids[row] for row in rows.tolist()]),
+        labels=store.labels[rows].cpu().numpy(),
+        predicted=seen.predicted[index].cpu().numpy(),
+        images=store.pictures(rows).cpu().numpy(),
+        masks=store.masks.unpack(rows).cpu().numpy(),
+        has_mask=has_mask[at],
+        cams=seen.cams[index].cpu().numpy(),
+        dice=seen.dice[index].cpu().numpy(),
+    )

@@ -1,0 +1,161 @@
+"""An option says what it is: its default, its words, whom it is for, and what it affects.
+
+Every list of options in the program is derived from what stands here with each field of `Config`: the
+choices, what a run folder refuses, which rounds runs share, what a sweep may vary, what reports compare.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args, get_type_hints
+
+from sal_fast import plugins
+from sal_fast._util.suggest import suggest
+from sal_fast.errors import InputError
+from sal_fast.experiment.regimes import REGIMES
+
+Affects = Literal["data", "seed", "query", "rounds", "maps", "network", "training", "machine"]
+"""What another value of an option changes: the images; every random draw; which images are asked for; the
+sizes of the rounds; who draws maps; the networks or the size of their maps; how they are trained; or only
+how and where it is computed, so that results differ in their last digits at most."""
+
+
+class _Unset:
+    """The value of an option that nobody gave."""
+
+    def __repr__(self) -> str:
+        return "<default>"
+
+    def __reduce__(self) -> str:  # one object, pickled or not
+        return "UNSET"
+
+
+UNSET: Any = _Unset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a run.
+
+    default: its value where neither the user nor a preset gives one.
+    help: one or two sentences for `sal-fast run --help` and the docs.
+    affects: what another value changes (`Affects`); nothing at all for an option that may change when a run
+    is
+        resumed, such as where its folder is.
+    choices: its words; empty where any value of its type goes.
+    plugin: the kind of plug-in that it may name; the registered names are its choices.
+    any_text: True if it takes any other text beside its words, such as a path.
+    path: "always" if it names a file or folder; "by suffix" if it does so only with a suffix of weights.
+    only: the property that a regime must have for this option to matter; None: it matters to all.
+    compared: True if reports part their panels by it.
+    axis: True if a grid file may list several values of it.
+    not_in_a_grid: why a grid file cannot set it; None where it can.
+    least, most: bounds of a number, both included; `above`: a bound that is not.
+    """
+
+    default: Any
+    help: str
+    affects: frozenset[Affects]
+    choices: tuple[str, ...] = ()
+    plugin: plugins.Kind | None = None
+    any_text: bool = False
+    path: Literal["always", "by suffix"] | None = None
+    only: str | None = None
+    compared: bool = False
+    axis: bool = False
+    not_in_a_grid: str | None = None
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words that the option takes, the names of plug-ins included; empty where it takes any text."""
+        return (*self.choices, *(plugins.names(self.plugin) if self.plugin else ()))
+
+    @property
+    def can_change_on_resume(self) -> bool:
+        """True if a run goes on with another value: it affects nothing that is computed."""
+        return not self.affects
+
+    @property
+    def tells_runs_apart(self) -> bool:
+        """True if runs with other values are other experiments: reports name it where runs differ."""
+        return not self.affects <= {"machine", "data", "seed"}
+
+    def matters_to(self, regime: str) -> bool:
+        """True if a run of this regime reads the option."""
+        known = REGIMES.get(regime)
+        return self.only is None or known is None or bool(getattr(known, self.only))
+
+
+def option(default: Any, help: str, *, affects: str, **more: Any) -> Any:
+    """A field of `Config`. `affects` lists words of `Affects`, separated by spaces; "" for none."""
+    words = affects.split()
+    unknown = [word for word in words if word not in get_args(Affects)]
+    if unknown:
+        raise TypeError(f"an option affects {unknown[0]!r}{suggest(unknown[0], get_args(Affects))}")
+    found = Option(default, " ".join(help.split()), frozenset(words), **more)  # type: ignore[arg-type]
+    return dataclasses.field(default=UNSET, metadata={"option": found})
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a configuration's dataclass by name.
+
+    Raises TypeError for a field that was not made by `option`: it would not say what it affects.
+    """
+    found = {field.name: field.metadata.get("option") for field in dataclasses.fields(cls)}
+    bare = [name for name, one in found.items() if one is None]
+    if bare:
+        raise TypeError(f"{cls.__name__}.{bare[0]} is no option: make it with `option(..., affects=...)`")
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def check_value(name: str, value: object, one: Option, kind: object) -> None:
+    """Raise InputError for a value of another type, none of the option's words, or out of bounds."""
+    flag = spelling(name)
+    if one.words and not one.any_text and isinstance(value, str):
+        named = one.plugin is not None and plugins.is_reference(value)
+        if value not in one.words and not named:
+            raise InputError(f"unknown {name.replace('_', ' ')} {value!r}{suggest(value, one.words)}")
+    elif not _fits(value, kind):
+        raise InputError(f"{flag}: expected {_spell(kind)}, got {value!r}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        inside = one.least <= value <= one.most and value > one.above and math.isfinite(value)
+        if not inside:
+            raise InputError(f"{flag} {value:g}: expected {_bounds(one)}")
+
+
+def types_of(cls: type) -> dict[str, object]:
+    """The options' types, as they are annotated."""
+    return {name: kind for name, kind in get_type_hints(cls).items() if name in options_of(cls)}
+
+
+def spelling(name: str) -> str:
+    """An option as it is spelt on the command line: `batch_size` -> `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def _bounds(one: Option) -> str:
+    if one.above > -math.inf:
+        return (
+            "a positive number" if one.most == math.inf else f"above {one.above:g} and at most {one.most:g}"
+        )
+    if one.most == math.inf:
+        return f"at least {one.least:g}"
+    return f"{one.least:g} to {one.most:g}"
+
+
+def _fits(value: object, kind: object) -> bool:
+    """True if a value is of a field's type; a whole number is a number, True is not."""
+    kinds = get_args(kind) or (kind,)
+    words = [word for one in kinds for word in get_args(one)]
+    return type(value) in kinds or value in words or (float in kinds and type(value) is int)
+
+
+def _spell(kind: object) -> str:
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    kinds = get_args(kind) or (kind,)
+    words = [repr(word) for one in kinds for word in get_args(one)]
+    return " or ".join([next(text for k, text in names.items() if k in kinds), *words])

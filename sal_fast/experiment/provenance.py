@@ -1,0 +1,74 @@
+"""What a run was made with: the machine and its libraries, and digests of the files beside the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sal_fast
+from sal_fast import plugins
+from sal_fast.data import decode
+from sal_fast.data.masks import Masks
+from sal_fast.experiment.config import OPTIONS, Config
+from sal_fast.experiment.networks import teacher_arch
+from sal_fast.models import resolved, weights
+
+MASKS = "segmenter_masks"
+# The digests of inputs that may differ between runs which share their first rounds: they only say who draws.
+OWN = tuple(name for name, one in OPTIONS.items() if "maps" in one.affects and name != MASKS)
+
+
+def digests(config: Config, segmented: Masks | None) -> dict[str, str]:
+    """Digests of the files beside the data that decide the result: a run does not go on with others."""
+    found = {name: _digest_of(config, name) for name in OPTIONS}
+    if segmented is not None:
+        found[MASKS] = segmented.digest()
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def own_digests(config: Config) -> dict[str, str]:
+    """The digests of `OWN` inputs alone."""
+    return {name: digest for name, digest in digests(config, None).items() if name in OWN}
+
+
+def _digest_of(config: Config, name: str) -> str | None:
+    """The digest of the file that an option names; None where it names none, or the run does not read it."""
+    one, value = OPTIONS[name], getattr(config, name)
+    if not one.affects or not one.matters_to(config.regime) or value is None:
+        return None
+    if name == "generator" and config.its_regime.uses_a_segmenter:
+        return None  # its masks are files already
+    if one.path == "by suffix":
+        return _sha256(value) if weights.is_file(value) else None
+    return plugins.digest(value, one.plugin) if one.plugin else None
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(os.path.expanduser(path)).read_bytes()).hexdigest()
+
+
+def environment(config: Config, device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
+    """Versions and the machine, as run.json keeps them."""
+    networks = config.arch, teacher_arch(config) if config.its_regime.has_teacher else None
+    return {
+        "sal_fast": sal_fast.__version__,
+        "native": dataclasses.asdict(sal_fast.build_info()),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        **({"timm": version("timm")} if "xception" in networks else {}),
+        "numpy": version("numpy"),
+        "pillow": version("pillow"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "decoder": decoder.name,
+        "precision": resolved(config.precision, device),
+    }

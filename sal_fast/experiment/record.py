@@ -1,0 +1,384 @@
+"""What is kept of a run, so that the same command continues it: the only reader and writer of its files.
+
+    run.json          resolved configuration, environment, data fingerprint, splits, the rule for ties
+    rounds.jsonl      a line for each finished round
+    rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (of the last round)
+                      and, if people or a model on trial answer: answers.json, drawn/, predicted/
+    start/            their answers to the start set
+    teacher.safetensors    regime tait
+    summary.json      when the run is finished
+
+A round is finished when its line is there. Files are written aside, flushed to disk and renamed, so a killed
+run leaves whole files or none.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sal_fast._util.files import flush, read_json, write_bytes, write_json
+from sal_fast._util.locks import hold
+from sal_fast.errors import InputError
+from sal_fast.experiment.budget import Plan
+from sal_fast.experiment.config import OPTIONS, Config
+
+if TYPE_CHECKING:
+    from sal_fast.models import Classifier
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
+TIES = "ties"  # run.json's key of the rule for ties of a query
+OLD_TIES, NEW_TIES = "position", "key"  # runs without the key were made with the first
+OWN_NOTES = ("threads", "device", "decoder", "torch", "torchvision", "numpy")  # of the environment
+
+
+@dataclass(frozen=True)
+class People:
+    """How often and for how long people answered, cumulative over a round's labelled set.
+
+    The seconds are None if nobody measured them. `label_seconds` were spent on images without a map,
+    `map_seconds` on images with one.
+    """
+
+    labelled: int
+    maps: int
+    skipped: int
+    annotators: int
+    seconds: float | None = None
+    label_seconds: float | None = None
+    map_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """One finished round: a line of rounds.jsonl. Counts are cumulative over the labelled set.
+
+    accuracy, dice: on the test set; dice is None where no test image has a mask. dice_floor: the Dice of a
+    random map. trial_dice: `--human-budget auto` compares maps that the model foresaw with those that people
+    drew. cc, kl: agreement with graded maps. seconds, timings and memory depend on the machine.
+    """
+
+    round: int
+    labelled: int
+    human_maps: int
+    generated_maps: int
+    empty_maps: int
+    accuracy: float
+    dice: float | None
+    dice_floor: float | None
+    seconds: float
+    dice_images: int | None = None
+    val_accuracy: float | None = None
+    best_epoch: int | None = None
+    cc: float | None = None
+    kl: float | None = None
+    trial_dice: float | None = None
+    people: People | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Round:
+        """The round of a line; raises KeyError, TypeError or ValueError for a line that is none."""
+        known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
+        for name in ("round", "labelled", "human_maps", "generated_maps", "empty_maps"):
+            known[name] = int(line[name])
+        known["accuracy"], known["seconds"] = float(line["accuracy"]), float(line["seconds"])
+        for name in ("dice", "dice_floor", "val_accuracy", "cc", "kl", "trial_dice"):
+            known[name] = _optional(line[name] if name in ("dice", "dice_floor") else line.get(name))
+        if line.get("people") is not None:
+            fields = People.__dataclass_fields__
+            known["people"] = People(**{name: line["people"].get(name) for name in fields})
+        return cls(**known)
+
+
+class RunFolder:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder; the kernel lets go of it when the process ends, however it ends."""
+        return hold(self.path, self.run_json.name)
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def summary_json(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "teacher.safetensors"
+
+    def asked(self, query_index: int) -> Path:
+        """The folder that holds a query and the answers to it; query 0 is the start set."""
+        return self.round(query_index - 1) if query_index else self.path / "start"
+
+    def round(self, round_index: int) -> Path:
+        return self.path / "rounds" / f"{round_index:03d}"
+
+    # --- run.json ------------------------------------------------------------------------------------------
+
+    def claim(self, run: Mapping[str, Any]) -> None:
+        """Write run.json; or compare with the one that is there, and refuse what differs."""
+        if not self.run_json.exists():
+            write_json(self.run_json, {"format": FORMAT, TIES: NEW_TIES, **run})
+            return
+        self.check(run["config"])
+        there = self.run()
+        if there["data"]["fingerprint"] != run["data"]["fingerprint"]:
+            raise InputError(
+                f"{self.path} was made from other data: {there['data']['name']} has changed since "
+                f"(images, masks, labels or splits); choose another --out"
+            )
+        before, now = there["inputs"], run["inputs"]
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if changed:
+            raise InputError(
+                f"{self.path} was made with other files: --{changed[0].replace('_', '-')} has changed since; "
+                f"choose another --out"
+            )
+        for name in OWN_NOTES:
+            before, now = there["environment"].get(name), run["environment"].get(name)
+            if before != now:
+                log.warning(
+                    "%s was %s when this run began and is %s now; rounds from here on may differ in the last "
+                    "digits", name, before, now,
+                )  # fmt: skip
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Refuse a configuration other than the one in run.json, and name what differs."""
+        if not self.run_json.exists():
+            return
+        kept = self.run()["config"]
+        differing = [
+            name
+            for name in config
+            if not OPTIONS[name].can_change_on_resume and kept.get(name) != config[name]
+        ]
+        if differing:
+            listed = ", ".join(
+                f"{name} {kept.get(name)!r} there, {config[name]!r} asked" for name in differing
+            )
+            raise InputError(
+                f"{self.path} holds a run of another configuration ({listed}); "
+                f"repeat the command it was made with, or choose another --out"
+            )
+
+    def run(self) -> dict[str, Any]:
+        """run.json as it is, but that options which came later have their defaults, which change nothing.
+
+        Raises InputError if it has another format, is damaged, or names an option that does not exist.
+        """
+        there = read_json(self.run_json)
+        if there.get("format") != FORMAT:
+            raise InputError(
+                f"{self.run_json}: format {there.get('format')!r}, expected {FORMAT}; update sal-fast, or "
+                f"choose another --out"
+            )
+        for name, kind in PARTS.items():
+            if not isinstance(there.get(name), kind):
+                raise InputError(
+                    f"{self.run_json} is damaged: no {name!r} in it; restore it or choose another --out"
+                )
+        for name in sorted(there["config"].keys() - OPTIONS.keys()):
+            raise InputError(f"{self.run_json}: this sal-fast has no option {name!r}; update it to go on")
+        defaults = {name: option.default for name, option in OPTIONS.items()}
+        return {TIES: OLD_TIES, **there, "config": {**defaults, **there["config"]}}
+
+    def config(self) -> Config:
+        """The configuration that the run was made with; it continues in this folder, wherever that is now."""
+        return Config.of(self.run()["config"] | {"out": str(self.path)})
+
+    # --- rounds.jsonl --------------------------------------------------------------------------------------
+
+    def finished(self) -> bool:
+        """True if summary.json tells of as many rounds as there are; InputError if they disagree."""
+        if not self.summary_json.exists():
+            return False
+        told, there = read_json(self.summary_json).get("rounds"), len(self.rounds())
+        if told != there:
+            raise InputError(
+                f"{self.path}: summary.json tells of {told} rounds, rounds.jsonl of {there}; restore them, "
+                f"or remove summary.json and repeat the command"
+            )
+        return True
+
+    def rounds(self, *, mend: bool = True) -> list[dict[str, Any]]:
+        """The lines of the finished rounds. A killed run may leave half a last line, which does not count.
+
+        mend: cut that half line off, and say so. Raises InputError for damage anywhere else.
+        """
+        path = self.path / "rounds.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_bytes().splitlines(keepends=True)
+        rows: list[dict[str, Any]] = []
+        for index, line in enumerate(lines):
+            row = _line(line, index)
+            if row is not None:
+                rows.append(row)
+                continue
+            if index < len(lines) - 1 or (not mend and line.endswith(b"\n")):
+                raise InputError(
+                    f"{path}, line {index + 1} is damaged; restore the file or choose another --out"
+                )
+            if mend:
+                write_bytes(path, b"".join(lines[:index]))
+                log.warning(
+                    "%s: line %d was half-written and has been removed; round %d runs again",
+                    path, index + 1, index,
+                )  # fmt: skip
+        return rows
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Make rounds.jsonl these rows: the last is the round that has just finished."""
+        write_bytes(self.path / "rounds.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    # --- rounds/NNN ----------------------------------------------------------------------------------------
+
+    def query(self, round_index: int) -> list[str]:
+        """The ids of the query that was made after a round, in order."""
+        path = self.round(round_index) / "query.csv"
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                return [row["id"] for row in csv.DictReader(file)]
+        except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{path}: the query of a finished round cannot be read ({error}); restore it"
+            ) from None
+
+    @contextmanager
+    def finishing(self, round_index: int) -> Iterator[Path]:
+        """Yield a folder to fill, and rename it to rounds/NNN when the block ends well.
+
+        People's answers in a rounds/NNN whose line was lost come along.
+        """
+        aside = self.round(round_index).with_suffix(".part")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        there = self.round(round_index)
+        if (there / "answers.json").exists():
+            shutil.copy(there / "answers.json", aside)
+        if (there / "drawn").exists():
+            shutil.copytree(there / "drawn", aside / "drawn")
+        for path in (aside, *aside.rglob("*")):
+            flush(path)
+        shutil.rmtree(there, ignore_errors=True)
+        aside.rename(there)
+        flush(there.parent)
+
+    def prune(self, round_index: int) -> None:
+        """Keep weights and examples of one round alone."""
+        for pattern in ("*.safetensors", "examples.npz"):
+            for path in (self.path / "rounds").glob(f"[0-9]*/{pattern}"):
+                if path.parent != self.round(round_index):
+                    path.unlink()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was started: what `sal_fast.run` and `sal_fast.load` return.
+
+    path: its folder. config: its options. classes: the names of the classes, in the order of the model's
+    outputs. rounds: the finished rounds. summary: None until the run is finished; see summary.json in
+    docs/report.md.
+    """
+
+    path: Path
+    config: Config
+    classes: list[str]
+    rounds: list[Round]
+    summary: dict[str, Any] | None
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def finished(self) -> bool:
+        """True if the run has come to its end."""
+        return self.summary is not None
+
+    @property
+    def plan(self) -> Plan:
+        """How many images are labelled in each round, and which queries people draw maps for."""
+        return self.config.plan(len(self.record["splits"]["train"]))
+
+    def model(self, device: str = "cpu") -> Classifier:
+        """The accuracy model of the last finished round, in eval mode, ready to call.
+
+        Returns a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features, and
+        `model.look(images)` logits and saliency maps, of normalised float images `[B, 3, image_size,
+        image_size]` (`sal_fast.data.images` reads files into that form).
+
+        Raises InputError where no round is finished, or its weights are gone.
+        """
+        from sal_fast.experiment.networks import kept_model
+
+        return kept_model(self, device)
+
+
+def load(path: str | Path) -> Run:
+    """Read a run's folder. Raises InputError if there is no run in it, or its files are damaged."""
+    folder = RunFolder(Path(path).expanduser())
+    if not folder.run_json.exists():
+        raise InputError(f"{folder.path}: no run.json in it; name the folder of a run")
+    record = folder.run()
+    summary = read_json(folder.summary_json) if folder.summary_json.exists() else None
+    rounds = []
+    for index, line in enumerate(folder.rounds(mend=False)):
+        try:
+            rounds.append(Round.of(line))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder.path / 'rounds.jsonl'}, line {index + 1}: not the line of a round ({error!r}); "
+                f"restore the file"
+            ) from None
+    return Run(folder.path, folder.config(), list(record["data"]["classes"]), rounds, summary, record)
+
+
+def write_query(folder: Path, ids: list[str], scores: list[float]) -> None:
+    (folder / "query.csv").write_bytes(query_csv(ids, scores))
+
+
+def query_csv(ids: list[str], scores: list[float]) -> bytes:
+    """id, score, rank: one line for each image; the first is asked for first."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(("id", "score", "rank"))
+    writer.writerows(
+        (name, repr(score), rank) for rank, (name, score) in enumerate(zip(ids, scores, strict=True))
+    )
+    return file.getvalue().encode()
+
+
+def _line(line: bytes, index: int) -> dict[str, Any] | None:
+    """A line of rounds.jsonl, or None if it is not whole."""
+    try:
+        row = json.loads(line)
+        return row if line.endswith(b"\n") and row["round"] == index else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None or math.isnan(float(value)) else float(value)

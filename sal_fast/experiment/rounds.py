@@ -1,0 +1,296 @@
+"""The steps of Algorithm 1, each with its seed, its time and what is kept of it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sal_fast import query, seeds
+from sal_fast._util.files import write_bytes
+from sal_fast.data.store import Store
+from sal_fast.distributed import ALONE, Ranks
+from sal_fast.errors import InputError
+from sal_fast.experiment import examples
+from sal_fast.experiment.answers.answering import Answering
+from sal_fast.experiment.answers.labelled import Labelled
+from sal_fast.experiment.answers.people import Waiting
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
+from sal_fast.experiment.record import RunFolder, write_query
+from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
+from sal_fast.models import Classifier, resolved, weights
+from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
+
+
+@dataclass
+class Work:
+    """A round while it runs: where its files go, and what its steps found.
+
+    folder: renamed to rounds/NNN at the end; None on the ranks that write nothing.
+    """
+
+    round_index: int
+    folder: Path | None
+    fitted: Fitted | None = None
+    scores: Scores | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Steps:
+    """The steps of one run. Every rank takes every step; the first alone writes, and tells the others.
+
+    finished_rounds: the number of rounds that were finished before. on_round: called after each round.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        folder: RunFolder,
+        start: Tensor,
+        answering: Answering,
+        criterion: query.Criterion,
+        on_round: Callable[[], None] = lambda: None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.config, self.store, self.folder, self.start = config, store, folder, start
+        self.answering, self.plan, self.criterion = answering, answering.plan, criterion
+        self.on_round, self.ranks = on_round, ranks
+        self.ties = folder.run()["ties"] if ranks.first else ""
+        self.pool = store.rows("train")
+        self.test_rows = store.rows("test")
+        self.lines = folder.rounds() if ranks.first else []
+        self.finished_rounds = int(ranks.number(len(self.lines)))
+        self.row_of = {name: row for row, name in enumerate(store.table.ids)}
+        self.recipe = recipe(config)
+
+    # --- the steps ---------------------------------------------------------------------------------------
+
+    def labelled_so_far(self) -> Labelled:
+        """The start set, and the answer to the query of every finished round."""
+        labelled = self.answering.answer(0, self.start, None, None)
+        for round_index in range(min(self.finished_rounds, self.plan.rounds - 1)):
+            rows = self._finished_query(round_index, labelled)
+            labelled = labelled.add(self.answering.answer(round_index + 1, rows, None, None))
+        return labelled
+
+    def train(self, work: Work, labelled: Labelled) -> tuple[Classifier, Classifier | None]:
+        """The accuracy model of a round, and the model that draws the next query's maps, if one does."""
+        drawer = self.answering.drawer_after(work.round_index)
+        wanted: list[tuple[str, float]] = [("accuracy", self.config.its_alpha)]
+        if drawer == "interpretability":
+            wanted.append((drawer, INTERPRETABILITY_ALPHA))
+        jobs = [Job(self._begun(work, name), alpha, f"{name} model") for name, alpha in wanted]
+        work.fitted, *_ = self._fit(work, labelled, jobs)
+        if work.folder is not None:
+            for (name, _), job in zip(wanted, jobs, strict=True):
+                (work.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(job.model.net))
+        accuracy_model = jobs[0].model
+        match drawer:
+            case "accuracy":
+                return accuracy_model, accuracy_model
+            case "interpretability":
+                return accuracy_model, jobs[1].model
+            case "teacher":
+                return accuracy_model, self._teacher(work, labelled)
+            case _:
+                return accuracy_model, None
+
+    def test(self, work: Work, model: Classifier) -> Scores:
+        """Accuracy and Dice on the test set."""
+        with self._timed(work, "evaluate"):
+            work.scores = evaluate(model, self.store, self.test_rows, self.recipe.probe, self.ranks)
+        return work.scores
+
+    def select(self, work: Work, model: Classifier, labelled: Labelled) -> Tensor:
+        """The query after a round: rows of the store, chosen from the remaining pool by the criterion."""
+        rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
+        query_seed = seeds.integer(self.config.seed, "query", work.round_index + 1)
+        reads = query.needs_of(self.criterion)
+        scoring = partial(score, model, self.store, dtype=self._kept_dtype, ranks=self.ranks)
+        logits = features = known = None
+        with self._timed(work, "score"):
+            if {"logits", "features"} & reads:
+                logits, features = scoring(rest, features="features" in reads)
+            if "labelled" in reads:
+                known = scoring(labelled.rows)[1]
+        with self._timed(work, "select"):
+            result = query.select(
+                self.criterion,
+                query.Pool(len(rest), logits, features, known, self.store.device, self.ranks.group),
+                self.plan.query_size(work.round_index + 1),
+                seed=query_seed,
+            )
+        chosen = rest[result.positions]
+        if work.folder is not None:
+            write_query(work.folder, self._ids(chosen), result.scores.tolist())
+        return chosen
+
+    def annotate(self, work: Work, rows: Tensor, model: Classifier | None) -> Labelled:
+        """Labels of the query after a round, and maps from its source; `model` draws them, if one does.
+
+        Raises Waiting if people have not answered yet.
+        """
+        with self._timed(work, "annotate"):
+            return self.answering.answer(work.round_index + 1, rows, model, work.folder)
+
+    @contextmanager
+    def round(self, round_index: int, labelled: Labelled) -> Iterator[Work]:
+        """Time a round and, when its block ends well, write what it leaves behind and its line.
+
+        A round that ends to wait for people ends well.
+        """
+        begin = time.perf_counter()
+        waiting = None
+        if self.store.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.store.device)
+        if not self.ranks.first:
+            yield Work(round_index, None)
+            return
+        with self.folder.finishing(round_index) as aside:
+            work = Work(round_index, aside)
+            try:
+                yield work
+            except Waiting as error:
+                waiting = error
+            assert work.scores is not None
+            examples.keep(aside, work.scores.examples, self.store, self.test_rows, self.config.seed)
+        self.lines.append(self._line(work, labelled, time.perf_counter() - begin))
+        self.folder.append(self.lines)
+        self.folder.prune(round_index)
+        self.on_round()
+        if waiting is not None:
+            raise waiting
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _line(self, work: Work, labelled: Labelled, seconds: float) -> dict[str, Any]:
+        """The line of rounds.jsonl. What depends on the machine stands in `seconds`, `timings`, `memory`."""
+        assert work.scores is not None
+        assert work.fitted is not None
+        scores, config = work.scores, self.config
+        return {
+            "round": work.round_index,
+            **labelled.counts(),
+            "accuracy": scores.accuracy,
+            "dice": scores.dice,
+            "dice_floor": scores.floor,
+            "dice_images": scores.images,
+            **({} if scores.correlation is None else {"cc": scores.correlation, "kl": scores.divergence}),
+            **({"trial_dice": self.answering.trials[work.round_index]} if self.plan.auto else {}),
+            **({"people": self.answering.tally(work.round_index)} if config.annotator == "people" else {}),
+            "val_accuracy": work.fitted.val_accuracy,
+            "best_epoch": work.fitted.epoch + 1,
+            "seconds": round(seconds, 3),
+            "timings": {name: round(spent, 4) for name, spent in work.timings.items()},
+            "memory": _memory(self.store.device, work.fitted),
+        }
+
+    @property
+    def _kept_dtype(self) -> torch.dtype:
+        """The precision that a pool's features are kept in."""
+        half = resolved(self.config.precision, self.store.device) == "bfloat16"
+        return torch.float16 if half else torch.float32
+
+    def _begun(self, work: Work, name: str) -> Classifier:
+        """A network to train: from the initial weights, or with `--warm-start` from the last round's."""
+        model, index = self._new_model(), work.round_index
+        trained_before = index > 0 and name in ("accuracy", self.answering.drawer(index))
+        if self.config.warm_start and trained_before:
+            path = self.folder.round(index - 1) / f"{name}.safetensors"
+            load_kept(model, self.config.arch, path, self.ranks)
+        return model
+
+    def _teacher(self, work: Work, labelled: Labelled) -> Classifier:
+        """TAIT's teacher: trained once, on the human maps, then frozen and kept (Crum et al. 2023)."""
+        model = self._new_model(teacher=True)
+        if self.ranks.number(self.ranks.first and self.folder.teacher.exists()):
+            load_kept(model, teacher_arch(self.config), self.folder.teacher, self.ranks)
+        else:
+            self._fit(work, labelled, [Job(model, TEACHER_ALPHA, "teacher")])
+            if self.ranks.first:
+                write_bytes(self.folder.teacher, weights.to_bytes(model.net))
+        return model
+
+    def _fit(self, work: Work, labelled: Labelled, jobs: list[Job]) -> list[Fitted]:
+        with self._timed(work, "train"):
+            return fit(
+                jobs,
+                self.store,
+                labelled.rows,
+                labelled.maps,
+                labelled.says_where,
+                recipe=self.recipe,
+                round_number=work.round_index,
+                ranks=self.ranks,
+            )
+
+    def _new_model(self, teacher: bool = False) -> Classifier:
+        return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)
+
+    def _finished_query(self, round_index: int, labelled: Labelled) -> Tensor:
+        """The query made after a finished round, as rows; InputError if its file is not what was asked."""
+        taken = torch.cat((labelled.rows, self.answering.skipped))
+        count = self.plan.query_size(round_index + 1)
+        return self.ranks.of_first(
+            lambda: self._read_query(round_index, taken, count), labelled.rows.new_empty(count)
+        )
+
+    def _read_query(self, round_index: int, taken: Tensor, count: int) -> Tensor:
+        ids = self.folder.query(round_index)
+        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self._ids(taken))
+        if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
+            raise InputError(
+                f"{self.folder.round(round_index) / 'query.csv'}: expected {count} "
+                f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
+            )
+        return torch.tensor([self.row_of[name] for name in ids], dtype=torch.int64)
+
+    def _ids(self, rows: Tensor) -> list[str]:
+        return [self.store.table.ids[row] for row in rows.tolist()]
+
+    @contextmanager
+    def _timed(self, work: Work, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        if self.store.device.type == "cuda":
+            torch.cuda.synchronize(self.store.device)
+        work.timings[name] = work.timings.get(name, 0.0) + time.perf_counter() - begin
+
+
+def recipe(config: Config) -> Recipe:
+    """How the models of a run are trained."""
+    return Recipe(
+        data_parallel=config.data_parallel,
+        shards=config.shards if config.data_parallel and config.deterministic else 0,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        lr_step=config.lr_step,
+        augment=config.augment,
+        probe=config.probe,
+        cam_class=config.cam_class,
+        map_size=config.map_size,
+        saliency_loss=config.saliency_loss,
+        seed=config.seed,
+    )
+
+
+def _memory(device: torch.device, fitted: Fitted) -> dict[str, float]:
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    memory = {"peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+    if fitted.parts > 1:
+        memory["batch_parts"] = fitted.parts
+    if device.type == "cuda":
+        memory["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return memory

@@ -1,0 +1,327 @@
+"""From a configuration to a finished run: this module puts the parts together, and does nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sal_fast import annotate, distributed, plugins, query, seeds
+from sal_fast._util.curves import aulc
+from sal_fast._util.files import write_json
+from sal_fast.data import Table, augment, decode, load_table, open_store, splits, store
+from sal_fast.data.masks import Masks
+from sal_fast.distributed import Ranks
+from sal_fast.errors import InputError
+from sal_fast.experiment import checks, provenance
+from sal_fast.experiment.algorithm import active_learning
+from sal_fast.experiment.answers.answering import Answering
+from sal_fast.experiment.answers.people import Waiting
+from sal_fast.experiment.budget import Plan
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.networks import new_model
+from sal_fast.experiment.record import Round, Run, RunFolder, load
+from sal_fast.experiment.rounds import Steps
+from sal_fast.models import feature_size
+
+log = logging.getLogger(__name__)
+
+OnRound = Callable[[Run, Round], None]
+
+
+@dataclass(frozen=True)
+class Brought:
+    """The plug-ins of a run as objects, and the trackers that are told of its rounds.
+
+    network: None for the network that the configuration names. data: None for the data that it names.
+    """
+
+    criterion: query.Criterion
+    network: Callable[[int], torch.nn.Module] | None
+    data: Table | Callable[[Path | None], Table] | None
+    generator: annotate.Generator | None
+    trackers: Sequence[OnRound]
+
+    def samples(self, config: Config) -> Table:
+        """The table of samples, without splits where the data set has none."""
+        if isinstance(self.data, Table):
+            return self.data
+        root = None if config.root is None else Path(os.path.expanduser(config.root))
+        return load_table(config.data, config.root) if self.data is None else self.data(root)
+
+
+def run(
+    config: Config | None = None,
+    *,
+    criterion: query.Criterion | str | None = None,
+    network: Callable[[int], torch.nn.Module] | str | None = None,
+    data: Table | Callable[[Path | None], Table] | str | Path | None = None,
+    generator: annotate.Generator | str | None = None,
+    on_round: OnRound | None = None,
+    until: int | None = None,
+) -> Run:
+    """Run, or continue, the experiment that `config` describes, and return it.
+
+    The keyword arguments go before the configuration. Each takes what the option of that name takes, or the
+    object itself; `docs/plugins.md` says what each kind of object must be.
+
+    Args:
+        config: the options; None: the built-in set with its own preset.
+        criterion: `f(pool, k, seed)`, which gives k positions of the pool.
+        network: `f(classes)`, which gives a module with `features` and `head`.
+        data: a `sal_fast.data.Table`, or `f(root)` which gives one; or a path, as `Config.data`.
+        generator: `f(pictures, labels)`, which gives maps, for the regimes sal and segmenter.
+        on_round: called as `on_round(run, round)` after each finished round, in the first process of several.
+            It takes the place of the table on the screen, unless the configuration names a tracker.
+        until: stop after so many rounds; a later call goes on from there.
+
+    Raises:
+        InputError: before anything is written over, for anything that cannot work.
+        Waiting: people have to answer a query first (`annotator="people"`); the same call continues then.
+    """
+    config = Config() if config is None else config
+    objects = {"criterion": criterion, "arch": network, "data": data, "generator": generator}
+    config = _with_names(config, objects)
+    config.check()
+    folder = RunFolder(config.run_folder)
+    brought = _brought(config, objects, on_round)
+    checks.check_networks(config)
+    # before the folder is made: a mistyped name leaves nothing behind
+    table = None if folder.run_json.exists() else brought.samples(config)
+    with (
+        distributed.ranks() as ranks,
+        folder.lock() if ranks.first else nullcontext(),
+        _deterministic(config.deterministic),
+    ):
+        try:
+            _run(config, folder, ranks, brought, table, until)
+        except Waiting:
+            ranks.number(0)  # torchrun ends all when one ends: not while the first writes its round
+            raise
+    return load(folder.path)
+
+
+def _with_names(config: Config, objects: dict[str, Any]) -> Config:
+    """The configuration with the plug-ins' names in it; of an object, `module:object` is the name."""
+    named = {
+        name: str(given) if isinstance(given, str | Path) else plugins.described(given)
+        for name, given in objects.items()
+        if given is not None
+    }
+    return config.replace(**named) if named else config
+
+
+def _brought(config: Config, objects: dict[str, Any], on_round: OnRound | None) -> Brought:
+    """Load the plug-ins that the configuration names, but for those that were handed over as objects."""
+    handed = {name: value for name, value in objects.items() if not isinstance(value, str | Path)}
+    generator = handed["generator"]
+    if generator is None and config.generator is not None:
+        generator = plugins.load("generator", config.generator)
+    trackers = [] if on_round is None else [on_round]
+    if on_round is None or "tracker" in config.given:
+        tracker = plugins.load("tracker", config.tracker)
+        trackers.append(tracker() if isinstance(tracker, type) else tracker)
+    criterion = handed["criterion"] or plugins.load("criterion", config.criterion)
+    return Brought(criterion, handed["arch"], handed["data"], generator, trackers)
+
+
+def _run(
+    config: Config, folder: RunFolder, ranks: Ranks, brought: Brought, table: Table | None, until: int | None
+) -> None:
+    """The part of a run that every rank takes; the first alone looks into the folder, and writes to it."""
+    if ranks.first:
+        folder.check(config.options())
+    if ranks.number(ranks.first and folder.finished()):
+        log.info("%s is finished; nothing to do", folder.path)
+        return
+    device = _device(config, ranks)
+    table = _with_splits(config, folder, ranks, table or brought.samples(config))
+    checks.check_labels(config, table)
+    plan = config.plan(len(table.rows("train")))
+    decoder = decode.choose(config.decoder, device)
+    stored = augment.stored_size(config.augment, config.image_size)
+    store.plan(table, config.image_size, stored, device, config.store)
+    if ranks.first:
+        checks.check_maps(config, table)
+    checks.check_features(config, table, plan)
+    samples = open_store(table, config.image_size, stored, decoder, config.store)
+    _check_same(samples, ranks)
+    segmented = _segmented(config, samples, decoder, brought.generator, ranks)
+    start = _start(config, table, plan)
+    if ranks.first:
+        folder.claim(
+            {
+                "config": config.options(),
+                "environment": provenance.environment(config, device, decoder),
+                "data": {
+                    "name": table.name,
+                    "fingerprint": samples.fingerprint,
+                    "classes": table.classes,
+                    "counts": {split: len(table.rows(split)) for split in splits.SPLITS},
+                },
+                "splits": {split: [table.ids[row] for row in table.rows(split)] for split in splits.SPLITS},
+                "start": start,
+                "inputs": provenance.digests(config, segmented),
+            }
+        )
+    model = new_model(config, len(table.classes))
+    size = feature_size(model, config.image_size)
+    loss_size = size if config.map_size is None else (config.map_size, config.map_size)
+    answering = Answering(config, samples, plan, folder, loss_size, segmented, brought.generator, ranks)
+    rows = _start_rows(folder, table, len(start), ranks).to(device)
+    steps = Steps(config, samples, folder, rows, answering, brought.criterion, _tell(folder, brought), ranks)
+    log.info("%s", _announcement(config, steps))
+    active_learning(steps, until)
+    if ranks.first and len(steps.lines) == plan.rounds:
+        write_json(folder.summary_json, summary(config, steps.lines))
+
+
+def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of summary.json: areas under the learning curves, and the last round."""
+    labelled = [row["labelled"] for row in rows]
+    last = rows[-1]
+    dice = [row["dice"] for row in rows]
+    return {
+        "regime": config.regime,
+        "criterion": config.criterion,
+        "seed": config.seed,
+        "preset": config.preset,
+        "aulc_accuracy": aulc(labelled, [row["accuracy"] for row in rows]),
+        "aulc_dice": None if None in dice else aulc(labelled, dice),
+        **{name: last[name] for name in ("accuracy", "dice", "dice_floor")},
+        **{name: last[name] for name in ("labelled", "human_maps", "generated_maps", "empty_maps")},
+        **({"people": last["people"]} if "people" in last else {}),
+        "rounds": len(rows),
+        "seconds": round(sum(row["seconds"] for row in rows), 3),
+    }
+
+
+def _tell(folder: RunFolder, brought: Brought) -> Callable[[], None]:
+    """Tell the trackers of the round that has just finished."""
+
+    def tell() -> None:
+        there = load(folder.path)
+        for tracker in brought.trackers:
+            tracker(there, there.rounds[-1])
+
+    return tell
+
+
+def _device(config: Config, ranks: Ranks) -> torch.device:
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    if ranks.count > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise InputError(f"--device {name}: each of several processes takes a GPU of its own; use cuda")
+        name = f"cuda:{ranks.local}"
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("expected auto, cpu or cuda")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+@contextmanager
+def _deterministic(really: bool) -> Iterator[None]:
+    """Only for the run: the process may go on to another one."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if really:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(really or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _with_splits(config: Config, folder: RunFolder, ranks: Ranks, table: Table) -> Table:
+    """The samples with their splits, the same for every rank."""
+    if int(ranks.number(len(table))) != len(table):
+        raise InputError(
+            f"rank {ranks.rank} finds {len(table)} images in {table.name}, the first rank others"
+        )
+    codes = torch.empty(len(table), dtype=torch.int64)
+    if ranks.first:
+        table = _split(config, folder, table)
+        codes = torch.tensor([splits.SPLITS.index(split) for split in table.split])
+    return table.with_split([splits.SPLITS[code] for code in ranks.broadcast(codes).tolist()])
+
+
+def _split(config: Config, folder: RunFolder, table: Table) -> Table:
+    """The splits that the run has already, or new ones from the seed."""
+    if not folder.run_json.exists():
+        return splits.assign(table, seeds.stream(config.seed, "split"))
+    kept = {name: split for split, names in folder.run()["splits"].items() for name in names}
+    if kept.keys() != set(table.ids):
+        odd = sorted(kept.keys() ^ set(table.ids))[0]
+        raise InputError(
+            f"{folder.path} was made from other data: {odd!r} is {'gone' if odd in kept else 'new'} "
+            f"in {table.name}; choose another --out"
+        )
+    return table.with_split([kept[name] for name in table.ids])
+
+
+def _check_same(samples: store.Store, ranks: Ranks) -> None:
+    """Refuse a rank that reads other files than the first does."""
+    mine = torch.tensor(list(bytes.fromhex(samples.fingerprint)), dtype=torch.uint8)
+    if not torch.equal(ranks.broadcast(mine.clone()), mine):
+        raise InputError(f"rank {ranks.rank} reads other images, masks or labels than the first rank does")
+
+
+def _start(config: Config, table: Table, plan: Plan) -> list[str]:
+    """The ids of the start set: the same for every regime and criterion of a seed."""
+    pool = table.rows("train")
+    labels = [table.labels[row] for row in pool]
+    chosen = splits.start_set(labels, plan.labelled[0], seeds.stream(config.seed, "start"))
+    return [table.ids[pool[position]] for position in chosen]
+
+
+def _start_rows(folder: RunFolder, table: Table, count: int, ranks: Ranks) -> torch.Tensor:
+    """The rows of the start set that run.json names, known to every rank."""
+    chosen = torch.empty(count, dtype=torch.int64)
+    if ranks.first:
+        row_of = {name: row for row, name in enumerate(table.ids)}
+        chosen = torch.tensor([row_of[name] for name in folder.run()["start"]])
+    return ranks.broadcast(chosen)
+
+
+def _segmented(
+    config: Config,
+    samples: store.Store,
+    decoder: decode.Decoder,
+    generator: annotate.Generator | None,
+    ranks: Ranks,
+) -> Masks | None:
+    """The segmenter's masks of the training pool, in its order; those that are missing are made first."""
+    if not config.its_regime.uses_a_segmenter or config.segmenter_masks is None:
+        return None
+    folder, rows = Path(os.path.expanduser(config.segmenter_masks)), samples.rows("train")
+    checkpoint = config.segmenter_weights
+    if ranks.first and checkpoint is not None:
+        annotate.make_missing(
+            folder, samples, rows, lambda: annotate.segment_anything(checkpoint, samples.device)
+        )
+    elif ranks.first and generator is not None:
+        annotate.make_missing(folder, samples, rows, lambda: generator)
+    ranks.number(0)  # the others wait for the files
+    return annotate.segmenter_masks(folder, samples, rows, decoder)
+
+
+def _announcement(config: Config, steps: Steps) -> str:
+    table = steps.store.table
+    start = "the last round's" if config.warm_start else f"the same initial ({config.weights})"
+    return (
+        f"{table.name}: {len(steps.pool)} train, {len(table.rows('val'))} val, {len(steps.test_rows)} test, "
+        f"{len(table.classes)} classes; regime {config.regime}, criterion {config.criterion}, "
+        f"{config.arch}, preset {config.preset}, seed {config.seed}, on {steps.store.device}\n"
+        f"every round trains from {start} weights; {steps.plan.rounds} rounds, "
+        f"{steps.finished_rounds} finished; {steps.folder.path}"
+    )

@@ -1,0 +1,52 @@
+"""Trackers: what is told of every finished round. `Table` is the default, the table on the screen."""
+
+from __future__ import annotations
+
+import logging
+
+from sal_fast._util.progress import duration
+from sal_fast.experiment.answers.turns import Turns
+from sal_fast.experiment.record import Round, Run
+
+HEADER = "round labelled human generated empty accuracy  dice floor seconds left"
+
+
+class Table:
+    """Print a line of the table after each round, with an estimate of the time that is left."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def __call__(self, run: Run, last: Round) -> None:
+        if not self._begun:
+            print(HEADER)
+            self._begun = True
+        print(row(run, last), flush=True)
+
+
+def log(run: Run, last: Round) -> None:
+    """Write a record of each round to the logger `sal_fast`."""
+    dice = "none" if last.dice is None else f"{last.dice:.3f}"
+    logging.getLogger(__name__).info(
+        "%s: round %d of %d, %d labelled, accuracy %.3f, Dice %s, %.1f s",
+        run.path, last.round + 1, run.plan.rounds, last.labelled, last.accuracy, dice, last.seconds,
+    )  # fmt: skip
+
+
+def row(run: Run, last: Round) -> str:
+    """The table's line of a round. It counts rounds from 1, as the progress bars do."""
+    dice, floor = ("    -" if value is None else f"{value:.3f}" for value in (last.dice, last.dice_floor))
+    left = seconds_left(run)
+    return (
+        f"{last.round + 1:>2}/{run.plan.rounds:<2} {last.labelled:>8} {last.human_maps:>5} "
+        f"{last.generated_maps:>9} {last.empty_maps:>5} {last.accuracy:>8.3f} {dice} {floor} "
+        f"{last.seconds:>7.1f} {duration(left) if left else '-'}"
+    )
+
+
+def seconds_left(run: Run) -> float:
+    """An estimate for the rounds to come, from the last round's time for each image that it trained on."""
+    turns, trials = Turns.of(run.config, run.plan), [one.trial_dice for one in run.rounds]
+    last = run.rounds[-1]
+    each = last.seconds / turns.work(last.round, trials)
+    return sum(each * turns.work(later, trials) for later in range(last.round + 1, run.plan.rounds))
