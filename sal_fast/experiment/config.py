@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import torch
 import tyro
 
-from sal_fast import models, ops
+from sal_fast import models, ops, plugins
 from sal_fast._util.suggest import suggest
 from sal_fast._util.words import AUGMENTS, DECODERS, KEEPS, Augment, DecoderName, Keep
 from sal_fast.errors import InputError
@@ -21,11 +21,10 @@ from sal_fast.experiment.budget import AUTO, Plan, plan
 from sal_fast.experiment.presets import PRESETS, default_preset
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.models import ARCHS, CAM_CLASSES, FEATURES, Arch
-from sal_fast.query import CRITERIA
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "regime": tuple(REGIMES),
-    "criterion": tuple(CRITERIA),
+    "criterion": plugins.names("criterion"),
     "probe": ops.PROBES,
     "cam_class": CAM_CLASSES,
     "arch": ARCHS,

@@ -122,20 +122,30 @@ class Lab:
     def select(self, number: int, model: Classifier, labelled: Labelled) -> Tensor:
         """Query `number`: rows of the store, chosen from the remaining pool by the accuracy model."""
         rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
-        needs = query.CRITERIA[self.config.criterion].NEEDS
+        needs = query.needed(self.config.criterion)
         logits = features = known = None
         scoring = partial(score, model, self.store, dtype=self._kept, ranks=self.ranks)
         with self._timed("score"):
             if needs:
                 logits, features = scoring(rest, features="features" in needs)
             if "labelled" in needs:
-                known = scoring(labelled.rows)[1]
+                seen = scoring(labelled.rows)[1] if "features" in needs else None
+                known = query.Labelled(self._ids(labelled.rows), self.store.labels[labelled.rows], seen)
         with self._timed("select"):
             result = query.select(
                 self.config.criterion,
-                query.Pool(len(rest), logits, features, known, self.store.device, self.ranks.group),
+                query.Pool(
+                    self._ids(rest),
+                    logits=logits,
+                    features=features,
+                    labelled=known,
+                    classes=self.store.table.classes,
+                    device=self.store.device,
+                    group=self.ranks.group,
+                ),
                 self.plan.query_size(number),
                 seed=seeds.integer(self.config.seed, "query", number),
+                ties="position",
             )
         chosen = rest[result.positions]
         if self._record.folder is not None:
