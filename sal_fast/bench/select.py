@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 
-from sal_fast import query
+from sal_fast import plugins, query
 from sal_fast._util.memory import free_memory
 from sal_fast.bench import timing, usual
 from sal_fast.bench.timing import Call, Ratio
@@ -55,25 +55,23 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     rows, k = options.rows, min(options.k, options.rows)
     logits, features = 3 * normal(rows, options.classes), normal(rows, options.features).relu()
     labelled = normal(options.labelled, options.features).relu()
-    pool = Pool(rows, logits, features, labelled)
-    variants: dict[str, Call] = {
-        name: partial(query.select, name, pool, k, seed=0) for name in query.CRITERIA
-    }
+    ids = list(map(str, range(rows)))
+    pool = Pool(ids, logits=logits, features=features, labelled=query.Labelled(features=labelled))
+    names = plugins.names("criterion")
+    variants: dict[str, Call] = {name: partial(query.select, name, pool, k, seed=0) for name in names}
     variants["random, randperm"] = lambda: torch.randperm(rows, device=device)[:k]
     for name in UNCERTAIN:
         _verify(name, pool, k)
         variants[f"{name}, argsort"] = partial(usual.most_uncertain, logits, k, name)
     variants["core-set, cdist"] = lambda: usual.kcenter(features, labelled, k)
     variants["badge, numpy"] = lambda: usual.badge(logits.softmax(1), features, k)
-    ratios = [
-        Ratio(other, name) for name in query.CRITERIA for other in variants if other.startswith(f"{name}, ")
-    ]
+    ratios = [Ratio(other, name) for name in names for other in variants if other.startswith(f"{name}, ")]
     items = dict.fromkeys(variants, rows)
     a_row = 4 * options.classes * options.features
     few = min(FEW_ROWS, rows, int(SHARE * free_memory(device) / (3 * a_row)))  # they are made in three steps
     picks = min(FEW_PICKS, k, few)
     if few >= 2:
-        part = replace(pool, size=few, logits=logits[:few], features=features[:few])
+        part = pool.replace(ids=ids[:few], logits=logits[:few], features=features[:few])
         name = f"badge, {picks:,} of {few:,} rows"
         added: dict[str, Call] = {
             name: partial(query.select, "badge", part, picks, seed=0),
@@ -91,7 +89,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
 def _verify(name: str, pool: Pool, k: int) -> None:
     """No speed of a wrong result: nearly all picks are the same (rounding may swap the last)."""
     ours = query.select(name, pool, k, seed=0).positions
-    theirs = usual.most_uncertain(pool.need("logits"), k, name)
+    theirs = usual.most_uncertain(pool.logits, k, name)
     shared = int(torch.isin(ours, theirs).sum())
     if shared < 0.99 * k - 1:
         raise AssertionError(f"{name}: {shared} of {k} picks are those of the usual loop")

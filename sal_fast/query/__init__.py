@@ -1,51 +1,97 @@
-"""Which images of the pool to label next: six criteria, one file each, one contract for all.
+"""Which images of the pool to label next.
 
-A criterion is a module with `NEEDS` (which fields of `Pool` it reads: the rest may be None) and
-`select(pool, k, seed) -> Query`. To add one: write its file, name it in `CRITERIA`; the contract tests take
-it from there.
+A criterion is a function `f(pool, k, seed)` (see `Criterion`). The six that come with this package have one
+file each; like those of a user they are found through `sal_fast.plugins` under their names.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from sal_fast.query import badge, core_set, entropy, least_confidence, margin, random
-from sal_fast.query.pool import Pool, Query
-
-
-class Criterion(Protocol):
-    """What a module must offer to be a criterion."""
-
-    NEEDS: frozenset[str]
-
-    def select(self, pool: Pool, k: int, seed: int) -> Query: ...
+from sal_fast import plugins
+from sal_fast.errors import InputError
+from sal_fast.query.criterion import UNDECLARED, Criterion, checked, needs
+from sal_fast.query.pool import TIES, Labelled, Pool, Query, Ties
+from sal_fast.query.ties import in_order, key_order, unsorted_order
 
 
-CRITERIA: dict[str, Criterion] = {
-    "random": random,
-    "margin": margin,
-    "least-confidence": least_confidence,
-    "entropy": entropy,
-    "badge": badge,
-    "core-set": core_set,
-}
+def select(
+    criterion: str | Criterion,
+    pool: Pool,
+    k: int,
+    *,
+    seed: int,
+    ties: Ties = "key",
+    key_seed: int | None = None,
+) -> Query:
+    """Pick min(k, N) images of a pool of N by a criterion.
 
+    The same pool and seeds give the same query.
 
-def select(criterion: str, pool: Pool, k: int, *, seed: int) -> Query:
-    """Pick min(k, N) images of a pool of N by one of the criteria.
+    Args:
+        criterion: a name (`margin`), `file.py:function`, `package.module:function`, or the function itself.
+        k: how many images to ask for.
+        seed: 0 to 2^63 - 1; it decides what the criterion draws at random.
+        ties: the rule for images that a criterion cannot tell apart. With `key` the rows are sorted by
+            `key_order` before the criterion sees them, and the query does not depend on their order in the
+            pool. With `position` they stay as they are, so that the lowest position wins, as in runs of
+            version 0.1.0.
+        key_seed: the seed of the keys, which is the run's; None: `seed`.
 
-    The same pool and seed give the same query; no position comes twice; ties go to the lowest position.
+    Returns:
+        positions (in the caller's order of rows) and scores, on the device that the criterion left them on.
 
     Raises:
-        ValueError: an unknown criterion, a negative k, a field that the criterion needs and the pool lacks,
-            fields of different lengths, NaN or infinity in them.
+        ValueError: a negative k, an unknown rule for ties, a field that the criterion needs and the pool
+            lacks, fields of different lengths, NaN or infinity in them.
+        InputError: a criterion that cannot be loaded or that returns anything but a query.
     """
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    function = loaded(criterion)
+    name = criterion if isinstance(criterion, str) else plugins.described(criterion)
     if k < 0:
-        raise ValueError(f"{criterion}: k must be at least 0, got {k}")
-    pool.check(criterion, CRITERIA[criterion].NEEDS)
-    return CRITERIA[criterion].select(pool, min(k, pool.size), seed)
+        raise ValueError(f"{name}: k must be at least 0, got {k}")
+    if ties not in TIES:
+        raise ValueError(f"{name}: ties must be one of {', '.join(TIES)}, got {ties!r}")
+    fields = needed(function)
+    pool.check(name, fields)
+    k = min(k, len(pool))
+    if k == 0:
+        return checked(name, [], 0, 0)
+    order = None
+    if ties == "key":
+        order = unsorted_order(pool.ids, seed if key_seed is None else key_seed)
+    handed = pool.only(fields)
+    if getattr(function, "any_order", False):
+        handed.tie_order, order = order, None
+    elif order is not None:
+        handed = in_order(handed, order)
+    handed.ties = ties
+    positions, scores = checked(name, function(handed, k, seed), k, len(pool))
+    if order is not None:
+        positions = order.to(positions.device)[positions]
+    return Query(positions, scores)
 
 
-__all__ = ["CRITERIA", "Pool", "Query", "select"]
+def loaded(criterion: str | Criterion) -> Criterion:
+    """The function of a criterion; InputError where there is none."""
+    function = plugins.load("criterion", criterion) if isinstance(criterion, str) else criterion
+    if not callable(function):
+        raise InputError(f"criterion {criterion}: expected a function f(pool, k, seed), got {function!r}")
+    return function
+
+
+def needed(criterion: str | Criterion) -> frozenset[str]:
+    """The fields of a pool that a criterion declares to read; see `needs`."""
+    return frozenset(getattr(loaded(criterion), "needs", UNDECLARED))
+
+
+__all__ = [
+    "Criterion",
+    "Labelled",
+    "Pool",
+    "Query",
+    "Ties",
+    "key_order",
+    "loaded",
+    "needed",
+    "needs",
+    "select",
+]

@@ -1,17 +1,21 @@
-"""Core-Set: greedy k-center on penultimate features, the labelled set given (Sener and Savarese 2017)."""
+"""Core-set: greedy k-center on penultimate features, given the labelled images (Sener and Savarese 2017)."""
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from sal_fast import ops
-from sal_fast.query.pool import Pool, Query, in_order, shown
+from sal_fast.query.criterion import needs
+from sal_fast.query.pool import Pool
+from sal_fast.query.shown import shown
 
-NEEDS = frozenset({"features", "labelled"})
 
-
-def select(pool: Pool, k: int, seed: int) -> Query:
+@needs("features", "labelled")
+def select(pool: Pool, k: int, seed: int) -> Tensor:
+    features, labelled = pool.features, pool.labelled.features
+    assert labelled is not None  # `Pool.check` has seen them
+    centers = labelled.to(features.device)
     with shown("core-set", pool, k) as progress:
-        features, labelled = pool.need("features"), pool.need("labelled")
-        picks = ops.kcenter(
-            features, k, centers=labelled, device=pool.device, progress=progress, group=pool.group
+        return ops.kcenter(
+            features, k, centers=centers, device=pool.device, progress=progress, group=pool.group
         )
-    return in_order(picks)

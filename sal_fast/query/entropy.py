@@ -1,11 +1,12 @@
-"""Entropy: images with the highest entropy of the predicted classes (paper, App. A.1)."""
+"""Images with the highest entropy of the class probabilities (paper, App. A.1)."""
 
 from __future__ import annotations
 
-from sal_fast.query.pool import Pool, Query, most_uncertain
+from sal_fast import ops
+from sal_fast.query.criterion import needs
+from sal_fast.query.pool import Pool, Query
 
-NEEDS = frozenset({"logits"})
 
-
+@needs("logits", any_order=True)
 def select(pool: Pool, k: int, seed: int) -> Query:
-    return most_uncertain(pool, k, "entropy")
+    return pool.highest(ops.uncertainty(pool.logits, "entropy"), k)

@@ -1,11 +1,12 @@
-"""Margin: images with the smallest difference between the two most likely classes (paper, App. A.1)."""
+"""Images with the smallest difference between the two largest class probabilities (paper, App. A.1)."""
 
 from __future__ import annotations
 
-from sal_fast.query.pool import Pool, Query, most_uncertain
+from sal_fast import ops
+from sal_fast.query.criterion import needs
+from sal_fast.query.pool import Pool, Query
 
-NEEDS = frozenset({"logits"})
 
-
+@needs("logits", any_order=True)
 def select(pool: Pool, k: int, seed: int) -> Query:
-    return most_uncertain(pool, k, "margin")
+    return pool.highest(ops.uncertainty(pool.logits, "margin"), k)

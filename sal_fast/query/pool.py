@@ -1,96 +1,170 @@
-"""What a criterion is given and what it returns."""
+"""What a criterion is given, and what it returns."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
-from sal_fast import ops
-from sal_fast._util import progress
-
-LONG = 10.0  # seconds after which a query is worth a line in a log
-ROWS = 16_384  # looked at together: what is made of a pool, however large, stays small
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The unlabelled images, position by position. The fields may be mapped files.
-
-    size N; logits [N, K] and features [N, d] (penultimate) by the accuracy model in eval mode; labelled
-    [L, d], the labelled images' features. A field that the criterion does not need may be None. device: where
-    badge and core-set compute; None: where the fields are. group: ranks that hold the same pool and divide
-    the passes of badge and core-set; each returns the same query.
-    """
-
-    size: int
-    logits: Tensor | None = None
-    features: Tensor | None = None
-    labelled: Tensor | None = None
-    device: torch.device | None = None
-    group: distributed.ProcessGroup | None = None
-
-    def check(self, criterion: str, needs: frozenset[str]) -> None:
-        for name in sorted(needs):
-            value = getattr(self, name)
-            if value is None:
-                raise ValueError(f"{criterion}: the pool has no {name}, which this criterion reads")
-            if name != "labelled" and len(value) != self.size:
-                raise ValueError(f"{criterion}: expected {self.size} rows of {name}, got {len(value)}")
-            if not all(bool(rows.isfinite().all()) for rows in value.split(ROWS)):
-                raise ValueError(f"{criterion}: {name} contain NaN or infinity; expected finite numbers")
-
-    def need(self, name: str) -> Tensor:
-        value = getattr(self, name)
-        assert value is not None  # `check` has seen it
-        return value
+Ties = Literal["key", "position"]
+TIES: tuple[Ties, ...] = get_args(Ties)
+Positions = Tensor | np.ndarray | Sequence[int]
+Images = Callable[[Tensor], Tensor]
+ROWS = 16_384  # rows that are handled together, so that little memory is needed for a pool of any size
 
 
 class Query(NamedTuple):
-    """positions int64 [k] in the pool, the first is asked for first; scores float64 [k], higher = earlier."""
+    """The images to label next.
+
+    positions: int64 [k], positions in the pool; the first is asked for first.
+    scores: float64 [k], finite; a higher score is asked for earlier.
+    """
 
     positions: Tensor
     scores: Tensor
 
 
-def most_uncertain(pool: Pool, k: int, kind: ops.UncertaintyKind) -> Query:
-    """The k highest uncertainties; the lowest position wins a tie."""
-    scores = ops.uncertainty(pool.need("logits"), kind).double()
-    order = scores.argsort(descending=True, stable=True)[:k]
-    return Query(order, scores[order])
+@dataclass(frozen=True)
+class Labelled:
+    """What is labelled so far, L images in the order in which their labels came.
 
-
-@contextmanager
-def shown(criterion: str, pool: Pool, k: int) -> Iterator[Callable[[int, int], None]]:
-    """Progress for an op: a bar where there is a terminal; a line in a log where it took a while.
-
-    Of a group the first rank speaks for all.
+    ids: L ids; empty where nobody knows them.
+    labels: int64 [L], class numbers (`Pool.classes` has their names); None where nobody knows them, as in
+        `sal-fast select`.
+    features: [L, d], the accuracy model's penultimate features; None unless the criterion reads features too.
     """
-    if pool.group is not None and distributed.get_rank(pool.group) > 0:
-        yield lambda picked, total: None
-        return
-    begin = time.perf_counter()
-    with progress.bar(f"{criterion} query", k, log=False) as advance:
-        there = 0
 
-        def show(picked: int, total: int) -> None:
-            nonlocal there
-            for _ in range(picked - there):
-                advance()
-            there = picked
-
-        yield show
-    spent = time.perf_counter() - begin
-    if spent > LONG:
-        print(f"{criterion} query: {k} in {progress.duration(spent)}", file=sys.stderr)
+    ids: Sequence[str] = ()
+    labels: Tensor | None = None
+    features: Tensor | None = None
 
 
-def in_order(picks: Tensor) -> Query:
-    """A sequence of picks has no scores but its own order: k, k-1, ..., 1."""
-    return Query(picks, torch.arange(len(picks), 0, -1, dtype=torch.float64, device=picks.device))
+class Pool:
+    """The unlabelled images that a criterion chooses from. `len(pool)` is their number N.
+
+    Position i of every field belongs to one image. A field may be a mapped file. A criterion is given the
+    fields that it declares with `needs`; reading another raises AttributeError.
+
+    Args:
+        ids: one id for each image. An image without one goes by its number as text.
+        logits, features, labelled, model: see the properties of the same names.
+        images: a function from int64 [n] positions to uint8 [n, S, S, 3] pictures, which decodes nothing
+            before it is called.
+        classes: the names of the classes, in the order of the logits' columns.
+        device: where BADGE and core-set compute. None: where the features are.
+        group: ranks that hold the same pool and divide the work of BADGE and core-set. Each of them gets the
+            same query.
+
+    Attributes:
+        ties: the rule by which `select` decides ties (see there). It is set by `select`.
+        tie_order: int64 [N], the positions in the order in which ties are decided. None: the rows stand in
+            that order already. It is set by `select`, for a criterion that takes its rows in any order.
+    """
+
+    ties: Ties = "position"
+    tie_order: Tensor | None = None
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        *,
+        logits: Tensor | None = None,
+        features: Tensor | None = None,
+        labelled: Labelled | None = None,
+        images: Images | None = None,
+        model: nn.Module | None = None,
+        classes: Sequence[str] = (),
+        device: torch.device | None = None,
+        group: distributed.ProcessGroup | None = None,
+    ) -> None:
+        self.ids, self.classes, self.device, self.group = ids, classes, device, group
+        self._fields: dict[str, Any] = {
+            "logits": logits,
+            "features": features,
+            "labelled": labelled,
+            "images": images,
+            "model": model,
+        }
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def logits(self) -> Tensor:
+        """[N, K], floating: the accuracy model's outputs before the softmax, in eval mode."""
+        return self._given("logits")
+
+    @property
+    def features(self) -> Tensor:
+        """[N, d], floating: what the accuracy model's last layer is given, in eval mode."""
+        return self._given("features")
+
+    @property
+    def labelled(self) -> Labelled:
+        """What is labelled so far."""
+        return self._given("labelled")
+
+    @property
+    def model(self) -> nn.Module:
+        """The accuracy model, in eval mode."""
+        return self._given("model")
+
+    def images(self, positions: Positions) -> Tensor:
+        """The pictures at some positions, uint8 [n, S, S, 3], RGB.
+
+        They are decoded now: ask for some hundred at a time.
+        """
+        return self._given("images")(torch.as_tensor(positions, dtype=torch.int64))
+
+    def highest(self, scores: Tensor, k: int) -> Query:
+        """The query of the k highest scores ([N], floating or whole). Ties are decided by the pool's rule."""
+        order = self.tie_order
+        if order is None:
+            best = scores.argsort(descending=True, stable=True)[:k]
+        else:
+            order = order.to(scores.device)
+            best = order[scores[order].argsort(descending=True, stable=True)[:k]]
+        return Query(best, scores[best].double())
+
+    def has(self, name: str) -> bool:
+        """True if the pool has this field."""
+        return name == "ids" or self._fields[name] is not None
+
+    def replace(self, **changes: Any) -> Pool:
+        """A pool with other values of some of the arguments that this one was made with."""
+        rest = {"ids": self.ids, "classes": self.classes, "device": self.device, "group": self.group}
+        return Pool(**{**rest, **self._fields, **changes})
+
+    def only(self, needs: frozenset[str]) -> Pool:
+        """The pool without the fields that a criterion does not declare."""
+        return self.replace(**dict.fromkeys(self._fields.keys() - needs))
+
+    def check(self, criterion: str, needs: frozenset[str]) -> None:
+        """Raise ValueError if a field that the criterion needs is missing, too long or short, or not finite."""
+        for name in sorted(needs):
+            if not self.has(name):
+                raise ValueError(f"{criterion}: the pool has no {name}, which this criterion reads")
+        matrices = {name: self._fields[name] for name in ("logits", "features") if name in needs}
+        for name, values in matrices.items():
+            if len(values) != len(self):
+                raise ValueError(f"{criterion}: expected {len(self)} rows of {name}, got {len(values)}")
+        if {"labelled", "features"} <= needs:
+            if self.labelled.features is None:
+                raise ValueError(f"{criterion}: the pool has no features of the labelled images")
+            matrices["features of the labelled images"] = self.labelled.features
+        for name, values in matrices.items():
+            if not all(bool(rows.isfinite().all()) for rows in values.split(ROWS)):
+                raise ValueError(f"{criterion}: {name} contain NaN or infinity; expected finite numbers")
+
+    def _given(self, name: str) -> Any:
+        value = self._fields[name]
+        if value is None:
+            raise AttributeError(
+                f"this pool has no {name}: a criterion is given what it declares with "
+                f"@sal_fast.query.needs({name!r}, ...)"
+            )
+        return value

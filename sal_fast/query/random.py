@@ -1,15 +1,14 @@
-"""Random: uniform over the pool (paper, App. A.1)."""
+"""Images drawn uniformly from the pool (paper, App. A.1)."""
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from sal_fast import seeds
-from sal_fast.query.pool import Pool, Query, in_order
+from sal_fast.query.criterion import needs
+from sal_fast.query.pool import Pool
 
-NEEDS: frozenset[str] = frozenset()
 
-
-def select(pool: Pool, k: int, seed: int) -> Query:
-    order = seeds.stream(seed, "random-criterion").permutation(pool.size)[:k]
-    return in_order(torch.from_numpy(order.astype("int64")))
+@needs()
+def select(pool: Pool, k: int, seed: int) -> np.ndarray:
+    return seeds.stream(seed, "random-criterion").permutation(len(pool))[:k]
