@@ -166,9 +166,7 @@ class Config:
     start_fraction: float = option(
         0.05, "Share of the training pool that is labelled at the start.", affects="rounds"
     )
-    query_fraction: float = option(
-        0.05, "Share of the pool that each query asks for.", affects="rounds"
-    )
+    query_fraction: float = option(0.05, "Share of the pool that each query asks for.", affects="rounds")
     stop_fraction: float = option(1.0, "Share of the training pool at which the run ends.", affects="rounds")
     human_budget: float | Literal["auto"] = option(
         0.2,

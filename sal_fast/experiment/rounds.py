@@ -26,7 +26,7 @@ from sal_fast.experiment.answers.labelled import Labelled
 from sal_fast.experiment.answers.people import Waiting
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
-from sal_fast.experiment.record import RunFolder, write_query
+from sal_fast.experiment.record import NEW_TIES, TIES, RunFolder, write_query
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
 from sal_fast.models import Classifier, resolved, weights
 from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
@@ -66,7 +66,8 @@ class Steps:
         self.config, self.store, self.folder, self.start = config, store, folder, start
         self.answering, self.plan, self.criterion = answering, answering.plan, criterion
         self.on_round, self.ranks = on_round, ranks
-        self.ties = folder.run()["ties"] if ranks.first else ""
+        by_key = ranks.number(ranks.first and folder.run()[TIES] == NEW_TIES)
+        self.ties: query.Ties = "key" if by_key else "position"
         self.pool = store.rows("train")
         self.test_rows = store.rows("test")
         self.lines = folder.rounds() if ranks.first else []
@@ -115,21 +116,18 @@ class Steps:
     def select(self, work: Work, model: Classifier, labelled: Labelled) -> Tensor:
         """The query after a round: rows of the store, chosen from the remaining pool by the criterion."""
         rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
-        query_seed = seeds.integer(self.config.seed, "query", work.round_index + 1)
-        reads = query.needs_of(self.criterion)
-        scoring = partial(score, model, self.store, dtype=self._kept_dtype, ranks=self.ranks)
-        logits = features = known = None
+        if self.ties == "key":
+            rest = rest[query.key_order(self._ids(rest), self.config.seed).to(rest.device)]
         with self._timed(work, "score"):
-            if {"logits", "features"} & reads:
-                logits, features = scoring(rest, features="features" in reads)
-            if "labelled" in reads:
-                known = scoring(labelled.rows)[1]
+            pool = self._scored_pool(rest, model, labelled)
         with self._timed(work, "select"):
             result = query.select(
                 self.criterion,
-                query.Pool(len(rest), logits, features, known, self.store.device, self.ranks.group),
+                pool,
                 self.plan.query_size(work.round_index + 1),
-                seed=query_seed,
+                seed=seeds.integer(self.config.seed, "query", work.round_index + 1),
+                ties=self.ties,
+                key_seed=self.config.seed,
             )
         chosen = rest[result.positions]
         if work.folder is not None:
@@ -195,6 +193,28 @@ class Steps:
             "timings": {name: round(spent, 4) for name, spent in work.timings.items()},
             "memory": _memory(self.store.device, work.fitted),
         }
+
+    def _scored_pool(self, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:
+        """The remaining pool with what the criterion reads of it."""
+        reads = query.needed(self.criterion)
+        scoring = partial(score, model, self.store, dtype=self._kept_dtype, ranks=self.ranks)
+        logits = features = known = None
+        if {"logits", "features"} & reads:
+            logits, features = scoring(rest, features="features" in reads)
+        if "labelled" in reads:
+            seen = scoring(labelled.rows)[1] if "features" in reads else None
+            known = query.Labelled(self._ids(labelled.rows), self.store.labels[labelled.rows], seen)
+        return query.Pool(
+            self._ids(rest),
+            logits=logits,
+            features=features,
+            labelled=known,
+            classes=self.store.table.classes,
+            images=lambda positions: self.store.pictures(rest[positions]),
+            model=model.eval(),
+            device=self.store.device,
+            group=self.ranks.group,
+        )
 
     @property
     def _kept_dtype(self) -> torch.dtype:
