@@ -12,15 +12,13 @@ import tyro
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import OPTIONS, TYPES, Config, read_toml
-from sal_fast.experiment.options import UNSET, spelling
+from sal_fast.experiment.options import UNSET, helps_of, spelling
 
 if TYPE_CHECKING:
     from sal_fast.experiment.record import Run
 
 WAITING = 75  # EX_TEMPFAIL: try again later
-RESUME = (
-    "Continue the run in this folder with its own options; nothing else has to be given."
-)
+RESUME = "Continue the run in this folder with its own options; nothing else has to be given."
 
 
 def main(arguments: list[str]) -> int:
@@ -100,11 +98,12 @@ def _fields(defaults: Config) -> type:
     fields: list[Any] = [
         ("resume", Annotated[str | None, tyro.conf.arg(help=RESUME)], dataclasses.field(default=None))
     ]
+    helps = helps_of(Config)
     for name, one in OPTIONS.items():
         words = () if one.any_text else one.words
         kind = (Optional[str] if one.default is None else str) if words else TYPES[name]  # noqa: UP045
         metavar = {"metavar": "{" + ",".join(words) + "}"} if words else {}
-        note = Annotated[kind, tyro.conf.arg(help=one.help, **metavar)]  # type: ignore[valid-type]
+        note = Annotated[kind, tyro.conf.arg(help=helps[name], **metavar)]  # type: ignore[valid-type]
         fields.append((name, note, dataclasses.field(default=getattr(defaults, name))))
     made = dataclasses.make_dataclass("Options", fields)
     made.__doc__ = """Run the paper's experiment (SAL, Algorithm 1) on a pool of images.

@@ -48,212 +48,124 @@ class Config:
     Raises InputError for a value that is of another type, none of the option's words, or out of its bounds.
     """
 
-    data: str = option(
-        "builtin",
-        """The images: builtin; a folder with images/<class>/ and masks/<class>/; a .csv or .parquet
-        manifest; a folder that `sal-fast data prepare` made; with --root cub200, flowers102, imagenet-s,
-        ham10000 or food201; or a plug-in, file.py:object.""",
-        affects="data", plugin="data", any_text=True, path="always", axis=True,
-    )  # fmt: skip
-    root: str | None = option(
-        None,
-        "The folder that holds the official archives of --data, unpacked.",
-        affects="data",
-        path="always",
-    )
-    regime: str = option(
-        "sal",
-        "Which saliency maps are used, and who draws them (paper Sec. 5).",
-        affects="maps network", choices=tuple(REGIMES), axis=True,
-    )  # fmt: skip
-    criterion: str = option(
-        "margin",
-        "The rule by which images are chosen for labelling (App. A.1), or a plug-in, file.py:function.",
-        affects="query", plugin="criterion", compared=True, axis=True,
-    )  # fmt: skip
-    probe: Probe = option(
-        "cam",
-        "The kind of saliency map: in training, for generated maps and in testing (App. H).",
-        affects="network training", choices=PROBES, compared=True, axis=True,
-    )  # fmt: skip
-    cam_layer: str = option(
-        "features",
-        """The layer that saliency is made of: features (those that are pooled), conv3 (a ResNet-50's last
-        convolution before its batch norm, as in the public CYBORG code), or a module's dotted name, such as
-        layer3 or layer4.1.conv2.""",
-        affects="network training",
-    )  # fmt: skip
-    cam_class: CamClass = option(
-        "labelled",
-        """The class whose map is compared in training and drawn for a query. Testing always takes the
-        predicted class.""",
-        affects="training", choices=CAM_CLASSES,
-    )  # fmt: skip
-    arch: str = option(
-        "resnet50",
-        """The network, or a plug-in, file.py:function. xception needs timm: pip install
-        "sal-fast[xception]".""",
-        affects="network training", plugin="network", compared=True, axis=True,
-    )  # fmt: skip
-    weights: str = option(
-        "none",
-        """Initial weights: none, a weights name of torchvision (for xception: of timm), or a .safetensors,
-        .pth or .pt file.""",
-        affects="network training", path="by suffix",
-    )  # fmt: skip
+    data: str = option("builtin", affects="data", plugin="data", any_text=True, path="always", axis=True)
+    """The images: builtin; a folder with images/<class>/ and masks/<class>/; a .csv or .parquet manifest; a
+    folder that `sal-fast data prepare` made; with --root cub200, flowers102, imagenet-s, ham10000 or
+    food201; or a plug-in, file.py:object."""
+    root: str | None = option(None, affects="data", path="always")
+    """The folder that holds the official archives of --data, unpacked."""
+    regime: str = option("sal", affects="maps network", choices=tuple(REGIMES), axis=True)
+    """Which saliency maps are used, and who draws them (paper Sec. 5)."""
+    criterion: str = option("margin", affects="query", plugin="criterion", compared=True, axis=True)
+    """The rule by which images are chosen for labelling (App. A.1), or a plug-in, file.py:function."""
+    probe: Probe = option("cam", affects="network training", choices=PROBES, compared=True, axis=True)
+    """The kind of saliency map: in training, for generated maps and in testing (App. H)."""
+    cam_layer: str = option("features", affects="network training")
+    """The layer that saliency is made of: features (those that are pooled), conv3 (a ResNet-50's last
+    convolution before its batch norm, as in the public CYBORG code), or a module's dotted name, such as
+    layer3 or layer4.1.conv2."""
+    cam_class: CamClass = option("labelled", affects="training", choices=CAM_CLASSES)
+    """The class whose map is compared in training and drawn for a query. Testing always takes the predicted
+    class."""
+    arch: str = option("resnet50", affects="network training", plugin="network", compared=True, axis=True)
+    """The network, or a plug-in, file.py:function. xception needs timm: pip install "sal-fast[xception]"."""
+    weights: str = option("none", affects="network training", path="by suffix")
+    """Initial weights: none, a weights name of torchvision (for xception: of timm), or a .safetensors, .pth
+    or .pt file."""
     teacher_arch: str = option(
-        "same",
-        "The teacher's network in the regime tait; same: that of --arch (the paper takes xception).",
-        affects="maps network", choices=("same",), plugin="network", only="has_teacher",
-    )  # fmt: skip
-    teacher_weights: str = option(
-        "same",
-        """The teacher's initial weights: none, a name or a file. same: those of --weights, but none where
-        that is a file and the teacher is another network.""",
-        affects="maps network", path="by suffix", only="has_teacher",
-    )  # fmt: skip
-    output_stride: int = option(
-        32,
-        "Pixels per feature. 16, 8 or 4 keep more features of small images (ResNets only).",
-        affects="network training", least=1,
-    )  # fmt: skip
-    image_size: int = option(
-        224,
-        "Pixels a side of the network's input, and of the frame that maps and Dice live in.",
-        affects="network training", least=1,
-    )  # fmt: skip
-    map_size: int | None = option(
-        None,
-        "Pixels a side at which CAM and map are compared. Not given: the resolution of the features.",
-        affects="network training", least=3,
-    )  # fmt: skip
-    saliency_loss: SaliencyKind = option(
-        "ssim_l1",
-        "The distance of CAM and map (Eq. 1). mse is what the public CYBORG code computes.",
-        affects="training", choices=SALIENCY_KINDS,
-    )  # fmt: skip
-    alpha: float | None = option(
-        None,
-        "Weight of classification in the accuracy model's loss (Eq. 1). Not given: the regime's own.",
-        affects="maps", axis=True, least=0, most=1,
-    )  # fmt: skip
-    augment: Augment = option(
-        "none",
-        """none; standard: a random resized crop and flip, the same for image and map; color: that, and
-        brightness, contrast and saturation.""",
-        affects="training", choices=AUGMENTS,
-    )  # fmt: skip
-    decoder: DecoderName = option(
-        "auto",
-        """The library that decodes: dali, torch (torchvision) or pillow. auto: dali on a GPU that has
-        it, else torch.""",
-        affects="", choices=DECODERS,
-    )  # fmt: skip
-    store: Keep = option(
-        "auto",
-        """Where decoded images are kept: resident on the device, or streamed from disk each epoch. auto:
-        resident if they take at most half of the free memory.""",
-        affects="", choices=KEEPS,
-    )  # fmt: skip
-    epochs: int = option(50, "Epochs that each model is trained for.", affects="training", least=1)
-    batch_size: int = option(20, "Images in a training step.", affects="training network", least=1)
-    lr: float = option(
-        0.005, "Learning rate of SGD (momentum 0.9, weight decay 1e-6).", affects="training", above=0
+        "same", affects="maps network", choices=("same",), plugin="network", only="has_teacher"
     )
-    lr_step: int = option(
-        12, "Epochs after which the rate falls to a tenth, again and again.", affects="training", least=1
-    )
-    start_fraction: float = option(
-        0.05, "Share of the training pool that is labelled at the start.", affects="rounds"
-    )
-    query_fraction: float = option(0.05, "Share of the pool that each query asks for.", affects="rounds")
-    stop_fraction: float = option(1.0, "Share of the training pool at which the run ends.", affects="rounds")
+    """The teacher's network in the regime tait; same: that of --arch (the paper takes xception)."""
+    teacher_weights: str = option("same", affects="maps network", path="by suffix", only="has_teacher")
+    """The teacher's initial weights: none, a name or a file. same: those of --weights, but none where that
+    is a file and the teacher is another network."""
+    output_stride: int = option(32, affects="network training", least=1)
+    """Pixels per feature. 16, 8 or 4 keep more features of small images (ResNets only)."""
+    image_size: int = option(224, affects="network training", least=1)
+    """Pixels a side of the network's input, and of the frame that maps and Dice live in."""
+    map_size: int | None = option(None, affects="network training", least=3)
+    """Pixels a side at which CAM and map are compared. Not given: the resolution of the features."""
+    saliency_loss: SaliencyKind = option("ssim_l1", affects="training", choices=SALIENCY_KINDS)
+    """The distance of CAM and map (Eq. 1). mse is what the public CYBORG code computes."""
+    alpha: float | None = option(None, affects="maps", axis=True, least=0, most=1)
+    """Weight of classification in the accuracy model's loss (Eq. 1). Not given: the regime's own."""
+    augment: Augment = option("none", affects="training", choices=AUGMENTS)
+    """none; standard: a random resized crop and flip, the same for image and map; color: that, and
+    brightness, contrast and saturation."""
+    decoder: DecoderName = option("auto", affects="", choices=DECODERS)
+    """The library that decodes: dali, torch (torchvision) or pillow. auto: dali on a GPU that has it, else
+    torch."""
+    store: Keep = option("auto", affects="", choices=KEEPS)
+    """Where decoded images are kept: resident on the device, or streamed from disk each epoch. auto:
+    resident if they take at most half of the free memory."""
+    epochs: int = option(50, affects="training", least=1)
+    """Epochs that each model is trained for."""
+    batch_size: int = option(20, affects="training network", least=1)
+    """Images in a training step."""
+    lr: float = option(0.005, affects="training", above=0)
+    """Learning rate of SGD (momentum 0.9, weight decay 1e-6)."""
+    lr_step: int = option(12, affects="training", least=1)
+    """Epochs after which the rate falls to a tenth, again and again."""
+    start_fraction: float = option(0.05, affects="rounds")
+    """Share of the training pool that is labelled at the start."""
+    query_fraction: float = option(0.05, affects="rounds")
+    """Share of the pool that each query asks for."""
+    stop_fraction: float = option(1.0, affects="rounds")
+    """Share of the training pool at which the run ends."""
     human_budget: float | Literal["auto"] = option(
-        0.2,
-        """Share of the training pool that gets maps from people. auto: the model takes over once its
-        predictions of what people draw stop getting better (regimes sal and sal-single).""",
-        affects="maps rounds", only="uses_the_budget", axis=True,
-    )  # fmt: skip
+        0.2, affects="maps rounds", only="uses_the_budget", axis=True
+    )
+    """Share of the training pool that gets maps from people. auto: the model takes over once its predictions
+    of what people draw stop getting better (regimes sal and sal-single)."""
     annotator: Literal["data", "people"] = option(
         "data",
-        """Who answers queries. data: the data set's own labels and masks. people: see `sal-fast query`; the
-        run ends with status 75 while it waits for them.""",
-        affects="maps", choices=("data", "people"),
+        affects="maps",
+        choices=("data", "people"),
         not_in_a_grid="a sweep does not wait for people; start such a run by itself",
-    )  # fmt: skip
-    generator: str | None = option(
-        None,
-        """A plug-in, file.py:function, that draws maps in the interpretability model's place (regime sal), or
-        the missing masks of the regime segmenter: docs/generators.md.""",
-        affects="maps", plugin="generator", only="takes_a_generator",
-    )  # fmt: skip
-    segmenter_masks: str | None = option(
-        None,
-        """The folder of <id>.png for the regime segmenter. With --segmenter-weights or --generator the
-        missing ones are made there.""",
-        affects="maps", path="always", only="uses_a_segmenter",
-    )  # fmt: skip
-    segmenter_weights: str | None = option(
-        None,
-        "A checkpoint of Segment Anything, for the regime segmenter.",
-        affects="maps", path="always", only="uses_a_segmenter",
-    )  # fmt: skip
-    warm_start: bool = option(
-        False,
-        "Train each round from the last round's weights instead of the initial ones.",
-        affects="training",
     )
-    seed: int = option(
-        0, "Every random draw follows from it.", affects="seed", axis=True, least=0, most=2**63 - 1
-    )
-    device: str = option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1, ...", affects="machine")
-    precision: Precision = option(
-        "auto",
-        """Precision of the network's products: float32 or bfloat16. auto: bfloat16 on a GPU that has it,
-        float32 on a CPU.""",
-        affects="training network", choices=PRECISIONS,
-    )  # fmt: skip
-    compile: bool = option(
-        False, "Run the networks through torch.compile, on a GPU as CUDA graphs.", affects="training network"
-    )
-    data_parallel: bool = option(
-        False,
-        """Under torchrun all processes train each model together, a part of every batch each. Without it they
-        take a model each.""",
-        affects="machine",
-    )  # fmt: skip
-    deterministic: bool = option(
-        False,
-        """Refuse operations that do not repeat bit by bit on a GPU. With --data-parallel batches are cut into
-        --shards parts, however many processes there are, so that their number changes nothing.""",
-        affects="machine",
-    )  # fmt: skip
-    shards: int = option(
-        6,
-        "Parts of a batch with --data-parallel --deterministic, each with batch statistics of its own.",
-        affects="training", least=1,
-    )  # fmt: skip
+    """Who answers queries. data: the data set's own labels and masks. people: see `sal-fast query`; the run
+    ends with status 75 while it waits for them."""
+    generator: str | None = option(None, affects="maps", plugin="generator", only="takes_a_generator")
+    """A plug-in, file.py:function, that draws maps in the interpretability model's place (regime sal), or
+    the missing masks of the regime segmenter: docs/generators.md."""
+    segmenter_masks: str | None = option(None, affects="maps", path="always", only="uses_a_segmenter")
+    """The folder of <id>.png for the regime segmenter. With --segmenter-weights or --generator the missing
+    ones are made there."""
+    segmenter_weights: str | None = option(None, affects="maps", path="always", only="uses_a_segmenter")
+    """A checkpoint of Segment Anything, for the regime segmenter."""
+    warm_start: bool = option(False, affects="training")
+    """Train each round from the last round's weights instead of the initial ones."""
+    seed: int = option(0, affects="seed", axis=True, least=0, most=2**63 - 1)
+    """Every random draw follows from it."""
+    device: str = option("auto", affects="machine")
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    precision: Precision = option("auto", affects="training network", choices=PRECISIONS)
+    """Precision of the network's products: float32 or bfloat16. auto: bfloat16 on a GPU that has it, float32
+    on a CPU."""
+    compile: bool = option(False, affects="training network")
+    """Run the networks through torch.compile, on a GPU as CUDA graphs."""
+    data_parallel: bool = option(False, affects="machine")
+    """Under torchrun all processes train each model together, a part of every batch each. Without it they
+    take a model each."""
+    deterministic: bool = option(False, affects="machine")
+    """Refuse operations that do not repeat bit by bit on a GPU. With --data-parallel batches are cut into
+    --shards parts, however many processes there are, so that their number changes nothing."""
+    shards: int = option(6, affects="training", least=1)
+    """Parts of a batch with --data-parallel --deterministic, each with batch statistics of its own."""
     tracker: str = option(
-        "table",
-        "The plug-in that is told of every finished round: table, log, or file.py:function.",
-        affects="", plugin="tracker", not_in_a_grid="a sweep shows its runs itself",
-    )  # fmt: skip
-    preset: str = option(
-        presets.AUTO,
-        "Defaults of the schedule. auto: the data set's own, else cyborg (the reference's).",
-        affects="", choices=(presets.AUTO, *presets.PRESETS),
-    )  # fmt: skip
+        "table", affects="", plugin="tracker", not_in_a_grid="a sweep shows its runs itself"
+    )
+    """The plug-in that is told of every finished round: table, log, or file.py:function."""
+    preset: str = option(presets.AUTO, affects="", choices=(presets.AUTO, *presets.PRESETS))
+    """Defaults of the schedule. auto: the data set's own, else cyborg (the reference's)."""
     out: str | None = option(
         None,
-        "The run folder. Not given: runs/<data>-<regime>-<criterion>-s<seed>.",
         affects="",
         not_in_a_grid="the sweep's --out names the folder, and each run gets one of its own in it",
     )
-    config: str | None = option(
-        None,
-        "A TOML file with any of these options. Command-line values override the file.",
-        affects="", not_in_a_grid="put the options into this file",
-    )  # fmt: skip
+    """The run folder. Not given: runs/<data>-<regime>-<criterion>-s<seed>."""
+    config: str | None = option(None, affects="", not_in_a_grid="put the options into this file")
+    """A TOML file with any of these options. Command-line values override the file."""
 
     def __post_init__(self) -> None:
         given = {name: value for name in OPTIONS if (value := getattr(self, name)) is not UNSET}

@@ -10,6 +10,8 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args, get_type_hints
 
+import docstring_parser
+
 from sal_fast import plugins
 from sal_fast._util.suggest import suggest
 from sal_fast.errors import InputError
@@ -39,7 +41,6 @@ class Option:
     """One option of a run.
 
     default: its value where neither the user nor a preset gives one.
-    help: one or two sentences for `sal-fast run --help` and the docs.
     affects: what another value changes (`Affects`); nothing at all for an option that may change when a run
     is
         resumed, such as where its folder is.
@@ -55,7 +56,6 @@ class Option:
     """
 
     default: Any
-    help: str
     affects: frozenset[Affects]
     choices: tuple[str, ...] = ()
     plugin: plugins.Kind | None = None
@@ -90,13 +90,13 @@ class Option:
         return self.only is None or known is None or bool(getattr(known, self.only))
 
 
-def option(default: Any, help: str, *, affects: str, **more: Any) -> Any:
+def option(default: Any, *, affects: str, **more: Any) -> Any:
     """A field of `Config`. `affects` lists words of `Affects`, separated by spaces; "" for none."""
     words = affects.split()
     unknown = [word for word in words if word not in get_args(Affects)]
     if unknown:
         raise TypeError(f"an option affects {unknown[0]!r}{suggest(unknown[0], get_args(Affects))}")
-    found = Option(default, " ".join(help.split()), frozenset(words), **more)  # type: ignore[arg-type]
+    found = Option(default, frozenset(words), **more)  # type: ignore[arg-type]
     return dataclasses.field(default=UNSET, metadata={"option": found})
 
 
@@ -125,6 +125,12 @@ def check_value(name: str, value: object, one: Option, kind: object) -> None:
         inside = one.least <= value <= one.most and value > one.above and math.isfinite(value)
         if not inside:
             raise InputError(f"{flag} {value:g}: expected {_bounds(one)}")
+
+
+def helps_of(cls: type) -> dict[str, str]:
+    """The options' help texts: the docstrings below the fields, which are read from the source."""
+    found = docstring_parser.parse_from_object(cls).params
+    return {one.arg_name: " ".join((one.description or "").split()) for one in found}
 
 
 def types_of(cls: type) -> dict[str, object]:
