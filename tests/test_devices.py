@@ -9,20 +9,26 @@ import pytest
 import torch
 from experiment_runs import TINY, kept, rounds
 
-from sal_fast import query
-from sal_fast.query import CRITERIA, Pool
+import sal_fast
+from sal_fast import plugins, query
+from sal_fast.query import Labelled, Pool
 
 # not on every machine with a GPU are all the libraries that the experiment needs
-experiment = pytest.importorskip("sal_fast.experiment", exc_type=ImportError)
+pytest.importorskip("sal_fast.experiment.run", exc_type=ImportError)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", plugins.names("criterion"))
 def test_criteria_ask_for_the_same_on_every_device(criterion: str, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(1)
+    ids = [str(number) for number in range(80)]
     fields = [torch.randn(n, d, generator=generator) for n, d in ((80, 5), (80, 12), (7, 12))]
-    here = query.select(criterion, Pool(80, *fields), 30, seed=2).positions
-    there = query.select(criterion, Pool(80, *(x.to(device) for x in fields)), 30, seed=2).positions
-    assert torch.equal(here, there.cpu())
+
+    def pool(logits: torch.Tensor, features: torch.Tensor, labelled: torch.Tensor) -> Pool:
+        return Pool(ids, logits=logits, features=features, labelled=Labelled(features=labelled))
+
+    here = query.select(criterion, pool(*fields), 30, seed=2).positions
+    there = query.select(criterion, pool(*(x.to(device) for x in fields)), 30, seed=2).positions
+    assert torch.equal(here.cpu(), there.cpu())
 
 
 @pytest.mark.parametrize(
@@ -39,10 +45,10 @@ def test_a_whole_run(options: dict, device: torch.device, shared_folder: Path, t
     given = {**TINY, "data": str(shared_folder), "device": str(device), **options}
     if options["regime"] == "segmenter":
         given["segmenter_masks"] = str(shared_folder / "masks")
-    whole = experiment.run(experiment.resolve({**given, "out": str(tmp_path / "whole")}))
+    whole = sal_fast.run(sal_fast.Config.of({**given, "out": str(tmp_path / "whole")})).path
     assert len(rounds(whole)) == 3
     assert json.loads((whole / "summary.json").read_text())["aulc_dice"] > 0
-    again = experiment.run(experiment.resolve({**given, "out": str(tmp_path / "again")}))
+    again = sal_fast.run(sal_fast.Config.of({**given, "out": str(tmp_path / "again")})).path
     assert kept(again).keys() == kept(whole).keys()
     if device.type == "cpu":
         assert rounds(again) == rounds(whole)

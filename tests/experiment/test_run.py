@@ -17,10 +17,10 @@ from experiment_runs import arguments, kept, rounds
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 
+from sal_fast import plugins
 from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.query import CRITERIA
 
 Tiny = Callable[..., Path]
 
@@ -124,7 +124,7 @@ def test_a_run_of_before_an_option_came_goes_on(tiny: Tiny, tmp_path: Path) -> N
         tiny(run, epochs=1, stop_fraction=0.5, cam_layer="layer3")
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", plugins.names("criterion"))
 def test_every_criterion_repeats_itself(criterion: str, tiny: Tiny, tmp_path: Path) -> None:
     first = tiny(tmp_path / "a", criterion=criterion, regime="sal-single", epochs=1)
     again = tiny(tmp_path / "b", criterion=criterion, regime="sal-single", epochs=1)
@@ -199,9 +199,7 @@ def test_switches_that_change_nothing_here(runs: dict[str, Path], tiny: Tiny, tm
             assert row["dice"] == pytest.approx(other["dice"], abs=0.02)
 
 
-def test_resume_after_every_round(
-    runs: dict[str, Path], tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_resume_after_every_round(runs: dict[str, Path], tiny: Tiny, tmp_path: Path) -> None:
     """Cut a finished run back to k rounds, as a kill would leave it, and continue."""
     for regime in ("sal", "tait"):
         for finished in (0, 1, 2):
@@ -228,7 +226,7 @@ def test_warm_start_differs_and_never_turns_cold(tiny: Tiny, tmp_path: Path) -> 
 
 
 def test_half_written_line_is_repaired_and_said(
-    runs: dict[str, Path], tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
+    runs: dict[str, Path], tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(runs["sal"], cut)
@@ -236,18 +234,21 @@ def test_half_written_line_is_repaired_and_said(
     whole = (cut / "rounds.jsonl").read_bytes()
     (cut / "rounds.jsonl").write_bytes(whole[:-40])
     tiny(cut)
-    assert "line 3 was half-written and has been removed" in capsys.readouterr().err
+    assert "line 3 was half-written and has been removed" in caplog.text
     assert rounds(cut) == rounds(runs["sal"])
 
 
-def test_finished_run_does_nothing(runs: dict[str, Path], tiny: Tiny, capsys: pytest.CaptureFixture) -> None:
+def test_finished_run_does_nothing(
+    runs: dict[str, Path], tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
     before = {
         path: path.stat().st_mtime_ns
         for path in runs["sal"].rglob("*")
         if path.is_file() and path.name != ".lock"
     }
-    tiny(runs["sal"])
-    assert "is finished; nothing to do" in capsys.readouterr().out
+    with caplog.at_level("INFO"):
+        tiny(runs["sal"])
+    assert "is finished; nothing to do" in caplog.text
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -461,10 +462,10 @@ def test_xception_teaches(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_b1_without_masks_runs_and_says_that_dice_is_not_measured(
-    folder: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
+    folder: Path, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil_masks(folder)
     out = tiny(tmp_path / "run", data=str(folder), regime="b1", epochs=1)
-    assert "Dice is not measured" in capsys.readouterr().err
+    assert "Dice is not measured" in caplog.text
     assert rounds(out)[-1]["dice"] is None
     assert json.loads((out / "summary.json").read_text())["aulc_dice"] is None
