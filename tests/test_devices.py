@@ -9,20 +9,25 @@ import pytest
 import torch
 from experiment_runs import TINY, kept, rounds
 
-from sal_fast import query
-from sal_fast.query import CRITERIA, Pool
+from sal_fast import plugins, query
+from sal_fast.query import Labelled, Pool
 
 # not on every machine with a GPU are all the libraries that the experiment needs
 experiment = pytest.importorskip("sal_fast.experiment", exc_type=ImportError)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", plugins.names("criterion"))
 def test_criteria_ask_for_the_same_on_every_device(criterion: str, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(1)
     fields = [torch.randn(n, d, generator=generator) for n, d in ((80, 5), (80, 12), (7, 12))]
-    here = query.select(criterion, Pool(80, *fields), 30, seed=2).positions
-    there = query.select(criterion, Pool(80, *(x.to(device) for x in fields)), 30, seed=2).positions
-    assert torch.equal(here, there.cpu())
+
+    def picked(place: torch.device) -> torch.Tensor:
+        logits, features, labelled = (values.to(place) for values in fields)
+        known = Labelled(features=labelled)
+        pool = Pool(list(map(str, range(80))), logits=logits, features=features, labelled=known)
+        return query.select(criterion, pool, 30, seed=2).positions.cpu()
+
+    assert torch.equal(picked(torch.device("cpu")), picked(device))
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ class Lab:
     def select(self, number: int, model: Classifier, labelled: Labelled) -> Tensor:
         """Query `number`: rows of the store, chosen from the remaining pool by the accuracy model."""
         rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
-        needs = query.needed(self.config.criterion)
+        needs = query.needs_of(self.config.criterion)
         logits = features = known = None
         scoring = partial(score, model, self.store, dtype=self._kept, ranks=self.ranks)
         with self._timed("score"):

@@ -17,10 +17,10 @@ from experiment_runs import arguments, kept, rounds
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 
+from sal_fast import plugins
 from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.query import CRITERIA
 
 Tiny = Callable[..., Path]
 
@@ -124,7 +124,7 @@ def test_a_run_of_before_an_option_came_goes_on(tiny: Tiny, tmp_path: Path) -> N
         tiny(run, epochs=1, stop_fraction=0.5, cam_layer="layer3")
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", plugins.names("criterion"))
 def test_every_criterion_repeats_itself(criterion: str, tiny: Tiny, tmp_path: Path) -> None:
     first = tiny(tmp_path / "a", criterion=criterion, regime="sal-single", epochs=1)
     again = tiny(tmp_path / "b", criterion=criterion, regime="sal-single", epochs=1)
