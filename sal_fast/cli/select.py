@@ -57,7 +57,7 @@ def _select(
         out: the CSV file.
     """
     _check(k, seed)
-    needs = query.needed(criterion)
+    needs = query.needs_of(criterion)
     place = parsing.device(device)
     files = {"features": features, "logits": logits}
     for name in sorted(needs & files.keys()):

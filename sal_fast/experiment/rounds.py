@@ -196,7 +196,7 @@ class Steps:
 
     def _scored_pool(self, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:
         """The remaining pool with what the criterion reads of it."""
-        reads = query.needed(self.criterion)
+        reads = query.needs_of(self.criterion)
         scoring = partial(score, model, self.store, dtype=self._kept_dtype, ranks=self.ranks)
         logits = features = known = None
         if {"logits", "features"} & reads:

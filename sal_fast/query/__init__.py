@@ -50,7 +50,7 @@ def select(
         raise ValueError(f"{name}: k must be at least 0, got {k}")
     if ties not in TIES:
         raise ValueError(f"{name}: ties must be one of {', '.join(TIES)}, got {ties!r}")
-    fields = needed(function)
+    fields = needs_of(function)
     pool.check(name, fields)
     k = min(k, len(pool))
     if k == 0:
@@ -78,7 +78,7 @@ def loaded(criterion: str | Criterion) -> Criterion:
     return function
 
 
-def needed(criterion: str | Criterion) -> frozenset[str]:
+def needs_of(criterion: str | Criterion) -> frozenset[str]:
     """The fields of a pool that a criterion declares to read; see `needs`."""
     return frozenset(getattr(loaded(criterion), "needs", UNDECLARED))
 
@@ -91,7 +91,7 @@ __all__ = [
     "Ties",
     "key_order",
     "loaded",
-    "needed",
     "needs",
+    "needs_of",
     "select",
 ]

@@ -79,11 +79,10 @@ def checked(name: str, answer: object, k: int, size: int) -> Query:
 
 def _numbers(given: object) -> Tensor | None:
     """A vector of numbers; None if it is anything else."""
-    if isinstance(given, list) and not given:
-        return torch.tensor([], dtype=torch.int64)
     if not isinstance(given, Tensor):
         try:
-            given = torch.from_numpy(np.array(given))  # a copy: it may be reversed, or read-only
+            array = np.array(given)  # a copy: it may be reversed, or read-only
+            given = torch.from_numpy(array if array.size else array.astype(np.int64))
         except (TypeError, ValueError):
             return None
     return given if given.ndim == 1 and not given.is_complex() else None

@@ -144,11 +144,13 @@ class Pool:
         return self.replace(**dict.fromkeys(self._fields.keys() - needs))
 
     def check(self, criterion: str, needs: frozenset[str]) -> None:
-        """Raise ValueError if a field that the criterion needs is missing, too long or short, or not finite."""
+        """Raise ValueError if a field that the criterion needs is missing, not finite or of other length."""
         for name in sorted(needs):
             if not self.has(name):
                 raise ValueError(f"{criterion}: the pool has no {name}, which this criterion reads")
-        matrices = {name: self._fields[name] for name in ("logits", "features") if name in needs}
+        matrices: dict[str, Tensor] = {
+            name: self._fields[name] for name in ("logits", "features") if name in needs
+        }
         for name, values in matrices.items():
             if len(values) != len(self):
                 raise ValueError(f"{criterion}: expected {len(self)} rows of {name}, got {len(values)}")

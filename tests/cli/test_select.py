@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sal_fast import ops, query
+from sal_fast import ops, plugins, query
 from sal_fast.cli import arrays, main, score
 from sal_fast.models import build, weights
 
@@ -35,25 +35,59 @@ def select(pool: Path, *words: object) -> list[dict[str, str]]:
     return rows_of(pool / "q.csv")
 
 
-@pytest.mark.parametrize("criterion", list(query.CRITERIA))
+@pytest.mark.parametrize("criterion", plugins.names("criterion"))
 def test_a_query_from_files(pool: Path, criterion: str) -> None:
     files = ("--features", pool / "features.npy", "--logits", pool / "logits.npy", "--ids", pool / "ids.txt")
     got = select(pool, *files, "--criterion", criterion, "--k", 7, "--seed", 3)
     assert list(got[0]) == ["id", "score", "rank"]
-    expected = query.select(
-        criterion,
-        query.Pool(
-            60,
-            torch.from_numpy(np.load(pool / "logits.npy")),
-            torch.from_numpy(np.load(pool / "features.npy")),
-            torch.empty(0, 8),
-        ),
-        7,
-        seed=3,
-    )
-    assert [row["id"] for row in got] == [f"pool/{at:03d}, é" for at in expected.positions.tolist()]
+    ids = [f"pool/{row:03d}, é" for row in range(60)]
+    logits, features = (torch.from_numpy(np.load(pool / f"{name}.npy")) for name in ("logits", "features"))
+    nothing = query.Labelled(features=torch.empty(0, 8))
+    given = query.Pool(ids, logits=logits, features=features, labelled=nothing)
+    expected = query.select(criterion, given, 7, seed=3)
+    assert [row["id"] for row in got] == [ids[at] for at in expected.positions.tolist()]
     assert [float(row["score"]) for row in got] == expected.scores.tolist()
     assert [row["rank"] for row in got] == [str(rank) for rank in range(7)]
+
+
+@pytest.mark.parametrize("criterion", plugins.names("criterion"))
+def test_the_order_of_the_rows_does_not_matter(pool: Path, criterion: str) -> None:
+    """Nor whether labelled rows are left out here or by whoever wrote the files; ties, by row number too."""
+    np.save(pool / "logits.npy", 1000 * np.eye(3, dtype=np.float32).repeat(20, axis=0))
+    names = ("features.npy", "logits.npy", "ids.txt")
+    words = ("--criterion", criterion, "--k", 20, "--seed", 5)
+    files = [word for name in names for word in (f"--{name.split('.')[0]}", pool / name)]
+    known = [4, 30, 59]
+    (pool / "known.txt").write_text("".join(f"pool/{row:03d}, é\n" for row in known), encoding="utf-8")
+    ordered = select(pool, *files, *words, "--labelled", pool / "known.txt")
+    assert len({int(row["id"][5:8]) // 20 for row in ordered}) == 3
+    numbered = select(pool, *files[:4], *words)
+    assert len({int(row["id"]) // 20 for row in numbered}) == 3
+
+    at = np.random.default_rng(1).permutation(np.delete(np.arange(60), known))
+    features = np.load(pool / "features.npy")
+    np.save(pool / "labelled.npy", features[known])
+    np.save(pool / "features.npy", features[at])
+    np.save(pool / "logits.npy", np.load(pool / "logits.npy")[at])
+    (pool / "ids.txt").write_text("".join(f"pool/{row:03d}, é\n" for row in at), encoding="utf-8")
+    assert select(pool, *files, *words, "--labelled", pool / "labelled.npy") == ordered
+
+
+def test_a_criterion_of_ones_own(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pool / "mine.py").write_text(
+        "def last(pool, k, seed):\n"
+        "    return sorted(range(len(pool)), key=pool.ids.__getitem__)[-k:]\n"
+        "def wrong(pool, k, seed):\n"
+        "    return [0] * k\n"
+    )
+    words = ("--features", pool / "features.npy", "--logits", pool / "logits.npy", "--ids", pool / "ids.txt")
+    got = select(pool, *words, "--criterion", f"{pool}/mine.py:last", "--k", 2)
+    assert [row["id"][:8] for row in got] == ["pool/058", "pool/059"]
+    asked = ["select", *map(str, words), "--k", "2", "--out", str(pool / "none.csv"), "--criterion"]
+    assert main([*asked, f"{pool}/mine.py:wrong"]) == 2
+    assert "got position 0 more than once" in capsys.readouterr().err
+    assert main([*asked, f"{pool}/mine.py:absent"]) == 2
+    assert "has no 'absent'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("criterion", "op"), [("badge", "badge"), ("core-set", "kcenter")])

@@ -16,12 +16,11 @@ import torch
 from experiment_runs import TINY, kept, rounds
 from rank_process import together
 
-from sal_fast import distributed
+from sal_fast import distributed, plugins
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.run import run
-from sal_fast.query import CRITERIA
 
 # an accuracy and an interpretability model in the first round
 SIDE_BY_SIDE: dict[str, Any] = {**TINY, "regime": "sal", "human_budget": 0.25, "stop_fraction": 0.5}
@@ -102,7 +101,8 @@ def test_people_to_the_end(shared_folder: Path, tmp_path: Path) -> None:
 def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
     """At its own sizes, with fewer epochs and rounds; and the other models that draw maps."""
     short: dict[str, Any] = {"preset": "builtin", "epochs": 5, "stop_fraction": 0.4, "device": "cpu"}
-    runs: dict[str, dict[str, Any]] = {name: {**short, "criterion": name} for name in CRITERIA}
+    criteria = plugins.names("criterion")
+    runs: dict[str, dict[str, Any]] = {name: {**short, "criterion": name} for name in criteria}
     runs |= {name: {**short, "regime": name} for name in ("sal-single", "tait")}
     runs["sharded"] = {**short, "data_parallel": True, "deterministic": True}
     found: dict[int, dict[str, Path]] = {}

@@ -65,9 +65,14 @@ def results(group: distributed.ProcessGroup | None, device: torch.device) -> dic
         found[name, "lengths"], found[name, "tops"] = badge.norms, badge.tops
         found[name, "weights"] = badge.weights
     values = pools()["remainder"].to(device)
-    asked = query.Pool(1462, values[9:], values[9:], values[:9], group=group)
+    labelled = query.Labelled(features=values[:9])
+    ids = list(map(str, range(1462)))
+    asked = query.Pool(ids, logits=values[9:], features=values[9:], labelled=labelled, group=group)
     for criterion in ("badge", "core-set"):
-        found[criterion] = query.select(criterion, asked, 40, seed=1).positions
+        for ties in ("key", "position"):
+            found[criterion, ties] = query.select(criterion, asked, 40, seed=1, ties=ties).positions
+    saturated = asked.replace(logits=1000 * torch.eye(5, device=device).repeat(293, 1)[:1462])
+    found["badge without gradients"] = query.select("badge", saturated, 40, seed=1).positions
     return {what: value.cpu() for what, value in found.items()}
 
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 from report_folders import make_run
 
-from sal_fast.query import CRITERIA
+from sal_fast import plugins
 from sal_fast.report import comparisons, figures, heatmaps
 from sal_fast.report.runs import REGIMES, Run, load, without_alpha_sweep
 
@@ -18,7 +18,7 @@ SLACK = 1.5  # pixels of 200 an inch
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Seven regimes by six criteria, three budgets, one that is found, probes, alphas; long names."""
     root = tmp_path_factory.mktemp("layout")
-    settings = [{"regime": r, "criterion": c} for r in REGIMES for c in CRITERIA]
+    settings = [{"regime": r, "criterion": c} for r in REGIMES for c in plugins.names("criterion")]
     settings += [{"regime": "sal", "human_budget": h} for h in (0.05, 0.1, "auto")]
     settings += [
         {"regime": r, "probe": p} for r in ("b1", "sal") for p in ("gradcam", "gradcam++", "hirescam")
