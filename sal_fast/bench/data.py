@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 from sal_fast import models
 from sal_fast.bench import timing
 from sal_fast.bench.timing import Ratio
-from sal_fast.data import augment, decode, reading, store, table
+from sal_fast.data import augment, decode, formats, reading, store
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.decode.base import Decoder
-from sal_fast.data.store import Keep, Store
+from sal_fast.data.store import Keep, Store, StoreOptions
 from sal_fast.data.table import Table
 
 WIDTH, HEIGHT = 500, 375
@@ -93,7 +93,7 @@ def write_pool(folder: Path, count: int) -> Table:
         Image.fromarray(np.clip(sum(layers) / 2, 0, 255).astype(np.uint8)).save(image, quality=90)
         shape = _noise(rng, 40)[..., 0] > 128
         Image.fromarray(np.where(shape, 255, 0).astype(np.uint8)).save(mask)
-    return table.read_folder(folder).with_split(["train"] * count)
+    return formats.read_folder(folder).with_split(["train"] * count)
 
 
 def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
@@ -120,10 +120,10 @@ def _variants(
     automatic = decode.choose("auto", device)
     stored = augment.stored_size("standard", FRAME)
     kept = {
-        NONE: store.build(samples, FRAME, FRAME, automatic, "resident"),
-        STANDARD: store.build(samples, FRAME, stored, automatic, "resident"),
+        NONE: store.build(samples, StoreOptions(FRAME, FRAME, automatic)),
+        STANDARD: store.build(samples, StoreOptions(FRAME, stored, automatic)),
     }
-    streamed = store.build(samples, FRAME, stored, automatic, "stream")
+    streamed = store.build(samples, StoreOptions(FRAME, stored, automatic, "stream"))
     variants: dict[str, Callable[[], object]] = {
         name: _decoding(samples, stored, decoder) for name, decoder in decoders.items()
     }
@@ -162,7 +162,7 @@ def _epoch(samples: Store, augmentation: Augmentation) -> Callable[[], None]:
 
 
 def _first(samples: Table, stored: int, decoder: Decoder, augmentation: Augmentation) -> Callable[[], None]:
-    return lambda: _epoch(store.build(samples, FRAME, stored, decoder, "resident"), augmentation)()
+    return lambda: _epoch(store.build(samples, StoreOptions(FRAME, stored, decoder)), augmentation)()
 
 
 def _loaders(samples: Table, workers: int) -> dict[str, DataLoader[Any]]:
@@ -267,7 +267,9 @@ def idle_share(samples: Table, device: torch.device, steps: int = 30, batch: int
     shares = {"train_images_per_second_fixed": steps * batch / bare}
     keeps: tuple[Keep, ...] = ("resident", "stream")
     for keep in keeps:
-        samples_kept = store.build(samples, FRAME, augment.stored_size("standard", FRAME), decoder, keep)
+        samples_kept = store.build(
+            samples, StoreOptions(FRAME, augment.stored_size("standard", FRAME), decoder, keep)
+        )
         rows = torch.arange(steps * batch, device=device) % len(samples)
         groups = rows.split(batch)
         draws = samples_kept.draws(groups, STANDARD)

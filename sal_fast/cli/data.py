@@ -1,4 +1,4 @@
-"""sal-fast data."""
+"""sal-fast data: look through a data set, decode it once for all runs, render eye tracking to maps."""
 
 from __future__ import annotations
 
@@ -13,68 +13,34 @@ import tyro
 from rich.console import Console
 from rich.table import Table as Sheet
 
+from sal_fast._util.words import Augment, DecoderName
 from sal_fast.cli import parsing
-from sal_fast.data import augment, catalog, check, decode, load_table, prepare
+from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
+from sal_fast.data.augment import stored_size
 from sal_fast.errors import InputError
-
-COMMANDS = {
-    "check": "look through a data set before a run does",
-    "prepare": "decode a data set once, for all runs",
-    "fixations": "render eye tracking to masks",
-}
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] in ([], ["-h"], ["--help"]):
-        print("usage: sal-fast data COMMAND\n")
-        for name, purpose in COMMANDS.items():
-            print(f"  {name:10} {purpose}")
-        print("\n`sal-fast data COMMAND --help` lists a command's options.")
-        return 0 if arguments else 2
-    name, *rest = arguments
-    if name == "check":
-        return parsing.one_line(_check, rest, "sal-fast data check")
-    if name == "prepare":
-        return parsing.one_line(_prepare, rest, "sal-fast data prepare")
-    if name == "fixations":
-        from sal_fast.cli import fixations
-
-        return fixations.main(rest)
-    raise InputError(f"unknown command 'data {name}' (expected data {', '.join(COMMANDS)})")
+    commands = {"check": check_data, "prepare": prepare_data, "fixations": render_fixations}
+    about = "Look through a data set before a run, prepare it, or render eye tracking to maps."
+    return parsing.subcommand(commands, arguments, "sal-fast data", about)
 
 
-def _check(data: Annotated[str, tyro.conf.Positional], /, root: str | None = None) -> int:
-    """Counts per class, and every file that is missing, empty, mis-sized or unreadable.
+def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None = None) -> int:
+    """Look through a data set before a run does.
 
-    For one of the paper's data sets also what differs from its Table 1. Exit status 2 when a run would refuse
-    the data.
+    It counts the images of each class and lists every file that is missing, empty, mis-sized or unreadable.
+    For one of the paper's data sets it also says what differs from the paper's Table 1. The exit status is 2
+    if a run would refuse the data.
 
     Args:
-        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201.
+        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201;
+            or file.py:function.
         root: the folder of the official archives, unpacked or not.
     """
     found = check.look(data, root)
-    sheet = Sheet(
-        "class", title=f"{found.table.name}: {len(found.table)} images, {len(found.table.classes)} classes"
-    )
-    by_class = [found.table.class_name(row) for row in range(len(found.table))]
-    columns = {
-        "images": range(len(found.table)),
-        "no mask": found.no_mask,
-        "empty mask": found.empty,
-        "graded mask": found.graded,
-        "mis-sized mask": found.mis_sized,
-        "unreadable": found.unreadable,
-    }
-    for column in columns:
-        sheet.add_column(column, justify="right")
-    tallies = [Counter(by_class[row] for row in rows) for rows in columns.values()]
-    for name in (*found.table.classes, *([""] if "" in by_class else [])):
-        sheet.add_row(name or "(no label yet)", *(str(tally[name]) for tally in tallies))
-    sheet.add_section()
-    sheet.add_row("all", *(str(sum(tally.values())) for tally in tallies))
     console = Console()
-    console.print(sheet, markup=False)
+    console.print(_sheet(found), markup=False)
     if data in catalog.ENTRIES and not found.notes:
         print("all counts are those of the paper's Table 1")
     for line in (*(f"note: {note}" for note in found.notes), *found.problems):
@@ -83,39 +49,54 @@ def _check(data: Annotated[str, tyro.conf.Positional], /, root: str | None = Non
     return 2 if found.problems else 0
 
 
-def _prepare(
+def _sheet(found: check.Findings) -> Sheet:
+    """What was found, with one line per class."""
+    table = found.table
+    sheet = Sheet("class", title=f"{table.name}: {len(table)} images, {len(table.classes)} classes")
+    columns = {"images": range(len(table)), **found.rows}
+    del columns["binary mask"]
+    for column in columns:
+        sheet.add_column(column, justify="right")
+    tallies = [Counter(table.class_name(row) for row in rows) for rows in columns.values()]
+    for name in (*table.classes, *([""] if tallies[0][""] else [])):
+        sheet.add_row(name or "(no label yet)", *(str(tally[name]) for tally in tallies))
+    sheet.add_section()
+    sheet.add_row("all", *(str(tally.total()) for tally in tallies))
+    return sheet
+
+
+def prepare_data(
     *,
     data: str,
     out: Path,
     root: str | None = None,
     image_size: int = 224,
-    augment: augment.Preset = "none",
+    augment: Augment = "none",
     copy: bool = True,
-    decoder: decode.Name = "auto",
+    decoder: DecoderName = "auto",
 ) -> int:
-    """Decode a data set once: `sal-fast run --data OUT` then starts at once, from a copy at its size.
+    """Decode a data set once: `sal-fast run --data OUT` then starts at once.
 
     The same command continues where it was interrupted, and decodes again only what has changed since. Files
     that cannot be used are listed at the end, with exit status 2; mend or remove them and repeat the command.
 
     Args:
-        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201.
+        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201;
+            or file.py:function.
         out: the folder to write to.
         root: the folder of the official archives, unpacked or not.
-        image_size: of the runs to come: pixels a side that the network sees.
-        augment: of the runs to come: with crops, images are kept at 8/7 of image_size.
-        copy: keep decoded images (3 bytes a pixel); without, only masks, and images are decoded in every run.
+        image_size: the runs' --image-size: pixels a side that the network sees.
+        augment: the runs' --augment; for crops, images are kept at 8/7 of image_size.
+        copy: keep decoded images (3 bytes a pixel). Without it only masks are kept, and every run decodes
+            images.
         decoder: dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch).
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
-    table = load_table(data, root)
-    if table.prepared is not None:
-        raise InputError(f"--data {data} is prepared already; --data names the originals")
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe = prepare.Recipe(image_size, _stored_size(augment, image_size), copy)
-    out = Path(os.path.expanduser(out))
-    with closing(decode.choose(decoder, place)) as decoding:
+    table, out = load_originals(data, root), Path(os.path.expanduser(out))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = prepare.Recipe(image_size, stored_size(augment, image_size), copy)
+    with closing(decode.choose(decoder, device)) as decoding:
         broken = prepare.prepare(table, out, recipe, decoding)
     for error in broken:
         print(error)
@@ -128,4 +109,30 @@ def _prepare(
     return 0
 
 
-_stored_size = augment.stored_size  # `augment` is an option's name there
+def render_fixations(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    out: Path,
+    *,
+    sigma: float | None = None,
+    longest: int = fixations.LONGEST,
+) -> int:
+    """Render eye tracking to graded maps, OUT/<id>.png, which can be used as masks.
+
+    FILE is text with one line per image and observer: id,w,h,x1,y1,ms1,x2,y2,ms2,... in pixels of the image
+    of w x h and milliseconds.
+
+    Args:
+        file: the fixations.
+        out: the folder of the maps; with ids <class>/<name>, the folder masks beside images.
+        sigma: the deviation of the Gaussian about a fixation, in pixels of the image, usually one degree of
+            visual angle; without it the image's width / 25.
+        longest: the longer side of a map in pixels, if its image is larger.
+    """
+    place = Path(os.path.expanduser(out))
+    done = fixations.write(Path(os.path.expanduser(file)), place, sigma, longest)
+    print(f"{place}: maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}")
+    if done.outside:
+        print(f"note: fixations outside their images, left out: {done.outside}")
+    if done.empty:
+        print(f"note: empty maps (nobody looked), each of which counts as no map: {done.empty}")
+    return 0

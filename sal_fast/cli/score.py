@@ -15,7 +15,7 @@ import torch
 from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast._util.progress import duration
 from sal_fast.cli import parsing
-from sal_fast.data import Table, decode, load_table, store, table
+from sal_fast.data import Table, decode, formats, load_table, store
 from sal_fast.errors import InputError
 from sal_fast.models import Arch, Classifier, build, weights
 from sal_fast.train import score
@@ -97,7 +97,7 @@ def _score(
             masks=[None] * (rows.stop - done),  # not looked at
             split=[""] * (rows.stop - done),
         )
-        samples = store.build(part, image_size, image_size, decoding, "resident")
+        samples = store.build(part, store.StoreOptions(image_size, image_size, decoding))
         values = [x for x in score(model, samples, torch.arange(len(part), device=place)) if x is not None]
         for name, value in zip(widths, values, strict=True):
             if not bool(value.isfinite().all()):
@@ -120,7 +120,7 @@ def _score(
 def _images(data: str, root: str | None) -> Table:
     path = Path(os.path.expanduser(data))
     plain = path.is_dir() and not (path / "images").is_dir()
-    images = table.read_images(path) if plain and root is None else load_table(data, root)
+    images = formats.read_images(path) if plain and root is None else load_table(data, root)
     broken = [name for name in images.ids if len(name.splitlines()) != 1]
     if broken:
         raise InputError(

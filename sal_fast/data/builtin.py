@@ -1,8 +1,8 @@
-"""The built-in data set: shapes to be told apart, with a background that gives the class away in training.
+"""The built-in data set: shapes to tell apart, on a background that gives the class away in training.
 
-Six classes of shapes on textured ground. In train and val the background's colour goes with the class in six
-images of ten; in test it is drawn at random, so a model that looks at the ground instead of the shape loses
-there, and its CAM shows where it looked. Masks are exact. Files: `images/<class>/*.jpg`,
+There are six classes of shapes on textured ground. In train and val the background's colour goes with the
+class in six images of ten. In test it is drawn at random: a model that looks at the ground instead of the
+shape loses there, and its CAM shows where it looked. Masks are exact. The files are `images/<class>/*.jpg`,
 `masks/<class>/*.png` and a `manifest.csv` with the splits.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import colorsys
 import os
-import shutil
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,64 +18,66 @@ import polars as pl
 from PIL import Image, ImageDraw, ImageFilter
 
 from sal_fast import seeds
-from sal_fast.data.table import Table, read_manifest
+from sal_fast._util.files import whole_folder
+from sal_fast._util.locks import locked
+from sal_fast.data.formats import read_manifest
+from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
-VERSION = "v1"  # raise it when a pixel changes: the files are kept between runs
+VERSION = "v1"  # to be raised when a pixel changes, because the files are kept between runs
 CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
-SIZES = {"train": 40, "val": 10, "test": 50}  # a class
+SIZES = {"train": 40, "val": 10, "test": 50}  # images per class
 PIXELS = 96
 CUE = 0.6  # how often the background goes with the class in train and val
-OVERSAMPLE = 4  # shapes are drawn larger and reduced, so edges are smooth
+OVERSAMPLE = 4  # shapes are drawn so much larger and then reduced, so that edges are smooth
 
 
 def folder() -> Path:
-    """Where the files are kept: $SAL_FAST_CACHE, else $XDG_CACHE_HOME/sal-fast, else ~/.cache/sal-fast."""
+    """The folder of the files, in $SAL_FAST_CACHE, else $XDG_CACHE_HOME/sal-fast, else ~/.cache/sal-fast."""
     home = os.environ.get("SAL_FAST_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sal-fast"
     )
     return Path(home) / f"builtin-{VERSION}"
 
 
-def load() -> Table:
-    """The table of the built-in set; its files are generated on first use (about two seconds)."""
-    root = folder()
-    if not (root / "manifest.csv").is_file():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{root.name}.", dir=root.parent))
-        try:
-            generate(aside)
-            try:
-                aside.rename(root)
-            except OSError:
-                if not (root / "manifest.csv").is_file():  # else another process was first
-                    raise InputError(f"{root} is damaged; remove it, it will be made again") from None
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    table = read_manifest(root / "manifest.csv")
-    return Table(**{**table.__dict__, "name": "builtin"})
+def load(root: Path | None = None) -> Table:
+    """Read the built-in set. Its files are generated on first use, which takes about two seconds.
+
+    Raises InputError for a `root`, which it does not use.
+    """
+    if root is not None:
+        raise InputError("--data builtin takes no --root")
+    place = folder()
+    manifest = place / "manifest.csv"
+    if not manifest.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with locked(place.parent / ".lock"):
+            if place.exists() and not manifest.is_file():
+                raise InputError(f"{place} is damaged; remove it, it will be made again")
+            if not place.exists():  # else another process was first
+                with whole_folder(place) as aside:
+                    generate(aside)
+    return replace(read_manifest(manifest), name="builtin")
 
 
 def generate(root: Path) -> None:
-    """Write the files; the same bytes of pixels every time."""
+    """Write the files. Their pixels are the same every time."""
     rows = []
     for split, size in SIZES.items():
         for label, name in enumerate(CLASSES):
             for index in range(size):
                 sample = f"{name}/{split}-{index:03d}"
-                image, mask = draw(label, split, index)
-                for kind, suffix in (("images", "jpg"), ("masks", "png")):
-                    (root / kind / name).mkdir(parents=True, exist_ok=True)
-                    picture = image if kind == "images" else mask
-                    picture.save(root / kind / f"{sample}.{suffix}", quality=92)
-                rows.append((sample, f"images/{sample}.jpg", name, f"masks/{sample}.png", split))
-    pl.DataFrame(rows, schema=["id", "image", "label", "mask", "split"], orient="row").write_csv(
-        root / "manifest.csv"
-    )
+                files = f"images/{sample}.jpg", f"masks/{sample}.png"
+                for file, picture in zip(files, draw(label, split, index), strict=True):
+                    (root / file).parent.mkdir(parents=True, exist_ok=True)
+                    picture.save(root / file, quality=92)
+                rows.append((sample, files[0], name, files[1], split))
+    columns = ["id", "image", "label", "mask", "split"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_csv(root / "manifest.csv")
 
 
 def draw(label: int, split: str, index: int) -> tuple[Image.Image, Image.Image]:
-    """One image (RGB) and its mask (L, 0 or 255)."""
+    """Draw one image (RGB) and its mask (L, 0 or 255)."""
     rng = seeds.stream(0, f"builtin-{split}", label, index)
     cued = split != "test" and rng.random() < CUE
     ground = label if cued else int(rng.integers(len(CLASSES)))
@@ -90,7 +91,7 @@ def draw(label: int, split: str, index: int) -> tuple[Image.Image, Image.Image]:
 
 
 def _ground(ground: int, rng: np.random.Generator) -> np.ndarray:
-    """A blotchy ground whose hue is `ground`'s, [PIXELS, PIXELS, 3] in 0..255."""
+    """Paint a blotchy ground with the hue of class `ground`, [PIXELS, PIXELS, 3] in 0..255."""
     hue = (ground + rng.uniform(-0.25, 0.25)) / len(CLASSES)
     noise = Image.fromarray(rng.integers(0, 256, (PIXELS, PIXELS), dtype=np.uint8))
     blotches = np.asarray(noise.filter(ImageFilter.GaussianBlur(3)), dtype=np.float64)
@@ -100,7 +101,9 @@ def _ground(ground: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shape(label: int, rng: np.random.Generator) -> Image.Image:
-    """The class's shape, OVERSAMPLE times as large: any place, a little turned, 0.44 to 0.68 of the side."""
+    """Draw the class's shape, OVERSAMPLE times as large: at any place, a little turned, 0.44 to 0.68 of the
+    side across.
+    """
     side = PIXELS * OVERSAMPLE
     radius = side * rng.uniform(0.22, 0.34)
     x, y = rng.uniform(radius, side - radius, 2)
@@ -132,6 +135,6 @@ def _shape(label: int, rng: np.random.Generator) -> Image.Image:
 
 
 def _quarter(turns: int) -> np.ndarray:
-    """A rotation by `turns` quarters, for row vectors."""
+    """The matrix that turns row vectors by `turns` quarters."""
     cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
     return np.array([[cos, sin], [-sin, cos]], dtype=np.float64)

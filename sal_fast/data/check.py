@@ -3,79 +3,68 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sal_fast import seeds
-from sal_fast.data import catalog, files, load_table, splits
+from sal_fast.data import catalog, files, splits
+from sal_fast.data.load import load_originals
 from sal_fast.data.reading import each
 from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
 
-SIZE = 256  # of several annotators' masks, which may each have their own
+SIZE = 256  # pixels a side of several annotators' masks, which may differ in size
+KINDS = ("no mask", "empty mask", "graded mask", "mis-sized mask", "unreadable", "binary mask")
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Row numbers by kind of finding, the last two with the reason.
+    """What was found in a data set.
 
-    `problems`: all that a run would refuse; `notes`: what it would pass over in silence, and what differs
-    from the paper's Table 1.
+    rows: the row numbers by kind of finding (`KINDS`).
+    reasons: why a row's files cannot be used, by row number.
+    problems: everything that a run would refuse.
+    notes: what a run would pass over in silence, and what differs from the paper's Table 1.
     """
 
     table: Table
-    no_mask: list[int]
-    empty: list[int]
-    graded: list[int]
-    mis_sized: Mapping[int, str]
-    unreadable: Mapping[int, str]
+    rows: dict[str, list[int]]
+    reasons: dict[int, str]
     problems: list[str]
     notes: list[str]
 
 
 def look(data: str, root: str | None = None) -> Findings:
     """Decode every image and mask of `data` (see `load_table`) and say what was found."""
-    table = load_table(data, root)
-    if table.prepared is not None:
-        raise InputError(f"{data} is prepared already, all its files were good; check the originals")
+    table = load_originals(data, root)
     problems = []
     try:
         splits.assign(table, seeds.stream(0, "split"))
     except InputError as error:
         problems.append(str(error))
-    no_mask: list[int] = []
-    empty: list[int] = []
-    graded: list[int] = []
-    mis_sized: dict[int, str] = {}
-    unreadable: dict[int, str] = {}
+    rows: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    reasons: dict[int, str] = {}
 
-    kinds = {"no mask": no_mask, "empty": empty, "graded": graded, "binary": []}
-
-    def one(row: int) -> str | files.Unreadable:
+    def one(row: int) -> str:
         try:
             return _kind(_mask(table, row))
         except files.Unreadable as error:
-            return error
+            reasons[row] = str(error)
+            return "mis-sized mask" if isinstance(error, files.MisSized) else "unreadable"
 
     for row, kind in enumerate(each(one, range(len(table)), f"checking {table.name}")):
-        if isinstance(kind, files.MisSized):
-            mis_sized[row] = str(kind)
-        elif isinstance(kind, files.Unreadable):
-            unreadable[row] = str(kind)
-        else:
-            kinds[kind].append(row)
-    if len(no_mask) == len(table) and UNLABELLED not in table.labels:  # else people draw them
+        rows[kind].append(row)
+    if len(rows["no mask"]) == len(table) and UNLABELLED not in table.labels:  # else people draw them
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
-    problems += [*mis_sized.values(), *unreadable.values()]
+    problems += [reasons[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])]
     notes = catalog.compare(data, table) if data in catalog.ENTRIES else _passed_over(data, table)
-    return Findings(table, no_mask, empty, graded, mis_sized, unreadable, problems, notes)
+    return Findings(table, rows, reasons, problems, notes)
 
 
 def _mask(table: Table, row: int) -> np.ndarray | None:
-    """A sample's mask at its own size; raises Unreadable for it or its image."""
+    """A sample's mask at its own size, or None. Raises Unreadable if it or its image cannot be used."""
     image = files.read(table.images[row])
     files.rgb(image)
     path = table.masks[row]
@@ -92,12 +81,12 @@ def _kind(mask: np.ndarray | None) -> str:
     if mask is None:
         return "no mask"
     if not mask.any():
-        return "empty"
-    return "binary" if np.isin(mask, (0, 255)).all() else "graded"
+        return "empty mask"
+    return "binary mask" if np.isin(mask, (0, 255)).all() else "graded mask"
 
 
 def _passed_over(data: str, table: Table) -> list[str]:
-    """In a folder: masks that belong to no image, and class folders without images."""
+    """Note the masks of a folder that belong to no image, and its class folders without images."""
     root = Path(os.path.expanduser(data))
     if not (root / "images").is_dir():
         return []

@@ -1,17 +1,15 @@
-"""Where people looked, as an eye tracker wrote it down, rendered to graded maps.
+"""Graded maps of where people looked, from what an eye tracker wrote down.
 
-A text file, one line an image and observer: `id,w,h,x1,y1,ms1,x2,y2,ms2,...`. x and y are pixels of the image
-of w x h (0 <= x < w, 0 <= y < h, the first pixel's centre at 0, 0, top left), ms is how long the eye rested
-there. Lines with one id are several observers. Empty lines, lines that start with # and a header
-`id,w,h,...` are skipped. The id is the map's name: `<out>/<id>.png`.
+A fixation file is text with one line per image and observer: `id,w,h,x1,y1,ms1,x2,y2,ms2,...`. x and y are
+pixels of the image of w x h (0 <= x < w, 0 <= y < h; the centre of the top left pixel is 0, 0), and ms is how
+long the eye rested there. Several lines with one id are several observers. Empty lines, lines that start with
+# and a header `id,w,h,...` are skipped. The map of an id is written to `<out>/<id>.png`.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,20 +17,23 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from sal_fast._util.files import whole_file
 from sal_fast.data.reading import each
 from sal_fast.data.table import names_a_file
 from sal_fast.errors import InputError
 
 PIXELS = 89_478_485  # the largest image that Pillow opens without a warning
 LONGEST = 512
-SIGMA = 1 / 25  # of the width: near one degree of visual angle on usual screens
+SIGMA = 1 / 25  # the default sigma, a share of the width: near one degree of visual angle on usual screens
 
 
 @dataclass
 class Fixated:
-    """One image: its size in pixels, and each observer's fixations [k, 3] of x, y, ms, float64.
+    """The fixations of one image.
 
-    `outside`: how many more lay outside the image.
+    width, height: in pixels.
+    observers: each observer's fixations, float64 [k, 3] of x, y, ms.
+    outside: how many other fixations lay outside the image.
     """
 
     width: int
@@ -43,7 +44,9 @@ class Fixated:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was rendered: maps, observers' lines, fixations in and outside their images, maps left empty."""
+    """How many maps were rendered, of how many observers' lines and fixations inside their images; how many
+    fixations lay outside, and how many maps are empty.
+    """
 
     maps: int
     observers: int
@@ -53,10 +56,12 @@ class Summary:
 
 
 def read(path: Path) -> dict[str, Fixated]:
-    """Every image of a fixation file, by id, in the file's order.
+    """Read every image of a fixation file, by id, in the file's order.
 
-    UTF-8; empty fields at the end of a line, as spreadsheets leave them, are dropped. Raises InputError that
-    names the file, the line and what was expected there.
+    The file is UTF-8. Empty fields at the end of a line, as spreadsheets leave them, are dropped.
+
+    Raises:
+        InputError: it names the file, the line and what was expected there.
     """
     images: dict[str, Fixated] = {}
     try:
@@ -74,7 +79,7 @@ def read(path: Path) -> dict[str, Fixated]:
 
 
 def _take(images: dict[str, Fixated], line: str) -> None:
-    """Add what one line says; ValueError says what is wrong with it."""
+    """Add what one line says. Raises ValueError that says what is wrong with it."""
     if line.startswith("#") or not line.strip():
         return
     (row,) = csv.reader([line], strict=True)
@@ -125,25 +130,32 @@ def _pixels(value: str) -> int:
 
 
 def render(fixated: Fixated, sigma: float | None = None, longest: int | None = None) -> np.ndarray:
-    """The graded map of one image, uint8 [h, w]: 255 where people looked longest, 0 where nobody did.
+    """Render the graded map of one image, uint8 [h, w]: 255 where people looked longest, 0 where nobody did.
 
-    Each observer's map is `sum_k ms_k G(x - x_k, y - y_k)`, G a Gaussian of `sigma` pixels of the image, cut
-    off at 4 sigma and at the border, divided by its sum over the pixels: observers weigh the same, however
-    long they looked. The map is their mean, scaled to a maximum of 255 and rounded. Who has no time inside
-    the image is left out; without anybody the map is zero. All are blurred at once: a fixation between
-    pixels is shared out among its four, and the sums are known beforehand.
+    Each observer's map is `sum_k ms_k G(x - x_k, y - y_k)`, divided by its sum over the pixels: all observers
+    count the same, however long they looked. G is a Gaussian with a deviation of `sigma` pixels of the image,
+    cut off at 4 sigma and at the border. The map is the mean over the observers, scaled to a maximum of 255
+    and rounded. An observer without time inside the image is left out; without any observer the map is empty.
+    We blur all observers at once: a fixation between pixels is shared out among its four, and the sums are
+    known beforehand.
 
-    `sigma`: by default the width / 25. One degree of visual angle is the usual choice (Le Meur and Baccino
-    2013, "Methods for comparing scanpaths and saliency maps"); how many pixels that is depends on the screen
-    and the viewing distance. `longest`: of the map's sides, in pixels, where the image is larger; points and
-    sigma are scaled with it. None: the image's own size.
+    Args:
+        fixated: the image's fixations.
+        sigma: in pixels of the image; None: its width / 25. One degree of visual angle is the usual choice
+            (Le Meur and Baccino 2013, "Methods for comparing scanpaths and saliency maps"); how many pixels
+            that is depends on the screen and the viewing distance.
+        longest: the longer side of the map in pixels, if the image is larger; points and sigma are scaled
+            with it. None: the image's own size.
+
+    Raises:
+        InputError: sigma or longest is out of range.
     """
     sigma = fixated.width * SIGMA if sigma is None else sigma
     _check(fixated, sigma, longest)
     size = np.array([fixated.height, fixated.width])
     shape = size if longest is None else np.rint(size * min(1, longest / size.max())).clip(1).astype(int)
     scale = shape / size
-    # what of a Gaussian about each row and column lies on the map; their product, as it is separable
+    # the share of a Gaussian about each row and each column that lies on the map; a point's is the product
     kept = [_blurred(np.ones(int(n)), sigma * s) for n, s in zip(shape, scale, strict=True)]
     durations = np.zeros(shape)
     for points in fixated.observers:
@@ -190,31 +202,11 @@ def write(path: Path, out: Path, sigma: float | None = None, longest: int | None
 
     def one(item: tuple[str, Fixated]) -> bool:
         graded = render(item[1], sigma, longest)
-        _save(graded, out / f"{item[0]}.png")
-        return bool(graded.any())
+        with whole_file(out / f"{item[0]}.png") as aside:
+            Image.fromarray(graded).save(aside, format="PNG")
+        return not graded.any()
 
-    looked_at = sum(each(one, images.items(), f"rendering {path.name}"))
-    return _summary(images, len(images) - looked_at)
-
-
-def _summary(images: Mapping[str, Fixated], empty: int) -> Summary:
+    empty = sum(each(one, images.items(), f"rendering {path.name}"))
     observers = [points for fixated in images.values() for points in fixated.observers]
-    return Summary(
-        maps=len(images),
-        observers=len(observers),
-        fixations=sum(map(len, observers)),
-        outside=sum(fixated.outside for fixated in images.values()),
-        empty=empty,
-    )
-
-
-def _save(graded: np.ndarray, path: Path) -> None:
-    """All of it or nothing: written aside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    try:
-        Image.fromarray(graded).save(aside, format="PNG")
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    os.replace(aside, path)
+    outside = sum(fixated.outside for fixated in images.values())
+    return Summary(len(images), len(observers), sum(map(len, observers)), outside, empty)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -243,39 +241,17 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], description: str
 
 
 def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items, made in a thread of their own, up to `depth` of them before they are asked for.
+    """Yield the same items; a thread makes up to `depth` of them before they are asked for.
 
-    What is made ahead belongs to this iterator: when it is closed, or left, nothing of it remains.
+    These belong to this iterator: when it is closed or left, none of them remains.
     """
-    made: queue.Queue[tuple[Item | None, BaseException | None, bool]] = queue.Queue(depth)
-    left = threading.Event()
-
-    def put(entry: tuple[Item | None, BaseException | None, bool]) -> bool:
-        while not left.is_set():
-            with suppress(queue.Full):
-                made.put(entry, timeout=0.1)
-                return True
-        return False
-
-    def work() -> None:
+    source, last = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        made = deque(thread.submit(next, source, last) for _ in range(depth))
         try:
-            for item in items:
-                if not put((item, None, False)):
-                    return
-            put((None, None, True))
-        except BaseException as error:
-            put((None, error, True))
-
-    thread = threading.Thread(target=work, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error, last = made.get()
-            if error is not None:
-                raise error
-            if last:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        left.set()
-        thread.join()
+            while (item := made.popleft().result()) is not last:
+                made.append(thread.submit(next, source, last))
+                yield item  # type: ignore[misc]
+        finally:
+            for one in made:
+                one.cancel()

@@ -15,7 +15,7 @@ import torch
 from sal_fast import annotate, distributed, plugins, query, seeds
 from sal_fast._util.curves import aulc
 from sal_fast._util.files import write_json
-from sal_fast.data import Table, augment, decode, load_table, open_store, splits, store
+from sal_fast.data import StoreOptions, Table, augment, decode, load_table, open_store, splits, store
 from sal_fast.data.masks import Masks
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
@@ -146,11 +146,10 @@ def _run(
     plan = config.plan(len(table.rows("train")))
     decoder = decode.choose(config.decoder, device)
     stored = augment.stored_size(config.augment, config.image_size)
-    store.plan(table, config.image_size, stored, device, config.store)
     if ranks.first:
         checks.check_maps(config, table)
     checks.check_features(config, table, plan)
-    samples = open_store(table, config.image_size, stored, decoder, config.store)
+    samples = open_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
     _check_same(samples, ranks)
     segmented = _segmented(config, samples, decoder, brought.generator, ranks)
     start = _start(config, table, plan)

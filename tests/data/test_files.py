@@ -18,7 +18,19 @@ import torch
 from PIL import Image
 
 from sal_fast import seeds
-from sal_fast.data import check, decode, files, load_table, reading, splits, store, table
+from sal_fast.data import (
+    Sample,
+    StoreOptions,
+    Table,
+    check,
+    decode,
+    files,
+    load_table,
+    make_table,
+    reading,
+    splits,
+    store,
+)
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import ORIENTATION, Unreadable
 from sal_fast.errors import InputError
@@ -70,10 +82,11 @@ def claiming(png: bytes, width: int, height: int) -> bytes:
     return png[:8] + chunk(b"IHDR", struct.pack(">II", width, height) + png[24:29]) + png[33:]
 
 
-def rows_of(images: list[Path], masks: list[Path | None] | None = None) -> table.Table:
+def rows_of(images: list[Path], masks: list[Path | None] | None = None) -> Table:
     masks = masks or [None] * len(images)
     rows = zip(images, masks, strict=True)
-    return table.build("odd", [(f"{i:03d}", image, "a", mask, "") for i, (image, mask) in enumerate(rows)])
+    samples = (Sample(f"{i:03d}", image, "a", mask) for i, (image, mask) in enumerate(rows))
+    return make_table("odd", samples)
 
 
 def decoded(decoder: Decoder, image: Path, size: int) -> np.ndarray:
@@ -571,7 +584,7 @@ def test_a_batch_of_bad_files_alone(tmp_path: Path, decoder: Decoder) -> None:
     with pytest.raises(
         InputError, match=r"empty\.jpg: the file is empty \(and 3 more; `sal-fast data check`"
     ):
-        store.build(rows_of(paths[:4]), 16, 16, decoder)
+        store.build(rows_of(paths[:4]), StoreOptions(16, 16, decoder))
 
 
 def truncate(path: Path) -> None:
@@ -599,10 +612,10 @@ def test_bad_files_are_named(folder: Path, decoder: Decoder, spoil: Callable, me
     spoil(folder)
     samples = splits.assign(load_table(str(folder)), seeds.stream(0, "split"))
     with pytest.raises(InputError, match=message):
-        store.build(samples, 32, 32, decoder)
+        store.build(samples, StoreOptions(32, 32, decoder))
     found = check.look(str(folder))
-    assert len(found.problems) == len(found.mis_sized) + len(found.unreadable) == 1
-    assert len(found.mis_sized) == ("aspect" in message)
+    assert len(found.problems) == len(found.reasons) == 1
+    assert len(found.rows["mis-sized mask"]) == ("aspect" in message)
 
 
 def test_the_decoders_agree_to_the_bit(tmp_path: Path) -> None:

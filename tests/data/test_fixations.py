@@ -236,8 +236,8 @@ def test_command_makes_the_masks_of_a_folder(
     assert not np.isin(graded, (0, 255)).all()
     found = check.look(str(folder))
     assert not found.problems
-    assert found.empty == [3]
-    assert len(found.graded) == 29
+    assert found.rows["empty mask"] == [3]
+    assert len(found.rows["graded mask"]) == 29
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,7 +199,7 @@ def outcomes(root: str, how: str) -> dict[str, str]:
     table = load_table(root)
     if how == "check":
         found = check.look(root)
-        bad = {**found.mis_sized, **found.unreadable}
+        bad = found.reasons
         return {table.ids[row]: f"refused: {reason}" for row, reason in bad.items()}
     out = {}
     decoder = decode.choose(how, CPU)  # type: ignore[arg-type]

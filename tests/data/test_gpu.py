@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("polars")
 
 from sal_fast import seeds
-from sal_fast.data import decode, load_table, prepare, splits, store
+from sal_fast.data import StoreOptions, decode, load_table, prepare, prepared, splits, store
 from sal_fast.data.augment import Augmentation
 
 pytestmark = [
@@ -25,8 +25,8 @@ def test_decoded_on_the_gpu(name: decode.Name, keep: store.Keep, shared_folder: 
     if name == "dali":
         pytest.importorskip("nvidia.dali")
     table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
-    cpu = store.build(table, 28, 32, decode.choose("torch", torch.device("cpu")), "resident")
-    gpu = store.build(table, 28, 32, decode.choose(name, torch.device("cuda")), keep)
+    cpu = store.build(table, StoreOptions(28, 32, decode.choose("torch", torch.device("cpu"))))
+    gpu = store.build(table, StoreOptions(28, 32, decode.choose(name, torch.device("cuda")), keep))
     rows = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     ours, theirs = gpu.pictures(rows.cuda()).cpu().int(), cpu.pictures(rows).int()
     assert (ours - theirs).abs().max() <= 8
@@ -44,10 +44,12 @@ def test_a_prepared_copy_on_the_gpu(shared_folder: Path, tmp_path: Path) -> None
     table = load_table(str(shared_folder))
     host = decode.choose("torch", torch.device("cpu"))
     assert not prepare.prepare(table, tmp_path, prepare.Recipe(32, 32, True), host)
-    ready = prepare.read(tmp_path)
+    ready = prepared.read(tmp_path)
     ready = splits.assign(ready, seeds.stream(0, "split"))
     gpu = decode.choose("torch", torch.device("cuda"))
     rows = torch.tensor([3, 29, 0, 3])
-    expected = prepare.build(ready, 32, 32, host, "resident").pictures(rows)
+    expected = prepared.build(ready, StoreOptions(32, 32, host)).pictures(rows)
     for keep in ("resident", "stream"):
-        assert torch.equal(prepare.build(ready, 32, 32, gpu, keep).pictures(rows.cuda()).cpu(), expected)
+        assert torch.equal(
+            prepared.build(ready, StoreOptions(32, 32, gpu, keep)).pictures(rows.cuda()).cpu(), expected
+        )

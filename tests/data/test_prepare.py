@@ -23,11 +23,12 @@ from PIL import Image
 from torch import Tensor
 
 from sal_fast.cli import main
-from sal_fast.data import check, decode, load_table, open_store, prepare, reading, store
+from sal_fast.data import StoreOptions, check, decode, load, load_table, open_store, prepare, reading, store
 from sal_fast.data.decode import Decoder
 from sal_fast.data.decode.torch import TorchDecoder
 from sal_fast.data.files import Encoded, Unreadable
-from sal_fast.data.prepare import BLOCK, Recipe
+from sal_fast.data.prepare import BLOCK
+from sal_fast.data.prepared import PreparedTable, Recipe
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.run import run
@@ -88,7 +89,7 @@ def prepared(
 
 
 def opened(data: Path, decoder: Decoder, keep: store.Keep = "resident") -> store.Store:
-    return open_store(load_table(str(data)), SIZE, SIZE, decoder, keep)
+    return open_store(load_table(str(data)), StoreOptions(SIZE, SIZE, decoder, keep))
 
 
 def same(ours: store.Store, theirs: store.Store) -> None:
@@ -503,8 +504,8 @@ def test_a_full_disk_is_one_line(
         )
         subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
         assert main(words) == 0
-        ours = open_store(load_table(str(disk / "out")), 128, 128, Counting(), "stream")
-        theirs = open_store(load_table(str(pool)), 128, 128, Counting(), "stream")
+        ours = open_store(load_table(str(disk / "out")), StoreOptions(128, 128, Counting(), "stream"))
+        theirs = open_store(load_table(str(pool)), StoreOptions(128, 128, Counting(), "stream"))
         assert torch.equal(ours.masks.graded, theirs.masks.graded)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -539,7 +540,7 @@ def test_refused(pool: Path, decoder: Counting, tmp_path: Path, make_folder: Cal
     with pytest.raises(InputError, match=r"begun for something else \(data 'pool' there, 'birds' asked\)"):
         prepared(make_folder(tmp_path / "birds"), out, decoder)
     with pytest.raises(InputError, match=r"is prepared for --image-size 32, images kept at 32 px; this run"):
-        open_store(load_table(str(out)), SIZE, 40, decoder, "resident")
+        open_store(load_table(str(out)), StoreOptions(SIZE, 40, decoder))
     with pytest.raises(InputError, match="is prepared already"):
         check.look(str(out))
     assert main(["data", "prepare", "--data", str(out), "--out", str(tmp_path / "again")]) == 2
@@ -640,9 +641,9 @@ def test_memory_of_maps_is_checked(
 ) -> None:
     """Mapped images take none; maps do."""
     prepared(pool, tmp_path / "out", decoder)
-    monkeypatch.setattr(store, "free_memory", lambda device: 30 * SIZE * 4)
+    monkeypatch.setattr(load, "free_memory", lambda device: 30 * SIZE * 4)
     opened(tmp_path / "out", decoder)
-    monkeypatch.setattr(store, "free_memory", lambda device: 30 * SIZE * 4 - 1)
+    monkeypatch.setattr(load, "free_memory", lambda device: 30 * SIZE * 4 - 1)
     with pytest.raises(InputError, match="30 images at 32 px, resident, need"):
         opened(tmp_path / "out", decoder)
 
@@ -733,8 +734,8 @@ def test_a_hundred_thousand_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"{count} prepared before" in repeated
     table = load_table(str(out))
     assert len(table) == count
-    assert table.prepared is not None
-    assert sorted(table.prepared.at.tolist()) == list(range(count))
+    assert isinstance(table, PreparedTable)
+    assert sorted(table.at.tolist()) == list(range(count))
 
 
 @pytest.mark.full

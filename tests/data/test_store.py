@@ -16,7 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from sal_fast import seeds
-from sal_fast.data import augment, check, decode, load_table, open_store, reading, splits, store
+from sal_fast.data import (
+    StoreOptions,
+    augment,
+    check,
+    decode,
+    load,
+    load_table,
+    open_store,
+    reading,
+    splits,
+    store,
+)
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.decode.base import Decoder
 from sal_fast.errors import InputError
@@ -43,7 +54,7 @@ def pillow() -> Iterator[Decoder]:
 
 def build(root: Path, decoder: Decoder, size: int = 32, stored: int | None = None, keep: Any = "resident"):
     table = splits.assign(load_table(str(root)), seeds.stream(0, "split"))
-    return store.build(table, size, stored or size, decoder, keep)
+    return store.build(table, StoreOptions(size, stored or size, decoder, keep))
 
 
 def test_store_holds_the_files(shared_folder: Path, decoder: Decoder) -> None:
@@ -224,20 +235,21 @@ def test_which_decoder_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_stated_and_decides(
-    shared_folder: Path, pillow: Decoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_folder: Path, pillow: Decoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "sal_fast")
     table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
     images, maps = 30 * 3 * 32**2, 30 * 32 * 4
     for free, kind in ((2 * (images + maps), store.Resident), (2 * (images + maps) - 1, store.Streamed)):
-        monkeypatch.setattr(store, "free_memory", lambda device, free=free: free)
-        assert isinstance(open_store(table, 32, 32, pillow, "auto").images, kind)
-    assert "30 images at 32 px, streamed each epoch" in capsys.readouterr().out
-    monkeypatch.setattr(store, "free_memory", lambda device: images)
+        monkeypatch.setattr(load, "free_memory", lambda device, free=free: free)
+        assert isinstance(open_store(table, StoreOptions(32, 32, pillow, "auto")).images, kind)
+    assert "30 images at 32 px, streamed each epoch" in caplog.text
+    monkeypatch.setattr(load, "free_memory", lambda device: images)
     with pytest.raises(InputError, match=r"30 images at 32 px, resident, need 0\.0 GB .* use --store stream"):
-        open_store(table, 32, 32, pillow, "resident")
-    monkeypatch.setattr(store, "free_memory", lambda device: maps - 1)
+        open_store(table, StoreOptions(32, 32, pillow))
+    monkeypatch.setattr(load, "free_memory", lambda device: maps - 1)
     with pytest.raises(InputError, match="a lower --image-size"):
-        open_store(table, 32, 32, pillow, "auto")
+        open_store(table, StoreOptions(32, 32, pillow, "auto"))
 
 
 def test_mask_of_another_size_but_the_same_aspect(folder: Path, pillow: Decoder) -> None:
@@ -260,9 +272,9 @@ def test_check_counts(folder: Path) -> None:
     Image.linear_gradient("L").save(folder / "masks/blue/000.png")
     found = check.look(str(folder))
     names = found.table.ids
-    assert [names[row] for row in found.no_mask] == ["red/000"]
-    assert [names[row] for row in found.empty] == ["red/001"]
-    assert [names[row] for row in found.graded] == ["blue/000"]
+    assert [names[row] for row in found.rows["no mask"]] == ["red/000"]
+    assert [names[row] for row in found.rows["empty mask"]] == ["red/001"]
+    assert [names[row] for row in found.rows["graded mask"]] == ["blue/000"]
     assert found.problems == []
     assert found.notes == []
     (folder / "images/blue/000.jpg").unlink()

@@ -13,4 +13,4 @@ from sal_fast.data import decode, load_table, splits, store
 def samples(shared_folder: Path) -> store.Store:
     """The shared folder's thirty images at 32 pixels, kept in memory."""
     table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))
-    return store.build(table, 32, 32, decode.choose("torch", torch.device("cpu")))
+    return store.build(table, store.StoreOptions(32, 32, decode.choose("torch", torch.device("cpu"))))

@@ -113,7 +113,7 @@ def test_a_trailing_batch_of_one_joins_the_one_before(count: int, size: int, exp
 @pytest.mark.parametrize("preset", ["standard", "color"])
 def test_augmentation_runs_and_repeats(samples: store.Store, preset: Any) -> None:
     table = samples.table
-    larger = store.build(table, 32, 37, decode.choose("torch", torch.device("cpu")))
+    larger = store.build(table, store.StoreOptions(32, 37, decode.choose("torch", torch.device("cpu"))))
     recipe = replace(RECIPE, augment=preset)
     assert same(fit(larger, recipe=recipe)[0], fit(larger, recipe=recipe)[0])
     scores = train.evaluate(fit(larger, recipe=recipe)[0], larger, larger.rows("test"), "gradcam++")

@@ -140,16 +140,16 @@ def test_halves_where_memory_runs_out() -> None:
 
 
 def test_images_that_do_not_fit_are_streamed(
-    samples: store.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    samples: store.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*args: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(store, "resident", full)
-    opened = data.open_store(samples.table, 32, 32, decode.choose("torch", CPU), "resident")
+    monkeypatch.setattr(store, "Resident", full)
+    opened = data.open_store(samples.table, store.StoreOptions(32, 32, decode.choose("torch", CPU)))
     assert isinstance(opened.images, store.Streamed)
     assert opened.fingerprint == samples.fingerprint
-    assert "too little memory left for all images: they are streamed" in capsys.readouterr().err
+    assert "too little memory left for all images: they are streamed" in caplog.text
 
 
 def test_features_that_do_not_fit_are_mapped(samples: store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ def test_compiled_is_the_same_network(samples: store.Store) -> None:
 def test_side_by_side_on_a_gpu(samples: store.Store, precision: Any) -> None:
     """Two streams, channels_last, autocast: what each model alone would come to, up to a GPU's rounding."""
     cuda = torch.device("cuda")
-    there = store.build(samples.table, 32, 32, decode.choose("pillow", CPU))
+    there = store.build(samples.table, store.StoreOptions(32, 32, decode.choose("pillow", CPU)))
     there = replace(
         there,
         images=store.Resident(samples.images.pixels.to(cuda)),  # type: ignore[attr-defined]

@@ -1,36 +1,35 @@
 """Unpack official archives, and nothing that does more than put files below a folder.
 
 Only the contents of plain files are taken, never links, owners or modes. What is there already is kept. Files
-are written into a hidden folder beside the archive and then renamed into place, whole folders where there was
-none: after a kill, whatever has a name has all its bytes, and the next call brings the rest.
+are written into a hidden folder beside the archive and then renamed into place, a whole folder at once if
+there is none yet. After a kill, whatever has a name has all its bytes, and the next call brings the rest.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import gzip
 import lzma
 import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sal_fast._util import progress
-from sal_fast.data.catalog.entry import subfolders
+from sal_fast._util.locks import locked
+from sal_fast.data.catalog.finding import subfolders
 from sal_fast.errors import InputError
 
-ASIDE = ".unpacking-"
+ASIDE = ".unpacking"  # the folder that files are written into first
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -38,18 +37,18 @@ DAMAGED = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
-    ValueError,  # a header that is none
-    RuntimeError,  # a password, a compression that is not known
+    ValueError,  # from a header that is none
+    RuntimeError,  # from a password, or a compression that is not known
 )
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A plain file in an archive; `kind` names what it is where it is none."""
+    """A file in an archive. `odd` says what it is if it is no plain file."""
 
     name: str
     size: int
-    kind: str | None
+    odd: str | None
     open: Callable[[], IO[bytes] | None]
 
 
@@ -57,9 +56,12 @@ def unpack(root: Path, names: Sequence[str]) -> list[Path]:
     """Unpack those archives that lie in `root` or in a folder of it, each beside itself.
 
     An archive without a folder in it goes into a folder of its own name. Returns the files and folders at the
-    top of the archives of which something was missing; none where all was there. Raises InputError that
-    names archive and member, before anything of that archive is written, for a member that would lead out,
-    that is no plain file, that is there with another size, or for which the disk has no room.
+    top of the archives from which something was missing.
+
+    Raises:
+        InputError: it names archive and member, before anything of that archive is written, for a member that
+            would lead out, that is no plain file, that is there with another size, or for which the disk has
+            no room.
     """
     made: list[Path] = []
     for name in names:
@@ -70,9 +72,11 @@ def unpack(root: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _unpack(path: Path) -> list[Path]:
-    """One archive. Reading errors of a damaged one become an InputError."""
+    """Unpack one archive, one process at a time. Errors of a damaged one become an InputError."""
     try:
-        with _alone(path):
+        if not os.access(path.parent, os.W_OK) and not _missing(path)[1]:
+            return []  # nothing to write, so no lock is needed
+        with locked(path.parent / ".lock"):
             target, missing = _missing(path)
             return _write(path, target, missing) if missing else []
     except DAMAGED as error:
@@ -81,29 +85,15 @@ def _unpack(path: Path) -> list[Path]:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise InputError(f"{path}: a file stands where a folder should, or the reverse: {error}") from None
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in READ_ONLY:
             raise
         raise InputError(f"{path}: cannot be unpacked where it lies: {error.strerror}") from None
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time; whoever holds the archive clears away what a killed one has left."""
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: what lies there may be in use
-            yield
-            return
-        for left in path.parent.glob(f"{ASIDE}{path.name}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
-
-
 def _missing(path: Path) -> tuple[Path, set[str]]:
-    """Where the archive goes, and the members that are not there yet; every member checked."""
+    """Check every member; return the folder that the archive goes into, and the members not there yet."""
     free = shutil.disk_usage(path.parent).free
-    own = path.parent / _stem(path)
+    own = path.parent / next(path.name.removesuffix(end) for end in ENDINGS if path.name.endswith(end))
     sizes: dict[str, int] = {}
     needed = 0
     for member in _members(path):
@@ -116,8 +106,7 @@ def _missing(path: Path) -> tuple[Path, set[str]]:
                 f"{free / 1e9:,.1f} GB are free; nothing was unpacked"
             )
         sizes[member.name] = member.size
-    flat = not any("/" in name for name in sizes)
-    target = own if flat else path.parent
+    target = path.parent if any("/" in name for name in sizes) else own
     missing = set()
     for name, size in sizes.items():
         try:
@@ -139,25 +128,25 @@ def _check(path: Path, member: _Member) -> None:
     name = PurePosixPath(member.name)
     if not name.parts or name.is_absolute() or ".." in name.parts or {"\\", "\0"} & set(member.name):
         raise InputError(f"{path}: member {member.name!r} leads out of the folder; nothing was unpacked")
-    if member.kind is not None:
+    if member.odd is not None:
         raise InputError(
-            f"{path}: member {member.name!r} is a {member.kind}; only plain files are unpacked, nothing was"
+            f"{path}: member {member.name!r} is a {member.odd}; only plain files are unpacked, nothing was"
         )
     if member.size < 0:
         raise InputError(f"{path}: member {member.name!r} has a size below 0; nothing was unpacked")
 
 
 def _write(path: Path, target: Path, missing: set[str]) -> list[Path]:
-    aside = Path(tempfile.mkdtemp(prefix=f"{ASIDE}{path.name}.", dir=path.parent))
-    files = aside / "files"  # with the modes that new files have here; mkdtemp's is the owner's alone
+    aside = path.parent / ASIDE
+    shutil.rmtree(aside, ignore_errors=True)  # a killed process has left it
     try:
         with progress.bar(f"unpacking {path.name}", len(missing)) as advance:
             for member in _members(path):
                 if member.name in missing:
-                    _copy(member, files / member.name)
+                    _copy(member, aside / member.name)
                     advance()
-        made = [target] if target != path.parent else [target / below.name for below in files.iterdir()]
-        _settle(files, target)
+        made = [target] if target != path.parent else [target / below.name for below in aside.iterdir()]
+        _settle(aside, target)
         return sorted(made)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -174,7 +163,7 @@ def _copy(member: _Member, file: Path) -> None:
 
 
 def _settle(source: Path, target: Path) -> None:
-    """Rename into place: a folder at once where there is none, else what is in it."""
+    """Rename into place: a folder at once if there is none yet, else what is in it."""
     if target.is_dir() and source.is_dir():
         for below in sorted(source.iterdir()):
             _settle(below, target / below.name)
@@ -183,10 +172,9 @@ def _settle(source: Path, target: Path) -> None:
 
 
 def _members(path: Path) -> Iterator[_Member]:
-    """Files of the archive in its order; folders and what macOS adds are passed over."""
+    """The files of an archive in its order, without folders and what macOS adds."""
     for member in _zip(path) if path.suffix == ".zip" else _tar(path):
-        parts = PurePosixPath(member.name).parts
-        if parts[:1] != ("__MACOSX",):
+        if PurePosixPath(member.name).parts[:1] != ("__MACOSX",):
             yield member
 
 
@@ -194,24 +182,20 @@ def _tar(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as archive:
         for info in archive:
             if not info.isdir():
-                kind = None if info.isreg() else "link" if info.issym() or info.islnk() else "special file"
-                yield _Member(_plain(info.name), info.size, kind, partial(archive.extractfile, info))
+                odd = None if info.isreg() else "link" if info.issym() or info.islnk() else "special file"
+                yield _Member(_plain(info.name), info.size, odd, partial(archive.extractfile, info))
 
 
 def _zip(path: Path) -> Iterator[_Member]:
-    with closing(zipfile.ZipFile(path)) as archive:
+    with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir():
-                mode = info.external_attr >> 16
-                odd = stat.S_IFMT(mode) not in (0, stat.S_IFREG)
-                kind = ("link" if stat.S_ISLNK(mode) else "special file") if odd else None
-                yield _Member(_plain(info.filename), info.file_size, kind, partial(archive.open, info))
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                plain = kind in (0, stat.S_IFREG)
+                odd = None if plain else "link" if stat.S_ISLNK(kind) else "special file"
+                yield _Member(_plain(info.filename), info.file_size, odd, partial(archive.open, info))
 
 
 def _plain(name: str) -> str:
     """`./a//b` as `a/b`."""
     return str(PurePosixPath(name))
-
-
-def _stem(path: Path) -> str:
-    return next(path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending))

@@ -7,8 +7,8 @@
                  images/<class>/<name>.jpg
     segmentations/<class>/<name>.png      beside CUB_200_2011, or in it
 
-Masks are grey, several annotators' outlines laid over each other: more than half of white is foreground.
-Test is the official one; of each class's official training images 20 % are val.
+Masks are grey, with several annotators' outlines laid over each other: more than half of white is foreground.
+Test is the official split; of each class's official training images 20 % are val.
 """
 
 from __future__ import annotations
@@ -17,57 +17,47 @@ from pathlib import Path
 
 import numpy as np
 
-from sal_fast import seeds
-from sal_fast.data import splits, table
-from sal_fast.data.catalog import entry
-from sal_fast.data.table import Table
+from sal_fast.data.catalog.entry import Entry, grey
+from sal_fast.data.catalog.finding import text
+from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
 
-KEY = "cub200"
-LAYOUT = (
-    "CUB_200_2011/ with images.txt, image_class_labels.txt, classes.txt, train_test_split.txt and "
-    "images/<class>/<name>.jpg; segmentations/<class>/<name>.png beside it or in it"
-)
-VAL_SHARE = 0.2
+SPLITS = {"0": "test", "1": "train"}
 
 
 def foreground(pixels: np.ndarray) -> np.ndarray:
-    return entry.grey(pixels) > 127
+    return grey(pixels) > 127
 
 
-def read(root: Path) -> Table:
-    base = entry.require(root, "images.txt", LAYOUT).parent
+def read(entry: Entry, root: Path) -> list[Sample]:
+    base = entry.require(root, "images.txt").parent
     beside = [folder / "segmentations" for folder in (base, base.parent)]
-    masks = next((path for path in beside if path.is_dir()), None)
-    masks = masks or entry.require(root, "segmentations", LAYOUT)
+    masks = next((path for path in beside if path.is_dir()), None) or entry.require(root, "segmentations")
     names = _numbered(base / "images.txt")
     classes = _numbered(base / "classes.txt")
     labels = _numbered(base / "image_class_labels.txt", names)
     official = _numbered(base / "train_test_split.txt", names)
-    rows, wanted = [], []
+    samples = []
     for number, name in names.items():
-        if labels[number] not in classes:
+        label, split = labels[number], official[number]
+        if label not in classes:
             raise InputError(
-                f"{base / 'image_class_labels.txt'}: image {number} has class {labels[number]!r}; "
+                f"{base / 'image_class_labels.txt'}: image {number} has class {label!r}; "
                 f"expected one of the {len(classes)} numbers of classes.txt"
             )
-        if official[number] not in ("0", "1"):
+        if split not in SPLITS:
             raise InputError(
-                f"{base / 'train_test_split.txt'}: image {number} has {official[number]!r}; expected 0 or 1"
+                f"{base / 'train_test_split.txt'}: image {number} has {split!r}; expected 0 or 1"
             )
         image, mask = base / "images" / name, (masks / name).with_suffix(".png")
-        wanted += [(image, "images.txt"), (mask, "images.txt")]
-        split = "train" if official[number] == "1" else "test"
-        rows.append((name.removesuffix(".jpg"), image, classes[labels[number]], mask, split))
-    samples = table.build(KEY, rows, foreground)
-    entry.refuse_missing(KEY, wanted)
-    return splits.with_val(samples, VAL_SHARE, seeds.stream(0, f"catalog-{KEY}"))
+        samples.append(Sample(name.removesuffix(".jpg"), image, classes[label], mask, SPLITS[split]))
+    return samples
 
 
 def _numbered(path: Path, expected: dict[str, str] | None = None) -> dict[str, str]:
-    """Lines of `<number> <value>`, the same numbers as `expected` has."""
+    """Read lines of `<number> <value>`; they must have the same numbers as `expected`, if it is given."""
     values: dict[str, str] = {}
-    for line, content in enumerate(entry.text(path).splitlines(), start=1):
+    for line, content in enumerate(text(path).splitlines(), start=1):
         if not content.strip():
             continue
         number, _, value = content.strip().partition(" ")
@@ -85,11 +75,17 @@ def _numbered(path: Path, expected: dict[str, str] | None = None) -> dict[str, s
     return values
 
 
-ENTRY = entry.Entry(
-    key=KEY,
-    title="CUB-200-2011",
+ENTRY = Entry(
+    key="cub200",
     counts={"train": 4794, "val": 1200, "test": 5794, "classes": 200},
-    layout=LAYOUT,
+    layout=(
+        "CUB_200_2011/ with images.txt, image_class_labels.txt, classes.txt, train_test_split.txt and "
+        "images/<class>/<name>.jpg; segmentations/<class>/<name>.png beside it or in it"
+    ),
     archives=("CUB_200_2011.tgz", "segmentations.tgz"),
     read=read,
+    foreground=foreground,
+    named_by="images.txt",
+    val_share=0.2,
 )
+load = ENTRY.load

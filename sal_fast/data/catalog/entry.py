@@ -1,14 +1,19 @@
-"""What a catalog entry says of itself, and what the readers share: finding, listing and refusing files."""
+"""What each data set of the catalog says of itself, and the steps that all of them share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sal_fast.data.table import Table
+from sal_fast import seeds
+from sal_fast.data import splits
+from sal_fast.data.catalog import archives
+from sal_fast.data.catalog.finding import find
+from sal_fast.data.files import Foreground
+from sal_fast.data.table import Sample, Table, make_table
 from sal_fast.errors import InputError
 
 
@@ -16,74 +21,79 @@ from sal_fast.errors import InputError
 class Entry:
     """One data set of the paper.
 
-    `counts`: train, val, test and classes of the paper's Table 1; `layout`: one line on what is expected in
-    the folder; `archives`: the names of the official archives; `read`: from that folder to a table whose
-    splits are filled.
+    key: its name for `--data`.
+    counts: the numbers of train, val and test images and of classes in the paper's Table 1.
+    layout: one line that says what is expected in the folder.
+    archives: the names of the official archives.
+    read: gives the samples in a folder; their files need not exist.
+    foreground: which pixels of a mask file are foreground (see `Table`).
+    named_by: the list that names the files. If it is "", an image and its mask name each other.
+    val_share: how much of each class's training samples becomes val.
     """
 
     key: str
-    title: str
     counts: Mapping[str, int]
     layout: str
     archives: tuple[str, ...]
-    read: Callable[[Path], Table]
+    read: Callable[[Entry, Path], list[Sample]]
+    foreground: Foreground
+    named_by: str = ""
+    val_share: float = 0.0
 
+    def load(self, root: Path | None) -> Table:
+        """Read the data set in the folder `root`.
 
-def find(root: Path, name: str, levels: int = 2) -> Path | None:
-    """`name` (may have several parts) in `root` or at most `levels` folders below: nearest, then first."""
-    folders = [root]
-    for level in range(levels + 1):
-        for folder in folders:
-            if (folder / name).exists():
-                return folder / name
-        if level < levels:
-            folders = [below for folder in folders for below in subfolders(folder)]
-    return None
+        If files are missing and official archives lie there, these are unpacked first. Raises InputError that
+        says what was expected.
+        """
+        if root is None:
+            raise InputError(
+                f"--data {self.key} needs --root DIR, the folder with {self.layout}, or with the official "
+                f"archives {', '.join(self.archives)}"
+            )
+        if not root.is_dir():
+            raise InputError(f"--root {root}: no such folder; expected {self.layout} in it")
+        try:
+            return self._table(root)
+        except InputError:
+            if not archives.unpack(root, self.archives):
+                raise
+        return self._table(root)
 
+    def _table(self, root: Path) -> Table:
+        table = make_table(self.key, self.read(self, root), self.foreground)
+        self._refuse_missing(table)
+        return splits.with_val(table, self.val_share, self.stream())
 
-def require(root: Path, name: str, layout: str, levels: int = 2) -> Path:
-    """`find`, or the error that says what was expected."""
-    found = find(root, name, levels)
-    if found is None:
-        raise InputError(f"{root}: {name} not found; expected {layout}")
-    return found
+    def stream(self) -> np.random.Generator:
+        """The random stream of the splits: the catalog's own, so that they do not depend on a run's seed."""
+        return seeds.stream(0, f"catalog-{self.key}")
 
+    def require(self, root: Path, name: str, levels: int = 2) -> Path:
+        """`finding.find`, or an InputError that says what was expected."""
+        found = find(root, name, levels)
+        if found is None:
+            raise InputError(f"{root}: {name} not found; expected {self.layout}")
+        return found
 
-def subfolders(folder: Path) -> list[Path]:
-    """Sorted; hidden ones and what macOS adds to archives are passed over."""
-    return [path for path in visible(folder) if path.is_dir() and path.name != "__MACOSX"]
-
-
-def visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def refuse_missing(key: str, pairs: Iterable[tuple[Path, str]]) -> None:
-    """Raise InputError where one of the files does not exist: the first by name, the others counted.
-
-    A pair is a file and who asks for it.
-    """
-    missing = [(path, source) for path, source in pairs if not path.is_file()]
-    if missing:
-        path, source = missing[0]
-        more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
-        raise InputError(
-            f"{key}: {path} is missing, {source} names it{more}; is the archive wholly unpacked?"
-        )
-
-
-def text(path: Path) -> str:
-    """A list's text; InputError where it is not there or no text."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"list not found: {path}; unpack the archives again") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; unpack the archives again") from None
+    def _refuse_missing(self, table: Table) -> None:
+        """Raise InputError if files do not exist: it names the first one and counts the others."""
+        missing = []
+        for image, mask in zip(table.images, table.masks, strict=True):
+            if not image.is_file():
+                missing.append((image, self.named_by or mask))
+            if mask is not None and not mask.is_file():
+                missing.append((mask, self.named_by or image))
+        if missing:
+            (path, source), more = missing[0], len(missing) - 1
+            others = f" (and {more:,} more)" if more else ""
+            raise InputError(
+                f"{self.key}: {path} is missing, {source} names it{others}; is the archive wholly unpacked?"
+            )
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
-    """[H, W] of a grey file that was stored with colours (their largest) or with alpha (left out)."""
+    """The pixels [H, W] of a grey file that was stored with colours (their largest) or alpha (left out)."""
     if pixels.ndim == 2:
         return pixels
     return pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3].max(axis=-1)

@@ -6,8 +6,8 @@
     setid.mat                 trnid, valid, tstid: image numbers
 
 A segmentation shows the foreground in its colours on blue, (0, 0, 254), and is JPEG-compressed: what is
-within 40 of that blue in every channel is background. An image without one has no mask. The splits are the
-official ones. The archives have no class names: classes are called 001 to 102.
+within 40 of that blue in every channel is background. An image without a segmentation has no mask. The splits
+are the official ones. The archives have no class names, so classes are called 001 to 102.
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ from typing import Literal
 
 import numpy as np
 
-from sal_fast.data import table
-from sal_fast.data.catalog import entry
-from sal_fast.data.table import Table
+from sal_fast.data.catalog.entry import Entry
+from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
 
-KEY = "flowers102"
-LAYOUT = (
-    "jpg/image_00001.jpg, ..., segmim/segmim_00001.jpg, ..., imagelabels.mat and setid.mat "
-    "(the two lists are downloaded by themselves)"
-)
 CLASSES = 102
-SETS = {"train": "trnid", "val": "valid", "test": "tstid"}
+SETS = {"trnid": "train", "valid": "val", "tstid": "test"}
 BLUE = (0, 0, 254)
-# of MATLAB's file format: types of elements, and classes of arrays (double to uint64)
+TOLERANCE = 40  # a larger one takes deep blue petals for ground, a smaller one keeps JPEG's ringing
+# MATLAB's file format: types of elements, and classes of arrays (double to uint64)
 MATRIX, COMPRESSED, NUMBERS, NUMERIC = 14, 15, (1, 2, 3, 4, 5, 6, 7, 9, 12, 13), range(6, 16)
-TOLERANCE = 40  # larger takes deep blue petals for ground, smaller leaves JPEG's ringing round every flower
 
 
 def foreground(pixels: np.ndarray) -> np.ndarray:
@@ -42,42 +36,36 @@ def foreground(pixels: np.ndarray) -> np.ndarray:
     return (np.abs(colours.astype(np.int16) - BLUE) > TOLERANCE).any(axis=-1)
 
 
-def read(root: Path) -> Table:
-    images = entry.require(root, "jpg", LAYOUT)
-    masks = entry.require(root, "segmim", LAYOUT)
-    labels_file = entry.require(root, "imagelabels.mat", LAYOUT)
-    sets_file = entry.require(root, "setid.mat", LAYOUT)
+def read(entry: Entry, root: Path) -> list[Sample]:
+    names = ("jpg", "segmim", "imagelabels.mat", "setid.mat")
+    images, masks, labels_file, sets_file = (entry.require(root, name) for name in names)
     labels = _integers(labels_file, ["labels"])["labels"]
     odd = np.flatnonzero((labels < 1) | (labels > CLASSES))
     if odd.size:
         raise InputError(f"{labels_file}: image {odd[0] + 1} has label {labels[odd[0]]}; expected 1 to 102")
-    split: dict[int, str] = {}
-    for name, numbers in zip(SETS, _integers(sets_file, list(SETS.values())).values(), strict=True):
+    sets: dict[int, str] = {}
+    for name, numbers in _integers(sets_file, list(SETS)).items():
         for number in map(int, numbers):
             if not 1 <= number <= len(labels):
                 raise InputError(
-                    f"{sets_file}: image {number} is in {SETS[name]}; imagelabels.mat has 1 to {len(labels)}"
+                    f"{sets_file}: image {number} is in {name}; imagelabels.mat has 1 to {len(labels)}"
                 )
-            if number in split:
-                raise InputError(
-                    f"{sets_file}: image {number} is in {SETS[split[number]]} and in {SETS[name]}"
-                )
-            split[number] = name
-    left = sorted(set(range(1, len(labels) + 1)) - split.keys())
-    if left:
-        raise InputError(f"{sets_file}: image {left[0]} is in none of {', '.join(SETS.values())}")
-    rows = []
+            if number in sets:
+                raise InputError(f"{sets_file}: image {number} is in {sets[number]} and in {name}")
+            sets[number] = name
+    samples = []
     for number, label in enumerate(labels, start=1):
-        mask = masks / f"segmim_{number:05d}.jpg"
-        image = images / f"image_{number:05d}.jpg"
-        rows.append((image.stem, image, f"{label:03d}", mask if mask.is_file() else None, split[number]))
-    entry.refuse_missing(KEY, [(row[1], "imagelabels.mat") for row in rows])
-    return table.build(KEY, rows, foreground)
+        if number not in sets:
+            raise InputError(f"{sets_file}: image {number} is in none of {', '.join(SETS)}")
+        image, mask = images / f"image_{number:05d}.jpg", masks / f"segmim_{number:05d}.jpg"
+        drawn = mask if mask.is_file() else None
+        samples.append(Sample(image.stem, image, f"{label:03d}", drawn, SETS[sets[number]]))
+    return samples
 
 
 def _integers(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Lists of integers in a MATLAB file, int64 [n] each."""
-    from scipy import io  # here: a fifth of a second that only this data set has to spend
+    """Read lists of integers from a MATLAB file, int64 [n] each."""
+    from scipy import io  # imported here, as it takes a fifth of a second and only this data set needs it
 
     try:
         _check_types(path.read_bytes(), names)
@@ -96,16 +84,16 @@ def _integers(path: Path, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def _check_types(data: bytes, names: list[str]) -> None:
-    """Raise ValueError for a MATLAB 5 file whose arrays `names` are not of numbers, of types that exist.
+    """Raise ValueError unless this is a MATLAB 5 file whose arrays `names` hold numbers of types that exist.
 
-    The types of the data are what scipy's reader (1.17) does not check: one it does not know crashes it.
+    scipy's reader (1.17) does not check the types of the data, and one that it does not know crashes it.
     """
     order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
     if not data.startswith(b"MATLAB 5"):
         raise ValueError("it does not begin as one of version 5")
 
     def elements(data: bytes, pad: bool) -> Iterator[tuple[int, bytes]]:
-        """Type and contents, one after the other; contents of at most 4 bytes stand in the tag itself."""
+        """Yield types and contents in turn; contents of at most 4 bytes stand in the tag itself."""
         at = 0
         while at < len(data):
             word = int.from_bytes(data[at : at + 4], order)
@@ -130,11 +118,16 @@ def _check_types(data: bytes, names: list[str]) -> None:
             raise ValueError(f"{name!r} is no list of whole numbers")
 
 
-ENTRY = entry.Entry(
-    key=KEY,
-    title="Oxford 102 Flowers",
+ENTRY = Entry(
+    key="flowers102",
     counts={"train": 1020, "val": 1020, "test": 6149, "classes": 102},
-    layout=LAYOUT,
+    layout=(
+        "jpg/image_00001.jpg, ..., segmim/segmim_00001.jpg, ..., imagelabels.mat and setid.mat "
+        "(the two lists are downloaded by themselves)"
+    ),
     archives=("102flowers.tgz", "102segmentations.tgz"),
     read=read,
+    foreground=foreground,
+    named_by="imagelabels.mat",
 )
+load = ENTRY.load

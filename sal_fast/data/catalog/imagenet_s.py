@@ -1,14 +1,14 @@
 """ImageNet-S: the images of ImageNet-1k that have a segmentation, 919 classes.
 
-    ImageNetS919/train-semi/<wnid>/<name>.JPEG                 ten a class
+    ImageNetS919/train-semi/<wnid>/<name>.JPEG                 ten per class
                  train-semi-segmentation/<wnid>/<name>.png
                  validation/<wnid>/<name>.JPEG
                  validation-segmentation/<wnid>/<name>.png
 
-The folder may have another name, or be the root. The archive holds the segmentations; the images are put
-there by the official scripts from a copy of ImageNet-1k. A pixel of a segmentation (RGB) has the id
-R + 256 * G: 0 is another category, 1000 is to be ignored, all others are foreground. Of train-semi, 30 % of
-each class are val; test is validation (the official test set has no public masks).
+The folder may have another name, or be the root. The archive holds the segmentations; the official scripts
+put the images there from a copy of ImageNet-1k. A pixel of a segmentation (RGB) has the id R + 256 * G: 0 is
+another category, 1000 is to be ignored, and all others are foreground. Of each class in train-semi 30 % are
+val; validation is test, because the official test set has no public masks.
 """
 
 from __future__ import annotations
@@ -17,21 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sal_fast import seeds
-from sal_fast.data import splits, table
-from sal_fast.data.catalog import entry
+from sal_fast.data.catalog.entry import Entry
+from sal_fast.data.catalog.finding import subfolders, visible
 from sal_fast.data.files import SUFFIXES
-from sal_fast.data.table import Table
+from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
 
-KEY = "imagenet-s"
-LAYOUT = (
-    "ImageNetS919/ with train-semi/<wnid>/<name>.JPEG, train-semi-segmentation/<wnid>/<name>.png, "
-    "validation/<wnid>/<name>.JPEG and validation-segmentation/<wnid>/<name>.png"
-)
 PARTS = {"train-semi": "train", "validation": "test"}
 OTHER, IGNORED = 0, 1000
-VAL_SHARE = 0.3
 
 
 def foreground(pixels: np.ndarray) -> np.ndarray:
@@ -41,46 +34,46 @@ def foreground(pixels: np.ndarray) -> np.ndarray:
     return (ids != OTHER) & (ids != IGNORED)
 
 
-def read(root: Path) -> Table:
-    base = entry.require(root, "train-semi-segmentation", LAYOUT).parent
-    rows, wanted = [], []
+def read(entry: Entry, root: Path) -> list[Sample]:
+    base = entry.require(root, "train-semi-segmentation").parent
+    samples = []
     for part, split in PARTS.items():
-        folders = {kind: base / f"{part}{kind}" for kind in ("", "-segmentation")}
-        for folder in folders.values():
+        below, drawn = base / part, base / f"{part}-segmentation"
+        for folder in (below, drawn):
             if not folder.is_dir():
-                raise InputError(f"{base}: {folder.name}/ not found; expected {LAYOUT}")
-        images = _files(folders[""], SUFFIXES)
-        masks = _files(folders["-segmentation"], frozenset({".png"}))
-        for sample in sorted(images.keys() | masks.keys()):
-            image = images.get(sample, folders[""] / f"{sample}.JPEG")
-            mask = masks.get(sample, folders["-segmentation"] / f"{sample}.png")
-            wanted += [(image, str(mask)), (mask, str(image))]
-            rows.append((sample, image, sample.split("/")[0], mask, split))
-    if not rows:
-        raise InputError(f"{base}: no segmentations in it; expected {LAYOUT}")
-    entry.refuse_missing(KEY, wanted)
-    samples = table.build(KEY, rows, foreground)
-    return splits.with_val(samples, VAL_SHARE, seeds.stream(0, f"catalog-{KEY}"))
+                raise InputError(f"{base}: {folder.name}/ not found; expected {entry.layout}")
+        images, masks = _files(below, SUFFIXES), _files(drawn, frozenset({".png"}))
+        for name in sorted(images.keys() | masks.keys()):
+            image = images.get(name, below / f"{name}.JPEG")
+            mask = masks.get(name, drawn / f"{name}.png")
+            samples.append(Sample(name, image, name.split("/")[0], mask, split))
+    if not samples:
+        raise InputError(f"{base}: no segmentations in it; expected {entry.layout}")
+    return samples
 
 
 def _files(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    """`<class>/<stem>` -> the file."""
+    """The files of a folder of class folders by `<class>/<stem>`."""
     files: dict[str, Path] = {}
-    for below in entry.subfolders(folder):
-        for path in entry.visible(below):
+    for below in subfolders(folder):
+        for path in visible(below):
             if path.suffix.lower() in suffixes:
-                sample = f"{below.name}/{path.stem}"
-                if sample in files:
-                    raise InputError(f"{KEY}: {files[sample]} and {path} are one sample; leave one of them")
-                files[sample] = path
+                other = files.setdefault(f"{below.name}/{path.stem}", path)
+                if other != path:
+                    raise InputError(f"imagenet-s: {other} and {path} are one sample; leave one of them")
     return files
 
 
-ENTRY = entry.Entry(
-    key=KEY,
-    title="ImageNet-S (919 classes)",
+ENTRY = Entry(
+    key="imagenet-s",
     counts={"train": 6433, "val": 2757, "test": 12419, "classes": 919},
-    layout=LAYOUT,
+    layout=(
+        "ImageNetS919/ with train-semi/<wnid>/<name>.JPEG, train-semi-segmentation/<wnid>/<name>.png, "
+        "validation/<wnid>/<name>.JPEG and validation-segmentation/<wnid>/<name>.png"
+    ),
     archives=("ImageNetS919-5f7f58ae1003d21da9409a8576bf7680.zip",),
     read=read,
+    foreground=foreground,
+    val_share=0.3,
 )
+load = ENTRY.load

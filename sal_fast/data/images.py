@@ -1,0 +1,71 @@
+"""The images of a store, as batches on the device: kept there, streamed from their files, or mapped."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sal_fast.data import reading
+from sal_fast.data.decode import Decoder
+from sal_fast.data.files import Unreadable
+from sal_fast.errors import InputError
+
+
+class Images(ABC):
+    """The images of a table, uint8 [N, S, S, 3], by row."""
+
+    @abstractmethod
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """For each group of row numbers (int64): a tensor of images on the device, and where in it the
+        group's images are. None means that the tensor holds these images alone, in order.
+        """
+
+
+class Resident(Images):
+    """Images that stay in the device's memory."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for rows in groups:
+            yield self.pixels, rows
+
+
+class Streamed(Images):
+    """Images that are decoded from their files each time, while the batch before is used."""
+
+    def __init__(self, paths: Sequence[Path], stored_size: int, decoder: Decoder) -> None:
+        self.paths, self.stored_size, self.decoder = paths, stored_size, decoder
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        asked = [rows.tolist() for rows in groups]  # all at once, as a copy from a GPU waits for its work
+        yield from reading.ahead((self._decode(rows), None) for rows in asked)
+
+    def _decode(self, rows: Sequence[int]) -> Tensor:
+        try:
+            return reading.pictures([self.paths[row] for row in rows], self.stored_size, self.decoder)
+        except Unreadable as error:
+            raise InputError(
+                f"{error} (it was readable before); restore it, then repeat the command"
+            ) from None
+
+
+class Mapped(Images):
+    """Images that were decoded before, in a file. The system reads it when needed and caches what it can."""
+
+    def __init__(self, pixels: Tensor, at: Tensor, device: torch.device) -> None:
+        self.pixels, self.at, self.device = pixels, at, device
+
+    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        if self.device.type == "cpu":
+            for rows in groups:
+                yield self.pixels, self.at[rows]
+            return
+        asked = [self.at[rows.cpu()] for rows in groups]
+        for pixels in reading.ahead(self.pixels[at].pin_memory() for at in asked):
+            yield pixels.to(self.device, non_blocking=True), None
