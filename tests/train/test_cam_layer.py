@@ -203,9 +203,9 @@ def test_tested_and_drawn_with_by_halves(
 
 def test_the_class_of_the_cam(samples: store.Store) -> None:
     model = small("features").eval()
-    images, labels = pictures()
+    images, _ = pictures()
     predicted = model(images)[0].argmax(1)
-    assert not torch.equal(predicted, labels)
+    labels = (predicted + torch.arange(4) % 2) % 3  # two of four are right
     targets, has_map = torch.zeros(4, 24, 24), torch.ones(4, dtype=torch.bool)
     targets[:, 4:13, 6:18] = 1
 
@@ -216,8 +216,11 @@ def test_the_class_of_the_cam(samples: store.Store) -> None:
     assert not torch.equal(loss("predicted", labels), loss("labelled", labels))
     rows = samples.rows("train")
     views = next(samples.views([rows]))
-    own = model.look(views).classes == samples.labels[rows]
-    assert 0 < int(own.sum()) < len(rows)
+    own = torch.arange(len(rows)) % 2 == 0
+    found = model.look(views).classes
+    labels = samples.labels.clone()
+    labels[rows] = torch.where(own, found, (found + 1) % 3)
+    samples = replace(samples, labels=labels)
     drawn, guessed = (annotate.generate(model, samples, rows, "cam", cam_class=c) for c in models.CAM_CLASSES)
     assert torch.equal(drawn[own], guessed[own])
     assert not torch.equal(drawn[~own], guessed[~own])

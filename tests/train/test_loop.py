@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from sal_fast import models, train
 from sal_fast.data import decode, store
@@ -42,6 +44,17 @@ def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE,
     return model, fitted
 
 
+def flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """All elements in one vector, float64."""
+    return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
+
+
+def scaled(maps: torch.Tensor) -> torch.Tensor:
+    """Each map's minimum becomes 0 and its maximum 1."""
+    low, high = (edge(maps, (1, 2), keepdim=True) for edge in (torch.amin, torch.amax))
+    return (maps - low) / (high - low)
+
+
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(
         torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
@@ -73,15 +86,56 @@ def test_without_maps_only_the_classification_term_remains(samples: store.Store)
     torch.testing.assert_close(half.head.weight, slow.head.weight, rtol=1e-4, atol=1e-6)
 
 
-def test_saliency_training_raises_dice(samples: store.Store) -> None:
-    long = replace(RECIPE, epochs=12)
-    test = samples.rows("test")
-    guided = train.evaluate(fit(samples, alpha=0.1, recipe=long)[0], samples, test, "cam")
-    plain = train.evaluate(fit(samples, alpha=1.0, recipe=long)[0], samples, test, "cam")
-    assert guided.dice is not None
-    assert plain.dice is not None
-    assert guided.dice > plain.dice + 0.1
-    assert guided.floor == pytest.approx(0.25, abs=0.02)
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
+def test_a_step_follows_the_gradient_of_equation_1(samples: store.Store, alpha: float) -> None:
+    """One epoch of one batch moves the weights along a gradient that is worked out by hand in float64.
+
+    The relative error in float32 is 3e-5, and 3e-3 where a ReLU falls on its other side. Without the saliency
+    term it would be 0.97 at alpha 0.1.
+    """
+    rows = samples.rows("train")
+    has_map = samples.has_mask[rows].clone()
+    has_map[:5] = False
+    one = replace(RECIPE, epochs=1, batch_size=100, saliency_loss="mse")
+    moved, _ = fit(samples, alpha=alpha, recipe=one, has_map=has_map)
+
+    exact = models.build("resnet18", 3, output_stride=8, seed=0)
+    start = flat(exact.parameters())
+    exact.double().train()
+    (images,) = samples.views([rows])
+    labels = samples.labels[rows]
+    seen = exact.look(images.double(), labels)
+    human = functional.adaptive_avg_pool2d(samples.masks.unpack(rows).double(), seen.cam.shape[-2:])
+    distances = (scaled(seen.cam) - scaled(human)).square().mean((1, 2)) * has_map
+    loss = alpha * functional.cross_entropy(seen.logits, labels) + (1 - alpha) * distances.mean()
+    gradient = flat(torch.autograd.grad(loss, list(exact.parameters())))
+    error = (start - flat(moved.parameters())) / one.lr - gradient
+    assert float(error.norm() / gradient.norm()) < 0.1
+
+
+def test_a_network_looks_where_its_maps_say(samples: store.Store) -> None:
+    """Maps that mark the left half, or the right half, of every image leave no doubt after two epochs.
+
+    The Dice of the CAMs with the left half is 0.97 to 0.99 or 0.01 to 0.03, whichever the seed. Without the
+    saliency term both networks of a seed would be the same one.
+    """
+    rows = samples.rows("train")
+    left = torch.zeros(len(samples.table), 32, 32, dtype=torch.uint8)
+    left[..., :16] = 255
+    on_the_left = replace(samples, masks=Masks.pack(left))
+    every = torch.ones(len(rows), dtype=torch.bool)
+
+    def dice(maps: torch.Tensor, seed: int) -> float:
+        recipe = replace(RECIPE, seed=seed)
+        model, _ = fit(samples, alpha=0.1, recipe=recipe, maps=Masks.pack(maps[rows]), has_map=every)
+        found = train.evaluate(model, on_the_left, rows, "cam")
+        assert found.floor == 0.5
+        assert found.dice is not None
+        return found.dice
+
+    guided, misguided = ([dice(maps, seed) for seed in range(2)] for maps in (left, 255 - left))
+    assert sum(guided) / 2 > 0.75
+    assert sum(misguided) / 2 < 0.25
 
 
 def test_best_epoch_is_kept_and_the_later_one_on_a_tie(

@@ -215,10 +215,12 @@ def test_bfloat16_trains_and_keeps_float32_weights(samples: store.Store) -> None
         assert half(image)[0].dtype == torch.float32
         found, expected = (models.pooled(model.features(image)) for model in (half, exact))
     assert 0 < float((found - expected).norm() / expected.norm()) < 0.05
-    jobs = [Job(half, 0.5, "half"), Job(exact, 0.5, "exact")]
-    fit(samples, jobs, replace(RECIPE, epochs=1))
+    start = exact.head.weight.detach().clone()
+    for model in (half, exact):
+        Step(model.train(), alpha=0.5, recipe=RECIPE)(*batch(samples))
     assert all(value.dtype == torch.float32 for value in half.parameters())
-    torch.testing.assert_close(half.head.weight, exact.head.weight, rtol=0.2, atol=0.02)
+    moved, other = (model.head.weight.detach() - start for model in (exact, half))
+    assert 0 < float((other - moved).norm() / moved.norm()) < 0.5  # it is 0.11
     scores = train.evaluate(half, samples, samples.rows("test"), "cam")
     assert scores.examples.cams.dtype == torch.float32
 
