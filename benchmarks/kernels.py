@@ -1,12 +1,12 @@
-"""What the compiler makes of every CUDA kernel: registers, stack, spills, shared memory. Needs nvcc, no GPU.
+"""Report the registers, stack, spills and shared memory of every compiled CUDA kernel.
 
-python -m benchmarks.kernels prints a table and writes results/kernels-<version>-nvcc<release>.json.
+`python benchmarks/kernels.py` needs nvcc and no GPU. It prints a table and writes
+benchmarks/results/kernels-<version>-nvcc<release>.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import tempfile
@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import sal_fast
-from benchmarks.run import RESULTS, commit, csrc_tree
+import torch
 
-CSRC = Path(__file__).parents[1] / "csrc"
+from sal_fast._util.files import write_json
+from sal_fast.bench.result import surroundings
+
+ROOT = Path(__file__).parents[1]
+CSRC = ROOT / "csrc"
 ARCHITECTURES = (80, 90, 100)
 _PTXAS = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
@@ -28,7 +31,7 @@ _PTXAS = re.compile(
 
 
 def report(source: Path, architectures: tuple[int, ...] = ARCHITECTURES) -> Iterator[dict[str, Any]]:
-    """A record for every kernel of a .cu file and architecture."""
+    """Yield a record for every kernel of a .cu file and every architecture."""
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     includes = [f"-I{CSRC / folder}" for folder in ("include", "cuda")]
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +55,7 @@ def report(source: Path, architectures: tuple[int, ...] = ARCHITECTURES) -> Iter
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", type=int, nargs="+", default=list(ARCHITECTURES))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release ([\d.]+)", version)
@@ -69,18 +72,16 @@ def main() -> None:
                 f"{most['spill_stores']:3} B spilled",
                 flush=True,
             )
-    name = f"kernels-{sal_fast.__version__}-nvcc{release[1] if release else 'unknown'}.json"
+    here = surroundings(torch.device("cpu"))
     document = {
         "schema": 1,
-        "version": sal_fast.__version__,
-        "commit": commit(),
-        "csrc_tree": csrc_tree(),
+        **{field: here[field] for field in ("version", "commit", "csrc_tree")},
         "compiler": version.strip().splitlines()[-1],
         "kernels": kernels,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / name).write_text(json.dumps(document, indent=1) + "\n")
-    print(options.out / name)
+    path = options.out / f"kernels-{here['version']}-nvcc{release[1] if release else 'unknown'}.json"
+    write_json(path, document)
+    print(path)
 
 
 if __name__ == "__main__":

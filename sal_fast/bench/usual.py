@@ -1,7 +1,4 @@
-"""What one would otherwise write, in eager torch and numpy: the other side of every comparison.
-
-Used by `sal-fast bench` and by `benchmarks/`; needs torch and numpy alone.
-"""
+"""The usual code in eager torch and numpy, which ours is compared with. It needs torch and numpy alone."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def with_gradient(function: Callable[..., Any], inputs: int = 1) -> Callable[..., Any]:
-    """Forward and backward: the gradients to the first `inputs` arguments, of ones at every result."""
+    """Return a function of forward and backward: the gradients of the results' sum to the first arguments."""
 
     def forward_and_backward(*args: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in args[:inputs]]
@@ -36,19 +33,21 @@ def with_gradient(function: Callable[..., Any], inputs: int = 1) -> Callable[...
 
 
 def cam_head(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits by pooling and the linear layer, the map by an einsum."""
+    """Return logits by pooling and the linear layer, and the map by an einsum."""
     features = features.float()
     logits = F.linear(features.mean((2, 3)), weight, bias)
     return logits, torch.einsum("bchw,bc->bhw", features, weight[target])
 
 
 def normalised(maps: Tensor) -> Tensor:
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    """Return each map [..., h, w] scaled to [0, 1]; a flat map gives NaN."""
+    maps = maps.float()
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     return (maps - low) / (high - low)
 
 
 def at_one_size(cam: Tensor, target: Tensor, map_size: int | None) -> tuple[Tensor, Tensor]:
-    """Both maps [B, 1, S, S] in [0, 1]."""
+    """Return both maps at one size, [B, 1, S, S] in [0, 1]."""
     x, y = cam.float()[:, None], target.float()[:, None]
     if map_size is not None:
         x = F.interpolate(x, (map_size, map_size), mode="bilinear")
@@ -61,7 +60,7 @@ _KERNELS: dict[tuple[int, torch.device], Tensor] = {}  # not functools.cache: to
 
 
 def gaussian(window: int, device: torch.device) -> Tensor:
-    """[1, 1, window, window]; made once."""
+    """Return the window's weights, [1, 1, window, window]; they are made once."""
     if (window, device) not in _KERNELS:
         offsets = torch.arange(window, dtype=torch.float32, device=device) - window // 2
         taps = torch.exp(-(offsets**2) / (2 * SIGMA**2))
@@ -70,7 +69,7 @@ def gaussian(window: int, device: torch.device) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
-    """Five convolutions with a two-dimensional Gaussian, a group a channel; the mean [B] of each image."""
+    """Return the mean SSIM [B] of each pair, by five convolutions with a two-dimensional Gaussian."""
     channels = x.shape[1]
     kernel = gaussian(window, x.device).expand(channels, 1, window, window).to(x.dtype)
     mx, my, xx, yy, xy = (F.conv2d(image, kernel, groups=channels) for image in (x, y, x * x, y * y, x * y))
@@ -81,22 +80,28 @@ def ssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
 
 
 def saliency_loss(cam: Tensor, target: Tensor, map_size: int | None = None) -> Tensor:
-    """1 - SSIM + L1 of the normalised maps."""
+    """Return 1 - SSIM + L1 of the normalised maps."""
     x, y = at_one_size(cam, target, map_size)
     window = min(7 if map_size is None else 11, (min(x.shape[2:]) - 1) // 2 * 2 + 1)
     return (1 - ssim(x, y, window)).mean() + (x - y).abs().mean()
 
 
 def cyborg_loss(
-    features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, masks: Tensor, alpha: float
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    alpha: float,
+    map_size: int | None = None,
 ) -> Tensor:
-    """Eq. 1, from the features."""
+    """Return the loss of Eq. 1 from the features."""
     logits, cam = cam_head(features, weight, bias, labels)
-    return alpha * F.cross_entropy(logits, labels) + (1 - alpha) * saliency_loss(cam, masks)
+    return alpha * F.cross_entropy(logits, labels) + (1 - alpha) * saliency_loss(cam, masks, map_size)
 
 
 def topn_dice(cam: Tensor, mask: Tensor) -> Tensor:
-    """Interpolate, topk and scatter, image by image, as N differs."""
+    """Interpolate, topk and scatter image by image, since N differs."""
     result = []
     for i in range(len(cam)):
         large = F.interpolate(cam[i : i + 1].float()[:, None], mask.shape[1:], mode="bilinear").flatten()
@@ -111,6 +116,7 @@ def topn_dice(cam: Tensor, mask: Tensor) -> Tensor:
 
 
 def grid_of(box: Tensor, frame: int) -> Tensor:
+    """Return the places of boxes (left, top, right, bottom in 0..1) for grid_sample."""
     left, top, right, bottom = box.unbind(1)
     zero = torch.zeros_like(left)
     theta = [right - left, zero, right + left - 1, zero, bottom - top, bottom + top - 1]
@@ -118,17 +124,19 @@ def grid_of(box: Tensor, frame: int) -> Tensor:
 
 
 def crop_images(images: Tensor, rows: Tensor, *box: Tensor, frame: int, dtype: torch.dtype) -> Tensor:
-    """Index, convert, grid_sample, normalise."""
-    pixels = images.index_select(0, rows).movedim(3, 1).float() / 255
+    """Index, convert, call grid_sample and normalise; the arithmetic is float64 if `dtype` is."""
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    pixels = images.index_select(0, rows).movedim(3, 1).to(exact) / 255
     if box:
-        grid = grid_of(box[0], frame)
+        grid = grid_of(box[0].to(exact), frame)
         pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(v, dtype=exact, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
     return ((pixels - mean) / std).to(dtype, memory_format=torch.contiguous_format)
 
 
 def crop_masks(words: Tensor, rows: Tensor, box: Tensor, frame: int) -> Tensor:
-    masks = ops.BitMask(words, frame)[rows].unpack()[:, None].float()
+    """Unpack the masks and call grid_sample, in the type of the boxes."""
+    masks = ops.BitMask(words, frame)[rows].unpack()[:, None].to(box.dtype)
     grid = grid_of(box, frame)
     return F.grid_sample(masks, grid, "nearest", "border", align_corners=False)[:, 0].bool()
 
@@ -137,7 +145,7 @@ def crop_masks(words: Tensor, rows: Tensor, box: Tensor, frame: int) -> Tensor:
 
 
 def uncertainty(logits: Tensor, kind: str) -> Tensor:
-    """From a matrix of probabilities."""
+    """Compute it from a matrix of probabilities."""
     if kind == "entropy":
         log_p = logits.log_softmax(1)
         return -(log_p.exp() * log_p).sum(1)
@@ -149,21 +157,31 @@ def uncertainty(logits: Tensor, kind: str) -> Tensor:
 
 
 def most_uncertain(logits: Tensor, k: int, kind: str) -> Tensor:
+    """Return the positions of the k most uncertain rows."""
     return uncertainty(logits, kind).argsort(descending=True)[:k]
 
 
-def kcenter(features: Tensor, centers: Tensor, k: int) -> Tensor:
-    """One pick a pass with torch.cdist (as dal-toolbox writes it)."""
+def kcenter(features: Tensor, centers: Tensor, k: int, products: bool = True) -> Tensor:
+    """Pick one row a pass with torch.cdist, as dal-toolbox does.
+
+    Args:
+        features: the pool [N, d].
+        centers: the rows [M, d] that are chosen already.
+        k: how many rows to pick.
+        products: whether the distances to a pick may come from a product of matrices.
+    """
+    mode = "use_mm_for_euclid_dist_if_necessary" if products else "donot_use_mm_for_euclid_dist"
     nearest = torch.cdist(features, centers).amin(1)
     picks = []
     for _ in range(k):
         picks.append(nearest.argmax())
-        nearest = torch.minimum(nearest, torch.cdist(features, features[picks[-1], None])[:, 0])
+        column = torch.cdist(features, features[picks[-1], None], compute_mode=mode)
+        nearest = torch.minimum(nearest, column[:, 0])
     return torch.stack(picks)
 
 
 def badge(probs: Tensor, features: Tensor, k: int) -> Tensor:
-    """D^2 sampling on |q|^2 |e|^2 and (q.q')(e.e') in numpy, two matrix-vector products a pick."""
+    """Sample by D^2 from |q|^2 |e|^2 and (q.q')(e.e') in numpy, two matrix-vector products a pick."""
     p, e = probs.cpu().numpy(), features.cpu().numpy()
     q = p.copy()
     q[np.arange(len(p)), p.argmax(1)] -= 1
@@ -182,7 +200,7 @@ def badge(probs: Tensor, features: Tensor, k: int) -> Tensor:
 
 
 def badge_gradients(logits: Tensor, features: Tensor, k: int) -> Tensor:
-    """D^2 sampling on the gradients themselves, [N, K d], as the published code keeps them."""
+    """Sample by D^2 on the gradients themselves, [N, K d], as the published code keeps them."""
     q = logits.softmax(1)
     q[torch.arange(len(q), device=q.device), q.argmax(1)] -= 1
     gradients = (q[:, :, None] * features[:, None, :]).flatten(1)

@@ -1,75 +1,76 @@
-"""sal-fast bench."""
+"""The command `sal-fast bench`."""
 
 from __future__ import annotations
 
-import importlib
+import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 import tyro
 from rich.console import Console
+from rich.table import Table as Grid
 
-from sal_fast._util.files import write_json
-from sal_fast.bench import table, timing
+from sal_fast._util import progress
+from sal_fast.bench import figure, measure, result, suite, table
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 
-BENCHES = {
-    "data": "how fast images and masks become batches",
-    "ops": "the main ops at the paper's sizes",
-    "step": "a training step with saliency and without",
-    "score": "scoring a pool",
-    "select": "the six criteria",
-    "run": "a whole small run, by stage",
-}
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw the figures of result files again."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """JSON files that `sal-fast bench NAME --out FILE` wrote."""
+    out: Path = Path()
+    """The folder for <name>.png."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Print the tables of result files in Markdown."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """JSON files that `sal-fast bench NAME --out FILE` wrote."""
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] in ([], ["-h"], ["--help"]):
-        print("usage: sal-fast bench NAME [OPTIONS]\n\nWhat the parts cost here, against the usual code.\n")
-        for name, purpose in (*BENCHES.items(), ("plot", "figures of results: bench plot FILES --out DIR")):
-            print(f"  {name:8} {purpose}")
-        print("\n`sal-fast bench NAME --help` lists a benchmark's options.")
-        return 0 if arguments else 2
-    name, *rest = arguments
-    if name == "plot":
-        return parsing.one_line(_plot, rest, "sal-fast bench plot")
-    if name not in BENCHES:
-        raise InputError(f"unknown command 'bench {name}' (expected one of {', '.join(BENCHES)}, plot)")
-    module = importlib.import_module(f"sal_fast.bench.{name}")
-    options: timing.Options = parsing.one_line(module.Options, rest, f"sal-fast bench {name}")
-    options.check()
-    device = parsing.device(options.device)
-    with timing.threads(options):
-        document = module.measure(options, device)
-    table.show(document, Console())
-    if options.out is not None:
-        write_json(options.out.expanduser(), document)
-        print(options.out)
-    if options.plot is not None:
-        from sal_fast.bench import plot  # matplotlib is not on every machine with a GPU
-
-        plot.write(document, options.plot.expanduser())
-        print(options.plot)
-    if options.trace is not None:
-        print(options.trace)
-    return 0
-
-
-def _plot(files: Annotated[tuple[Path, ...], tyro.conf.Positional], /, out: Path = Path()) -> int:
-    """A figure of the ratios of each result file.
-
-    Args:
-        files: JSON files that `sal-fast bench NAME --out FILE` wrote.
-        out: the folder for <name>.png.
-    """
-    from sal_fast.bench import plot
-
-    documents = {path: plot.read(path.expanduser()) for path in files}
-    out = out.expanduser()
-    out.mkdir(parents=True, exist_ok=True)
+    """Compare what the parts of a run and single ops cost here with the usual code."""
+    kinds: dict[str, Any] = {name: suite.load(name) for name in suite.NAMES} | {"plot": Plot, "table": Table}
+    commands = []
+    for name, kind in kinds.items():
+        said = None if name in arguments[:1] else kind.__doc__.splitlines()[0]  # a list has a line for each
+        commands.append(Annotated[kind, tyro.conf.subcommand(name, description=said)])
+    either: Any = Union[tuple(commands)]  # noqa: UP007
+    command = parsing.one_line(either, arguments, "sal-fast bench", description=main.__doc__)
+    if isinstance(command, suite.Benchmark):
+        _measure(command)
+        return 0
+    if not command.files:
+        raise InputError(f"bench {arguments[0]}: name at least one result file")
+    documents = {path: result.read(path) for path in command.files}
     for path, document in documents.items():
-        target = out / f"{path.stem}.png"
-        plot.write(document, target)
-        print(target)
+        if isinstance(command, Plot):
+            target = command.out.expanduser() / f"{path.stem}.png"
+            figure.write(document, target)
+            print(target)
+        else:
+            print(*(sheet.markdown() for sheet in table.sheets(document)), sep="\n\n", end="\n\n")
     return 0
+
+
+def _measure(benchmark: suite.Benchmark) -> None:
+    parsing.device(benchmark.device)  # raises InputError if it is not there
+    document = measure.measure(benchmark, functools.partial(progress.bar, log=False))
+    console = Console()
+    for sheet in table.sheets(document):
+        grid = Grid(title=sheet.title)
+        for at, name in enumerate(sheet.columns):
+            grid.add_column(name, justify="right" if at else "left", overflow="fold")
+        for row in sheet.rows:
+            grid.add_row(*row)
+        console.print(grid, markup=False)
+    for path in (benchmark.out, benchmark.plot, benchmark.trace):
+        if path is not None:
+            print(path)

@@ -1,17 +1,13 @@
-"""How fast images and masks become batches: decoding, augmenting and delivering, apart and together.
-
-A pool of JPEG photographs of 500 x 375 with PNG masks, cropped, mirrored and normalised to 224 x 224, the map
-by the same draw. Others: a DataLoader with worker processes that decodes by Pillow, or by OpenCV (without
-antialias).
-"""
+"""How fast images and masks become batches: decoding, augmenting and delivering, apart and together."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sal_fast import models
-from sal_fast.bench import timing
-from sal_fast.bench.timing import Ratio
+from sal_fast.bench.suite import Benchmark as Base
+from sal_fast.bench.suite import Case, Ratio, Variant
 from sal_fast.data import augment, decode, formats, reading, store
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.decode.base import Decoder
@@ -42,43 +38,51 @@ LOADS = (0.0, 0.35, 0.65, 1.0)  # shares of a batch for a GPU's JPEG engine
 
 
 @dataclass(frozen=True)
-class Options(timing.Options):
-    """Decoding, augmenting and delivering, apart and together, against a DataLoader with Pillow and OpenCV.
+class Benchmark(Base):
+    """Files to batches: decoding, augmenting and delivering, against DataLoaders with Pillow and OpenCV.
 
-    JPEGs of 500 x 375 with PNG masks, made on the spot, to 224 x 224 with crop and flip.
+    The files are JPEGs of 500 x 375 with PNG masks, made on the spot. They become batches of 224 x 224 with
+    crop and flip. OpenCV resizes without antialias, and is left out if it is not installed.
     """
 
     LEAST: ClassVar = {"workers": 0}
+    SMALL: ClassVar = {"images": 33, "workers": 0}
+    UNIT: ClassVar = "images"
 
     images: int = 512
-    """How many."""
+    """Images."""
     workers: int = 2
-    """Processes of the DataLoaders."""
+    """Processes of each DataLoader."""
     folder: Path | None = None
-    """Where to make the files; None: a temporary folder."""
+    """The folder to make the files in; None stands for a temporary one."""
 
-
-def measure(options: Options, device: torch.device) -> dict[str, Any]:
-    load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(dir=options.folder) as place:
-        samples = write_pool(Path(place), options.images)
-        with _variants(samples, device, options.workers) as variants:
-            timed = timing.in_turn("data", variants, device, options)
-        figures = idle_share(samples, device) if device.type == "cuda" else {}
-    loaders = [name for name in timed if name.startswith("DataLoader")]
-    ours = ("first epoch, standard", "streamed epoch, standard")
-    ratios = [
-        *(Ratio(loader, name) for name in ours for loader in loaders),
-        *(Ratio(f"first epoch, {kind}", f"augment {kind}") for kind in ("none", "standard")),
-    ]
-    items = dict.fromkeys(timed, options.images)
-    return timing.document(
-        "data", device, options, load, timed, ratios, unit="images", items=items, figures=figures
-    )
+    def cases(self, device: torch.device) -> Iterator[Case]:
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            samples = write_pool(Path(place), self.images)
+            decoders = _decoders(device)
+            with closing(decode.choose("auto", device)) as automatic:
+                variants: dict[str, Variant] = {
+                    **{name: partial(_decode, samples, decoder) for name, decoder in decoders.items()},
+                    **_epochs(samples, automatic),
+                    **_loaders(samples, self.workers, device),
+                }
+                ours = ("first epoch, standard", "streamed epoch, standard")
+                theirs = [name for name in variants if name.startswith("DataLoader")]
+                yield Case(
+                    variants=variants,
+                    ratios=[
+                        *(Ratio(loader, name) for name in ours for loader in theirs),
+                        *(Ratio(f"first epoch, {kind}", f"augment {kind}") for kind in ("none", "standard")),
+                    ],
+                    items=self.images,
+                    figures=partial(idle_share, samples, device) if device.type == "cuda" else dict,
+                )
+            for decoder in decoders.values():
+                decoder.close()
 
 
 def write_pool(folder: Path, count: int) -> Table:
-    """JPEGs of some 80 kB, more detailed than most photographs, and masks; all in the training split."""
+    """Write JPEGs of some 80 kB, more detailed than most photographs, and masks; all are training images."""
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (folder / kind / "all").mkdir(parents=True)
@@ -97,7 +101,7 @@ def write_pool(folder: Path, count: int) -> Table:
 
 
 def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
-    """Blotches some `scale` pixels wide, [HEIGHT, WIDTH, 3] in 0..255; single pixels are weak."""
+    """Return blotches some `scale` pixels wide, [HEIGHT, WIDTH, 3] in 0..255; single pixels are weak."""
     small = rng.integers(0, 256, (HEIGHT // scale + 2, WIDTH // scale + 2, 3), dtype=np.uint8)
     image = Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     return np.asarray(image.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float64) * (
@@ -105,76 +109,56 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
     )
 
 
-@contextmanager
-def _variants(
-    samples: Table, device: torch.device, workers: int
-) -> Iterator[dict[str, Callable[[], object]]]:
-    names: list[decode.Name] = [name for name in decode.NAMES if name != "auto"]
-    if not decode.has_dali():
-        names.remove("dali")
+def _decoders(device: torch.device) -> dict[str, Decoder]:
+    names = [name for name in decode.NAMES if name != "auto" and (name != "dali" or decode.has_dali())]
     decoders = {f"decode {name}": decode.choose(name, device) for name in names}
     if device.type == "cuda" and "dali" in names:
         from sal_fast.data.decode.dali import DaliDecoder
 
         decoders |= {f"decode dali, JPEG engine {load:g}": DaliDecoder(device, load) for load in LOADS}
-    automatic = decode.choose("auto", device)
+    return decoders
+
+
+def _decode(samples: Table, decoder: Decoder) -> None:
+    """Decode all images to the size that they are stored in for the augmentation `standard`."""
     stored = augment.stored_size("standard", FRAME)
-    kept = {
-        NONE: store.build(samples, StoreOptions(FRAME, FRAME, automatic)),
-        STANDARD: store.build(samples, StoreOptions(FRAME, stored, automatic)),
-    }
-    streamed = store.build(samples, StoreOptions(FRAME, stored, automatic, "stream"))
-    variants: dict[str, Callable[[], object]] = {
-        name: _decoding(samples, stored, decoder) for name, decoder in decoders.items()
-    }
-    variants |= {
-        "augment none": _epoch(kept[NONE], NONE),
-        "augment standard": _epoch(kept[STANDARD], STANDARD),
-        "first epoch, none": _first(samples, FRAME, automatic, NONE),
-        "first epoch, standard": _first(samples, stored, automatic, STANDARD),
-        "streamed epoch, standard": _epoch(streamed, STANDARD),
-    }
-    loaders = _loaders(samples, workers)
-    variants |= {name: partial(_drain, loader, device) for name, loader in loaders.items()}
-    yield variants
-    for decoder in (*decoders.values(), automatic):
-        decoder.close()
-
-
-def _decoding(samples: Table, stored: int, decoder: Decoder) -> Callable[[], None]:
-    def call() -> None:
-        for _ in reading.parts(samples, range(len(samples)), stored, FRAME, decoder):
-            pass
-
-    return call
-
-
-def _epoch(samples: Store, augmentation: Augmentation) -> Callable[[], None]:
-    rows = torch.randperm(len(samples.table), generator=torch.Generator().manual_seed(0)).to(samples.device)
-
-    def call() -> None:
-        groups = rows.split(BATCH)
-        draws = samples.draws(groups, augmentation)
-        for at, drawn, _view in zip(groups, draws, samples.views(groups, draws), strict=True):
-            samples.masks.batch(at, drawn.box)
-
-    return call
-
-
-def _first(samples: Table, stored: int, decoder: Decoder, augmentation: Augmentation) -> Callable[[], None]:
-    return lambda: _epoch(store.build(samples, StoreOptions(FRAME, stored, decoder)), augmentation)()
-
-
-def _loaders(samples: Table, workers: int) -> dict[str, DataLoader[Any]]:
-    datasets: dict[str, Dataset[Any]] = {f"DataLoader, Pillow, {workers} workers": ByPillow(samples)}
-    try:
-        import cv2  # noqa: F401
-
-        datasets[f"DataLoader, OpenCV, {workers} workers"] = ByOpenCV(samples)
-    except ImportError:
+    for _ in reading.parts(samples, range(len(samples)), stored, FRAME, decoder):
         pass
+
+
+def _epochs(samples: Table, decoder: Decoder) -> dict[str, Variant]:
+    """Return epochs from a store, with its making (first) or while it is made (streamed)."""
+    larger = augment.stored_size("standard", FRAME)
+
+    def build(stored: int, keep: Keep = "resident") -> Store:
+        return store.build(samples, StoreOptions(FRAME, stored, decoder, keep))
+
     return {
-        name: DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+        "augment none": partial(_epoch, build(FRAME), NONE),
+        "augment standard": partial(_epoch, build(larger), STANDARD),
+        "first epoch, none": lambda: _epoch(build(FRAME), NONE),
+        "first epoch, standard": lambda: _epoch(build(larger), STANDARD),
+        "streamed epoch, standard": partial(_epoch, build(larger, "stream"), STANDARD),
+    }
+
+
+def _epoch(samples: Store, augmentation: Augmentation) -> None:
+    rows = torch.randperm(len(samples.table), generator=torch.Generator().manual_seed(0)).to(samples.device)
+    groups = rows.split(BATCH)
+    draws = samples.draws(groups, augmentation)
+    for at, drawn, _view in zip(groups, draws, samples.views(groups, draws), strict=True):
+        samples.masks.batch(at, drawn.box)
+
+
+def _loaders(samples: Table, workers: int, device: torch.device) -> dict[str, Variant]:
+    datasets: dict[str, Dataset[Any]] = {"Pillow": ByPillow(samples)}
+    if importlib.util.find_spec("cv2"):
+        datasets["OpenCV"] = ByOpenCV(samples)
+    loader = partial(
+        DataLoader, batch_size=BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    return {
+        f"DataLoader, {name}, {workers} workers": partial(_drain, loader(dataset), device)
         for name, dataset in datasets.items()
     }
 
@@ -185,7 +169,7 @@ def _drain(loader: DataLoader[Any], device: torch.device) -> None:
 
 
 class ByPillow(Dataset[tuple[Tensor, Tensor]]):
-    """What one usually writes: the crop from the original image, by Pillow."""
+    """The usual data set: it crops the original image by Pillow."""
 
     def __init__(self, samples: Table) -> None:
         self.paths = list(zip(samples.images, samples.masks, strict=True))
@@ -228,7 +212,7 @@ class ByOpenCV(ByPillow):
 
 
 def _crop(key: np.ndarray, size: tuple[int, int]) -> tuple[tuple[float, float, float, float], bool]:
-    """A draw of the preset `standard` in pixels, and whether it is mirrored."""
+    """Return a draw of the preset `standard` in pixels, and whether it is mirrored."""
     box = STANDARD.draw(key).box
     assert box is not None
     left, top, right, bottom = box[0].tolist()
@@ -243,7 +227,10 @@ def _normalised(pixels: Tensor) -> Tensor:
 
 
 def idle_share(samples: Table, device: torch.device, steps: int = 30, batch: int = 256) -> dict[str, float]:
-    """How long a GPU waits for data in training ResNet-50 (bf16, channels_last): 1 - fixed tensor / fed."""
+    """Return the share of time for which a GPU waits for data, in training ResNet-50 (bf16, channels_last).
+
+    It is 1 - (time with a fixed tensor) / (time with the data), for a resident and for a streamed store.
+    """
     decoder = decode.choose("auto", device)
     model = models.build("resnet50", 1000, seed=0).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)

@@ -1,15 +1,16 @@
-"""A network, and a store of noise with blobs for masks: what they cost does not depend on what they show."""
+"""Networks with random weights and stores of noise: their cost does not depend on what they show."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from sal_fast.bench import timing
-from sal_fast.bench.timing import Precision
+from sal_fast.bench import suite
+from sal_fast.bench.single import distances
+from sal_fast.bench.suite import Precision
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Resident, Store, assembled
 from sal_fast.data.table import Table
@@ -18,25 +19,25 @@ from sal_fast.models import Arch, Classifier, build, feature_size
 
 
 @dataclass(frozen=True)
-class Network(timing.Options):
+class NetworkBenchmark(suite.Benchmark):
     """The options of a benchmark with a network."""
 
     arch: Arch = "resnet18"
-    """The network, with random weights."""
+    """The network; its weights are random."""
     image_size: int = 64
-    """Pixels a side that it sees."""
+    """Pixels a side of its images."""
     output_stride: int | None = None
-    """Pixels per feature (ResNets); None: 16 up to 96 pixels a side, else 32."""
+    """Pixels a feature (ResNets). None stands for 16 up to 96 pixels a side, and for 32 above."""
     classes: int = 200
     """Outputs of the network."""
     precision: Precision = "float32"
-    """Of the network: float32, or bfloat16 by autocast."""
+    """The network's arithmetic: float32, or bfloat16 by autocast."""
     compile: bool = False
-    """Run the network, of every variant, through torch.compile, on a GPU as CUDA graphs."""
+    """Run the network of every variant through torch.compile; on a GPU it becomes CUDA graphs."""
 
 
 def store(images: int, classes: int, image_size: int, stored_size: int, device: torch.device) -> Store:
-    """Resident on the device; every image has a label and a mask."""
+    """Return a store on the device in which every image has a label and a mask, a disc."""
     draws = torch.Generator().manual_seed(0)
     shape = (images, stored_size, stored_size, 3)
     pixels = torch.randint(256, shape, generator=draws, dtype=torch.uint8)
@@ -49,20 +50,13 @@ def store(images: int, classes: int, image_size: int, stored_size: int, device: 
         masks=[Path()] * images,
         split=["train"] * images,
     )
-    masks = Masks.pack(blobs(images, image_size, draws).to(torch.uint8) * 255)
+    discs = distances(images, image_size, partial(torch.rand, generator=draws)) < 1
+    masks = Masks.pack(discs.to(torch.uint8) * 255)
     return assembled(table, Resident(pixels.to(device)), masks.to(device), "")
 
 
-def blobs(count: int, size: int, draws: torch.Generator) -> Tensor:
-    """A disc in each of `count` masks, bool [count, size, size], as people draw them: 7 to 28 % of it."""
-    at = (torch.arange(size) + 0.5) / size
-    down, across, far = torch.rand(3, count, 1, 1, generator=draws)
-    down, across, radius = 0.3 + 0.4 * down, 0.3 + 0.4 * across, 0.15 + 0.15 * far
-    return (at[:, None] - down) ** 2 + (at - across) ** 2 < radius**2
-
-
-def model(options: Network, device: torch.device) -> Classifier:
-    """A network with random weights, the same each time; InputError where its maps are too small."""
+def model(options: NetworkBenchmark, device: torch.device) -> Classifier:
+    """Return the network, the same each time; InputError if its feature maps are too small for a loss."""
     small = options.image_size <= 96 and options.arch.startswith("resnet")
     stride = options.output_stride or (16 if small else 32)
     made = build(

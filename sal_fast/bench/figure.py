@@ -1,4 +1,4 @@
-"""A figure of a result: its ratios as bars, with the 10th and 90th percentile."""
+"""The figure of a result: its ratios as bars, with the 10th and the 90th percentile."""
 
 from __future__ import annotations
 
@@ -12,52 +12,46 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sal_fast._util.files import read_json, write_bytes
-from sal_fast.bench import schema, table
-from sal_fast.errors import InputError
+from sal_fast._util.files import write_bytes
+from sal_fast.bench import result, suite, table
 from sal_fast.report.figures import BLACK, BLUE, GREEN, VERMILLION, Picture, drawing, picture
 
-# Colour and hatch, so that neither is needed: of what is held, missed, and not asked.
+# Ratios that keep their limit, miss it, and have none differ in colour and in hatch, so that one is enough.
 LOOKS = {True: (GREEN, ""), False: (VERMILLION, "///"), None: (BLUE, "")}
 WORDS = {True: "held", False: "missed", None: "nothing asked"}
-WIDE = 6.0  # largest over smallest, above which the axis is logarithmic
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A result file; InputError where it is none."""
-    document = read_json(path)
-    try:
-        schema.check(document)
-    except ValueError as error:
-        raise InputError(f"{path}: not a result of `sal-fast bench`: {error}") from None
-    return document
+WIDE = 6.0  # the axis is logarithmic if the largest value is more than that many times the smallest
 
 
 def write(document: dict[str, Any], path: Path) -> None:
-    """The figure as PNG."""
+    """Write the figure of a result as PNG; a benchmark may have a figure of its own."""
     write_bytes(path, draw(document).png)
 
 
 def draw(document: dict[str, Any]) -> Picture:
+    """Return the figure of a result with its description."""
+    name = document["bench"]
     with drawing():
-        alt = f"Ratios of bench {document['bench']} on {document['device']}."
-        return picture(figure(document), f"bench-{document['bench']}", alt)
+        drawn = suite.load(name).draw(document)
+        return picture(drawn, f"bench-{name}", f"What bench {name} measured on {document['device']}.")
 
 
-def figure(document: dict[str, Any]) -> Figure:
-    """Bars start at 1, equal times; at 0 for the stages of a run, which are shares of it."""
+def bars(document: dict[str, Any]) -> Figure:
+    """Return a bar for each ratio. Bars start at 1, which means equal times.
+
+    The stages of a run are shares of it, so their bars start at 0.
+    """
     ratios: Sequence[dict[str, Any]] = document["ratios"]
     shares = document["bench"] == "run"
     base = 0.0 if shares else 1.0
     drawn = Figure(figsize=(7.0, 1.5 + 0.44 * len(ratios)), layout="constrained")
     axes = drawn.add_subplot()
-    values = [ratio[field] for ratio in ratios for field in ("value", "p10", "p90")]
+    values = [value for ratio in ratios for value in _three(ratio)]
     wide = not shares and max(values) / max(min(values), 1e-9) > WIDE
     if wide:
         axes.set_xscale("log")
     for at, ratio in enumerate(ratios):
-        value, low, high = ratio["value"], ratio["p10"], ratio["p90"]
-        colour, hatch = LOOKS[schema.held(ratio)]
+        value, low, high = _three(ratio)
+        colour, hatch = LOOKS[result.held(ratio)]
         axes.barh(at, value - base, left=base, height=0.62, color=colour, hatch=hatch)
         reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axes.errorbar(value, at, xerr=reach, fmt="o", markersize=3.5, color=BLACK, elinewidth=1.2, capsize=3)
@@ -68,7 +62,7 @@ def figure(document: dict[str, Any]) -> Figure:
         text = f"{100 * value:.1f} %" if shares else f"{value:.3g}"
         beside = (max(high, base, *limits), at)
         axes.annotate(text, beside, (7, 0), textcoords="offset points", va="center", fontsize=9)
-    names = [ratio["name"].removesuffix(" / whole run") if shares else ratio["name"] for ratio in ratios]
+    names = [table.label(ratio, "name").removesuffix(" / whole run") for ratio in ratios]
     axes.set_yticks(range(len(ratios)), [textwrap.fill(name, 46) for name in names], fontsize=9)
     axes.set_ylim(len(ratios) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -89,8 +83,18 @@ def figure(document: dict[str, Any]) -> Figure:
     return drawn
 
 
+def _three(ratio: dict[str, Any]) -> tuple[float, float, float]:
+    """Return the value and its percentiles; the value itself if they are not known."""
+    value = ratio["value"]
+    return (
+        value,
+        value if ratio["p10"] is None else ratio["p10"],
+        value if ratio["p90"] is None else ratio["p90"],
+    )
+
+
 def _legend(drawn: Figure, ratios: Sequence[dict[str, Any]]) -> None:
-    found = {schema.held(ratio) for ratio in ratios}
+    found = {result.held(ratio) for ratio in ratios}
     handles: list[Any] = [
         Patch(facecolor=colour, hatch=hatch, label=WORDS[held])
         for held, (colour, hatch) in LOOKS.items()

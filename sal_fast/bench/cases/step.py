@@ -1,21 +1,20 @@
-"""What saliency costs of a training step, on fixed tensors and fed from the store, for one model and two."""
+"""A step of training with saliency and without, on fixed tensors and fed from the store."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sal_fast import ops
-from sal_fast.bench import pool, timing, usual
-from sal_fast.bench.timing import Ratio, autocast
+from sal_fast.bench import network, usual
+from sal_fast.bench.suite import Case, Ratio
 from sal_fast.data import augment
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.store import Store
@@ -29,22 +28,8 @@ BARE, CLASSIFY, SALIENCY = "bare forward and backward", "cross-entropy step", "s
 FED, TWO, EAGER = "saliency step from the store", "two models from the store", "saliency step, eager torch"
 
 
-@dataclass(frozen=True)
-class Options(pool.Network):
-    """A step of training: with saliency and without, fed from the store, two models, in eager torch.
-
-    Asked: with saliency at most 1.15 times the step without (ResNet-18, 64 px, CPU), two models at most twice
-    one; on a GPU 0.95 (one model) and 0.9 (two) of the bare forward and backward on a fixed tensor.
-    """
-
-    batch_size: int = 16
-    """Images a step."""
-    images: int = 512
-    """In the store."""
-
-
 class Batch(NamedTuple):
-    """What a step is given."""
+    """The arguments of a step."""
 
     images: Tensor
     labels: Tensor
@@ -52,54 +37,66 @@ class Batch(NamedTuple):
     has_map: Tensor
 
 
-def measure(options: Options, device: torch.device) -> dict[str, Any]:
-    load = os.getloadavg()[0]
-    new = partial(pool.model, options, device)
-    new()  # refuses what cannot be
-    recipe = _recipe(options)
-    batch_size = min(options.batch_size, options.images)
-    stored = augment.stored_size("standard", options.image_size)
-    samples = pool.store(options.images, options.classes, options.image_size, stored, device)
-    fixed = next(feed(samples, batch_size))
-    _verify(new(), fixed)
-    fed, fed_two = feed(samples, batch_size), feed(samples, batch_size)
-    one = Step(new(), alpha=ALPHA, recipe=recipe)
-    two = [Step(new(), alpha=alpha, recipe=recipe) for alpha in (ALPHA, INTERPRETABILITY_ALPHA)]
+@dataclass(frozen=True)
+class Benchmark(network.NetworkBenchmark):
+    """A step of training: with saliency and without, fed from the store, two models, in eager torch.
 
-    def both() -> None:
-        batch = next(fed_two)
-        for step in two:
-            step(*batch)
+    A step with saliency should take at most 1.15 times as long as one without (ResNet-18, 64 px, CPU), and
+    two models at most twice as long as one. On a GPU one model should reach 0.95 of the speed of a bare
+    forward and backward on a fixed tensor, and two models 0.9.
+    """
 
-    timed = timing.in_turn(
-        "step",
-        {
-            BARE: _bare(new(), fixed),
-            CLASSIFY: partial(Step(new(), alpha=1, recipe=recipe), *fixed),
-            SALIENCY: partial(Step(new(), alpha=ALPHA, recipe=recipe), *fixed),
-            FED: lambda: one(*next(fed)),
-            TWO: both,
-            EAGER: _eager(new(), fixed, options),
-        },
-        device,
-        options,
-    )
-    gpu = device.type == "cuda"
-    small = not gpu and (options.arch, options.image_size) == ("resnet18", 64)
-    ratios = [
-        Ratio(SALIENCY, CLASSIFY, at_most=1.15 if small else None),
-        Ratio(TWO, FED, at_most=2),
-        Ratio(BARE, FED, at_least=0.95 if gpu else None),
-        Ratio(BARE, TWO, times=2, at_least=0.9 if gpu else None),
-        Ratio(FED, SALIENCY),
-        Ratio(EAGER, SALIENCY),
-    ]
-    items = dict.fromkeys(timed, batch_size)
-    return timing.document("step", device, options, load, timed, ratios, unit="images", items=items)
+    SMALL: ClassVar = {"batch_size": 2, "image_size": 48, "images": 5, "classes": 3}
+    UNIT: ClassVar = "images"
+
+    batch_size: int = 16
+    """Images a step."""
+    images: int = 512
+    """Images in the store."""
+
+    def cases(self, device: torch.device) -> Iterator[Case]:
+        new = partial(network.model, self, device)
+        model = new()  # raises InputError before anything costly is made
+        step = partial(Step, recipe=_recipe(self.batch_size))
+        batch_size = min(self.batch_size, self.images)
+        stored = augment.stored_size("standard", self.image_size)
+        samples = network.store(self.images, self.classes, self.image_size, stored, device)
+        fixed = next(feed(samples, batch_size))
+        fed, fed_two = feed(samples, batch_size), feed(samples, batch_size)
+        one = step(new(), alpha=ALPHA)
+        two = [step(new(), alpha=alpha) for alpha in (ALPHA, INTERPRETABILITY_ALPHA)]
+
+        def both() -> None:
+            batch = next(fed_two)
+            for each in two:
+                each(*batch)
+
+        gpu = device.type == "cuda"
+        small = not gpu and (self.arch, self.image_size) == ("resnet18", 64)
+        yield Case(
+            variants={
+                BARE: _bare(new(), fixed),
+                CLASSIFY: partial(step(new(), alpha=1), *fixed),
+                SALIENCY: partial(step(new(), alpha=ALPHA), *fixed),
+                FED: lambda: one(*next(fed)),
+                TWO: both,
+                EAGER: _eager(new(), fixed, self.precision == "bfloat16"),
+            },
+            verify=partial(_verify, model, fixed),
+            ratios=[
+                Ratio(SALIENCY, CLASSIFY, at_most=1.15 if small else None),
+                Ratio(TWO, FED, at_most=2),
+                Ratio(BARE, FED, at_least=0.95 if gpu else None),
+                Ratio(BARE, TWO, times=2, at_least=0.9 if gpu else None),
+                Ratio(FED, SALIENCY),
+                Ratio(EAGER, SALIENCY),
+            ],
+            items=batch_size,
+        )
 
 
 def feed(samples: Store, batch_size: int) -> Iterator[Batch]:
-    """Epoch after epoch as the training loop has them: cropped, mirrored and normalised, the map alike."""
+    """Yield batches without end as the training loop does: cropped, mirrored, normalised, the maps alike."""
     draws = torch.Generator().manual_seed(0)
     for epoch in count():
         order = torch.randperm(len(samples.table), generator=draws).to(samples.device)
@@ -110,10 +107,10 @@ def feed(samples: Store, batch_size: int) -> Iterator[Batch]:
             yield Batch(images, samples.labels[rows], targets, samples.has_mask[rows])
 
 
-def _recipe(options: Options) -> Recipe:
+def _recipe(batch_size: int) -> Recipe:
     return Recipe(
         epochs=1,
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         lr=0.005,
         lr_step=1,
         augment="standard",
@@ -136,14 +133,14 @@ def _bare(model: Classifier, batch: Batch) -> Callable[[], None]:
     return call
 
 
-def _eager(model: Classifier, batch: Batch, options: Options) -> Callable[[], None]:
+def _eager(model: Classifier, batch: Batch, bfloat16: bool) -> Callable[[], None]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     masks = _unpacked(batch.targets)
     head = model.head
 
     def call() -> None:
         optimizer.zero_grad()
-        with autocast(batch.images.device, options.precision):
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bfloat16):
             features = model.features(batch.images)
             loss = usual.cyborg_loss(features, head.weight, head.bias, batch.labels, masks, ALPHA)
         loss.backward()
@@ -154,7 +151,7 @@ def _eager(model: Classifier, batch: Batch, options: Options) -> Callable[[], No
 
 @torch.no_grad()
 def _verify(model: Classifier, batch: Batch) -> None:
-    """No speed of a wrong result: both losses of the same features."""
+    """Compare both losses of the same features."""
     features, head = model.features(batch.images), model.head
     ours = ops.cam_head(features, head.weight, head.bias, batch.labels)
     got = ops.cyborg_loss(ours.logits, ours.cam, batch.labels, batch.targets, alpha=ALPHA)

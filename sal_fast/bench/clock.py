@@ -1,0 +1,156 @@
+"""The one clock: variants take turns, short calls are repeated, and a GPU is waited for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+SHORTEST = 0.01  # seconds: shorter calls are repeated until a sample takes that long
+REPLAYED = 1e-4  # seconds: on a GPU, shorter calls are replayed in a CUDA graph
+IN_A_GRAPH = 20  # calls
+CACHE_BYTES = 256 << 20  # more than the last-level cache of any machine we know; inputs rotate through it
+Call = Callable[[], object]
+
+
+class Timer:
+    """Times one variant. Successive calls get its inputs in turn, so that none is found in the cache."""
+
+    def __init__(self, calls: Sequence[Call], device: torch.device) -> None:
+        self.device, self.first = device, calls[0]
+        self.per_call = 1
+        self._turns: Iterator[Call] = itertools.cycle(calls)
+        about = self._seconds(1)  # the first call makes threads, caches and compiled code
+        if about <= 10 * SHORTEST:
+            about = self._seconds(1)
+        self.graph = device.type == "cuda" and about < REPLAYED and self._capture(calls)
+        if self.graph:
+            about = self._seconds(1)
+        self.repeats = max(1, math.ceil(SHORTEST / max(about, 1e-9)))
+        self.about = about * self.repeats
+
+    def __call__(self) -> float:
+        """Return the seconds of one call, averaged over `repeats` calls."""
+        return self._seconds(self.repeats) / self.per_call
+
+    def _seconds(self, repeats: int) -> float:
+        self._wait()
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            next(self._turns)()
+        self._wait()
+        return (time.perf_counter() - begin) / repeats
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _capture(self, calls: Sequence[Call]) -> bool:
+        """Put IN_A_GRAPH calls into a CUDA graph; return False if the variant cannot be captured."""
+        stream, graph = torch.cuda.Stream(self.device), torch.cuda.CUDAGraph()
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        try:
+            with torch.cuda.stream(stream):
+                for call in calls:
+                    call()
+                with torch.cuda.graph(graph, stream=stream):
+                    for call in itertools.islice(itertools.cycle(calls), IN_A_GRAPH):
+                        call()
+        except RuntimeError:
+            self._wait()
+            return False
+        self._wait()
+        self._turns, self.per_call = itertools.repeat(graph.replay), IN_A_GRAPH
+        return True
+
+
+def in_turn(
+    timers: Mapping[str, Timer], rounds: int, advance: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Return the seconds of a call of each variant, one value for each round. Variants alternate."""
+    timed: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            timed[name].append(timer())
+            advance()
+    return timed
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the 10th percentile, the median and the 90th percentile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    deciles = statistics.quantiles(values, n=10, method="inclusive")
+    return deciles[0], statistics.median(values), deciles[-1]
+
+
+def bandwidth(device: torch.device) -> tuple[float, float]:
+    """Return the bytes a second of a copy (both directions counted) and of a read, past the caches."""
+    source = torch.ones(CACHE_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    timers = {"copy": Timer([partial(target.copy_, source)], device), "read": Timer([source.sum], device)}
+    timed = in_turn(timers, 9)
+    return 2 * source.nbytes / statistics.median(timed["copy"]), source.nbytes / statistics.median(
+        timed["read"]
+    )
+
+
+def on_a_gpu(timer: Timer) -> dict[str, float | None]:
+    """Return what a call costs besides time: the fields host_ms, launches and peak_bytes of a result.
+
+    All are None on the CPU, and for calls of more than a second.
+    """
+    call, device = timer.first, timer.device
+    if device.type != "cuda" or timer.about > 1:
+        return {"host_ms": None, "launches": None, "peak_bytes": None}
+    returned = []
+    for _ in range(9):
+        torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        call()
+        returned.append(time.perf_counter() - begin)
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        torch.cuda.synchronize(device)
+    events = profile.events() or []
+    return {
+        "host_ms": 1e3 * statistics.median(returned),
+        "launches": sum(event.device_type == torch.autograd.DeviceType.CUDA for event in events),
+        "peak_bytes": torch.cuda.max_memory_allocated(device) - before,
+    }
+
+
+def write_trace(path: Path, timers: Mapping[str, Timer], device: torch.device) -> None:
+    """Write one call of each variant as a Chrome trace, each under its name."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
+        for name, timer in timers.items():
+            with torch.profiler.record_function(name):
+                timer.first()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile.export_chrome_trace(str(path))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads, and afterwards as many as before; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
