@@ -20,7 +20,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import OPTIONS, Config
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sal_fast.models import Classifier
 
 log = logging.getLogger(__name__)
@@ -326,15 +328,23 @@ class Run:
     def model(self, device: str = "cpu") -> Classifier:
         """The accuracy model of the last finished round, in eval mode, ready to call.
 
-        Returns a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features, and
-        `model.look(images)` logits and saliency maps, of normalised float images `[B, 3, image_size,
-        image_size]` (`sal_fast.data.images` reads files into that form).
+        It is a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features `[B, C, h, w]`,
+        and `model.look(images)` gives logits and saliency maps. `images` are those of `Run.images`.
 
-        Raises InputError where no round is finished, or its weights are gone.
+        Raises InputError if no round is finished, or the weights of the last one are gone.
         """
         from sal_fast.experiment.networks import kept_model
 
         return kept_model(self, device)
+
+    def images(self, paths: Iterable[str | Path]) -> Tensor:
+        """Read picture files as the run's networks see them: float32 `[B, 3, S, S]`, resized and normalised.
+
+        S is the run's `image_size`. Raises InputError for a file that cannot be read.
+        """
+        from sal_fast.data.batches import read_batch
+
+        return read_batch([Path(path) for path in paths], self.config.image_size, self.config.augment)
 
 
 def load(path: str | Path) -> Run:

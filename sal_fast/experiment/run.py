@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,25 @@ def _run(
     table = _with_splits(config, folder, ranks, table or brought.samples(config))
     checks.check_labels(config, table)
     plan = config.plan(len(table.rows("train")))
-    decoder = decode.choose(config.decoder, device)
-    stored = augment.stored_size(config.augment, config.image_size)
     if ranks.first:
         checks.check_maps(config, table)
     checks.check_features(config, table, plan)
+    with closing(decode.choose(config.decoder, device)) as decoder:
+        answering, start = _answering(config, folder, ranks, brought, table, decoder)
+        told = _tell(folder, brought)
+        steps = Steps(config, answering.store, folder, start, answering, brought.criterion, told, ranks)
+        log.info("%s", _announcement(config, steps))
+        active_learning(steps, until)
+    if ranks.first and len(steps.lines) == plan.rounds:
+        write_json(folder.summary_json, summary(config, steps.lines))
+
+
+def _answering(
+    config: Config, folder: RunFolder, ranks: Ranks, brought: Brought, table: Table, decoder: decode.Decoder
+) -> tuple[Answering, torch.Tensor]:
+    """Read the data, write run.json or compare with it; who answers the queries, and the start set's rows."""
+    plan = config.plan(len(table.rows("train")))
+    stored = augment.stored_size(config.augment, config.image_size)
     samples = open_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
     _check_same(samples, ranks)
     segmented = _segmented(config, samples, decoder, brought.generator, ranks)
@@ -157,7 +171,7 @@ def _run(
         folder.claim(
             {
                 "config": config.options(),
-                "environment": provenance.environment(config, device, decoder),
+                "environment": provenance.environment(config, samples.device, decoder),
                 "data": {
                     "name": table.name,
                     "fingerprint": samples.fingerprint,
@@ -169,16 +183,11 @@ def _run(
                 "inputs": provenance.digests(config, segmented),
             }
         )
-    model = new_model(config, len(table.classes))
-    size = feature_size(model, config.image_size)
+    size = feature_size(new_model(config, len(table.classes)), config.image_size)
     loss_size = size if config.map_size is None else (config.map_size, config.map_size)
+    rows = _start_rows(folder, table, len(start), ranks).to(samples.device)
     answering = Answering(config, samples, plan, folder, loss_size, segmented, brought.generator, ranks)
-    rows = _start_rows(folder, table, len(start), ranks).to(device)
-    steps = Steps(config, samples, folder, rows, answering, brought.criterion, _tell(folder, brought), ranks)
-    log.info("%s", _announcement(config, steps))
-    active_learning(steps, until)
-    if ranks.first and len(steps.lines) == plan.rounds:
-        write_json(folder.summary_json, summary(config, steps.lines))
+    return answering, rows
 
 
 def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:

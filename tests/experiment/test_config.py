@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sal_fast.cli.run import parse
 from sal_fast.errors import InputError
-from sal_fast.experiment.config import Config
+from sal_fast.experiment.checks import check_networks
+from sal_fast.experiment.config import OPTIONS, Config
+from sal_fast.experiment.options import Option, helps_of, option, options_of
 from sal_fast.experiment.presets import PRESETS
 
 
@@ -88,12 +93,94 @@ def test_toml_refused(tmp_path: Path, text: str, message: str) -> None:
 )
 def test_values_refused(values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Config.of(values).check()
+        config = Config.of(values)
+        config.check()
+        check_networks(config)
 
 
-def test_every_field_is_documented() -> None:
-    source = Path(str(__import__("sal_fast.experiment.config", fromlist=["x"]).__file__)).read_text()
-    body = source[source.index("class Config") : source.index("def check")]
-    for name in Config.__dataclass_fields__:
-        after = body.split(f"    {name}: ", 1)[1].splitlines()[1]
-        assert after.strip().startswith('"""'), name
+def test_every_option_has_a_help_text() -> None:
+    helps = helps_of(Config)
+    assert list(helps) == list(OPTIONS)
+    assert all(text.endswith((".", "...")) for text in helps.values())
+
+
+def test_an_option_that_does_not_say_what_it_affects_cannot_be_added() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class More(Config):
+        colour: str = "red"
+
+    with pytest.raises(TypeError, match=r"More\.colour is no option: make it with `option\(\.\.\., affects="):
+        options_of(More)
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'affects'"):
+        option("red")
+    with pytest.raises(TypeError, match="affects 'trainig'; did you mean 'training'"):
+        option("red", affects="trainig")
+
+
+@pytest.mark.parametrize(
+    ("affects", "resume", "report"),
+    [("", True, False), ("machine", False, False), ("training", False, True), ("data", False, False)],
+)
+def test_what_follows_from_what_an_option_affects(affects: str, resume: bool, report: bool) -> None:
+    made = option("red", affects=affects).metadata["option"]
+    assert (made.can_change_on_resume, made.tells_runs_apart) == (resume, report)
+
+
+def test_the_derived_lists() -> None:
+    """The lists that the program goes by: a new option shows here where it landed."""
+
+    def those(test: Callable[[Option], object]) -> set[str]:
+        return {name for name, one in OPTIONS.items() if test(one)}
+
+    assert those(lambda one: one.can_change_on_resume) == {
+        "decoder", "store", "tracker", "preset", "out", "config"
+    }  # fmt: skip
+    assert those(lambda one: one.axis) == {
+        "data", "regime", "criterion", "probe", "arch", "human_budget", "alpha", "seed"
+    }  # fmt: skip
+    assert those(lambda one: "maps" in one.affects) == {
+        "regime", "human_budget", "segmenter_masks", "segmenter_weights", "generator", "alpha",
+        "teacher_arch", "teacher_weights", "annotator"
+    }  # fmt: skip
+    assert those(lambda one: one.only == "has_teacher") == {"teacher_arch", "teacher_weights"}
+    assert those(lambda one: one.compared) == {"criterion", "arch", "probe"}
+    assert not any(OPTIONS["human_budget"].matters_to(regime) for regime in ("b1", "b2", "segmenter"))
+
+
+def test_a_configuration_knows_what_was_given(tmp_path: Path) -> None:
+    config = Config(data="builtin", seed=3)
+    assert config.given == {"data", "seed"}
+    assert config.epochs == PRESETS["builtin"]["epochs"]
+    assert config.replace(data="photographs").epochs == 50  # the preset is that of the new data
+    assert config.replace(epochs=7).replace(data="photographs").epochs == 7  # but what was given stays
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert pickle.loads(pickle.dumps(config)).given == config.given
+    (tmp_path / "a.toml").write_text('epochs = 7\n"batch-size" = 9\n')
+    config = Config.from_toml(tmp_path / "a.toml", epochs=8)
+    assert (config.epochs, config.batch_size, config.given) == (8, 9, {"epochs", "batch_size"})
+    assert config.data == "builtin"
+
+
+def test_the_command_line_and_python_make_the_same_configuration(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("lr = 0.1\nseed = 4\n")
+    words = ["--config", str(tmp_path / "a.toml"), "--seed", "5", "--batch_size", "3", "--human-budget=auto"]
+    typed = parse(words)
+    made = Config.from_toml(
+        tmp_path / "a.toml", config=str(tmp_path / "a.toml"), seed=5, batch_size=3, human_budget="auto"
+    )
+    assert typed == made
+    assert typed.given == made.given
+
+
+def test_what_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Config(
+        data="cub200", root="archives", weights="a.pth", criterion="mine.py:f", generator="package.module:g"
+    ).with_absolute_paths()
+    assert here.data == "cub200"
+    assert here.root == str(tmp_path / "archives")
+    assert here.weights == str(tmp_path / "a.pth")
+    assert here.criterion == f"{tmp_path / 'mine.py'}:f"
+    assert here.generator == "package.module:g"
+    assert Config(weights="IMAGENET1K_V1").with_absolute_paths().weights == "IMAGENET1K_V1"
+    assert Config(data="./cub200").with_absolute_paths().data == str(tmp_path / "cub200")
