@@ -11,6 +11,8 @@ import signal
 import sys
 
 import sal_fast
+from sal_fast._util.suggest import suggest
+from sal_fast.cli import output
 from sal_fast.errors import DISK_FULL, InputError
 
 COMMANDS = {
@@ -40,19 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
     name, *rest = arguments
     try:
         if name not in COMMANDS:
-            raise InputError(f"unknown command {name!r} (expected one of {', '.join(COMMANDS)})")
-        status = int(importlib.import_module(f"sal_fast.cli.{name}").main(rest))
+            raise InputError(f"unknown command {name!r}{suggest(name, COMMANDS)}")
+        with output.logs_shown():
+            status = int(importlib.import_module(f"sal_fast.cli.{name}").main(rest))
         sys.stdout.flush()
         return status
     except InputError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print(
-            "\nsal-fast: interrupted; what is finished is kept, and the same command continues from there",
-            file=sys.stderr,
+        output.complain(
+            "\nsal-fast: interrupted; what is finished is kept, and the same command continues from there"
         )
         return 130
-    except BrokenPipeError:  # `| head` has read enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except OSError as error:
@@ -67,5 +69,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"sal-fast: error: {message}", file=sys.stderr)
+    output.complain(f"sal-fast: error: {message}")
     return 2

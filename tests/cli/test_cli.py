@@ -37,7 +37,7 @@ def test_a_reader_that_has_read_enough() -> None:
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
-        "sal-fast: error: unknown command 'rum' "
+        "sal-fast: error: unknown command 'rum'; did you mean 'run'? "
         "(expected one of run, query, sweep, score, select, report, data, bench, doctor)\n"
     )
 

@@ -1,0 +1,80 @@
+"""What the commands show: plain lines on stdout, progress and notes on stderr.
+
+A command prints its result with `say`. Everything else in the package uses `logging`, and `logs_shown` brings
+the records of the logger `sal_fast` to the screen.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+PREFIX = {logging.WARNING: "sal-fast: note: ", logging.ERROR: "sal-fast: error: "}
+
+
+def wrapped(text: str, width: int, indent: str = "") -> str:
+    """Break the lines of `text` between words so that they fit `width`; a longer word keeps its own line.
+
+    Every line starts with `indent`, and a line that is broken goes on below its own first word.
+    """
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent + " " * (len(line) - len(line.lstrip())),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
+
+
+def columns() -> int:
+    """The width of the terminal, or 80 where there is none."""
+    return shutil.get_terminal_size().columns
+
+
+def say(text: str) -> None:
+    """Print a command's result on stdout, broken between words at the width of the terminal."""
+    print(wrapped(text, columns()), flush=True)
+
+
+def complain(text: str, stream: TextIO | None = None) -> None:
+    """Print one message on stderr. Outside a terminal it stays on one line, so that it can be searched for."""
+    stream = stream or sys.stderr
+    print(wrapped(text, columns()) if stream.isatty() else text, file=stream, flush=True)
+
+
+class _Screen(logging.Handler):
+    """Writes to what sys.stderr is now: a progress bar puts itself in its place while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            complain(PREFIX.get(record.levelno, "") + self.format(record))
+        except BrokenPipeError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def logs_shown() -> Iterator[None]:
+    """Show the records of the logger `sal_fast` on stderr.
+
+    INFO is a plain line, WARNING is `sal-fast: note: ...` and ERROR is `sal-fast: error: ...`.
+    """
+    logger, handler = logging.getLogger("sal_fast"), _Screen()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
