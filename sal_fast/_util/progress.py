@@ -1,11 +1,13 @@
-"""Progress with an estimate, on stderr; a terminal sees a bar, a log file one line when it ends."""
+"""Progress of long work: a bar on a terminal, and lines in the log where there is none."""
 
 from __future__ import annotations
 
-import sys
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import (
@@ -17,38 +19,91 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_shown = False  # whether a bar is on the terminal, or none is to be
+EVERY = 30.0  # seconds between the lines that a log gets while something runs
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Bar:
+    description: str
+    total: int
+    done: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+    def line(self, spent: float) -> str:
+        """How far it is after `spent` seconds, and an estimate of the rest once there is one."""
+        left = duration(spent / self.done * (self.total - self.done)) if self.done else ""
+        return f"{self.description}: {self.done} of {self.total}" + (f", about {left} left" if left else "")
+
+
+_open: _Bar | None = None  # the bar that is shown; one that is opened inside it is not
+_hidden = False
+_beating = False
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Show no progress: another process does."""
-    global _shown
-    before, _shown = _shown, True
+    """Show neither bars nor log records below WARNING: another process shows its own."""
+    global _hidden
+    package = logging.getLogger("sal_fast")
+    before, level, _hidden = _hidden, package.level, True
+    package.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        _shown = before
+        _hidden = before
+        package.setLevel(level)
+
+
+@contextmanager
+def heartbeat() -> Iterator[None]:
+    """Without a terminal, log a line every EVERY seconds: how far the bar is, or that work goes on.
+
+    A heartbeat inside another does nothing.
+    """
+    global _beating
+    if _beating or _hidden or Console(stderr=True).is_terminal:
+        yield
+        return
+    over, begin = threading.Event(), time.perf_counter()
+
+    def beat() -> None:
+        while not over.wait(EVERY):
+            bar, now = _open, time.perf_counter()
+            _log.info(bar.line(now - bar.start) if bar else f"still running after {duration(now - begin)}")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    _beating = True
+    try:
+        yield
+    finally:
+        _beating = False
+        over.set()
+        thread.join()
 
 
 @contextmanager
 def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function that advances the bar, by one or by what it is given.
+    """Show a bar of `total` steps, and yield a function that advances it, by one or by what it is given.
 
-    `log=False`: no line where there is no terminal. A terminal shows one bar at a time: one that is opened
-    inside another is not seen.
+    Without a terminal the log tells now and then how far it is (`heartbeat`) and, with `log`, how long
+    it took. One bar is shown at a time: a bar that is opened inside another is not.
     """
-    global _shown
-    if _shown:
+    global _open
+    if _open is not None or _hidden:
         yield lambda by=1: None
         return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        start = time.perf_counter()
-        yield lambda by=1: None
-        if log:
-            print(f"{description}: {total} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
-        return
+    _open = shown = _Bar(description, total)
+    try:
+        with _on_terminal(shown) if Console(stderr=True).is_terminal else _in_log(shown, log) as advance:
+            yield advance
+    finally:
+        _open = None
+
+
+@contextmanager
+def _on_terminal(shown: _Bar) -> Iterator[Callable[..., None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -56,13 +111,20 @@ def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    _shown = True
-    try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task(description, total=total)
-            yield lambda by=1: progress.advance(task, by)
-    finally:
-        _shown = False
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(shown.description, total=shown.total)
+        yield lambda by=1: progress.advance(task, by)
+
+
+@contextmanager
+def _in_log(shown: _Bar, log: bool) -> Iterator[Callable[..., None]]:
+    def advance(by: int = 1) -> None:
+        shown.done += by
+
+    with heartbeat():
+        yield advance
+    if log:
+        _log.info(f"{shown.description}: {shown.total} in {time.perf_counter() - shown.start:.1f} s")
 
 
 def duration(seconds: float) -> str:

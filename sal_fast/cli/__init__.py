@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise InputError(f"unknown command {name!r}{suggest(name, COMMANDS)}")
-        with output.logs_shown():
+        from sal_fast._util.progress import heartbeat  # its import costs more than all of `--help`
+
+        with output.logs_shown(), heartbeat():
             status = int(importlib.import_module(f"sal_fast.cli.{name}").main(rest))
         sys.stdout.flush()
         return status

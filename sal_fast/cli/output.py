@@ -46,7 +46,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str, stream: TextIO | None = None) -> None:
-    """Print one message on stderr. Outside a terminal it stays on one line, so that it can be searched for."""
+    """Print one message on stderr; outside a terminal it stays on one line, which can be searched for."""
     stream = stream or sys.stderr
     print(wrapped(text, columns()) if stream.isatty() else text, file=stream, flush=True)
 
