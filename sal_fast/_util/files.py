@@ -1,35 +1,76 @@
-"""Files that are there whole or not at all: written aside, flushed to the disk, renamed."""
+"""Write files and folders so that each exists whole or not at all: aside, flushed, then renamed."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sal_fast.errors import InputError
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield `<path>.part` to write to. After the block the file is flushed to the disk and renamed to `path`.
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """All of it or nothing: written aside, flushed, renamed."""
+    A file that is there already is replaced. If the block raises, the partial file is removed and `path`
+    stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     try:
-        aside.write_bytes(data)
+        yield aside
         flush(aside)
         os.replace(aside, path)
-    except OSError:
+    except BaseException:
         aside.unlink(missing_ok=True)
         raise
     flush(path.parent)
 
 
+@contextmanager
+def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield the new, empty folder `<path>.part` to fill. After the block it is flushed to the disk, with all
+    that is in it, and renamed to `path`.
+
+    With `replace`, a folder that is there already is removed just before the renaming. Without it, only an
+    empty one is replaced, and OSError is raised for any other. If anything fails, the partial folder is
+    removed. What a killed process has left under its name is removed first, so only one process at a time may
+    make a folder.
+    """
+    aside = path.with_name(path.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for part in (aside, *aside.rglob("*")):
+            flush(part)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        os.replace(aside, path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    flush(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write the file `path`, whole or not at all (see `whole_file`)."""
+    with whole_file(path) as aside:
+        aside.write_bytes(data)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
 def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file. Raises InputError if it cannot be read or holds anything but an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -40,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold a file or a folder's names."""
+    """Wait until the disk holds a file's bytes, or a folder's list of names."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,25 +1,44 @@
-"""A folder that one process at a time writes to, and that holds nothing of others'."""
+"""Locks between processes. The kernel releases a lock when its process ends, however it ends."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from sal_fast.errors import DISK_FULL, InputError
 
 
 class InUse(InputError):
-    """Another process holds the folder."""
+    """Another process holds the lock."""
+
+
+@contextmanager
+def locked(file: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock file `file`, which is made if needed and stays afterwards; its content means nothing.
+
+    If another process holds it, we wait for our turn; with `busy` we raise InUse with that message instead.
+    Raises OSError if the file cannot be made.
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=-1 if busy is None else 0)
+    except Timeout:
+        raise InUse(busy) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def hold(path: Path, mark: str) -> Iterator[None]:
-    """Hold the folder; the kernel lets go of it when the process ends, however it ends.
+    """Make the folder `path` if needed and hold it, so that one process at a time writes to it.
 
-    `mark` is the file that is written first (by `whole_files`): a folder without it has to be empty. Raises
-    InputError where it is not, where it is no folder, or where another process holds it.
+    `mark` is the file that is written first (by `_util.files`); a folder without it has to be empty. Raises
+    InputError if it is not empty or no folder, and InUse if another process holds it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -30,15 +49,11 @@ def hold(path: Path, mark: str) -> Iterator[None]:
             raise
         raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
     if not (path / mark).exists():
-        own = (".lock", f"{mark}.part")  # a killed start leaves these
+        own = (".lock", f"{mark}.part")  # a start that was killed leaves these
         foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
         if foreign:
             raise InputError(
                 f"{path} holds other files ({foreign[0]}, ...) and no {mark}; choose a new folder with --out"
             )
-    with open(path / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InUse(f"{path} is in use by another process; wait for it, or name another folder") from None
+    with locked(path / ".lock", f"{path} is in use by another process; wait for it, or name another folder"):
         yield
