@@ -1,26 +1,22 @@
-"""Who answers a query with saliency maps: people (the ground truth, or real ones by `label_studio` and
-`folder`), a model, anyone's function, or a segmenter's masks.
+"""Map sources: a model, a generator that the user names, a segmenter's files, and people (`people`).
 
-Every answer is k maps in the frame (image_size x image_size).
+Every map source gives k maps in the frame, image_size x image_size pixels.
 """
 
 from sal_fast.annotate.generate import generate
-from sal_fast.annotate.generator import Generator, drawn, load, source_file
-from sal_fast.annotate.ground_truth import human
-from sal_fast.annotate.map_files import read, write
+from sal_fast.annotate.generator import Generator, draw_maps, maps_of
+from sal_fast.annotate.map_files import read_maps, write_maps
 from sal_fast.annotate.sam import segment_anything
-from sal_fast.annotate.segmenter import make_missing, segmenter_masks
+from sal_fast.annotate.segmenter import make_missing_masks, segmenter_masks
 
 __all__ = [
     "Generator",
-    "drawn",
+    "draw_maps",
     "generate",
-    "human",
-    "load",
-    "make_missing",
-    "read",
+    "make_missing_masks",
+    "maps_of",
+    "read_maps",
     "segment_anything",
     "segmenter_masks",
-    "source_file",
-    "write",
+    "write_maps",
 ]

@@ -1,4 +1,4 @@
-"""Maps by a model: made once, when an image is queried, and never again."""
+"""Maps that a model generates: each is made once, when its image is queried, and never again."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def generate(
     ranks: Ranks = ALONE,
     cam_class: CamClass = "labelled",
 ) -> Tensor:
-    """Binary maps, uint8 [k, F, F] of 0 or 255, from the CAM of the labelled (or the predicted) class.
+    """Make binary maps, uint8 [k, F, F] of 0 or 255, from the CAM of the labelled (or the predicted) class.
 
-    CAM -> bilinear to the frame -> min-max -> above 0.5 (paper Sec. 4 and 6; docs/method.md). A flat CAM
-    gives an empty map. The label is known here: people gave it when they answered the query. Each rank draws
-    blocks of its own, and all have all.
+    The CAM is enlarged bilinearly to the frame, scaled to 0 to 1, and cut at 0.5 (paper Sec. 4 and 6;
+    docs/method.md). A flat CAM gives an empty map. The labels are known here, because people gave them when
+    they answered the query. Each rank draws some blocks, and every rank gets all of them.
     """
     model.eval()
     size = (store.image_size, store.image_size)
@@ -46,6 +46,9 @@ def generate(
 
 
 def binary_maps(cam: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [k, *size] of 0 or 255 from [k, h, w]: bilinear, min-max, above 0.5."""
+    """Enlarge heat maps [k, h, w] bilinearly to `size`, scale each to 0 to 1, and cut it at 0.5.
+
+    Returns uint8 [k, *size] of 0 or 255.
+    """
     frame = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     return (ops.minmax_normalize(frame) > THRESHOLD).to(torch.uint8) * 255

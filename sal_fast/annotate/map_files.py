@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,26 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sal_fast._util.files import flush
+from sal_fast._util.files import whole_folder
 from sal_fast.errors import InputError
 
 
-def write(folder: Path, ids: Sequence[str], maps: Tensor) -> None:
-    """One PNG a map, exact; the folder is there whole or not at all."""
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for name, pixels in zip(ids, maps.cpu().numpy(), strict=True):
-        path = aside / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    for path in (aside, *aside.rglob("*")):
-        flush(path)
-    aside.rename(folder)
+def write_maps(folder: Path, ids: Sequence[str], maps: Tensor) -> None:
+    """Write the maps, uint8 [k, F, F], one PNG each. The folder exists whole or not at all."""
+    with whole_folder(folder) as aside:
+        for name, pixels in zip(ids, maps.cpu().numpy(), strict=True):
+            path = aside / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
 
 
-def read(folder: Path, ids: Sequence[str], size: int) -> Tensor:
-    """What `write` wrote, uint8 [k, size, size]; InputError for a file that is not it."""
+def read_maps(folder: Path, ids: Sequence[str], size: int) -> Tensor:
+    """Read what `write_maps` wrote, uint8 [k, size, size]. Raises InputError for a file that it did not write."""
     maps = np.zeros((len(ids), size, size), dtype=np.uint8)
     for index, name in enumerate(ids):
         path = folder / f"{name}.png"

@@ -1,4 +1,4 @@
-"""Segment Anything as a segmenter (paper, App. F; Kirillov et al. 2023)."""
+"""Segment Anything (Kirillov et al., ICCV 2023) as a segmenter, as in App. F of the paper."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ KINDS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b"}  # by the width of the imag
 
 
 def segment_anything(checkpoint: str, device: torch.device) -> Generator:
-    """Of each picture the mask of highest `predicted_iou`; an empty one where it finds none.
+    """A generator that gives each picture the mask of the highest `predicted_iou`, or an empty one.
 
-    The library's automatic mask generator with its own settings. Raises InputError where the library, or the
-    checkpoint (the official `sam_vit_*.pth`), cannot be had.
+    It runs the library's automatic mask generator with its default settings. Raises InputError if the library
+    is not installed, or if the checkpoint is not an official `sam_vit_*.pth`.
     """
     try:
         from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
@@ -50,7 +50,7 @@ def segment_anything(checkpoint: str, device: torch.device) -> Generator:
 
 
 def _best(found: Sequence[dict[str, object]], size: tuple[int, int]) -> np.ndarray:
-    """The first of the highest."""
+    """The mask of the highest `predicted_iou`, the first of equals; an empty mask if none was found."""
     if not found:
         return np.zeros(size, dtype=bool)
     best = max(found, key=lambda mask: float(mask["predicted_iou"]))  # type: ignore[arg-type]

@@ -1,8 +1,7 @@
-"""Masks by an off-the-shelf segmenter, as a folder of files (paper, App. F): made once, for all runs."""
+"""Masks by an off-the-shelf segmenter, kept as a folder of files that all runs share (paper App. F)."""
 
 from __future__ import annotations
 
-import fcntl
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from sal_fast._util import progress
 from sal_fast._util.files import write_bytes
-from sal_fast.annotate.generator import Generator, asked, in_frame
+from sal_fast._util.locks import locked
+from sal_fast.annotate.generator import Generator, maps_of_files, resized
 from sal_fast.data import files
 from sal_fast.data import store as stores
 from sal_fast.data.decode import Decoder
@@ -22,9 +22,9 @@ from sal_fast.errors import InputError
 
 
 def segmenter_masks(folder: Path, store: Store, rows: Tensor, decoder: Decoder) -> Masks:
-    """`<folder>/<id>.png` for every row, in the frame.
+    """Read `<folder>/<id>.png` of every row into the frame.
 
-    Raises InputError that names the folder or the first file that is missing or cannot be used.
+    Raises InputError if the folder is missing, or names the first file that is missing or cannot be used.
     """
     if not folder.is_dir():
         raise InputError(f"--segmenter-masks: folder not found: {folder}")
@@ -39,30 +39,27 @@ def segmenter_masks(folder: Path, store: Store, rows: Tensor, decoder: Decoder) 
     return stores.read_masks(paths, images, store.image_size, decoder).to(store.device)
 
 
-def make_missing(folder: Path, store: Store, rows: Tensor, load: Callable[[], Generator]) -> None:
-    """Draw the masks that are not there, each at its picture's size; what is there stays.
+def make_missing_masks(folder: Path, store: Store, rows: Tensor, load: Callable[[], Generator]) -> None:
+    """Draw the masks that are missing, each at its picture's own size; those that exist stay as they are.
 
-    `load` is called only where one is missing.
-
-    Processes take turns; one that was killed leaves whole files, and the next goes on from there.
+    `load` gives the generator; it is called only if a mask is missing. Processes take turns. A process that
+    was killed leaves whole files, and the next one goes on from there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        paths = _paths(folder, store, rows)
-        order = rows.tolist()
-        missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    with locked(folder / ".lock"):
+        todo = zip(rows.tolist(), _paths(folder, store, rows), strict=True)
+        missing = [(row, path) for row, path in todo if not path.is_file()]
         if not missing:
             return
         generator = load()
-        with progress.bar(f"segmenting {store.table.name}", len(missing), log=True) as advance:
-            for i in missing:
-                image = store.table.images[order[i]]
-                (one,) = asked(generator, [image], [int(store.labels[order[i]])])
+        with progress.bar(f"segmenting {store.table.name}", len(missing)) as advance:
+            for row, path in missing:
+                image = store.table.images[row]
+                (one,) = maps_of_files(generator, [image], [int(store.labels[row])])
                 width, height = files.read(image).size
                 out = io.BytesIO()
-                Image.fromarray(in_frame(one, (height, width)).numpy()).save(out, format="png")
-                write_bytes(paths[i], out.getvalue())
+                Image.fromarray(resized(one, (height, width)).numpy()).save(out, format="png")
+                write_bytes(path, out.getvalue())
                 advance()
 
 

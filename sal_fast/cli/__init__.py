@@ -11,20 +11,20 @@ import signal
 import sys
 
 import sal_fast
-from sal_fast._util.suggest import suggest
 from sal_fast.cli import output
+from sal_fast.cli.commands import chosen
 from sal_fast.errors import DISK_FULL, InputError
 
 COMMANDS = {
-    "run": "run the experiment on the built-in set, a folder or a manifest; the same command continues it",
-    "query": "what a run asks of people: export it, import their answers",
-    "sweep": "many runs: every combination of a grid, on this machine or a Ray cluster",
+    "run": "run the experiment; the same command continues it",
+    "query": "export what a run asks of people, and import their answers",
+    "sweep": "run every combination of a grid, here or on a Ray cluster",
     "score": "run a model over images: ids, logits and features for select",
-    "select": "which images of a pool to label next, from features and logits of any origin",
-    "report": "figures, tables and one page from run folders",
-    "data": "check a data set, prepare it once for all runs, render eye tracking to masks",
-    "bench": "what the parts cost on this machine, against what one would otherwise write",
-    "doctor": "the machine, the build, the versions, and what is missing",
+    "select": "choose the images to label next, from any features and logits",
+    "report": "make figures, tables and one page from run folders",
+    "data": "check or prepare a data set, or render eye tracking to masks",
+    "bench": "measure what the parts cost here, against the usual code",
+    "doctor": "show the machine, the build and the versions, and what is missing",
 }
 
 
@@ -33,20 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] in (["--version"], ["-V"]):
         print(f"sal-fast {sal_fast.__version__}")
         return 0
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: sal-fast COMMAND [OPTIONS]\n\nSaliency-guided active learning.\n\ncommands:")
-        for name, purpose in COMMANDS.items():
-            print(f"  {name:8} {purpose}")
-        print("\n`sal-fast COMMAND --help` lists a command's options.")
-        return 0 if arguments else 2
-    name, *rest = arguments
     try:
-        if name not in COMMANDS:
-            raise InputError(f"unknown command {name!r}{suggest(name, COMMANDS)}")
+        name = chosen(COMMANDS, arguments, "sal-fast", "Saliency-guided active learning.")
+        if name is None:
+            return 0 if arguments else 2
         from sal_fast._util.progress import heartbeat  # its import costs more than all of `--help`
 
         with output.logs_shown(), heartbeat():
-            status = int(importlib.import_module(f"sal_fast.cli.{name}").main(rest))
+            status = int(importlib.import_module(f"sal_fast.cli.{name}").main(arguments[1:]))
         sys.stdout.flush()
         return status
     except InputError as error:

@@ -1,19 +1,21 @@
-"""sal-fast query: a run's questions to people, and their answers."""
+"""sal-fast query: the questions of a run to people, and their answers."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from sal_fast.annotate import folder, label_studio
-from sal_fast.annotate.answers import Answer
+from sal_fast.annotate.people import folder, label_studio
+from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.cli import parsing
-from sal_fast.errors import InputError
+from sal_fast.cli.commands import chosen
+from sal_fast.cli.output import say
 from sal_fast.experiment.answers import people
 from sal_fast.experiment.record import RunFolder
 
@@ -22,112 +24,102 @@ COMMANDS = {
     "import": "take in what they answered",
 }
 TOOLS = {"labelstudio": label_studio, "folder": folder}
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] in ([], ["-h"], ["--help"]):
-        print("usage: sal-fast query COMMAND RUN\n")
-        for name, purpose in COMMANDS.items():
-            print(f"  {name:8} {purpose}")
-        print(
-            "\n`sal-fast query COMMAND --help` lists a command's options; docs/people.md tells the whole way."
-        )
+    about = "The questions of a run to people, and their answers. docs/people.md tells the whole way."
+    name = chosen(COMMANDS, arguments, "sal-fast query", about)
+    if name is None:
         return 0 if arguments else 2
-    name, *rest = arguments
-    if name == "export":
-        return parsing.one_line(_export, rest, "sal-fast query export")
-    if name == "import":
-        return parsing.one_line(_import, rest, "sal-fast query import")
-    raise InputError(f"unknown command 'query {name}' (expected query {', '.join(COMMANDS)})")
+    command: dict[str, Callable[..., int]] = {"export": _export, "import": _import}
+    return parsing.one_line(command[name], arguments[1:], f"sal-fast query {name}")
 
 
-def _export(
-    run: Annotated[Path, tyro.conf.Positional],
-    /,
-    to: Literal["labelstudio", "folder"],
-    out: Path | None = None,
-) -> int:
-    """Write the images that a run asks people about, with what a person or a tool needs to answer.
+def _export(run: Run, /, to: Literal["labelstudio", "folder"], out: Path | None = None) -> int:
+    """Write the images that a run asks people about, with what an annotator or a tool needs to answer.
 
     Args:
         run: the run's folder.
-        to: labelstudio: tasks and interface for Label Studio; folder: images, and a table and masks to fill.
-        out: a new folder; None: RUN/query-NNN-TO, or where that is there, RUN/query-NNN-TO-2 and so on.
+        to: labelstudio writes tasks and an interface for Label Studio. folder writes the images with a table
+            and masks to fill.
+        out: a new folder. Without it the folder is RUN/query-NNN-TO, or RUN/query-NNN-TO-2 and so on if that
+            exists.
     """
-    held = RunFolder(_path(run))
-    asked = people.asked(held)
-    there = people.Answers(held.asked(asked.query))
-    waiting = there.open(asked.ids)
+    held = RunFolder(run.expanduser())
+    question = people.asked(held)
+    waiting = people.Answers(held.asked(question.query_index)).open(question.ids)
     if not waiting:
-        print(f"query {asked.query} is answered; repeat the run's command to go on")
+        say(f"query {question.query_index} is answered; repeat the run's command to go on")
         return 0
-    image = dict(zip(asked.ids, asked.images, strict=True))
-    left = dataclasses.replace(asked, ids=waiting, images=[image[name] for name in waiting])
-    target = _free(held.path / f"query-{asked.query:03d}-{to}") if out is None else _path(out)
+    image = dict(zip(question.ids, question.images, strict=True))
+    left = dataclasses.replace(question, ids=waiting, images=[image[name] for name in waiting])
+    default = held.path / f"query-{question.query_index:03d}-{to}"
+    target = _free(default) if out is None else out.expanduser()
     TOOLS[to].export(left, target)
-    what = "a class and a map" if asked.maps else "a class, no map"
-    print(
-        f"{target}: query {asked.query}, {len(waiting)} images that want {what}; README.txt there says how\n"
-        f"then: sal-fast query import {run} {target if to == 'folder' else 'FILE'}"
+    what = "a class and a map" if question.maps else "a class, no map"
+    say(f"{target}: query {question.query_index}, {len(waiting)} images that want {what}")
+    say(
+        f"README.txt there says how; then: sal-fast query import {run} {target if to == 'folder' else 'FILE'}"
     )
     return 0
 
 
 def _free(path: Path) -> Path:
-    """That folder, or the first numbered one that is not there."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    """That folder, or the first numbered one that does not exist."""
+    numbered = (path.with_name(f"{path.name}-{count}") for count in itertools.count(2))
     return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def _import(
-    run: Annotated[Path, tyro.conf.Positional],
-    file: Annotated[Path, tyro.conf.Positional],
+    run: Run,
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     /,
     skip_rest: bool = False,
 ) -> int:
-    """Take in answers. All of a file is read before any of it is kept; what was imported before stays.
+    """Take in answers. The whole file is read before any answer is kept, and earlier imports stay.
 
-    An answer by the same person for the same image replaces the earlier one. Answers for a part of the images
-    are kept, and the run waits for the others.
+    A new answer by the same person for the same image replaces the earlier one. If only a part of the images
+    is answered, the answers are kept and the run waits for the others.
 
     Args:
         run: the run's folder.
-        file: Label Studio's JSON export, or the folder (or its answers.csv) that was filled.
-        skip_rest: images without an answer are skipped: the run does not ask for them again.
+        file: Label Studio's JSON export, or the folder that was filled (or its answers.csv).
+        skip_rest: skip all images that have no answer, so that the run does not ask for them again.
     """
-    held = RunFolder(_path(run))
-    asked = people.asked(held)
-    path = _path(file)
-    plain = path.is_dir() or path.suffix.lower() == ".csv"
-    found = (folder if plain else label_studio).read(path, asked)
+    held = RunFolder(run.expanduser())
+    question = people.asked(held)
+    path = file.expanduser()
+    tool = folder if path.is_dir() or path.suffix.lower() == ".csv" else label_studio
+    found = tool.read_answers(path, question)
     with held.lock():
-        there = people.reopen(held, asked)
+        there = people.reopen(held, question)
         there.add(found)
         if skip_rest:
-            there.add([Answer(name, None, None, "", None, True) for name in there.open(asked.ids)])
+            there.add([Answer(name, None, None, "", None, True) for name in there.open(question.ids)])
     flat = [one.id for one in found if one.mask is not None and one.mask.min() == one.mask.max()]
     if flat:
-        print(f"note: maps that mark all of the picture or none of it: {len(flat)}, the first of {flat[0]!r}")
-    print(_told(asked, there, len(found)))
+        _log.warning(f"maps that mark all of the picture or none of it: {len(flat)}, first of {flat[0]!r}")
+    say(_summary(question, there, len(found)))
     return 0
 
 
-def _told(asked: people.Asked, there: people.Answers, read: int) -> str:
+def _summary(question: Question, there: people.Answers, read: int) -> str:
+    """The state of a query after an import, and what to do next."""
     verdicts = there.verdicts()
-    count, waiting = people.tally([there]), there.open(asked.ids)
-    said = f"query {asked.query}: {read} answers read; {count['labelled']} of {len(asked.ids)} images "
-    said += "have a class"
-    if asked.maps:
-        said += f", {count['maps']} a map"
+    count, waiting = people.tally([there]), there.open(question.ids)
+    lines = [f"query {question.query_index}: {read} answers read"]
+    lines.append(f"{count['labelled']} of {len(question.ids)} images have a class")
+    if question.maps:
+        lines[-1] += f", {count['maps']} a map"
         bare = [name for name, one in verdicts.items() if one.label is not None and not one.masks]
         if bare:
-            said += f" (without: {len(bare)}, the first is {bare[0]!r})"
+            lines[-1] += f" (without: {len(bare)}, the first is {bare[0]!r})"
     if count["skipped"]:
-        said += f", skipped: {count['skipped']}"
+        lines[-1] += f", skipped: {count['skipped']}"
     if waiting:
-        return f"{said}\nstill open: {len(waiting)}, the first is {waiting[0]!r}; import their answers next"
-    return f"{said}\nthe query is answered; repeat the run's command to go on"
-
-
-def _path(path: Path) -> Path:
-    return Path(os.path.expanduser(path))
+        lines.append(f"still open: {len(waiting)}, the first is {waiting[0]!r}; import their answers next")
+    else:
+        lines.append("the query is answered; repeat the run's command to go on")
+    return "\n".join(lines)

@@ -314,11 +314,11 @@ def _segmented(
     folder, rows = Path(os.path.expanduser(config.segmenter_masks)), samples.rows("train")
     checkpoint = config.segmenter_weights
     if ranks.first and checkpoint is not None:
-        annotate.make_missing(
+        annotate.make_missing_masks(
             folder, samples, rows, lambda: annotate.segment_anything(checkpoint, samples.device)
         )
     elif ranks.first and generator is not None:
-        annotate.make_missing(folder, samples, rows, lambda: generator)
+        annotate.make_missing_masks(folder, samples, rows, lambda: generator)
     ranks.number(0)  # the others wait for the files
     return annotate.segmenter_masks(folder, samples, rows, decoder)
 

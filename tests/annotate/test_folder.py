@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sal_fast.annotate import folder
-from sal_fast.annotate.answers import Answer, Asked
+from sal_fast.annotate.people import folder
+from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.errors import InputError
 
 HEADER = "id,label,annotator,seconds,skipped\n"
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Asked:
+def question(tmp_path: Path) -> Question:
     """Three pictures, 20 wide and 10 high, exported to `out`."""
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
         Image.fromarray(np.zeros((10, 20, 3), dtype=np.uint8)).save(path)
-    made = Asked("run", 1, ["birds/a", "birds/b", "c"], paths, ["Sparrow", "Möwe"], True)
+    made = Question("run", 1, ["birds/a", "birds/b", "c"], paths, ["Sparrow", "Möwe"], True)
     folder.export(made, tmp_path / "out")
     return made
 
 
 @pytest.fixture
-def out(asked: Asked, tmp_path: Path) -> Path:
+def out(question: Question, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
@@ -37,12 +37,14 @@ def save(out: Path, name: str, mask: np.ndarray) -> None:
     Image.fromarray(mask).save(path)
 
 
-def read(out: Path, asked: Asked, *lines: str, header: str = HEADER, encoding: str = "utf-8") -> list[Answer]:
+def read(
+    out: Path, question: Question, *lines: str, header: str = HEADER, encoding: str = "utf-8"
+) -> list[Answer]:
     (out / "answers.csv").write_text(header + "\n".join(lines) + "\n", encoding=encoding)
-    return folder.read(out / "answers.csv", asked)
+    return folder.read_answers(out / "answers.csv", question)
 
 
-def test_what_is_exported(asked: Asked, out: Path) -> None:
+def test_what_is_exported(question: Question, out: Path) -> None:
     assert (out / "answers.csv").read_text(
         encoding="utf-8-sig"
     ) == HEADER + "birds/a,,,,\nbirds/b,,,,\nc,,,,\n"
@@ -51,11 +53,11 @@ def test_what_is_exported(asked: Asked, out: Path) -> None:
         "README.txt", "answers.csv", "classes.txt", "images", "masks", "query.json"
     ]  # fmt: skip
     assert (out / "masks" / "birds").is_dir()
-    assert folder.read(out, asked) == []
+    assert folder.read_answers(out, question) == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_as_spreadsheets_write_it(encoding: str, asked: Asked, out: Path) -> None:
+def test_as_spreadsheets_write_it(encoding: str, question: Question, out: Path) -> None:
     """Other delimiters, decimal commas, columns in another order, more columns, empty lines, CR LF."""
     expected = [
         Answer("birds/a", "Möwe", None, "ada", 1.5, False),
@@ -63,12 +65,12 @@ def test_as_spreadsheets_write_it(encoding: str, asked: Asked, out: Path) -> Non
     ]
     lines = ["note;skipped;id;Label;seconds;annotator\r\n;;birds/a; Möwe ;1,5; ada\r\n\r\n;;;;;\r\n"]
     lines += ["x;YES;birds/b;;;ada\r\n;no;c;;;\r"]
-    assert read(out, asked, *lines, header="", encoding=encoding) == expected
+    assert read(out, question, *lines, header="", encoding=encoding) == expected
     tabs = "".join(lines).replace(";", "\t")
-    assert read(out, asked, tabs, header="", encoding=encoding) == expected
+    assert read(out, question, tabs, header="", encoding=encoding) == expected
 
 
-def test_masks_of_an_image_editor(asked: Asked, out: Path) -> None:
+def test_masks_of_an_image_editor(question: Question, out: Path) -> None:
     """Black and white however it is stored, and degrees."""
     binary = np.random.default_rng(0).random((10, 20)) < 0.4
     graded = np.arange(200, dtype=np.uint8).reshape(10, 20)
@@ -82,26 +84,26 @@ def test_masks_of_an_image_editor(asked: Asked, out: Path) -> None:
     (out / "masks" / ".DS_Store").write_bytes(b"x")
     for image in stored:
         image.save(out / "masks" / "c.png")
-        (answer,) = read(out, asked, line)
+        (answer,) = read(out, question, line)
         np.testing.assert_array_equal(answer.mask, binary * np.uint8(255), err_msg=image.mode)
     save(out, "c", graded)
-    (answer,) = read(out, asked, line)
+    (answer,) = read(out, question, line)
     np.testing.assert_array_equal(answer.mask, graded)
 
 
-def test_a_mask_of_one_among_several(asked: Asked, out: Path) -> None:
+def test_a_mask_of_one_among_several(question: Question, out: Path) -> None:
     """masks/<id>.png is the mask of the only person who answered; else it has to say whose it is."""
     mask = np.zeros((10, 20), dtype=np.uint8)
     mask[2:4, 3:9] = 255
     save(out, "c", mask)
-    (skipped, answer) = read(out, asked, "c,,ben,,yes", "c,Möwe,ada,,")
+    (skipped, answer) = read(out, question, "c,,ben,,yes", "c,Möwe,ada,,")
     assert skipped.skipped
     np.testing.assert_array_equal(answer.mask, mask)
     with pytest.raises(InputError, match=r"whose is masks/c.png\? Several people answered"):
-        read(out, asked, "c,Sparrow,ben,,", "c,Möwe,ada,,")
+        read(out, question, "c,Sparrow,ben,,", "c,Möwe,ada,,")
     save(out, "ada/c", mask)
     (out / "masks" / "c.png").unlink()
-    ben, ada = read(out, asked, "c,Sparrow,ben,,", "c,Möwe,ada,,")
+    ben, ada = read(out, question, "c,Sparrow,ben,,", "c,Möwe,ada,,")
     assert ben.mask is None
     np.testing.assert_array_equal(ada.mask, mask)
 
@@ -129,15 +131,15 @@ def test_a_mask_of_one_among_several(asked: Asked, out: Path) -> None:
         ('c,"Mö"we,,,', "line 2: not CSV"),
     ],
 )
-def test_what_is_wrong_with_a_line(line: str, message: str, asked: Asked, out: Path) -> None:
+def test_what_is_wrong_with_a_line(line: str, message: str, question: Question, out: Path) -> None:
     with pytest.raises(InputError, match=f"^answers.csv, .*{message}"):
-        read(out, asked, line)
+        read(out, question, line)
 
 
-def test_lines_are_counted_as_an_editor_does(asked: Asked, out: Path) -> None:
+def test_lines_are_counted_as_an_editor_does(question: Question, out: Path) -> None:
     header = '"note\nof two lines",' + HEADER
     with pytest.raises(InputError, match=r"line 5 \(id 'c'\): seconds"):
-        read(out, asked, '"three\nlines",birds/a,Möwe,,,', ",c,Möwe,,x,", header=header)
+        read(out, question, '"three\nlines",birds/a,Möwe,,,', ",c,Möwe,,x,", header=header)
 
 
 @pytest.mark.parametrize(
@@ -145,30 +147,30 @@ def test_lines_are_counted_as_an_editor_does(asked: Asked, out: Path) -> None:
     [
         ("", "line 1: expected a CSV file with the columns id, label, .*; missing: id"),
         ("id,label,seconds\n", "missing: annotator, skipped"),
-        (HEADER.replace("seconds", "label,seconds"), "a column stands twice"),
+        (HEADER.replace("seconds", "label,seconds"), "two columns have the same name"),
         ("annotation_id,annotator,id,label\n", "Label Studio's export in the format CSV; choose .* JSON"),
     ],
 )
-def test_other_tables(header: str, message: str, asked: Asked, out: Path) -> None:
+def test_other_tables(header: str, message: str, question: Question, out: Path) -> None:
     with pytest.raises(InputError, match=message):
-        read(out, asked, header=header)
+        read(out, question, header=header)
 
 
-def test_files_that_do_not_belong(asked: Asked, out: Path) -> None:
+def test_files_that_do_not_belong(question: Question, out: Path) -> None:
     with pytest.raises(InputError, match=r"answers.csv, line 3: not UTF-8"):
-        read(out, asked, "c,,,,", "birds/a,Möwe,,,", encoding="latin-1")
+        read(out, question, "c,,,,", "birds/a,Möwe,,,", encoding="latin-1")
     (out / "answers.csv").write_bytes(b"PK\x03\x04" + bytes(50))
     with pytest.raises(InputError, match="expected a CSV file"):
-        folder.read(out, asked)
+        folder.read_answers(out, question)
     (out / "query.json").unlink()
     with pytest.raises(InputError, match=r"query.json is missing; keep the exported folder together"):
-        read(out, asked, "c,Möwe,,,")
+        read(out, question, "c,Möwe,,,")
     (out / "answers.csv").unlink()
     with pytest.raises(InputError, match=r"file not found: .*answers.csv; import Label Studio's JSON export"):
-        folder.read(out, asked)
+        folder.read_answers(out, question)
 
 
-def test_masks_that_cannot_be_used(asked: Asked, out: Path) -> None:
+def test_masks_that_cannot_be_used(question: Question, out: Path) -> None:
     """One of another size, a damaged one, and two whose names are slips."""
     mask = np.zeros((10, 20), dtype=np.uint8)
     save(out, "c", mask[:, :10])
@@ -178,7 +180,7 @@ def test_masks_that_cannot_be_used(asked: Asked, out: Path) -> None:
     path = out / "masks" / "birds" / "a.png"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError) as caught:
-        read(out, asked, *(f"{name},Möwe,,," for name in asked.ids))
+        read(out, question, *(f"{name},Möwe,,," for name in question.ids))
     count, damaged, size, *slips = str(caught.value).split("\n  ")
     assert count == "answers.csv: 4 problems:"
     assert damaged.startswith("line 2 (id 'birds/a'): ")
@@ -188,7 +190,7 @@ def test_masks_that_cannot_be_used(asked: Asked, out: Path) -> None:
     assert [line.split(": ")[0] for line in slips] == ["masks/birds/b.jpg", "masks/brids/b.png"]
 
 
-def test_paint_that_cannot_be_told_from_what_is_under_it(asked: Asked, out: Path) -> None:
+def test_paint_that_cannot_be_told_from_what_is_under_it(question: Question, out: Path) -> None:
     """White, black or red on a transparent layer, on the photograph, on white: refused, not guessed."""
     binary = np.random.default_rng(0).random((10, 20)) < 0.4
     full, on = np.full((10, 20), 255, dtype=np.uint8), binary * np.uint8(255)
@@ -207,18 +209,18 @@ def test_paint_that_cannot_be_told_from_what_is_under_it(asked: Asked, out: Path
     ]:
         wrong.save(out / "masks" / "c.png")
         with pytest.raises(InputError, match=rf"line 2 \(id 'c'\): .*{message}"):
-            read(out, asked, "c,Möwe,,,")
+            read(out, question, "c,Möwe,,,")
     for right in (
         Image.fromarray(np.stack([on, on, on, full], axis=2)),
         Image.fromarray(np.stack([on, full], axis=2)),
         Image.fromarray(np.stack([on, 0 * on, 0 * on], axis=2)),  # red on black
     ):
         right.save(out / "masks" / "c.png")
-        (answer,) = read(out, asked, "c,Möwe,,,")
+        (answer,) = read(out, question, "c,Möwe,,,")
         np.testing.assert_array_equal(answer.mask, on, err_msg=right.mode)
 
 
-def test_without_maps_no_mask_is_looked_at(asked: Asked, out: Path) -> None:
+def test_without_maps_no_mask_is_looked_at(question: Question, out: Path) -> None:
     save(out, "c", np.zeros((3, 3), dtype=np.uint8))
-    labels = Asked("run", 1, asked.ids, asked.images, asked.classes, maps=False)
+    labels = Question("run", 1, question.ids, question.images, question.classes, maps=False)
     assert read(out, labels, "c,Möwe,,,") == [Answer("c", "Möwe", None, "", None, False)]

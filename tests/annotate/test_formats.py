@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from brush_encoder import encode
 from PIL import Image
 
-from sal_fast.annotate import folder, label_studio
-from sal_fast.annotate.answers import SHOWN, Answer, Asked
+from sal_fast.annotate.people import folder, label_studio
+from sal_fast.annotate.people.question import SHOWN, Answer, Question
 from sal_fast.errors import InputError
 
 CLASSES = ["Sparrow", "Möwe", "<b>&\"'", "a,b;c", " spaced", "$price", "2"]
 ODD = ['b/<i>ß & "q".x', "Vögel/'1'", "001", "a/b/c", "=1+1", "b,c;d"]
 
 
-def pose(root: Path, count: int = 6, maps: bool = True, classes: list[str] = CLASSES) -> Asked:
+def pose(root: Path, count: int = 6, maps: bool = True, classes: list[str] = CLASSES) -> Question:
     """A query over small pictures of odd sizes, with odd ids."""
     rng = np.random.default_rng(0)
     ids = ODD[:count] + [f"birds/{i}" for i in range(count - len(ODD))]
@@ -34,14 +35,14 @@ def pose(root: Path, count: int = 6, maps: bool = True, classes: list[str] = CLA
         pixels = rng.integers(0, 256, (9 + index, 14 - index % 5, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(path)
         paths.append(path)
-    return Asked("pool-sal-s0", 3, ids, paths, classes, maps)
+    return Question("pool-sal-s0", 3, ids, paths, classes, maps)
 
 
-def drawn(asked: Asked, name: str, seed: int = 0) -> np.ndarray:
+def drawn(question: Question, name: str, seed: int = 0) -> np.ndarray:
     """A random mask at the picture's size."""
-    with Image.open(asked.images[asked.ids.index(name)]) as image:
+    with Image.open(question.images[question.ids.index(name)]) as image:
         width, height = image.size
-    rng = np.random.default_rng([seed, asked.ids.index(name)])
+    rng = np.random.default_rng([seed, question.ids.index(name)])
     return (rng.random((height, width)) < 0.4).astype(np.uint8) * 255
 
 
@@ -50,7 +51,7 @@ def annotation(answer: Answer, number: int = 1) -> dict[str, Any]:
     result: list[dict[str, Any]] = []
     if answer.mask is not None:
         height, width = answer.mask.shape
-        brush = {"format": "rle", "rle": label_studio.encode(answer.mask), "brushlabels": ["salient"]}
+        brush = {"format": "rle", "rle": encode(answer.mask), "brushlabels": ["salient"]}
         size = {"original_width": width, "original_height": height, "image_rotation": 0}
         region = {"id": "m", "from_name": "map", "to_name": "image", "type": "brushlabels"}
         result.append({**region, "value": brush, **size})
@@ -68,7 +69,7 @@ def annotation(answer: Answer, number: int = 1) -> dict[str, Any]:
     }
 
 
-def by_label_studio(out: Path, asked: Asked, answers: list[Answer]) -> Path:
+def by_label_studio(out: Path, question: Question, answers: list[Answer]) -> Path:
     tasks = json.loads((out / "tasks.json").read_text(encoding="utf-8"))
     for number, task in enumerate(tasks, start=1):
         mine = [answer for answer in answers if answer.id == task["data"]["id"]]
@@ -80,10 +81,10 @@ def by_label_studio(out: Path, asked: Asked, answers: list[Answer]) -> Path:
     return file
 
 
-def by_folder(out: Path, asked: Asked, answers: list[Answer]) -> Path:
+def by_folder(out: Path, question: Question, answers: list[Answer]) -> Path:
     with open(out / "answers.csv", encoding="utf-8-sig", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["id"] for line in lines] == asked.ids
+    assert [line["id"] for line in lines] == question.ids
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, lines[0])
     writer.writeheader()
@@ -105,7 +106,7 @@ def by_folder(out: Path, asked: Asked, answers: list[Answer]) -> Path:
     return out
 
 
-Reply = Callable[[Path, Asked, list[Answer]], Path]
+Reply = Callable[[Path, Question, list[Answer]], Path]
 FORMATS = [
     pytest.param(label_studio, by_label_studio, id="label-studio"),
     pytest.param(folder, by_folder, id="folder"),
@@ -129,132 +130,134 @@ def same(got: list[Answer], expected: list[Answer]) -> None:
 @formats
 def test_round_trip(form: Any, reply: Reply, tmp_path: Path) -> None:
     """Twenty images, equal bit by bit: drawn, drawn empty, drawn full, not drawn, skipped, not answered."""
-    asked = pose(tmp_path, 20)
-    form.export(asked, tmp_path / "out")
+    question = pose(tmp_path, 20)
+    form.export(question, tmp_path / "out")
     given = []
-    for index, name in enumerate(asked.ids[:-2]):
-        mask: np.ndarray | None = drawn(asked, name)
+    for index, name in enumerate(question.ids[:-2]):
+        mask: np.ndarray | None = drawn(question, name)
         if index in (3, 4):
-            mask = np.full_like(drawn(asked, name), 255 * (index - 3))
+            mask = np.full_like(drawn(question, name), 255 * (index - 3))
         if index == 5:
             mask = None
         given.append(Answer(name, CLASSES[index % 7], mask, "ada@example.org", index + 0.25, False))
-    given[7] = Answer(asked.ids[7], None, None, "ada@example.org", 2.0, True)
-    same(form.read(reply(tmp_path / "out", asked, given), asked), given)
+    given[7] = Answer(question.ids[7], None, None, "ada@example.org", 2.0, True)
+    same(form.read_answers(reply(tmp_path / "out", question, given), question), given)
 
 
 @formats
 def test_several_people(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path)
-    form.export(asked, tmp_path / "out")
+    question = pose(tmp_path)
+    form.export(question, tmp_path / "out")
     given = [
-        Answer(name, CLASSES[seed], drawn(asked, name, seed), person, None, False)
-        for name in asked.ids
+        Answer(name, CLASSES[seed], drawn(question, name, seed), person, None, False)
+        for name in question.ids
         for seed, person in enumerate(("ada", "ben", "cy"))
     ]
-    given[4] = Answer(asked.ids[1], None, None, "ben", 3.0, True)
-    same(form.read(reply(tmp_path / "out", asked, given), asked), given)
+    given[4] = Answer(question.ids[1], None, None, "ben", 3.0, True)
+    same(form.read_answers(reply(tmp_path / "out", question, given), question), given)
 
 
 @formats
 def test_labels_alone(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path, maps=False)
-    form.export(asked, tmp_path / "out")
+    question = pose(tmp_path, maps=False)
+    form.export(question, tmp_path / "out")
     assert not (tmp_path / "out" / "masks").exists()
-    given = [Answer(name, "Möwe", None, "ada", None, False) for name in asked.ids]
-    same(form.read(reply(tmp_path / "out", asked, given), asked), given)
+    given = [Answer(name, "Möwe", None, "ada", None, False) for name in question.ids]
+    same(form.read_answers(reply(tmp_path / "out", question, given), question), given)
 
 
 @formats
 def test_nothing_answered_yet(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path)
-    form.export(asked, tmp_path / "out")
-    assert form.read(reply(tmp_path / "out", asked, []), asked) == []
+    question = pose(tmp_path)
+    form.export(question, tmp_path / "out")
+    assert form.read_answers(reply(tmp_path / "out", question, []), question) == []
 
 
 @formats
 def test_all_problems_at_once(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path, 40)
-    form.export(asked, tmp_path / "out")
+    question = pose(tmp_path, 40)
+    form.export(question, tmp_path / "out")
     given = [
-        Answer(name, "Sparow" if index % 2 else "Sparrow", drawn(asked, name), "ada", 1.0, False)
-        for index, name in enumerate(asked.ids)
+        Answer(name, "Sparow" if index % 2 else "Sparrow", drawn(question, name), "ada", 1.0, False)
+        for index, name in enumerate(question.ids)
     ]
     wide = np.zeros((5, 7), dtype=np.uint8)
-    given[0] = Answer(asked.ids[0], "Sparrow", wide, "ada", 1.0, False)
+    given[0] = Answer(question.ids[0], "Sparrow", wide, "ada", 1.0, False)
     with pytest.raises(InputError) as caught:
-        form.read(reply(tmp_path / "out", asked, given), asked)
+        form.read_answers(reply(tmp_path / "out", question, given), question)
     first, *lines = str(caught.value).split("\n")
     assert re.search(rf": 21 problems, the first {SHOWN}:$", first)
     assert len(lines) == SHOWN
     assert "7x5" in lines[0]
-    assert repr(asked.ids[1]) in lines[1]
+    assert repr(question.ids[1]) in lines[1]
     assert lines[1].endswith("the class 'Sparow' is none of the run's; did you mean 'Sparrow'?")
 
 
 @formats
 def test_answered_twice_by_one_person(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path)
-    form.export(asked, tmp_path / "out")
-    twice = [Answer(asked.ids[1], label, None, "ada", None, False) for label in ("Möwe", "2")]
+    question = pose(tmp_path)
+    form.export(question, tmp_path / "out")
+    twice = [Answer(question.ids[1], label, None, "ada", None, False) for label in ("Möwe", "2")]
     with pytest.raises(InputError, match="a second answer by 'ada'"):
-        form.read(reply(tmp_path / "out", asked, twice), asked)
-    form.export(asked, tmp_path / "again")
-    twice[0] = Answer(asked.ids[1], None, None, "ada", None, True)  # skipped at first
-    same(form.read(reply(tmp_path / "again", asked, twice), asked), twice[1:])
+        form.read_answers(reply(tmp_path / "out", question, twice), question)
+    form.export(question, tmp_path / "again")
+    twice[0] = Answer(question.ids[1], None, None, "ada", None, True)  # skipped at first
+    same(form.read_answers(reply(tmp_path / "again", question, twice), question), twice[1:])
 
 
 @formats
 def test_of_another_run_or_query(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path)
-    form.export(asked, tmp_path / "out")
-    file = reply(tmp_path / "out", asked, [])
+    question = pose(tmp_path)
+    form.export(question, tmp_path / "out")
+    file = reply(tmp_path / "out", question, [])
     for run, query, hint in (("other", 3, ", or give the run's .*"), ("pool-sal-s0", 4, "")):
         expected = f"is of query 3 of run 'pool-sal-s0', expected query {query}.* of this query{hint}$"
         with pytest.raises(InputError, match=expected):
-            form.read(file, Asked(run, query, asked.ids, asked.images, asked.classes, True))
+            form.read_answers(
+                file, Question(run, query, question.ids, question.images, question.classes, True)
+            )
 
 
 @formats
 def test_unknown_id(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path, 8)
-    form.export(asked, tmp_path / "out")
-    file = reply(tmp_path / "out", asked, [Answer("birds/1", "2", None, "", None, False)])
-    fewer = Asked(asked.run, 3, asked.ids[:-1], asked.images[:-1], asked.classes, True)
+    question = pose(tmp_path, 8)
+    form.export(question, tmp_path / "out")
+    file = reply(tmp_path / "out", question, [Answer("birds/1", "2", None, "", None, False)])
+    fewer = Question(question.run, 3, question.ids[:-1], question.images[:-1], question.classes, True)
     with pytest.raises(InputError, match=r"the id 'birds/1' is none of this query's$"):
-        form.read(file, fewer)
+        form.read_answers(file, fewer)
 
 
 @formats
 def test_a_folder_with_answers_is_not_written_over(form: Any, reply: Reply, tmp_path: Path) -> None:
-    asked = pose(tmp_path)
-    form.export(asked, tmp_path / "out")
+    question = pose(tmp_path)
+    form.export(question, tmp_path / "out")
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "out").rglob("*"))
     with pytest.raises(InputError, match="choose a new folder with --out"):
-        form.export(asked, tmp_path / "out")
+        form.export(question, tmp_path / "out")
     assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "out").rglob("*")) == before
     (tmp_path / "empty").mkdir()
-    form.export(asked, tmp_path / "empty")
+    form.export(question, tmp_path / "empty")
 
 
 @formats
 def test_pictures_that_cannot_be_read(form: Any, reply: Reply, tmp_path: Path) -> None:
     """All are named, and nothing is left behind."""
-    asked = pose(tmp_path)
-    asked.images[1].write_bytes(asked.images[1].read_bytes()[:60])
-    asked.images[4].unlink()
+    question = pose(tmp_path)
+    question.images[1].write_bytes(question.images[1].read_bytes()[:60])
+    question.images[4].unlink()
     with pytest.raises(InputError, match=r"2 problems:(?s:.*)1\.png(?s:.*)4\.jpg: file not found"):
-        form.export(asked, tmp_path / "out")
+        form.export(question, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
 
 
-def shown(form: Any, out: Path, asked: Asked) -> list[tuple[str, bytes]]:
+def shown(form: Any, out: Path, question: Question) -> list[tuple[str, bytes]]:
     """Suffix and bytes of every picture as a person's program gets it."""
     if form is folder:
         files = {
             path.relative_to(out / "images").with_suffix(""): path for path in out.glob("images/**/*.*g")
         }
-        return [(files[Path(name)].suffix, files[Path(name)].read_bytes()) for name in asked.ids]
+        return [(files[Path(name)].suffix, files[Path(name)].read_bytes()) for name in question.ids]
     tasks = json.loads((out / "tasks.json").read_text(encoding="utf-8"))
     parts = [re.fullmatch(r"data:image/(\w+);base64,(.*)", task["data"]["image"]) for task in tasks]
     return [(f".{part[1]}".replace("e", ""), base64.b64decode(part[2])) for part in parts if part]
@@ -276,9 +279,9 @@ def test_pictures_stand_upright(form: Any, reply: Reply, tmp_path: Path) -> None
     Image.fromarray(rng.integers(0, 256, (16, 24, 4)).astype(np.uint8)).save(tmp_path / "clear.png")
     names = ["plain.jpg", "turned.jpg", "turned.png", "deep.png", "old.tiff", "old.bmp", "clear.png"]
     paths = [tmp_path / name for name in names]
-    asked = Asked("r", 0, [f"i{i}" for i in range(7)], paths, ["a", "b"], True)
-    form.export(asked, tmp_path / "out")
-    pictures = shown(form, tmp_path / "out", asked)
+    question = Question("r", 0, [f"i{i}" for i in range(7)], paths, ["a", "b"], True)
+    form.export(question, tmp_path / "out")
+    pictures = shown(form, tmp_path / "out", question)
     assert pictures[0] == (".jpg", paths[0].read_bytes())
     upright = np.rot90(ramp, -1)
     wanted = [ramp, upright, upright, ramp, ramp, ramp]
@@ -295,4 +298,4 @@ def test_pictures_stand_upright(form: Any, reply: Reply, tmp_path: Path) -> None
         Answer(name, "b", np.rot90(ramp > 90).astype(np.uint8) * 255, "ada", None, False)
         for name in ("i1", "i2")
     ]
-    same(form.read(reply(tmp_path / "out", asked, given), asked), given)
+    same(form.read_answers(reply(tmp_path / "out", question, given), question), given)

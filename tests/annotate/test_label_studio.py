@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from brush_encoder import encode
 from PIL import Image
 
-from sal_fast.annotate import label_studio
-from sal_fast.annotate.answers import Answer, Asked
-from sal_fast.annotate.label_studio import decode, encode
+from sal_fast.annotate.people import label_studio
+from sal_fast.annotate.people.brush_code import decode
+from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.errors import InputError
 
 # Made by label-studio-sdk 2.1.2 (label_studio_sdk.converter.brush.mask2rle).
@@ -144,12 +145,12 @@ def test_damaged_codes(seed: int) -> None:
             assert decode(broken, (31, 20)).shape == (20, 31)
 
 
-def asked(root: Path, classes: list[str] | None = None, maps: bool = True) -> Asked:
+def question(root: Path, classes: list[str] | None = None, maps: bool = True) -> Question:
     """Two pictures, 20 wide and 10 high."""
     paths = [root / f"{name}.png" for name in ("a", "b")]
     for path in paths:
         Image.fromarray(np.zeros((10, 20, 3), dtype=np.uint8)).save(path)
-    return Asked("run", 1, ["birds/a", "birds/b"], paths, classes or ["Sparrow", "Möwe"], maps)
+    return Question("run", 1, ["birds/a", "birds/b"], paths, classes or ["Sparrow", "Möwe"], maps)
 
 
 def region(kind: str, **value: Any) -> dict[str, Any]:
@@ -171,10 +172,10 @@ def task(*result: Any, number: int = 7, **other: Any) -> dict[str, Any]:
     return {"id": number, "data": data, "annotations": [annotation | other]}
 
 
-def read(root: Path, tasks: object, ask: Asked | None = None) -> list[Answer]:
+def read(root: Path, tasks: object, ask: Question | None = None) -> list[Answer]:
     file = root / "export.json"
     file.write_text(json.dumps(tasks), encoding="utf-8")
-    return label_studio.read(file, ask or asked(root))
+    return label_studio.read_answers(file, ask or question(root))
 
 
 def test_regions_are_united(tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_other_files(data: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "export.json"
     file.write_bytes(data)
     with pytest.raises(InputError, match=f"{message}.*expected Label Studio's export in the format JSON"):
-        label_studio.read(file, asked(tmp_path))
+        label_studio.read_answers(file, question(tmp_path))
 
 
 def test_tasks_of_another_project(tmp_path: Path) -> None:
@@ -316,13 +317,13 @@ def test_a_project_that_holds_several_queries(tmp_path: Path) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="file not found"):
-        label_studio.read(tmp_path / "none.json", asked(tmp_path))
+        label_studio.read_answers(tmp_path / "none.json", question(tmp_path))
 
 
 def test_any_json(tmp_path: Path) -> None:
     """Values put in the wrong places end in an answer or in InputError."""
     rng = random.Random(0)
-    ask = asked(tmp_path)
+    ask = question(tmp_path)
     mask = np.zeros((10, 20), dtype=np.uint8)
     shapes = [brush(mask), region("rectangle", x=1, y=2, width=3, height=4, rotation=5)]
     shapes += [region("polygon", points=[[1, 2], [3, 4], [5, 9]])]
@@ -368,28 +369,28 @@ def test_any_json(tmp_path: Path) -> None:
 def test_interface(count: int, tmp_path: Path) -> None:
     """Sound XML with every class in it, as the person reads it; the brush only where maps are wanted."""
     odd = ["<b>&\"'", "ünï", "line\nbreak", " spaced "]
-    ask = asked(tmp_path, odd + [f"class {i}" for i in range(count)])
-    root = ElementTree.fromstring(label_studio.config(ask))
+    ask = question(tmp_path, odd + [f"class {i}" for i in range(count)])
+    root = ElementTree.fromstring(label_studio.interface(ask))
     assert [item.get("value") for item in root.iter("Choice")] == ask.classes
     choices = next(root.iter("Choices"))
     assert (choices.get("required"), choices.get("choice")) == ("true", "single")
     assert len(list(root.iter("BrushLabels"))) == 1
     assert len(list(root.iter("Filter"))) == (count > 8)
-    alone = ElementTree.fromstring(label_studio.config(asked(tmp_path, maps=False)))
+    alone = ElementTree.fromstring(label_studio.interface(question(tmp_path, maps=False)))
     assert not list(alone.iter("BrushLabels"))
 
 
 def test_classes_with_a_dollar(tmp_path: Path) -> None:
     """Label Studio would put a field of the task in its place."""
-    ask = asked(tmp_path, ["$id", "a $run"])
-    root = ElementTree.fromstring(label_studio.config(ask))
+    ask = question(tmp_path, ["$id", "a $run"])
+    root = ElementTree.fromstring(label_studio.interface(ask))
     values = [str(item.get("value")) for item in root.iter("Choice")]
     assert "$id" not in values[0]
     assert [read(tmp_path, [task(choice(value))], ask)[0].label for value in values] == ask.classes
 
 
 def test_many_pictures_go_to_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = asked(tmp_path)
+    ask = question(tmp_path)
     monkeypatch.setattr(label_studio, "PART", 10)
     files = label_studio.export(ask, tmp_path / "out")
     assert [file.name for file in files] == ["tasks.json", "tasks-2.json"]

@@ -25,8 +25,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sal_fast.annotate import label_studio
-from sal_fast.annotate.answers import Asked
+from sal_fast.annotate.people import label_studio
+from sal_fast.annotate.people.question import Question
 from sal_fast.errors import InputError
 
 COMMAND = shutil.which("label-studio")
@@ -151,8 +151,8 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
     for index in range(len(ids)):
         paths.append(tmp_path / f"{index}.png")
         Image.fromarray(rng.integers(0, 256, (20 + index, 33, 3)).astype(np.uint8)).save(paths[-1])
-    asked = Asked("pool-sal-margin-s0", 2, ids, paths, classes, maps=True)
-    (tasks_file,) = label_studio.export(asked, tmp_path / "out")
+    question = Question("pool-sal-margin-s0", 2, ids, paths, classes, maps=True)
+    (tasks_file,) = label_studio.export(question, tmp_path / "out")
 
     ada = Person(server, "ada@example.org", "/user/login/")
     ben = Person(server, "ben@example.org", "/user/signup/?&next=/projects/")
@@ -183,7 +183,7 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
 
     file = tmp_path / "export.json"
     file.write_bytes(ada.send(f"/api/projects/{project}/export?exportType=JSON"))
-    answers = label_studio.read(file, asked)
+    answers = label_studio.read_answers(file, question)
     assert [answer.id for answer in answers] == [ids[0], *ids[:-1]]
     first, again, *rest = sorted(answers[:2], key=lambda answer: answer.label == "Möwe") + answers[2:]
     assert (again.label, again.seconds) == ("Möwe", 9.0)
@@ -199,4 +199,4 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
     for other in ("JSON_MIN", "CSV"):
         file.write_bytes(ada.send(f"/api/projects/{project}/export?exportType={other}"))
         with pytest.raises(InputError, match="expected Label Studio's export in the format JSON"):
-            label_studio.read(file, asked)
+            label_studio.read_answers(file, question)

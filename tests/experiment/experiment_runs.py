@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sal_fast.annotate.answers import Answer, Asked
+from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.experiment.answers import people
 from sal_fast.experiment.record import RunFolder
 
@@ -61,7 +61,7 @@ def kept(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def answer(run: Path, data: Path, **fields: Any) -> Asked:
+def answer(run: Path, data: Path, **fields: Any) -> Question:
     """What the data set knows, as the answers of one person."""
     held = RunFolder(run)
     asked = people.asked(held)

@@ -15,7 +15,7 @@ import torch
 from experiment_runs import kept, rounds
 from PIL import Image
 
-from sal_fast import annotate
+from sal_fast import annotate, plugins
 from sal_fast.annotate import generator, sam
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import plan, takes_over
@@ -88,8 +88,8 @@ def test_a_function_that_changed_is_refused(tiny: Tiny, written: Path, tmp_path:
         ("one_less", "maps of .* pictures"),
         ("whole_numbers", r"int64 \[4, 4\]; expected bool or floating"),
         ("not_a_number", "NaN"),
-        ("constant", "has no function 'constant'"),
-        ("absent", "has no function 'absent'"),
+        ("constant", "expected a function of pictures and labels, got 3"),
+        ("absent", "has no 'absent'"),
     ],
 )
 def test_what_a_function_may_give(
@@ -106,7 +106,7 @@ def test_what_a_function_may_give(
 def test_a_picture_that_is_gone(tmp_path: Path) -> None:
     """Of a set that was prepared, the decoded copies suffice until then."""
     with pytest.raises(InputError, match=r"gone\.jpg.*own files: restore it"):
-        generator.asked(lambda pictures, labels: [], [tmp_path / "gone.jpg"], [0])
+        generator.maps_of_files(lambda pictures, labels: [], [tmp_path / "gone.jpg"], [0])
 
 
 @pytest.mark.parametrize(
@@ -114,16 +114,16 @@ def test_a_picture_that_is_gone(tmp_path: Path) -> None:
     [
         ("nowhere.py:left", "file not found"),
         ("no_such_package.mine:left", "cannot be imported"),
-        ("left", "expected package.module:function"),
+        ("left", "unknown generator 'left'"),
         ("numpy:linspace", None),
     ],
 )
 def test_where_a_function_is(spec: str, said: str | None) -> None:
     if said is None:
-        assert annotate.load(spec) is np.linspace
+        assert plugins.load("generator", spec) is np.linspace
         return
     with pytest.raises(InputError, match=said):
-        annotate.load(spec)
+        plugins.load("generator", spec)
 
 
 def test_a_function_goes_with_regimes_that_ask_one(tiny: Tiny, written: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from experiment_runs import answer, arguments, kept, rounds
 from PIL import Image
 
-from sal_fast.annotate import folder
-from sal_fast.annotate.answers import Answer, Asked
+from sal_fast.annotate.people import folder
+from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment.answers import people
@@ -25,7 +25,7 @@ from sal_fast.experiment.rounds import Steps
 Tiny = Callable[..., Path]
 
 
-def played(tiny: Tiny, out: Path, data: Path, **options: object) -> list[Asked]:
+def played(tiny: Tiny, out: Path, data: Path, **options: object) -> list[Question]:
     """The run, answered as often as it asks."""
     asked = []
     while True:
@@ -57,10 +57,10 @@ def test_a_run_by_people_is_the_run_that_knew(
     told = [line.pop("people") for line in lines]
     assert lines == rounds(run)
     assert kept(tmp_path / "people") == kept(run)
-    assert [one.query for one in asked] == list(range(len(lines)))
+    assert [one.query_index for one in asked] == list(range(len(lines)))
     by_hand = [line["human_maps"] for line in lines]
     for one, before, after in zip(asked, [0, *by_hand], by_hand, strict=False):
-        assert one.maps == (after > before), one.query
+        assert one.maps == (after > before), one.query_index
     count, maps = lines[-1]["labelled"], by_hand[-1]
     assert (told[-1]["labelled"], told[-1]["maps"], told[-1]["skipped"]) == (count, maps, 0)
     assert told[-1]["seconds"] == pytest.approx(2.0 * maps + 0.5 * (count - maps))
@@ -143,9 +143,9 @@ def test_a_run_that_goes_on_while_a_file_is_read(
         tiny(out, annotator="people", epochs=1)
     assert main(["query", "export", str(out), "--to", "folder"]) == 0
     _fill(out / "query-000-folder", shared_folder)
-    read, before = folder.read, b""
+    read, before = folder.read_answers, b""
 
-    def slowly(path: Path, asked: Asked) -> list[Answer]:
+    def slowly(path: Path, asked: Question) -> list[Answer]:
         nonlocal before
         answers = read(path, asked)
         answer(out, shared_folder)
@@ -154,7 +154,7 @@ def test_a_run_that_goes_on_while_a_file_is_read(
         before = (out / "start" / "answers.json").read_bytes()
         return answers
 
-    monkeypatch.setattr(folder, "read", slowly)
+    monkeypatch.setattr(folder, "read_answers", slowly)
     assert main(["query", "import", str(out), str(out / "query-000-folder")]) == 2
     assert "has gone on meanwhile" in capsys.readouterr().err
     assert (out / "start" / "answers.json").read_bytes() == before

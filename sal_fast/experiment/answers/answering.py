@@ -110,17 +110,17 @@ class Answering:
         size, drawer = self.store.image_size, self.drawer(query_index)
         maps = torch.empty(len(rows), size, size, dtype=torch.uint8, device=self.store.device)
         if self.ranks.number(self.ranks.first and folder.is_dir()):
-            return self.ranks.of_first(lambda: annotate.read(folder, self._ids(rows), size), maps)
+            return self.ranks.of_first(lambda: annotate.read_maps(folder, self._ids(rows), size), maps)
         if drawer == "callable":
             generator = self.generator
             assert generator is not None
-            maps = self.ranks.of_first(lambda: annotate.drawn(generator, self.store, rows), maps)
+            maps = self.ranks.of_first(lambda: annotate.draw_maps(generator, self.store, rows), maps)
         else:
             probe, cam_class = self.config.probe, self.config.cam_class
             model = model or self._kept_model(query_index, drawer)
             maps = annotate.generate(model, self.store, rows, probe, self.ranks, cam_class)
         if self.ranks.first:
-            annotate.write(folder, self._ids(rows), maps)
+            annotate.write_maps(folder, self._ids(rows), maps)
         return maps
 
     def _kept_model(self, query_index: int, drawer: Source) -> Classifier:
@@ -166,7 +166,7 @@ class Answering:
 
     def _by_people(self, query_index: int, rows: Tensor) -> Labelled:
         if self.config.annotator == "data":
-            maps, has_map = annotate.human(self.store, rows)
+            maps, has_map = self.store.masks[rows], self.store.has_mask[rows]
         else:
             size = self.store.image_size
             drawn = torch.empty(len(rows), size, size, dtype=torch.uint8, device=rows.device)

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from sal_fast._util.files import read_json, write_bytes, write_json
-from sal_fast.annotate.answers import Answer, Asked
+from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.data import files, load_table
 from sal_fast.errors import InputError
 from sal_fast.experiment.answers.turns import Turns
@@ -159,7 +159,7 @@ def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
         raise InputError(f"{error}; restore it, or import the answers again") from None
 
 
-def asked(folder: RunFolder) -> Asked:
+def asked(folder: RunFolder) -> Question:
     """What a run waits for, answered or not; InputError where it waits for nothing."""
     if not folder.run_json.exists():
         raise InputError(f"{folder.path}: no run.json in it; name a run's folder")
@@ -180,9 +180,9 @@ def asked(folder: RunFolder) -> Asked:
     if gone:
         raise InputError(f"{table.name}: image {gone[0]!r}, which the run asks for, is gone; restore it")
     trials = [line.get("trial_dice") for line in lines]
-    return Asked(
+    return Question(
         run=folder.path.resolve().name,
-        query=query_index,
+        query_index=query_index,
         ids=ids,
         images=[image[name] for name in ids],
         classes=list(run["data"]["classes"]),
@@ -190,14 +190,16 @@ def asked(folder: RunFolder) -> Asked:
     )
 
 
-def reopen(folder: RunFolder, asked: Asked) -> Answers:
+def reopen(folder: RunFolder, asked: Question) -> Answers:
     """The answers to what is asked, to add to; what a killed round has made of the earlier ones goes.
 
     Hold the folder's lock. InputError where the run has gone on since it asked.
     """
-    if len(folder.rounds()) != asked.query:
-        raise InputError(f"{folder.path} has gone on meanwhile; it no longer asks about query {asked.query}")
-    answers = Answers(folder.asked(asked.query))
+    if len(folder.rounds()) != asked.query_index:
+        raise InputError(
+            f"{folder.path} has gone on meanwhile; it no longer asks about query {asked.query_index}"
+        )
+    answers = Answers(folder.asked(asked.query_index))
     for drawn in ("maps", "predicted"):
         shutil.rmtree(answers.folder / drawn, ignore_errors=True)
     if asked.maps:  # a teacher there is the killed round's: the next query is its first

@@ -1,0 +1,309 @@
+"""A query as tasks for Label Studio, with the pictures in them, and its JSON export as answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from sal_fast.annotate.people import brush_code
+from sal_fast.annotate.people.question import Answer, Problems, Question, in_order, new_folder, pictures
+from sal_fast.data import files
+from sal_fast.errors import InputError
+
+PART = 100 * 2**20  # bytes of pictures in one tasks file; Label Studio takes uploads of at most 250 MB
+FEW = 8  # up to so many classes have a digit each to choose them; more have a search field
+UNSEEN = "\u2060"  # a joiner of no width
+EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
+
+CONFIG = """<View>
+  <Header value="$id" size="5"/>
+  <View style="display: flex; align-items: flex-start; gap: 16px">
+    <View style="flex: 1; min-width: 0">{brush}
+      <Image name="image" value="$image" zoom="true" zoomControl="true" rotateControl="false"/>
+    </View>
+    <View style="width: 260px">{search}
+      <View style="max-height: 70vh; overflow-y: auto">
+        <Choices name="label" toName="image" choice="single" required="true"
+                 requiredMessage="Choose the class, or skip the image.">
+{choices}
+        </Choices>
+      </View>
+    </View>
+  </View>
+</View>
+"""
+BRUSH = """
+      <BrushLabels name="map" toName="image">
+        <Label value="salient" background="#ff0000" selected="true"/>
+      </BrushLabels>"""
+SEARCH = """
+      <Filter name="search" toName="label" minlength="0" placeholder="find a class"/>"""
+
+README = """Query {query} of the run {run}, for Label Studio. Images: {count}.
+
+1. Install and start it, in an environment of its own:
+       python -m venv label-studio
+       label-studio/bin/pip install label-studio
+       label-studio/bin/label-studio start
+   It opens http://localhost:8080. Sign up: the account stays on this machine.
+2. "Create" a project. In "Data Import" upload
+   {tasks}.
+   The pictures are in there, and nothing has to be served. In "Labeling Setup"
+   choose "Custom template", then "Code", and put all of config.xml in place of
+   what is there. Save.
+3. "Label All Tasks". For every image:{draw}
+     - choose the class on the right{search};
+     - Submit. If the class cannot be told, Skip.
+   Do not turn the picture, and leave id, run and query of a task as they are.
+4. If several people answer, each signs up with an address of their own. Two
+   answers to one image are two annotations of its task.
+5. "Export", format "JSON" (not JSON-MIN). Then run:
+       sal-fast query import RUN FILE
+"""
+DRAW = """
+     - paint over all that shows the class (to the right of the picture there
+       are the brush, key B, the eraser, key E, and zoom; [ and ] change the
+       size);"""
+SEARCH_HINT = """
+       (type a part of its name to find it)"""
+
+
+def export(question: Question, out: Path) -> list[Path]:
+    """Make the folder `out` with tasks.json (the pictures are in it), config.xml and README.txt.
+
+    Beyond 100 MB of pictures there are tasks-2.json and so on. Returns the tasks files. Raises InputError if
+    `out` holds anything, or if images cannot be read; it then names all of them.
+    """
+    names: list[str] = []
+    with new_folder(out) as folder:
+        part: list[str] = []
+        length = 0
+
+        def write() -> None:
+            names.append("tasks.json" if not names else f"tasks-{len(names) + 1}.json")
+            (folder / names[-1]).write_text("[\n" + ",\n".join(part) + "\n]\n", encoding="utf-8")
+
+        for name, data, suffix in pictures(question):
+            kind = "jpeg" if suffix == ".jpg" else "png"
+            image = f"data:image/{kind};base64,{b64encode(data).decode()}"
+            if part and length + len(image) > PART:
+                write()
+                part, length = [], 0
+            length += len(image)
+            task = {"id": name, "run": question.run, "query": question.query_index, "image": image}
+            part.append(json.dumps({"data": task}, ensure_ascii=False))
+        write()
+        (folder / "config.xml").write_text(interface(question), encoding="utf-8")
+        readme = README.format(
+            query=question.query_index,
+            run=question.run,
+            count=len(question.ids),
+            tasks=names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, one after the other",
+            draw=DRAW if question.maps else "",
+            search=SEARCH_HINT if len(question.classes) > FEW else "",
+        )
+        (folder / "README.txt").write_text(readme, encoding="utf-8")
+    return [out / name for name in names]
+
+
+def interface(question: Question) -> str:
+    """The labeling interface as XML: the picture, the classes, and a brush if maps are wanted."""
+    many = len(question.classes) > FEW
+    # without this key, letters choose classes, and among them are those of the brush and the eraser
+    key = f' hotkey="{UNSEEN}"' if many else ""
+    choices = (f"          <Choice value={quoteattr(_choice(name))}{key}/>" for name in question.classes)
+    text = CONFIG.format(
+        brush=BRUSH if question.maps else "", search=SEARCH if many else "", choices="\n".join(choices)
+    )
+    return text.replace(UNSEEN, f"&#{ord(UNSEEN)};")  # so that it can be seen here, and pasted
+
+
+def _choice(label: str) -> str:
+    """A class as the interface spells it. $word would be a field of the task, so we put a joiner between."""
+    return label.replace("$", f"${UNSEEN}")
+
+
+def read_answers(file: Path, question: Question) -> list[Answer]:
+    """Read the answers in Label Studio's JSON export, in the order of the query.
+
+    The regions of one annotation are united. Drafts and predictions are ignored, and so are tasks without an
+    annotation and those of the run's other queries; a file of such tasks alone is refused. Masks are ignored
+    if the question asks for none. Raises InputError with everything that is wrong and the task where it is.
+    """
+    problems = Problems(file.name)
+    answers: list[tuple[str, Answer]] = []
+    elsewhere: list[tuple[object, str]] = []
+    tasks = _tasks(file)
+    if tasks and not any({"id", "run", "query"} <= task["data"].keys() for task in tasks):
+        raise InputError(
+            f"{file.name}: an export of another project (no task has id, run and query of sal-fast); export "
+            f"the project that holds this query's tasks.json"
+        )
+    for nth, task in enumerate(tasks, start=1):
+        place, data = f"task {_identity(task, nth)}", task["data"]
+        name = data.get("id")
+        if "run" not in data or "query" not in data or not isinstance(name, str):
+            problems.add(place, "has no id, run and query of sal-fast; leave other tasks out of the project")
+            continue
+        if data["run"] == question.run and data["query"] != question.query_index:
+            elsewhere.append((data["query"], place))
+            continue
+        question.refuse_others(data["run"], data["query"], f"{file.name}, {place}")
+        place += f" (id {name!r})"
+        if name not in question.row_of:
+            problems.add(place, question.id_problem(name))
+            continue
+        annotations = [_object(one) for one in task["annotations"]]
+        for nth_annotation, annotation in enumerate(annotations, start=1):
+            which = f", annotation {_identity(annotation, nth_annotation)}" if len(annotations) > 1 else ""
+            try:
+                answers.append((place + which, _answer(annotation, name, question)))
+            except (ValueError, files.Unreadable) as error:
+                problems.add(place + which, str(error))
+    if elsewhere and len(elsewhere) == len(tasks):
+        query, place = elsewhere[0]
+        question.refuse_others(question.run, query, f"{file.name}, {place}")
+    return in_order(question, answers, problems)
+
+
+def _tasks(file: Path) -> list[dict[str, Any]]:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"file not found: {file}") from None
+    if data.startswith(b"PK"):
+        raise InputError(f"{file.name}: a ZIP archive; {EXPECTED}")
+    try:
+        tasks = json.loads(data.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{file.name}, {where}: not JSON ({error.msg}); {EXPECTED}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file.name}: not JSON ({error}); {EXPECTED}") from None
+    if not isinstance(tasks, list) or not all(
+        isinstance(task, dict)
+        and isinstance(task.get("data"), dict)
+        and isinstance(task.get("annotations"), list)
+        for task in tasks
+    ):
+        raise InputError(f"{file.name}: other JSON; {EXPECTED}")
+    return tasks
+
+
+def _answer(annotation: Mapping[str, Any], name: str, question: Question) -> Answer:
+    """Read one annotation. ValueError and Unreadable say what is wrong with it."""
+    by = annotation.get("completed_by")
+    if isinstance(by, dict):
+        by = by.get("email") or by.get("id")
+    annotator = "" if by is None else str(by)
+    time = annotation.get("lead_time")
+    seconds = None if time is None else _number(time, 0, 1e9, "a lead_time")
+    if annotation.get("was_cancelled") is True:
+        return Answer(name, None, None, annotator, seconds, skipped=True)
+    regions = [_object(region) for region in _array(annotation.get("result"))]
+    chosen = [
+        choice
+        for region in regions
+        if (region.get("type"), region.get("from_name")) == ("choices", "label")
+        for choice in _array(_object(region.get("value")).get("choices"))
+    ]
+    if len(chosen) != 1:
+        raise ValueError(f"{len(chosen) or 'no'} classes are chosen, expected one; choose one, or skip")
+    label = next((name for name in question.classes if chosen[0] in (name, _choice(name))), None)
+    if label is None:
+        raise ValueError(question.class_problem(str(chosen[0])))
+    mask = _mask(regions, question.images[question.row_of[name]]) if question.maps else None
+    return Answer(name, label, mask, annotator, seconds, skipped=False)
+
+
+def _mask(regions: list[dict[str, Any]], image: Path) -> np.ndarray | None:
+    """Unite everything that was drawn, as uint8 [H, W] of 0 or 255; None if nothing was."""
+    shapes = [(str(region.get("type")).removesuffix("labels"), region) for region in regions]
+    foreign = [region["type"] for shape, region in shapes if shape in ("keypoint", "vector", "bitmask")]
+    if foreign:
+        raise ValueError(f"a region of type {foreign[0]!r} cannot be read; draw with the brush")
+    drawn = [one for one in shapes if one[0] in ("brush", "rectangle", "ellipse", "polygon")]
+    if not drawn:
+        return None
+    size = files.read(image).size
+    mask = np.zeros((size[1], size[0]), dtype=np.uint8)
+    for shape, region in drawn:
+        drawn_on = (region.get("original_width"), region.get("original_height"))
+        if drawn_on != size:
+            raise ValueError(
+                f"a map for {drawn_on[0]}x{drawn_on[1]} pixels, the image has {size[0]}x{size[1]}; "
+                f"label the pictures as they were exported"
+            )
+        if region.get("image_rotation"):
+            raise ValueError("the picture was turned in Label Studio; turn it back and draw the map again")
+        value = _object(region.get("value"))
+        if shape == "brush":
+            alpha = brush_code.decode(value.get("rle"), size)
+            mask[alpha > alpha.max() // 2] = 255  # a brush's edge is soft, and the brush may be translucent
+        else:
+            mask[_inside(_outline(shape, value, size), size)] = 255
+    return mask
+
+
+def _outline(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The corners (x, y) of a shape in pixels from the top left, float64 [k, 2]. An ellipse has 360."""
+
+    def number(item: object) -> float:
+        return _number(item, -1000, 1000, f"a {kind} with a place or size in percent")
+
+    if kind == "polygon":
+        pairs = [_array(point) for point in _array(value.get("points"))]
+        if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
+            raise ValueError("a polygon with a damaged outline, expected three points or more; draw it again")
+        return np.array([[number(item) for item in pair] for pair in pairs]) * size / 100
+    origin = np.array([number(value.get("x")), number(value.get("y"))]) * size / 100
+    if kind == "rectangle":
+        extent = np.array([number(value.get("width")), number(value.get("height"))]) * size / 100
+        points = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent
+    else:
+        extent = np.array([number(value.get("radiusX")), number(value.get("radiusY"))]) * size / 100
+        turn = np.radians(np.arange(360))
+        points = np.stack([np.cos(turn), np.sin(turn)], axis=1) * extent
+    angle = math.radians(number(value.get("rotation", 0)))  # clockwise about (x, y)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return origin + points @ np.array([[cos, sin], [-sin, cos]])
+
+
+def _inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie inside an outline by the even-odd rule, bool [H, W]."""
+    (x, y), (next_x, next_y) = corners.T, np.roll(corners, -1, axis=0).T
+    inside = np.zeros((size[1], size[0]), dtype=bool)
+    centres = np.arange(size[0]) + 0.5
+    for row in range(size[1]):
+        level = row + 0.5
+        cut = (y <= level) != (next_y <= level)
+        slope = (next_x[cut] - x[cut]) / (next_y[cut] - y[cut])
+        crossings = np.sort(x[cut] + (level - y[cut]) * slope)
+        inside[row] = np.searchsorted(crossings, centres) % 2 == 1
+    return inside
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _identity(item: Mapping[str, Any], place: int) -> int:
+    """The number that Label Studio gave a task or annotation, or else its place in the list."""
+    return item["id"] if type(item.get("id")) is int else place
+
+
+def _array(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: object, low: float, high: float, what: str) -> float:
+    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+        raise ValueError(f"{what} of {value!r}, expected {low:g} to {high:g}")
+    return float(value)  # type: ignore[arg-type]

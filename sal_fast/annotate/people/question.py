@@ -1,0 +1,174 @@
+"""The question that a query puts to people, and the answers that any tool brings back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sal_fast._util.files import whole_folder
+from sal_fast._util.suggest import nearest
+from sal_fast.data import files
+from sal_fast.data.table import names_a_file
+from sal_fast.errors import InputError
+
+SHOWN = 20  # problems that one message lists
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query as people see it.
+
+    run: the run's name, so that answers to another run are refused.
+    query_index: its number in the run; 0 is the start set.
+    ids, images: the images to look at, in order, and their files.
+    classes: the classes to choose from.
+    maps: True if saliency maps are wanted as well, False if classes are enough.
+    """
+
+    run: str
+    query_index: int
+    ids: list[str]
+    images: list[Path]
+    classes: list[str]
+    maps: bool
+
+    @cached_property
+    def row_of(self) -> Mapping[str, int]:
+        """The position of each id."""
+        return {name: row for row, name in enumerate(self.ids)}
+
+    def refuse_others(self, run: object, query: object, place: str) -> None:
+        """Raise InputError if answers belong to another run or query than this one."""
+        if (run, query) != (self.run, self.query_index):
+            renamed = "" if run == self.run else ", or give the run's folder the name that it had"
+            raise InputError(
+                f"{place} is of query {query!r} of run {run!r}, expected query {self.query_index} of "
+                f"{self.run!r}; import the file of this query{renamed}"
+            )
+
+    def class_problem(self, label: str) -> str:
+        """Say that a class is unknown, with the nearest one that exists."""
+        close = nearest(label, self.classes)
+        hint = f"; did you mean {close!r}?" if close else ""
+        return f"the class {label!r} is none of the run's{hint}"
+
+    def id_problem(self, name: str) -> str:
+        """Say that an id is unknown.
+
+        The most similar id is usually another image. We suggest one only if its last part is the same, apart
+        from upper and lower case, and no other id has that part.
+        """
+        same = [one for one in self.ids if _last_part(one) == _last_part(name)]
+        hint = f"; did you mean {same[0]!r}?" if len(same) == 1 else ""
+        return f"the id {name!r} is none of this query's{hint}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One annotator's answer for one image.
+
+    label: the class; None if the annotator skipped the image.
+    mask: uint8 [H, W] at the image's own size, upright. It is 0 or 255; a mask from a folder may have values
+        between. None if nothing was drawn.
+    annotator: the person's name; "" if it is unknown.
+    seconds: the time that the answer took; None if it was not measured.
+    """
+
+    id: str
+    label: str | None
+    mask: np.ndarray | None
+    annotator: str
+    seconds: float | None
+    skipped: bool
+
+
+class Problems:
+    """Everything that is wrong with one file, so that it can be mended in one go."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.found: list[str] = []
+
+    def add(self, place: str, what: str) -> None:
+        """Note a problem and the place in the file where it is ("" if it has none)."""
+        self.found.append(f"{place}: {what}" if place else what)
+
+    def check(self) -> None:
+        """Raise InputError with the first SHOWN problems, if there are any."""
+        count = len(self.found)
+        if count == 1:
+            raise InputError(f"{self.file}, {self.found[0]}")
+        if count:
+            more = f", the first {SHOWN}" if count > SHOWN else ""
+            raise InputError("\n  ".join([f"{self.file}: {count} problems{more}:", *self.found[:SHOWN]]))
+
+
+def in_order(question: Question, answers: list[tuple[str, Answer]], problems: Problems) -> list[Answer]:
+    """Sort answers, each given with its place in the file, as the question's images are sorted.
+
+    An annotator answers an image once. If the same person skipped it at first, only the answer is kept.
+    Raises InputError if there are any problems, two answers by one person among them.
+    """
+    answered = {(answer.id, answer.annotator) for _, answer in answers if not answer.skipped}
+    kept: dict[tuple[str, str], Answer] = {}
+    for place, answer in answers:
+        key = (answer.id, answer.annotator)
+        if answer.skipped and (key in answered or key in kept):
+            continue
+        if key in kept:
+            who = repr(answer.annotator) if answer.annotator else "one person, no annotator is named"
+            problems.add(place, f"a second answer by {who}; keep one of them")
+        kept[key] = answer
+    problems.check()
+    return sorted(kept.values(), key=lambda answer: question.row_of[answer.id])
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which is renamed to `out` at the end. Raises InputError if `out` is in use."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already, perhaps with answers; choose a new folder with --out")
+    with whole_folder(out.resolve()) as folder:
+        yield folder
+
+
+def pictures(question: Question) -> Iterator[tuple[str, bytes, str]]:
+    """Yield (id, bytes, suffix) of every image, as an 8-bit, upright JPEG or PNG that any program can show.
+
+    A file that already is one is copied. Anything else becomes a JPEG of quality 95 if it was a JPEG, else a
+    PNG. Raises InputError that names all files that cannot be read.
+    """
+    problems = Problems(f"query {question.query_index}")
+    for name, path in zip(question.ids, question.images, strict=True):
+        if not names_a_file(name):
+            raise InputError(f"id {name!r} cannot be used as a file name")
+        try:
+            file = files.read(path)
+            pixels = files.rgb(file)
+        except files.Unreadable as error:
+            problems.add("", str(error))
+            continue
+        jpeg = file.data.startswith(b"\xff\xd8")
+        if not problems.found:
+            data = file.data if file.plain or file.grey else _encoded(pixels, jpeg)
+            yield name, data, ".jpg" if jpeg else ".png"
+    problems.check()
+
+
+def _encoded(pixels: np.ndarray, jpeg: bool) -> bytes:
+    stream = BytesIO()
+    options: dict[str, Any] = {"format": "JPEG", "quality": 95} if jpeg else {"format": "PNG"}
+    Image.fromarray(pixels).save(stream, **options)
+    return stream.getvalue()
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition("/")[2].casefold()
