@@ -15,15 +15,15 @@ from sal_fast.data.masks import Masks
 from sal_fast.data.store import Resident, Store, assembled
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
-from sal_fast.models import Arch, Classifier, build, feature_size
+from sal_fast.models import Classifier, build, feature_size
 
 
 @dataclass(frozen=True)
 class NetworkBenchmark(suite.Benchmark):
     """The options of a benchmark with a network."""
 
-    arch: Arch = "resnet18"
-    """The network; its weights are random."""
+    arch: str = "resnet18"
+    """The network, with random weights."""
     image_size: int = 64
     """Pixels a side of its images."""
     output_stride: int | None = None

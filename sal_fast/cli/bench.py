@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from sal_fast._util import progress
 from sal_fast.bench import figure, measure, result, suite, table
 from sal_fast.cli import parsing
+from sal_fast.cli.commands import chosen, purpose
 from sal_fast.errors import InputError
 
 
@@ -38,12 +39,11 @@ class Table:
 def main(arguments: list[str]) -> int:
     """Compare what the parts of a run and single ops cost here with the usual code."""
     kinds: dict[str, Any] = {name: suite.load(name) for name in suite.NAMES} | {"plot": Plot, "table": Table}
-    commands = []
-    for name, kind in kinds.items():
-        said = None if name in arguments[:1] else kind.__doc__.splitlines()[0]  # a list has a line for each
-        commands.append(Annotated[kind, tyro.conf.subcommand(name, description=said)])
-    either: Any = Union[tuple(commands)]  # noqa: UP007
-    command = parsing.one_line(either, arguments, "sal-fast bench", description=main.__doc__)
+    listed = {name: purpose(kind) for name, kind in kinds.items()}
+    name = chosen(listed, arguments, "sal-fast bench", str(main.__doc__))
+    if name is None:
+        return 0 if arguments else 2
+    command = parsing.one_line(kinds[name], arguments[1:], f"sal-fast bench {name}")
     if isinstance(command, suite.Benchmark):
         _measure(command)
         return 0

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sal_fast._util.suggest import suggest
 from sal_fast.cli.output import say
 from sal_fast.errors import InputError
+
+
+def purpose(command: Callable[..., object]) -> str:
+    """The line of a command in the list of all: the first sentence of its docstring, without the full stop."""
+    return (command.__doc__ or "").split("\n", 1)[0].rstrip(".")
 
 
 def chosen(commands: Mapping[str, str], arguments: list[str], prog: str, about: str) -> str | None:

@@ -15,6 +15,7 @@ from rich.table import Table as Sheet
 
 from sal_fast._util.words import Augment, DecoderName
 from sal_fast.cli import parsing
+from sal_fast.cli.commands import chosen, purpose
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
 from sal_fast.data.augment import stored_size
 from sal_fast.errors import InputError
@@ -23,7 +24,10 @@ from sal_fast.errors import InputError
 def main(arguments: list[str]) -> int:
     commands = {"check": check_data, "prepare": prepare_data, "fixations": render_fixations}
     about = "Look through a data set before a run, prepare it, or render eye tracking to maps."
-    return parsing.subcommand(commands, arguments, "sal-fast data", about)
+    name = chosen({name: purpose(command) for name, command in commands.items()}, arguments, "sal-fast data", about)
+    if name is None:
+        return 0 if arguments else 2
+    return parsing.one_line(commands[name], arguments[1:], f"sal-fast data {name}")
 
 
 def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None = None) -> int:

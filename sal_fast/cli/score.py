@@ -17,7 +17,7 @@ from sal_fast._util.progress import duration
 from sal_fast.cli import parsing
 from sal_fast.data import Table, decode, formats, load_table, store
 from sal_fast.errors import InputError
-from sal_fast.models import Arch, Classifier, build, weights
+from sal_fast.models import Classifier, build, network, weights
 from sal_fast.train import score
 
 BLOCK = 2000  # images decoded, scored and flushed together: what a kill may cost
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
 def _score(
     *,
     data: str,
-    arch: Arch,
+    arch: str,
     weights: Path,
     out: Path,
     image_size: int = 224,
@@ -129,15 +129,15 @@ def _images(data: str, root: str | None) -> Table:
     return images
 
 
-def _model(arch: Arch, path: Path, output_stride: int) -> Classifier:
+def _model(arch: str, path: Path, output_stride: int) -> Classifier:
     """The network with the head that the weights have."""
     if not weights.is_file(str(path)):
         raise InputError(f"--weights {path}: expected a .safetensors, .pth or .pt file")
     state = weights.read(path)
-    heads = [state[key] for key in (f"{head}bias" for head in weights.HEADS) if key in state]
-    if not heads:
-        raise InputError(f"--weights {path}: no head in it (fc.bias or head.bias), so no logits")
-    return build(arch, len(heads[0]), weights=str(path), output_stride=output_stride)
+    head = f"{network(arch).head}.bias"
+    if head not in state:
+        raise InputError(f"--weights {path}: no head in it ({head}), so no logits")
+    return build(arch, len(state[head]), weights=str(path), output_stride=output_stride)
 
 
 def _resume(out: Path, identity: dict[str, object]) -> int:

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 def check_networks(config: Config) -> None:
     """Refuse a network whose library is missing, and a CAM layer that the network does not have."""
-    for arch in (config.arch, config.teacher_arch if config.its_regime.has_teacher else "same"):
-        models.check_installed(arch)
+    for arch in (config.arch, *([teacher_arch(config)] if config.its_regime.has_teacher else [])):
+        models.network(arch).check_installed()
     if config.cam_layer != FEATURES:
         with torch.device("meta"):
             models.build(config.arch, 2, cam_layer=config.cam_layer, compiled=config.compile)

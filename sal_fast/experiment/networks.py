@@ -56,7 +56,7 @@ def teacher_weights(config: Config) -> str:
 def load_kept(model: Classifier, arch: str, path: Path, ranks: Ranks) -> None:
     """Load weights that this run kept; the first rank reads them for all."""
     if ranks.first:
-        weights.load_into(model.net, arch, str(path))
+        weights.load_into(model.net, model.backbone, str(path))
     ranks.same(model)
 
 

@@ -328,8 +328,9 @@ class Run:
     def model(self, device: str = "cpu") -> Classifier:
         """The accuracy model of the last finished round, in eval mode, ready to call.
 
-        It is a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features `[B, C, h, w]`,
-        and `model.look(images)` gives logits and saliency maps. `images` are those of `Run.images`.
+        It is a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features
+        `[B, C, h, w]`, and `model.look(images)` gives logits and saliency maps. `images` are those of
+        `Run.images`.
 
         Raises InputError if no round is finished, or the weights of the last one are gone.
         """

@@ -1,31 +1,31 @@
-"""Backbones of torchvision, and timm's Xception, cut into features and a linear head."""
+"""Networks cut into features and a linear head, which training, testing and scoring share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from sal_fast import ops, probes
-from sal_fast._util.words import CAM_CLASSES as CAM_CLASSES
-from sal_fast._util.words import PRECISIONS as PRECISIONS
-from sal_fast._util.words import CamClass as CamClass
-from sal_fast._util.words import Precision as Precision
+from sal_fast._util.words import CamClass, Precision
 from sal_fast.errors import InputError
 from sal_fast.models import weights as weight_files
-from sal_fast.models.cam_layer import FEATURES, Logits, Watched, resolve
+from sal_fast.models.backbone import FEATURES, Backbone, Spec, network
+from sal_fast.models.cam_layer import Logits, Watched, resolve
 
-Arch = Literal["resnet18", "resnet34", "resnet50", "swin_t", "xception"]
-ARCHS: tuple[Arch, ...] = get_args(Arch)
-OUTPUT_STRIDES = (32, 16, 8, 4)
+__all__ = [
+    "FEATURES", "Backbone", "CamClass", "Classifier", "Look", "build", "feature_size", "map_shape", "network",
+    "pooled", "resolved",
+]  # fmt: skip
 
 
 class Look(NamedTuple):
-    """logits [B, K]; cam [B, h, w], float32 (float64 of a float64 network); classes int64 [B], the CAM's."""
+    """What a model says of images: logits [B, K], and the CAMs of classes.
+
+    cam [B, h, w] is float32, or float64 for a float64 network; classes, int64 [B], are those of the CAMs.
+    """
 
     logits: Tensor
     cam: Tensor
@@ -33,43 +33,51 @@ class Look(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """features -> global average pool -> linear head, over a network of torchvision or timm.
+    """Features, their global average, and a linear head, over a network `net` of a library or a plug-in.
 
-    `net` keeps that library's own names, so its state dict loads there and the other way round.
+    `net` keeps its own names of weights, so its state dict loads in that library and the other way round.
 
     Args:
-        precision: of the network's products: float32, or bfloat16 by autocast (weights stay as they are, the
-            features become bfloat16, the head's result stays float32); auto: bfloat16 on a GPU that has it.
+        net: a module that `backbone` made.
+        precision: the precision of the network's products. With `bfloat16`, which is autocast, the weights
+            stay float32, the features become bfloat16 and the logits stay float32. `auto` is bfloat16 on a
+            GPU that has it, else float32.
         compiled: run the network through torch.compile, on a GPU as CUDA graphs.
-        cam_layer: `features`, or the dotted name of the module of `net` that CAMs are made of.
+        cam_layer: the layer that CAMs are made of: `features`, the dotted name of a module of `net`, or an
+            alias of the backbone.
+
+    Raises InputError for a layer that the network does not have, or that `compiled` closes.
     """
 
     def __init__(
         self,
         net: nn.Module,
+        backbone: Backbone,
         *,
         precision: Precision = "float32",
         compiled: bool = False,
         cam_layer: str = FEATURES,
     ) -> None:
         super().__init__()
-        if compiled and cam_layer != FEATURES:
+        self.net, self.backbone, self.precision, self.compiled = net, backbone, precision, compiled
+        self.cam_layer = resolve(net, backbone, cam_layer)
+        if compiled and self.cam_layer != FEATURES:
             raise InputError(
                 f"--cam-layer {cam_layer} looks into the network, which --compile closes; leave one out"
             )
-        self.net, self.precision, self.compiled, self.cam_layer = net, precision, compiled, cam_layer
         self._run: Callable[[Tensor], Tensor] = self._features
         if compiled:
             self._run = torch.compile(self._features, mode="reduce-overhead")
 
     @property
     def head(self) -> nn.Linear:
-        head = self.net.head if isinstance(self.net, torchvision.models.SwinTransformer) else self.net.fc
+        """The layer from pooled features to logits."""
+        head = self.net.get_submodule(self.backbone.head)
         assert isinstance(head, nn.Linear)
         return head
 
     def features(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, C, h, w]: what is pooled: `layer4`'s output, Swin's after its last norm."""
+        """Images [B, 3, H, W] -> features [B, C, h, w], the input of the global average pool."""
         if images.is_cuda:  # tensor cores read it so
             images = images.contiguous(memory_format=torch.channels_last)
         if resolved(self.precision, images.device) == "float32":
@@ -78,17 +86,7 @@ class Classifier(nn.Module):
             return self._run(images)
 
     def _features(self, images: Tensor) -> Tensor:
-        if isinstance(self.net, torchvision.models.SwinTransformer):
-            return self.net.norm(self.net.features(images)).permute(0, 3, 1, 2)
-        if not isinstance(self.net, torchvision.models.ResNet):
-            timms: Any = self.net
-            features: Tensor = timms.forward_features(images)
-            return features
-        for name, module in self.net.named_children():
-            if name == "avgpool":
-                break
-            images = module(images)
-        return images
+        return self.backbone.features(self.net, images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and features [B, C, h, w]."""
@@ -96,20 +94,21 @@ class Classifier(nn.Module):
         return self.head(pooled(features)), features
 
     def look(self, images: Tensor, target: Tensor | None = None, *, probe: ops.Probe = "cam") -> Look:
-        """Logits, and the map of one class per image, of one forward pass.
+        """Logits, and the map of one class per image, from one forward pass.
 
-        Of the features: `ops.cam_head`, without a backward pass. Of another layer's output F: `W[c] . F` for
-        the probe `cam` (as CYBORG does, with as many channels as the head has inputs), and autograd from the
-        logits back to the layer for the others (`sal_fast.probes.explain`; differentiable, too).
+        Maps of the features come from `ops.cam_head`, without a backward pass. For another layer with output
+        F the probe `cam` is `W[c] . F`, as in CYBORG, which needs as many channels as the head has inputs.
+        The other probes go by autograd from the logits back to the layer (`sal_fast.probes.explain`). All
+        are differentiable.
 
         Args:
-            target: int64 [B], whose map; None: the predicted class's, the lowest on a tie.
+            target: int64 [B], the classes of the maps. None: the predicted ones, the lowest class on a tie.
         """
         head = self.head
         if self.cam_layer == FEATURES:
             seen = ops.cam_head(self.features(images), head.weight, head.bias, target, probe=probe)
             return Look(seen.logits, seen.cam, seen.classes)
-        watched = Watched(self.net, self.cam_layer)
+        watched = Watched(self.net, self.backbone, self.cam_layer)
         if probe != "cam":
             model, to_maps = Logits(self), watched.to_maps
             found = probes.explain(model, watched.layer, images, target, probe=probe, to_maps=to_maps)
@@ -121,20 +120,20 @@ class Classifier(nn.Module):
 
 
 def pooled(features: Tensor) -> Tensor:
-    """The global average, [B, C]; float32 for less precise ones."""
+    """The global average of features [B, C, h, w]: [B, C], float32 at least."""
     half = features.dtype in (torch.float16, torch.bfloat16)
     return features.mean((-2, -1), dtype=torch.float32 if half else None)
 
 
 def resolved(precision: Precision, device: torch.device) -> Precision:
-    """auto: bfloat16 on a GPU that has it, else float32."""
+    """The precision that `auto` stands for: bfloat16 on a GPU that has it, else float32."""
     if precision != "auto":
         return precision
     return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
 
 
 def build(
-    arch: str,
+    arch: Spec,
     classes: int,
     *,
     weights: str = "none",
@@ -147,63 +146,35 @@ def build(
     """A network with `classes` outputs, the same for the same seed.
 
     Args:
-        precision, compiled: see `Classifier`.
-        weights: `none` (random), a weights name of torchvision (`IMAGENET1K_V2`) or timm (`tf_in1k`), or
-            `DEFAULT`, downloaded once; or a .safetensors, .pth or .pt file. A head of another size is left
-            random.
-        output_stride: pixels per feature, for small images: the last stages' strides are set to 1, without
-            dilation. ResNets only.
-        cam_layer: what CAMs are made of: `features`, a module's dotted name, or a ResNet's `conv3`, the last
-            block's before its batch norm.
+        arch: a name (`resnet18`), `file.py:function`, `package.module:function`, or a callable; see
+            `sal_fast.models.backbone`.
+        weights: `none` (random), a weights name of the network's library (`IMAGENET1K_V2` of torchvision,
+            `tf_in1k` of timm) or `DEFAULT`, which is downloaded once, or a .safetensors, .pth or .pt file. A
+            head of another size stays random.
+        output_stride: pixels per feature, for small images. Other values than 32 are for ResNets.
+        precision, compiled, cam_layer: see `Classifier`.
 
-    Raises InputError for weights that do not fit, strides and layers that cannot be had, and Xception without
-    timm.
+    Raises InputError for a network that cannot be loaded or made, weights that do not fit, and strides and
+    layers that the network does not have.
     """
-    check_installed(arch)
+    backbone = network(arch)
+    backbone.check_installed()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if arch == "xception":
-            import timm
-
-            net = timm.create_model(weight_files.XCEPTION, num_classes=classes)
-        else:
-            net = torchvision.models.get_model(arch, weights=None, num_classes=classes)
-    cam_layer = resolve(net, arch, cam_layer)
+        net = backbone(classes)
+    model = Classifier(net, backbone, precision=precision, compiled=compiled, cam_layer=cam_layer)
     if output_stride != 32:
-        _set_output_stride(arch, net, output_stride)
+        backbone.set_output_stride(net, output_stride)
     if weights != "none":
-        weight_files.load_into(net, arch, weights)
-    return Classifier(net, precision=precision, compiled=compiled, cam_layer=cam_layer)
-
-
-def check_installed(arch: str) -> None:
-    """InputError where a network's library is missing."""
-    if arch == "xception" and find_spec("timm") is None:
-        raise InputError('xception is timm\'s, which is not installed; pip install "sal-fast[xception]"')
-
-
-def _set_output_stride(arch: str, net: nn.Module, output_stride: int) -> None:
-    if not isinstance(net, torchvision.models.ResNet):
-        raise InputError(
-            f"--output-stride {output_stride}: {arch} has a fixed stride of 32; use a ResNet or leave it out"
-        )
-    if output_stride not in OUTPUT_STRIDES:
-        raise InputError(
-            f"--output-stride {output_stride}: expected one of {', '.join(map(str, OUTPUT_STRIDES))}"
-        )
-    for stage, reaches in ((net.layer4, 32), (net.layer3, 16), (net.layer2, 8)):
-        if reaches <= output_stride:
-            break
-        for module in stage[0].modules():
-            if isinstance(module, nn.Conv2d):
-                module.stride = (1, 1)
+        weight_files.load_into(net, backbone, weights)
+    return model
 
 
 @torch.no_grad()
 def map_shape(model: Classifier, image_size: int, layer: str | None = None) -> tuple[int, int, int]:
-    """(C, h, w) of the output that CAMs are made of, or of `layer`'s, for an image_size x image_size image.
+    """(C, h, w) of the maps that `layer` gives for a square image. None: the layer that CAMs are made of.
 
-    Raises InputError where that output is no map.
+    Raises InputError if the layer's output is no map, or if the features do not fit the head.
     """
     layer = layer or model.cam_layer
     image = torch.zeros(1, 3, image_size, image_size, device=model.head.weight.device)
@@ -212,8 +183,13 @@ def map_shape(model: Classifier, image_size: int, layer: str | None = None) -> t
     try:
         if layer == FEATURES:
             maps = model._features(image)
+            if maps.ndim != 4 or maps.shape[1] != model.head.in_features:
+                raise InputError(
+                    f"network {model.backbone.name}: expected features [B, {model.head.in_features}, h, w], "
+                    f"as its head takes them, got {list(maps.shape)}"
+                )
         else:
-            watched = Watched(model.net, layer)
+            watched = Watched(model.net, model.backbone, layer)
             with watched.hooked():
                 model._features(image)
             maps = watched.maps
@@ -223,5 +199,5 @@ def map_shape(model: Classifier, image_size: int, layer: str | None = None) -> t
 
 
 def feature_size(model: Classifier, image_size: int) -> tuple[int, int]:
-    """(h, w) of the CAM of an image_size x image_size image."""
+    """(h, w) of the CAM of a square image."""
     return map_shape(model, image_size)[1:]

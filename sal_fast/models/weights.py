@@ -1,4 +1,4 @@
-"""Weights: read without running code, written so that torchvision (for Xception: timm) reads them too."""
+"""Weights: read without running code, and written so that the network's own library reads them too."""
 
 from __future__ import annotations
 
@@ -9,45 +9,38 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sal_fast.errors import InputError
-
-HEADS = ("fc.", "head.")
-XCEPTION = "legacy_xception"  # timm's name for it
+from sal_fast.models.backbone import Backbone, Spec, network
 
 
-def load_into(net: nn.Module, arch: str, weights: str) -> None:
-    """Load a weights name or file into a network; a head of another size stays as it is.
+def load_into(net: nn.Module, backbone: Backbone, weights: str) -> None:
+    """Load weights, by name or from a file, into a network. A head of another size is left as it is.
 
-    Raises InputError that names the first entry that is missing, foreign or of another shape.
+    Raises InputError that names the first entry that is missing, unknown or of another shape.
     """
-    state = read(Path(os.path.expanduser(weights))) if is_file(weights) else _named(arch, weights)
+    state = read(Path(os.path.expanduser(weights))) if is_file(weights) else _named(backbone, weights)
     own = net.state_dict()
-    for key in [key for key in state if key.startswith(HEADS)]:
-        if key in own and own[key].shape != state[key].shape:
-            del state[key]
-    absent = [
-        key for key in own if key not in state and not key.startswith(HEADS) and "num_batches" not in key
-    ]
-    foreign = [key for key in state if key not in own]
+    head = f"{backbone.head}."
     shapes = [key for key in state if key in own and own[key].shape != state[key].shape]
-    if absent or foreign or shapes:
-        reason = (
-            f"{shapes[0]!r} has shape {list(state[shapes[0]].shape)}, expected {list(own[shapes[0]].shape)}"
-            if shapes
-            else f"{absent[0]!r} is missing"
-            if absent
-            else f"{foreign[0]!r} is not in the network"
-        )
-        raise InputError(f"weights {weights!r} do not fit {arch}: {reason}")
+    state = {key: value for key, value in state.items() if key not in shapes or not key.startswith(head)}
+    reasons = [
+        f"{key!r} has shape {list(state[key].shape)}, expected {list(own[key].shape)}"
+        for key in shapes
+        if key in state
+    ]
+    needed = (key for key in own if not key.startswith(head) and "num_batches" not in key)
+    reasons += [f"{key!r} is missing" for key in needed if key not in state]
+    reasons += [f"{key!r} is not in the network" for key in state if key not in own]
+    if reasons:
+        raise InputError(f"weights {weights!r} do not fit {backbone.name}: {reasons[0]}")
     net.load_state_dict(state, strict=False)
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or from a .pth/.pt file with `weights_only`."""
+    """A state dict from a .safetensors file, or from a .pth or .pt file with `weights_only`."""
     if not path.is_file():
         raise InputError(f"weights file not found: {path}")
     try:
@@ -73,43 +66,24 @@ def to_bytes(model: nn.Module) -> bytes:
 
 
 def is_file(weights: str) -> bool:
-    """Whether `--weights` names a file, not one of torchvision's or timm's."""
+    """True if `--weights` names a file, not weights that are downloaded by name."""
     return Path(weights).suffix in (".safetensors", ".pth", ".pt")
 
 
-def urls(arch: str) -> dict[str, str]:
+def urls(arch: Spec) -> dict[str, str]:
     """The weights that can be had by name, and where they are downloaded from."""
-    if arch != "xception":
-        entries = torchvision.models.get_model_weights(arch).__members__
-        return {name: entry.url for name, entry in entries.items()}
-    import timm
-
-    tags = {
-        name.partition(".")[2]: timm.get_pretrained_cfg(name).url
-        for name in (XCEPTION, *timm.list_pretrained(XCEPTION))
-    }
-    return {tag or "DEFAULT": url for tag, url in tags.items()}
+    return {name: found.url for name, found in network(arch).weights().items()}
 
 
-def _named(arch: str, name: str) -> dict[str, Tensor]:
-    known = urls(arch)
+def _named(backbone: Backbone, name: str) -> dict[str, Tensor]:
+    known = backbone.weights()
     if name not in known:
-        library = "timm" if arch == "xception" else "torchvision"
-        raise InputError(
-            f"weights {name!r}: expected none, one of {library}'s for {arch} ({', '.join(known)}), "
-            f"or a .safetensors, .pth or .pt file"
-        )
+        named = f"one of {backbone.library}'s for {backbone.name} ({', '.join(known)}), " if known else ""
+        raise InputError(f"weights {name!r}: expected none, {named}or a .safetensors, .pth or .pt file")
     try:
-        if arch != "xception":
-            entry = torchvision.models.get_model_weights(arch)[name]
-            return dict(entry.get_state_dict(progress=True, check_hash=True))
-        import timm
-
-        with torch.random.fork_rng(devices=[]):  # it makes a network first
-            tagged = XCEPTION if name == "DEFAULT" else f"{XCEPTION}.{name}"
-            return dict(timm.create_model(tagged, pretrained=True).state_dict())
+        return dict(known[name].read())
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"weights {name!r} cannot be downloaded from {known[name]}: {error}; "
+            f"weights {name!r} cannot be downloaded from {known[name].url}: {error}; "
             f"fetch that file elsewhere and give its path to --weights"
         ) from None

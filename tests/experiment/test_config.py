@@ -92,10 +92,13 @@ def test_toml_refused(tmp_path: Path, text: str, message: str) -> None:
     ],
 )
 def test_values_refused(values: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    def checked() -> None:
         config = Config.of(values)
         config.check()
         check_networks(config)
+
+    with pytest.raises(InputError, match=message):
+        checked()
 
 
 def test_every_option_has_a_help_text() -> None:

@@ -13,6 +13,7 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from sal_fast import annotate, models, ops, train
+from sal_fast._util.words import CAM_CLASSES
 from sal_fast.data import store
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
@@ -39,7 +40,7 @@ def small(cam_layer: str, block: type[BasicBlock | Bottleneck] = BasicBlock, **o
     for module in net.layer2.modules():
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
-    return Classifier(net, cam_layer=models.cam_layer.resolve(net, "small", cam_layer), **options)
+    return Classifier(net, models.backbone.ResNet("small"), cam_layer=cam_layer, **options)
 
 
 def pictures(count: int = 4, size: int = 96) -> tuple[Tensor, Tensor]:
@@ -221,7 +222,7 @@ def test_the_class_of_the_cam(samples: store.Store) -> None:
     labels = samples.labels.clone()
     labels[rows] = torch.where(own, found, (found + 1) % 3)
     samples = replace(samples, labels=labels)
-    drawn, guessed = (annotate.generate(model, samples, rows, "cam", cam_class=c) for c in models.CAM_CLASSES)
+    drawn, guessed = (annotate.generate(model, samples, rows, "cam", cam_class=c) for c in CAM_CLASSES)
     assert torch.equal(drawn[own], guessed[own])
     assert not torch.equal(drawn[~own], guessed[~own])
 
@@ -229,15 +230,15 @@ def test_the_class_of_the_cam(samples: store.Store) -> None:
 @pytest.mark.parametrize(
     ("arch", "layer", "message"),
     [
-        ("resnet18", "conv3", "resnet18 has none; its last convolution is layer4.1.conv2"),
-        ("resnet34", "conv3", "resnet34 has none; its last convolution is layer4.2.conv2"),
+        ("resnet18", "conv3", "resnet18 has no such layer; the nearest is 'layer4.1.conv2'"),
+        ("resnet34", "conv3", "resnet34 has no such layer; the nearest is 'layer4.2.conv2'"),
         ("resnet18", "layer5", r"--cam-layer 'layer5': resnet18 has no such layer; the nearest is 'layer\d'"),
         ("resnet18", "layer4.1.relu", "that layer runs 2 times in a forward pass"),
         ("resnet18", "fc", "that layer takes no part in a forward pass"),
         ("swin_t", "features.7.0.attn.qkv", "that layer takes no part in a forward pass"),
     ],
 )
-def test_layers_refused(arch: models.Arch, layer: str, message: str) -> None:
+def test_layers_refused(arch: str, layer: str, message: str) -> None:
     with torch.device("meta"), pytest.raises(InputError, match=message):
         models.map_shape(models.build(arch, 3, cam_layer=layer), 64)
 

@@ -1,0 +1,226 @@
+"""Networks: all that the package asks of one, and the five that come with it.
+
+A network of your own needs no more than a function (or a class) that takes the number of classes and returns
+an `nn.Module` with two attributes:
+
+* `features(images)` takes images `[B, 3, H, W]`, normalised as ImageNet's, and returns a floating tensor
+  `[B, C, h, w]`. A network of tokens, or one with channels last, permutes them itself;
+* `head`, an `nn.Linear` from C features to the classes. The package averages the features over all pixels
+  and calls the head itself, so the module needs no `forward`.
+
+It is named by `--arch file.py:function`, by `--arch package.module:function`, or by the name of an entry
+point of the group `sal_fast.networks`. In Python, `models.build` also takes the function. A network that can
+do more, such as download weights by name, is an instance of a subclass of `Backbone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from sal_fast import plugins
+from sal_fast.errors import InputError
+
+Spec = str | Callable[[int], nn.Module]
+"""A network: its name, `module:object`, or the callable itself, which may be a `Backbone`."""
+FEATURES = "features"  # the name of the layer that is pooled
+
+
+class Weights(NamedTuple):
+    """Weights that a name stands for: the address they are downloaded from, and what reads them."""
+
+    url: str
+    read: Callable[[], Mapping[str, Tensor]]
+
+
+class Backbone:
+    """A network architecture. The methods here serve a module as the head of this file describes it.
+
+    name: for messages. library: the distribution that it comes from, whose version a run records, or None.
+    head: the dotted name of the linear head. strides: the output strides, in pixels per feature, that
+    `set_output_stride` can set; empty where the stride is fixed.
+    """
+
+    library: str | None = None
+    head = "head"
+    strides: tuple[int, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, classes: int) -> nn.Module:
+        """A network with `classes` outputs, its weights drawn from torch's global random numbers."""
+        raise NotImplementedError
+
+    def check_installed(self) -> None:
+        """Raise InputError if the network's library is missing."""
+
+    def features(self, net: Any, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> features [B, C, h, w], the input of the global average pool."""
+        return net.features(images)
+
+    def maps(self, layer: nn.Module, output: Tensor) -> Tensor:
+        """Rearrange the output of one of the network's modules into [B, C, h, w]."""
+        return output
+
+    def aliases(self, net: Any) -> dict[str, str]:
+        """Other names of layers: each stands for a module's dotted name, or for `features`."""
+        return {}
+
+    def set_output_stride(self, net: Any, stride: int) -> None:
+        """Change a new network so that a feature covers stride x stride pixels; InputError if it cannot."""
+        raise InputError(
+            f"--output-stride {stride}: {self.name} has a fixed stride; use a ResNet or leave it out"
+        )
+
+    def weights(self) -> dict[str, Weights]:
+        """The weights that can be had by name."""
+        return {}
+
+
+def network(arch: Spec) -> Backbone:
+    """The backbone that a name, a `module:object` or a callable stands for.
+
+    Raises InputError for a name that nobody registers, and for an object that is not callable.
+    """
+    found = plugins.load("network", arch) if isinstance(arch, str) else arch
+    if isinstance(found, Backbone):
+        return found
+    name = arch if isinstance(arch, str) else plugins.described(arch)
+    if not callable(found):
+        raise InputError(f"network {name}: expected a function f(classes) -> nn.Module, got {found!r}")
+    return _FromOutside(name, found)
+
+
+class _FromOutside(Backbone):
+    """A callable that returns modules as the head of this file describes them."""
+
+    def __init__(self, name: str, make: Callable[[int], nn.Module]) -> None:
+        super().__init__(name)
+        self._make = make
+
+    def __call__(self, classes: int) -> nn.Module:
+        net = self._make(classes)
+        head, features = getattr(net, "head", None), getattr(net, "features", None)
+        if not isinstance(net, nn.Module) or not isinstance(head, nn.Linear) or not callable(features):
+            raise InputError(
+                f"network {self.name}: expected an nn.Module with features(images) and with a head, "
+                f"an nn.Linear, got {type(net).__name__}"
+            )
+        if head.out_features != classes:
+            raise InputError(
+                f"network {self.name}: expected a head with {classes} outputs, got {head.out_features}"
+            )
+        return net
+
+
+class _Torchvision(Backbone):
+    library = "torchvision"
+
+    def __call__(self, classes: int) -> nn.Module:
+        made: nn.Module = torchvision.models.get_model(self.name, weights=None, num_classes=classes)
+        return made
+
+    def weights(self) -> dict[str, Weights]:
+        known = torchvision.models.get_model_weights(self.name).__members__
+        return {
+            name: Weights(one.url, partial(one.get_state_dict, progress=True, check_hash=True))
+            for name, one in known.items()
+        }
+
+
+class ResNet(_Torchvision):
+    """A ResNet of torchvision. Its features are the output of `layer4`."""
+
+    head = "fc"
+    strides = (32, 16, 8, 4)
+
+    def features(self, net: Any, images: Tensor) -> Tensor:
+        for name, module in net.named_children():
+            if name == "avgpool":
+                break
+            images = module(images)
+        return images
+
+    def aliases(self, net: Any) -> dict[str, str]:
+        """`conv3` is the last block's, before its batch norm: the layer that the public CYBORG code hooks."""
+        return {"layer4": FEATURES, "conv3": f"layer4.{len(net.layer4) - 1}.conv3"}
+
+    def set_output_stride(self, net: Any, stride: int) -> None:
+        """Set the strides of the last stages to 1, without dilation."""
+        if stride not in self.strides:
+            known = ", ".join(map(str, self.strides))
+            raise InputError(f"--output-stride {stride}: expected one of {known}")
+        for stage, reaches in ((net.layer4, 32), (net.layer3, 16), (net.layer2, 8)):
+            if reaches <= stride:
+                break
+            for module in stage[0].modules():
+                if isinstance(module, nn.Conv2d):
+                    module.stride = (1, 1)
+
+
+class Swin(_Torchvision):
+    """A Swin transformer of torchvision. Its features are the output of its last norm."""
+
+    def features(self, net: Any, images: Tensor) -> Tensor:
+        return self.maps(net.norm, net.norm(net.features(images)))
+
+    def maps(self, layer: nn.Module, output: Tensor) -> Tensor:
+        """All modules but the convolution have channels last."""
+        return output if isinstance(layer, nn.Conv2d) else output.permute(0, 3, 1, 2)
+
+
+class Timm(Backbone):
+    """A network of timm; `full_name` is timm's own name for it."""
+
+    library = "timm"
+    head = "fc"
+
+    def __init__(self, name: str, full_name: str) -> None:
+        super().__init__(name)
+        self.full_name = full_name
+
+    def __call__(self, classes: int) -> nn.Module:
+        import timm
+
+        made: nn.Module = timm.create_model(self.full_name, num_classes=classes)
+        return made
+
+    def check_installed(self) -> None:
+        if find_spec("timm") is None:
+            raise InputError(
+                f'{self.name} is timm\'s, which is not installed; pip install "sal-fast[{self.name}]"'
+            )
+
+    def features(self, net: Any, images: Tensor) -> Tensor:
+        return net.forward_features(images)
+
+    def weights(self) -> dict[str, Weights]:
+        import timm
+
+        tags = (self.full_name, *timm.list_pretrained(self.full_name))
+        return {
+            name.partition(".")[2] or "DEFAULT": Weights(
+                timm.get_pretrained_cfg(name).url, partial(_pretrained_by_timm, name)
+            )
+            for name in tags
+        }
+
+
+def _pretrained_by_timm(full_name: str) -> Mapping[str, Tensor]:
+    import timm
+
+    with torch.random.fork_rng(devices=[]):  # timm makes a random network first
+        state: Mapping[str, Tensor] = timm.create_model(full_name, pretrained=True).state_dict()
+    return state
+
+
+resnet18, resnet34, resnet50 = ResNet("resnet18"), ResNet("resnet34"), ResNet("resnet50")
+swin_t = Swin("swin_t")
+xception = Timm("xception", "legacy_xception")
