@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 from dataclasses import dataclass
@@ -14,42 +15,43 @@ from rich.console import Console
 from sal_fast.cli import parsing
 from sal_fast.errors import InputError
 from sal_fast.sweep import cluster, driver, grid, plan, screen
+from sal_fast.sweep.slots import Node, Slot
 
 
 @dataclass(frozen=True)
 class Options:
-    """Many runs: every combination of the lists in a grid file, on Ray.
+    """Make many runs on Ray: every combination of the lists in a grid file.
 
-    The same command continues a sweep that was interrupted, however it was; what is finished is not run
-    again. Rounds that regimes have in common are trained once. Exit status: 0 all runs finished, 1 some
-    failed, 2 bad input.
+    The same command continues a sweep, however it was interrupted. Finished runs are not made again, and
+    rounds that regimes have in common are trained once. Exit status: 0 all runs finished, 1 some failed, 2
+    bad input.
     """
 
     grid: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")]
-    """A .toml file of options, some of them lists, or a grid that comes with the program (docs/sweep.md):
-    small, paper, paper-swin, paper-probes, paper-budget, paper-alpha, paper-segmenter."""
+    """A .toml file of options, some of which are lists; or a grid that comes with the program
+    (docs/sweep.md): small, paper, paper-swin, paper-probes, paper-budget, paper-alpha, paper-segmenter."""
     plan: tyro.conf.UseCounterAction[int] = 0
-    """Only tell what it takes: runs, trainings, time, memory, disk, and what is missing."""
+    """Start nothing; tell what the sweep takes: runs, trainings, time, memory, disk, and what is missing."""
     root: str | None = None
-    """The folder that holds the paper's data sets: DIR/cub200, DIR/flowers102, ... with the official archives
-    of each; a root in the grid goes before it."""
+    """The folder of the paper's data sets: DIR/cub200, DIR/flowers102, ... hold the official archives of
+    each. A root in the grid goes before it."""
     weights: str | None = None
-    """Initial weights in place of the grid's: none, a torchvision weights name, or a file."""
+    """Initial weights, in place of the grid's: none, a torchvision weights name, or a file."""
     segmenter_masks: str | None = None
     """For the regime segmenter: the folder that holds DIR/cub200/<id>.png, ..."""
     address: str | None = None
-    """Of a Ray cluster: host:port, or auto on one of its nodes; None: this machine alone."""
+    """A Ray cluster: host:port, or auto on one of its nodes. Not given: this machine alone."""
     out: Path | None = None
-    """The folder of the runs' folders, shared by all nodes; None: runs/<name of the grid>."""
+    """The folder of the runs' folders, which all nodes share. Not given: runs/<name of the grid>."""
     gpus_per_run: float | None = None
-    """A share of a GPU (0.25: four runs on each); None: 1 where there are GPUs."""
+    """A share of a GPU (0.25: four runs on each). Not given: 1 if there are GPUs."""
     cpus_per_run: int | None = None
-    """Cores, and threads, of a run; None: 1, or on GPUs the share that falls to it, 8 at most."""
+    """Cores, and threads, of a run. Not given: 1; beside a GPU the share that falls to the run, 8 at most."""
     retries: int = 3
     """How often a run whose worker is lost is tried again without a new finished round."""
 
     def check(self) -> None:
-        """Raise InputError for the first value that cannot be."""
+        """Raise InputError for the first value that is out of range."""
         if self.gpus_per_run is not None and not 0 <= self.gpus_per_run <= 1:
             raise InputError(
                 f"--gpus-per-run {self.gpus_per_run:g}: expected 0 to 1; a run uses one GPU at most"
@@ -68,36 +70,41 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast sweep")
     options.check()
-    asked = grid.read(options.grid)
-    folder = (options.out or Path("runs") / asked.name).expanduser().resolve()
-    runs = asked.runs(folder, grid.Place(options.root, options.weights, options.segmenter_masks))
-    outlook = plan.look(runs)
-    cpu_only = all(run.config.device == "cpu" for run in runs)
+    made_of = grid.read_grid(options.grid)
+    folder = (options.out or Path("runs") / made_of.name).expanduser().resolve()
+    configs = made_of.configs(folder, grid.Place(options.root, options.weights, options.segmenter_masks))
+    outlook = plan.examine(configs)
+    choose = functools.partial(
+        Slot.on,
+        cpus=options.cpus_per_run,
+        gpus=options.gpus_per_run,
+        cpu_only=all(config.device == "cpu" for config in configs),
+    )
     if options.plan:
-        slots = plan.slots_here(cpu_only, options.cpus_per_run, options.gpus_per_run)
-        start = shlex.join(["sal-fast", "sweep", *(word for word in arguments if word != "--plan")])
-        print(plan.describe(asked.name, outlook, folder, slots, start))
+        here = Node.here()
+        slots = max(1, choose([here]).fits(here))
+        command = shlex.join(["sal-fast", "sweep", *(word for word in arguments if word != "--plan")])
+        print(plan.Description(made_of.name, outlook, folder, slots, command))
         return 0
     if outlook.problems:
         more = f" (and {len(outlook.problems) - 1} more; --plan lists them)" if outlook.problems[1:] else ""
         raise InputError(outlook.problems[0] + more)
     cluster.require_ray()
-    with driver.held(folder, asked.name, asked.text):
+    with driver.holding(folder, made_of.name, made_of.text):
         sweep = driver.Driver(outlook.planned, folder, options.retries)
-        sweep.look()
+        sweep.read_folders()
         if not sweep.over:
-            share = (options.cpus_per_run, options.gpus_per_run, cpu_only)
-            with cluster.connected(options.address, *share) as place:
+            with cluster.connected(options.address, choose) as place:
                 place.check()
-                with screen.shown() as show:
-                    sweep.go(place, show)
+                with screen.following(Console(stderr=True)) as show:
+                    sweep.make_all(place, show)
     return _close(sweep, folder)
 
 
 def _close(sweep: driver.Driver, folder: Path) -> int:
-    """The table of results, and what to do next."""
+    """Print the table of results, and what to do next."""
     console = Console(width=None if os.isatty(1) else 120)
-    console.print(screen.final_table(sweep, driver.summaries(sweep)))
+    console.print(screen.results(sweep))
     failed = [run for run in sweep.runs.values() if run.state == "failed"]
     for run in failed:
         console.print(f"failed: {run.name}: {run.note}", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Ray: a cluster of this machine alone, or one that is there already; runs handed to it."""
+"""Ray: a cluster of this machine alone or one that exists already, and the runs that are handed to it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,25 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
+
 from sal_fast.data.decode.base import cores
 from sal_fast.errors import InputError
-from sal_fast.sweep import plan, worker
+from sal_fast.sweep.slots import Node, Slot
+from sal_fast.sweep.worker import News, Task, execute
 
 EXPECTED = "expected the host:port that `ray start --head` printed, or auto on a node of the cluster"
 STORE_BYTES = 100 * 2**20  # of Ray's object store: runs pass a few words through it
-
-
-class Lost(Exception):
-    """A worker's process or node ended before its run did."""
-
-
-class Crashed(Exception):
-    """A worker could not even begin."""
+PATIENCE = 10.0  # seconds that Ray's processes have to end by themselves
 
 
 def require_ray() -> ModuleType:
-    """Import Ray, quiet: no statistics sent, nothing uploaded, no messages of its own between ours."""
+    """Import Ray and keep it quiet: it sends no statistics, uploads nothing and prints nothing of its own."""
     for name, value in (
         ("RAY_USAGE_STATS_ENABLED", "0"),
         ("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"),
@@ -48,142 +43,118 @@ def require_ray() -> ModuleType:
 
 
 class Cluster:
-    """Runs on Ray. `news` gives what has happened since; each run is a process that ends with it."""
+    """Runs on Ray. Each run is a process that ends with it; `news` tells what has happened since.
 
-    def __init__(
-        self, ray: Any, cpus_per_run: int | None, gpus_per_run: float | None, cpu_only: bool
-    ) -> None:
+    choose: given the nodes, what each run takes of one (`Slot.on`).
+    """
+
+    def __init__(self, ray: Any, choose: Callable[[list[Node]], Slot]) -> None:
         self._ray = ray
-        gpus = 0 if cpu_only else max((node.get("GPU", 0.0) for node in self._nodes()), default=0)
-        self.gpus_per_run = (1.0 if gpus else 0.0) if gpus_per_run is None else gpus_per_run
-        self.cpus_per_run = self._share_of_cores() if cpus_per_run is None else cpus_per_run
-        # a process for each run (`max_calls`); lost ones are handed out again here, where they are counted
-        self._remote = ray.remote(max_calls=1, max_retries=0)(worker.work)
+        self.slot = choose(self._nodes())
+        # max_calls: a process for each run. max_retries: the driver counts lost runs, and starts them again
+        self._remote = ray.remote(max_calls=1, max_retries=0)(execute)
         self._tasks: dict[Any, str] = {}
 
     def check(self) -> None:
-        """Refuse what no node can ever run."""
-        if not any(self._fits(node) for node in self._nodes()):
-            nodes = "; ".join(
-                f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in self._nodes()
-            )
+        """Raise InputError for runs that no node can ever take."""
+        nodes = self._nodes()
+        if not any(map(self.slot.fits, nodes)):
+            there = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in nodes) or "none"
             raise InputError(
-                f"no node has {self.cpus_per_run} CPUs and {self.gpus_per_run:g} GPUs for a run (there are: "
-                f"{nodes or 'none'}); lower --cpus-per-run or --gpus-per-run"
+                f"no node has {self.slot.cpus} CPUs and {self.slot.gpus:g} GPUs for a run (there are: "
+                f"{there}); lower --cpus-per-run or --gpus-per-run"
             )
 
-    @property
-    def slots(self) -> int:
-        """How many runs fit at a time, on the nodes that are alive."""
-        return max(1, sum(self._fits(node) for node in self._nodes()))
+    def count(self) -> int:
+        """How many runs fit at a time on the nodes that are alive."""
+        return max(1, sum(map(self.slot.fits, self._nodes())))
 
-    def start(self, name: str, task: worker.Task) -> None:
-        place = self._remote.options(num_cpus=self.cpus_per_run, num_gpus=self.gpus_per_run, name=name)
+    def start(self, name: str, task: Task) -> None:
+        """Hand a run to Ray, which starts it as soon as a node has room."""
+        place = self._remote.options(num_cpus=self.slot.cpus, num_gpus=self.slot.gpus, name=name)
         self._tasks[place.remote(task)] = name
 
-    def news(self, timeout: float) -> list[tuple[str, worker.News | Lost | Crashed]]:
-        """What has happened to the runs, waiting for it at most that long."""
+    def news(self, timeout: float) -> list[tuple[str, News]]:
+        """What has happened to the runs, by name. Waits at most `timeout` seconds for something to happen."""
         if not self._tasks:
             return []
         ready, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
         if not ready:
             ready, _ = self._ray.wait(list(self._tasks), timeout=timeout)
-        told: list[tuple[str, worker.News | Lost | Crashed]] = []
-        for task in ready:
-            name = self._tasks[task]
-            said = self._next(task)
-            if not isinstance(said, worker.News) or said.state != "running":
+        told = [(self._tasks[task], task, self._next(task)) for task in ready]
+        for _, task, event in told:
+            if event.state != "running":
                 del self._tasks[task]
-            told.append((name, said))
-        return told
+        return [(name, event) for name, _, event in told]
 
-    def _next(self, task: Any) -> worker.News | Lost | Crashed:
+    def _next(self, task: Any) -> News:
         errors = self._ray.exceptions
         try:
-            said = self._ray.get(next(task))
-            assert isinstance(said, worker.News)
-            return said
+            event: News = self._ray.get(next(task))
+            return event
         except StopIteration:
-            return Lost("it ended without a word")
-        except errors.RayTaskError as error:
-            return Crashed(str(error.cause or error).splitlines()[-1])
+            return News("lost", "it ended without a word")
+        except errors.RayTaskError as error:  # the worker could not even begin
+            reason = str(error.cause or error).splitlines()[-1]
+            return News("failed", f"a worker cannot run it: {reason}; every node needs this sal-fast")
         except errors.OutOfMemoryError:
-            return Lost("killed, for its node had no memory left; raise --cpus-per-run or --gpus-per-run")
+            advice = "raise --cpus-per-run or --gpus-per-run"
+            return News("lost", f"killed, for its node had no memory left; {advice}")
         except errors.NodeDiedError:
-            return Lost("its node is gone")
+            return News("lost", "its node is gone")
         except errors.RayError as error:
-            return Lost(f"its process was killed or crashed ({type(error).__name__})")
+            return News("lost", f"its process was killed or crashed ({type(error).__name__})")
 
-    def _nodes(self) -> list[dict[str, float]]:
-        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-
-    def _fits(self, node: dict[str, float]) -> int:
-        fits = int(node.get("CPU", 0) / self.cpus_per_run + 1e-9)
-        if self.gpus_per_run:
-            fits = min(fits, int(node.get("GPU", 0)) * int(1 / self.gpus_per_run + 1e-9))
-        return fits
-
-    def _share_of_cores(self) -> int:
-        """Where cores are fewest."""
-        nodes = [node for node in self._nodes() if node.get("GPU") or not self.gpus_per_run]
-        return min(
-            (
-                plan.cpus_beside_gpus(int(node.get("CPU", 1)), int(node.get("GPU", 0)), self.gpus_per_run)
-                for node in nodes
-            ),
-            default=1,
-        )
+    def _nodes(self) -> list[Node]:
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 
 
 @contextmanager
-def connected(
-    address: str | None, cpus_per_run: int | None, gpus_per_run: float | None, cpu_only: bool
-) -> Iterator[Cluster]:
-    """Start Ray here, or join the cluster at `address`; nothing of it is left running afterwards."""
+def connected(address: str | None, choose: Callable[[list[Node]], Slot]) -> Iterator[Cluster]:
+    """Start Ray on this machine, or join the cluster at `address`; nothing of it is left running afterwards.
+
+    Raises InputError if Ray does not start, or if there is no cluster at the address.
+    """
     ray = require_ray()
     if address not in (None, "auto"):
-        _answers(str(address))
-    with _terminated_as_interrupted():
+        _check_address(str(address))
+    with _on_signals(signal.default_int_handler):  # SIGTERM ends the block as SIGINT does
         try:
             _join(ray, address)
-            with _terminated_as_interrupted():  # again: Ray has set handlers of its own
-                yield Cluster(ray, cpus_per_run, gpus_per_run, cpu_only)
-        except SystemExit:  # by Ray's handler, while it starts
+            with _on_signals(signal.default_int_handler):  # again: Ray has set handlers of its own
+                yield Cluster(ray, choose)
+        except SystemExit:  # from Ray's own handler, while Ray starts
             raise KeyboardInterrupt from None
         finally:
-            with _undisturbed():
-                own = _descendants() if address is None else set()
+            with _on_signals(signal.SIG_IGN):
+                own = psutil.Process().children(recursive=True) if address is None else []
                 ray.shutdown()
-                _see_off(own)
+                _wait_for_the_end(own)
 
 
 def _join(ray: Any, address: str | None) -> None:
-    # Ray has workers import from the current folder first: of a checkout, sal_fast without its native core
-    with contextlib.chdir(tempfile.gettempdir()):
-        _init(ray, address)
-
-
-def _init(ray: Any, address: str | None) -> None:
+    options = {"address": address}
+    if address is None:
+        options = {
+            "address": "local",
+            "num_cpus": cores(),
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+        }
     try:
-        if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            return
-        ray.init(
-            address="local",
-            num_cpus=cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=STORE_BYTES,
-        )
+        # Ray's workers import from the current folder first. A checkout has sal_fast without its native core.
+        with contextlib.chdir(tempfile.gettempdir()):
+            ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = "Ray does not start here" if address is None else f"--address {address}"
-        more = "" if address is None else f"; {EXPECTED}"
-        raise InputError(f"{where}: {str(error).splitlines()[0]}{more}") from None
+        reason = str(error).splitlines()[0]
+        if address is None:
+            raise InputError(f"Ray does not start here: {reason}") from None
+        raise InputError(f"--address {address}: {reason}; {EXPECTED}") from None
 
 
-def _answers(address: str) -> None:
-    """InputError where nothing listens there: Ray itself tries for minutes."""
+def _check_address(address: str) -> None:
+    """Raise InputError if nothing listens at the address; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -191,63 +162,32 @@ def _answers(address: str) -> None:
         raise InputError(f"--address {address}: {error}; {EXPECTED}") from None
 
 
-def _descendants() -> set[tuple[int, str]]:
-    """The processes below this one: (id, when it began)."""
-    parents: dict[int, int] = {}
-    began: dict[int, str] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, IndexError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)], began[int(folder.name)] = int(fields[1]), fields[19]
-    found = {os.getpid()}
-    while more := {process for process, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {(process, began[process]) for process in found - {os.getpid()}}
-
-
-def _see_off(processes: set[tuple[int, str]], patience: float = 10.0) -> None:
-    """Wait until Ray's processes have ended, as they do by themselves; at last end them."""
-    until = time.monotonic() + patience
-    while left := {one for one in processes if _began(one[0]) == one[1]}:
+def _wait_for_the_end(processes: list[psutil.Process]) -> None:
+    """Wait until the processes have ended, as they do by themselves; kill those that take too long."""
+    until = time.monotonic() + PATIENCE
+    while left := [process for process in processes if _is_alive(process)]:
         if time.monotonic() > until:
-            for process, _ in left:
-                with suppress(OSError):
-                    os.kill(process, signal.SIGKILL)
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
             return
         time.sleep(0.05)
 
 
-def _began(process: int) -> str | None:
-    """None: it has ended."""
+def _is_alive(process: psutil.Process) -> bool:
+    """True for a process that has not ended; one that has, and that nobody has waited for, is a zombie."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the block as SIGINT does: with what comes after it."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    with _handlers((signal.SIGTERM, signal.SIGINT), interrupt):
-        yield
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    with _handlers((signal.SIGTERM, signal.SIGINT), signal.SIG_IGN):
-        yield
-
-
-@contextmanager
-def _handlers(numbers: Sequence[signal.Signals], handler: Any) -> Iterator[None]:
-    before = [(number, signal.signal(number, handler)) for number in numbers]
+def _on_signals(handler: Any) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM by `handler` in the block."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for number, old in before:
-            signal.signal(number, old if old is not None else signal.SIG_DFL)
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)

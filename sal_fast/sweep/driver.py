@@ -1,52 +1,61 @@
-"""The driver: hands runs to Ray, in an order that trains shared rounds once, until all are done."""
+"""The driver: it hands runs to Ray, so that shared rounds are trained once, until all runs are done."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sal_fast
 from sal_fast._util.files import read_json, write_json
+from sal_fast._util.locks import locked
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.record import RunFolder
-from sal_fast.sweep.cluster import Cluster, Crashed, Lost
-from sal_fast.sweep.plan import Planned, Rates, work
+from sal_fast.experiment.record import Round, RunFolder
+from sal_fast.sweep.cluster import Cluster
+from sal_fast.sweep.plan import PlannedRun, Rates, images_trained
 from sal_fast.sweep.worker import News, Task, version
 
 TICK = 0.5  # seconds between looks at the run folders
-AGAIN = 5.0  # seconds until a run whose folder is in use is tried again
+AGAIN = 10.0  # seconds until a run whose folder is in use is tried again
 
 State = Literal["waiting", "running", "done", "failed"]
 
 
 @dataclass
 class Progress:
-    """Where a run stands. `rounds`: finished ones, as its folder has them; `note`: for people."""
+    """Where a run stands.
 
-    planned: Planned
+    place: its position in the grid. rounds: how many are finished, by its folder. lost: workers that were
+    lost since the last finished round. rounds_at_start: finished rounds when it was handed out.
+    not_before: the time (of time.monotonic) until which it waits. note: a remark for the screen.
+    """
+
+    planned: PlannedRun
     place: int
     state: State = "waiting"
     handed_out: bool = False
     rounds: int = 0
-    lost: int = 0  # workers since the last finished round
+    lost: int = 0
     rounds_at_start: int = 0
     not_before: float = 0.0
     note: str = ""
 
     @property
     def name(self) -> str:
-        return self.planned.run.name
+        return self.planned.name
 
     @property
     def config(self) -> Config:
         return self.planned.config
+
+    @property
+    def total(self) -> int:
+        """How many rounds the run has."""
+        return self.planned.plan.rounds
 
     @property
     def folder(self) -> RunFolder:
@@ -58,49 +67,54 @@ class Progress:
 
 
 class Driver:
-    """The runs of a sweep and what has become of them."""
+    """The runs of a sweep, and what has become of them.
 
-    def __init__(self, planned: Sequence[Planned], out: Path, retries: int) -> None:
+    retries: how often a run whose worker was lost is started again without a new finished round.
+    """
+
+    def __init__(self, planned: Sequence[PlannedRun], out: Path, retries: int) -> None:
         self.out, self.retries = out, retries
-        self.runs = {one.run.name: Progress(one, place) for place, one in enumerate(planned)}
+        self.runs = {one.name: Progress(one, place) for place, one in enumerate(planned)}
         self.rates = Rates()
         self.slots = 1
-        self._sizes: dict[str, int] = {}
 
     @property
     def over(self) -> bool:
         return all(run.over for run in self.runs.values())
 
-    def look(self) -> None:
-        """What the folders say; InputError where one holds another configuration's run, or is damaged."""
+    def read_folders(self) -> None:
+        """See which rounds are finished already.
+
+        Raises InputError if a folder holds the run of another configuration, or is damaged.
+        """
         for run in self.runs.values():
             run.folder.check(run.config.options())
-            self._count(run)
+            self._count_rounds(run)
             if run.folder.finished():
                 run.state = "done"
 
-    def go(self, cluster: Cluster, show: Callable[[Driver], None]) -> None:
-        """Until every run is done or has failed."""
+    def make_all(self, cluster: Cluster, show: Callable[[Driver], None]) -> None:
+        """Hand out runs until every one is done or has failed; `show` is called whenever time has passed."""
         show(self)
         while not self.over:
-            self.slots = cluster.slots
+            self.slots = cluster.count()
             for run in self._next():
                 cluster.start(run.name, self._task(run, cluster))
                 run.handed_out = True
             happened = cluster.news(TICK)
+            handed_out = [run for run in self.runs.values() if run.handed_out]
             if not happened:
-                time.sleep(0.05 if any(run.handed_out for run in self.runs.values()) else TICK)
-            for run in self.runs.values():
-                if not run.over:
-                    self._count(run)
-            for name, said in happened:
-                self._take(self.runs[name], said)
+                time.sleep(0.05 if handed_out else TICK)
+            for run in handed_out:
+                self._count_rounds(run)
+            for name, event in happened:
+                self._take(self.runs[name], event)
             show(self)
 
     # --- who is next -------------------------------------------------------------------------------------
 
     def _next(self) -> list[Progress]:
-        """Those that may start now; first whose rounds most others wait for."""
+        """The runs that may start now; those with whose rounds most others begin come first."""
         now = time.monotonic()
         ready = [
             run
@@ -108,62 +122,53 @@ class Driver:
             if run.state == "waiting"
             and not run.handed_out
             and run.not_before <= now
-            and self._may_start(run)
-            and not self._holds_still(run)
+            and ((source := self._source(run)) is None or self._ready(*source))
+            and run.rounds not in self._stops(run)  # else it waits until others have copied its weights
         ]
         return sorted(ready, key=lambda run: -len(run.planned.shares))
 
-    def _may_start(self, run: Progress) -> bool:
-        """Whether the rounds that it shares with another are there to copy, or none are to come."""
-        source = self._source(run)
-        return source is None or self._ready(*source)
-
     def _source(self, run: Progress) -> tuple[Progress, int] | None:
-        """The run to take rounds from, and how many: the most that are there or will be."""
+        """The run to copy rounds from, and how many: the most that are there or will be."""
         if run.rounds:
             return None
-        best: tuple[int, bool, int] | None = None
-        chosen = None
+        candidates = []
         for name, count in run.planned.shares.items():
             other = self.runs[name]
             ready = self._ready(other, count)
             comes = other.place < run.place and other.state != "failed" and not self._passed(other, count)
-            if (ready or comes) and (best is None or (count, ready, -other.place) > best):
-                best, chosen = (count, ready, -other.place), (other, count)
-        return chosen
+            if ready or comes:
+                candidates.append((count, ready, -other.place, other))
+        if not candidates:
+            return None
+        count, _, _, other = max(candidates, key=lambda candidate: candidate[:3])
+        return other, count
 
     def _ready(self, other: Progress, count: int) -> bool:
-        if count >= other.planned.plan.rounds:  # all of it, with its last weights
+        if count >= other.total:  # all of it, with its last weights
             return other.state == "done"
         if other.config.warm_start:  # with the weights of the last of them
             return other.rounds == count and not other.handed_out
         return other.rounds >= count
 
     def _passed(self, other: Progress, count: int) -> bool:
-        """Whether the weights that a warm start would need are gone."""
-        return other.config.warm_start and count < other.planned.plan.rounds and other.rounds > count
+        """True if the weights that a warm start would need are gone."""
+        return other.config.warm_start and count < other.total and other.rounds > count
 
     def _stops(self, run: Progress) -> list[int]:
-        """With --warm-start: after which rounds others still have to copy this run's weights."""
+        """With --warm-start: the rounds after which others still have to copy this run's weights."""
         if not run.config.warm_start:
             return []
-        stops = []
-        for other in map(self.runs.__getitem__, run.planned.shares):
-            source = None if other.over else self._source(other)
-            if source is not None and source[0] is run and source[1] < run.planned.plan.rounds:
-                stops.append(source[1])
-        return stops
-
-    def _holds_still(self, run: Progress) -> bool:
-        return run.rounds in self._stops(run)
+        others = (self.runs[name] for name in run.planned.shares)
+        sources = (self._source(other) for other in others if not other.over)
+        return [count for source, count in filter(None, sources) if source is run and count < run.total]
 
     def _task(self, run: Progress, cluster: Cluster) -> Task:
         source = self._source(run)
         run.rounds_at_start, run.note = run.rounds, ""
         return Task(
             run.config,
-            cluster.cpus_per_run,
-            cluster.gpus_per_run > 0,
+            cluster.slot.cpus,
+            cluster.slot.gpus > 0,
             str(self.log(run)),
             version(),
             None if source is None else (source[0].config, source[1]),
@@ -171,35 +176,33 @@ class Driver:
         )
 
     def log(self, run: Progress) -> Path:
+        """The file that holds what the run has said."""
         return self.out / "logs" / f"{run.name}.txt"
 
     # --- what has happened -------------------------------------------------------------------------------
 
-    def _take(self, run: Progress, said: News | Lost | Crashed) -> None:
-        if isinstance(said, News) and said.state == "running":
-            run.state, run.note = "running", said.text
+    def _take(self, run: Progress, event: News) -> None:
+        if event.state == "running":
+            run.state, run.note = "running", event.text
             return
         run.handed_out, run.state, run.note = False, "waiting", ""
-        if isinstance(said, Lost):
+        if event.state == "lost":
             run.lost = 1 if run.rounds > run.rounds_at_start else run.lost + 1
-            run.note = f"again: {said}"
+            run.note = f"again: {event.text}"
             if run.lost > self.retries:
-                self._fail(
-                    run, f"{run.lost} workers lost without a finished round: {said} (see {self.log(run)})"
-                )
-        elif isinstance(said, Crashed):
-            self._fail(run, f"a worker cannot run it: {said}; every node needs this sal-fast")
-        elif said.state == "failed":
-            self._fail(run, said.text)
-        elif said.state == "in use":
+                lost = f"{run.lost} workers lost without a finished round"
+                self._fail(run, f"{lost}: {event.text} (see {self.log(run)})")
+        elif event.state == "in use":
             run.not_before, run.note = time.monotonic() + AGAIN, "in use by another process"
-        elif said.state == "finished":
+        elif event.state == "failed":
+            self._fail(run, event.text)
+        elif event.state == "finished":
             self._finish(run)
 
     def _finish(self, run: Progress) -> None:
         for _ in range(50):  # a network's file system may take a moment to show it
             if run.folder.summary_json.exists():
-                self._count(run)
+                self._count_rounds(run)
                 run.state = "done"
                 return
             time.sleep(0.1)
@@ -210,60 +213,45 @@ class Driver:
     def _fail(self, run: Progress, reason: str) -> None:
         run.state, run.note = "failed", reason
 
-    def _count(self, run: Progress) -> None:
-        """Finished rounds; a line is there whole or not at all."""
-        path = run.folder.path / "rounds.jsonl"
-        try:
-            if self._sizes.get(run.name) == path.stat().st_size:
-                return
-            lines = path.read_bytes().splitlines(keepends=True)
-            rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
-        except (OSError, ValueError):  # not there yet; what is damaged, the run itself says
-            return
-        self._sizes[run.name] = sum(map(len, lines))
-        self.rates.add(run.config, run.planned.plan, rows[run.rounds :])
-        run.rounds = len(rows)
+    def _count_rounds(self, run: Progress) -> None:
+        """Count the finished rounds, and learn from the new ones how long they take."""
+        with suppress(InputError):  # the run itself says what is damaged
+            lines = run.folder.rounds(mend=False)
+            self.rates.add(run.config, run.planned.plan, map(Round.of, lines[run.rounds :]))
+            run.rounds = len(lines)
 
     # --- what is left ------------------------------------------------------------------------------------
 
     def seconds_left(self) -> float | None:
-        """From the seconds of finished rounds; None where there are none yet."""
-        total = longest = 0.0
+        """An estimate from the finished rounds; None if there are none yet."""
+        each = []
         for run in self.runs.values():
-            if run.over:
-                continue
-            source = self._source(run)
-            first = run.rounds if source is None else source[1]
-            amount = work(run.config, run.planned.plan, first)
-            seconds = self.rates.seconds(run.config, amount, rough=True)
-            if seconds is None:
-                return None
-            total, longest = total + seconds, max(longest, seconds)
-        return max(total / self.slots, longest)
+            if not run.over:
+                source = self._source(run)
+                rounds = range(run.rounds if source is None else source[1], run.total)
+                images = images_trained(run.config, run.planned.plan, rounds)
+                each.append(self.rates.seconds(run.config, images, rough=True))
+        known = [seconds for seconds in each if seconds is not None]
+        return None if len(known) < len(each) else max([0.0, sum(known) / self.slots, *known])
+
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """The content of summary.json of the runs that are done, by name."""
+        done = (run for run in self.runs.values() if run.state == "done")
+        return {run.name: read_json(run.folder.summary_json) for run in done}
 
 
 @contextmanager
-def held(out: Path, name: str, text: str) -> Iterator[None]:
-    """Hold the sweep's folder; a second driver in it would only wait. Keeps the grid beside the runs."""
+def holding(out: Path, name: str, text: str) -> Iterator[None]:
+    """Hold the sweep's folder, in which a second driver would only wait, and keep the grid beside the runs.
+
+    Raises InputError if another sweep holds it, or if it cannot be the folder of many runs.
+    """
+    if (out / "run.json").exists():
+        raise InputError(f"--out {out} is one run's folder; name a folder for many runs")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out} cannot be made: {error.strerror}; choose another") from None
-    if (out / "run.json").exists():
-        raise InputError(f"--out {out} is one run's folder; name a folder for many runs")
-    with open(out / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"--out {out} is in use by another sweep; wait for it, or choose another"
-            ) from None
+    with locked(out / ".lock", f"--out {out} is in use by another sweep; wait for it, or choose another"):
         write_json(out / "sweep.json", {"name": name, "sal_fast": sal_fast.__version__, "grid": text})
         yield
-
-
-def summaries(driver: Driver) -> dict[str, dict[str, object]]:
-    """summary.json of the runs that are done."""
-    return {
-        run.name: read_json(run.folder.summary_json) for run in driver.runs.values() if run.state == "done"
-    }

@@ -1,4 +1,4 @@
-"""A grid file (TOML): fixed options, and lists of those that vary; every combination is an experiment."""
+"""A grid file (TOML): fixed options, and lists of those that vary. Every combination is one run."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sal_fast import plugins
 from sal_fast._util.suggest import suggest
 from sal_fast.data import catalog
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.config import OPTIONS, Config, short_name
-from sal_fast.experiment.regimes import REGIMES
 
 AXES = tuple(name for name, one in OPTIONS.items() if one.axis)
-OWN = "own"  # in the list alpha: the regime's (TOML has no null)
+ALLOWED = tuple(name for name, one in OPTIONS.items() if one.not_in_a_grid is None)
+PRESETS = resources.files("sal_fast.sweep") / "presets"
+OWN = "own"  # in the list alpha: the regime's own (TOML has no null)
 BELOW_START, WITHOUT_EFFECT = "budget-below-start", "budget-without-effect"
 RULES = (BELOW_START, WITHOUT_EFFECT)
-NOT_HERE = {name: one.not_in_a_grid for name, one in OPTIONS.items() if one.not_in_a_grid}
 
-
-@dataclass(frozen=True)
-class Run:
-    """One experiment of a sweep; `config.out` is its folder, every path in it is absolute."""
-
-    name: str
-    config: Config
+# The axes that every run's name tells, in this order and with these prefixes. Any other axis is told, by its
+# first letter (alpha) or its name, only if it differs from the default, so that names stay as they are.
+IN_EVERY_NAME = {"data": "", "regime": "", "criterion": "", "probe": "", "arch": "", "human_budget": "h"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a machine has what a grid needs: `<root>/cub200` one of the paper's data sets, for items without
-    a root of their own; `weights` before the grid's; `<segmenter_masks>/<data>/<id>.png`.
+    """Where a machine has what a grid needs.
+
+    root: `<root>/cub200`, ... are the paper's data sets; an item's own root goes before it.
+    weights: initial weights; they go before the grid's.
+    segmenter_masks: `<segmenter_masks>/<data>/<id>.png` are the masks of the regime segmenter.
     """
 
     root: str | None = None
@@ -46,11 +46,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid file, read but not yet checked: `axes` are lists of options, `fixed` goes for all.
+    """A grid file that was read: `fixed` are the options of all runs, `axes` the lists of those that vary.
 
-    `leave_out`: rules for combinations that are no run. `budget-below-start`: a human budget smaller than the
-    start set. `budget-without-effect`: of regimes whose maps come from one source, all but the largest budget
-    in the list.
+    An item of a list is a table of options: the axis itself, and those that go with this value alone.
+    leave_out: rules for combinations that are not run. `budget-below-start`: the human budget is smaller than
+    the start set. `budget-without-effect`: the regime does not use the budget, and the list has a larger one.
     """
 
     name: str
@@ -60,124 +60,128 @@ class Grid:
     axes: dict[str, list[dict[str, Any]]]
     leave_out: tuple[str, ...] = ()
 
-    def runs(self, out: Path, place: Place = Place()) -> list[Run]:
-        """Every combination, in the order of the file's lists, once; without what `leave_out` names.
+    def configs(self, out: Path, place: Place = Place()) -> list[Config]:
+        """Return the configuration of every run, once, in the order of the file's lists.
 
-        InputError for the first that cannot be.
+        Every path in it is absolute, and its run folder is `out` / `run_name`.
+        Raises InputError for the first combination that cannot be run.
         """
-        runs: dict[str, Run] = {}
+        found: dict[str, Config] = {}
         for items in itertools.product(*self.axes.values()):
-            run = self._run(self._combined(items), out, place)
-            if self._is_left_out(run.config):
+            config = self._config(self._combined(items), place)
+            if self._is_left_out(config):
                 continue
-            if run.name in runs:
-                other = runs[run.name].config
-                if other == run.config:  # alpha "own" and the regime's number
-                    continue
-                raise InputError(
-                    f"{self.path}: two runs would be called {run.name} (data {other.data} and "
-                    f"{run.config.data}); give one of them a folder of another name, or a grid of its own"
-                )
-            runs[run.name] = run
-        if not runs:
+            name = run_name(config)
+            config = config.replace(out=str(out / name))
+            if found.setdefault(name, config) != config:
+                raise InputError(f"{self.path}: {_same_name(name, found[name], config)}")
+        if not found:
             raise InputError(f"{self._at('leave_out')}: leave_out leaves out every run")
-        return list(runs.values())
+        return list(found.values())
 
     def _is_left_out(self, config: Config) -> bool:
-        regime, given = REGIMES[config.regime], config.human_budget
-        if not regime.uses_the_budget:
-            return WITHOUT_EFFECT in self.leave_out and given != self._largest_budget(given)
+        share = config.human_budget
+        if not config.its_regime.uses_the_budget:
+            return WITHOUT_EFFECT in self.leave_out and share != self._largest_budget(share)
         return (
             BELOW_START in self.leave_out
-            and not isinstance(given, str)
-            and given < config.start_fraction - budget.TOLERANCE
+            and not isinstance(share, str)
+            and share < config.start_fraction - budget.TOLERANCE
         )
 
     def _largest_budget(self, given: object) -> object:
-        """Of the list; a number goes before a word; `given` where there is no list."""
+        """The largest number in the list of budgets, else the list's first word; without a list, `given`."""
         listed = [item["human_budget"] for item in self.axes.get("human_budget", [])]
         numbers = [value for value in listed if not isinstance(value, str)]
         return max(numbers) if numbers else [*listed, given][0]
 
     def _combined(self, items: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-        """The fixed options, under those that the items of the lists bring along."""
+        """The options of one combination: the items' own options override the fixed ones."""
         brought: dict[str, Any] = {}
         for axis, item in zip(self.axes, items, strict=True):
             for name, value in item.items():
-                if name in brought and brought[name] != value:
+                if brought.setdefault(name, value) != value:
                     raise InputError(
                         f"{self._at(axis)}: {name} is {value!r} with {axis} {item[axis]!r}, and "
                         f"{brought[name]!r} by another list; let one of them say it"
                     )
-                brought[name] = value
         return {**self.fixed, **brought}
 
-    def _run(self, options: dict[str, Any], out: Path, place: Place) -> Run:
-        options = self._placed(options, place)
+    def _config(self, options: dict[str, Any], place: Place) -> Config:
         try:
             config = Config.of(options)
-            _check_all_but_masks(config)
+            config = config.replace(**self._found_at(place, config))
+            _check(config)
         except InputError as error:
-            told = ", ".join(f"{axis} {spelt(options[axis])}" for axis in self.axes)
+            told = ", ".join(f"{axis} {_spelt(options[axis])}" for axis in self.axes)
             raise InputError(f"{self.path} ({told}): {error}") from None
-        if config.alpha == REGIMES[config.regime].alpha:
+        if config.alpha == config.its_regime.alpha:
             config = config.replace(alpha=None)
-        config = config.with_absolute_paths()
-        name = run_name(config)
-        return Run(name, config.replace(out=str(out / name)))
+        return config.with_absolute_paths()
 
-    def _placed(self, options: dict[str, Any], place: Place) -> dict[str, Any]:
-        """The options of a run on this machine."""
-        options, data = dict(options), options.get("data", "builtin")
-        if data not in catalog.ENTRIES and "root" in self.fixed:
-            options.pop("root", None)
-        if data in catalog.ENTRIES and place.root is not None:
-            options.setdefault("root", str(Path(place.root) / data))
+    def _found_at(self, place: Place, config: Config) -> dict[str, str | None]:
+        """The options that this machine's places set, and no root for data that take none."""
+        found: dict[str, str | None] = {}
+        if config.data in catalog.ENTRIES:
+            if place.root is not None and config.root is None:
+                found["root"] = str(Path(place.root) / config.data)
+        elif "root" in self.fixed and not plugins.is_reference(config.data):
+            found["root"] = None
         if place.weights is not None:
-            options["weights"] = place.weights
-        if REGIMES[options.get("regime", "sal")].uses_a_segmenter and place.segmenter_masks is not None:
-            options.setdefault("segmenter_masks", str(Path(place.segmenter_masks) / short_name(data)))
-        return options
+            found["weights"] = place.weights
+        if place.segmenter_masks is not None and config.its_regime.uses_a_segmenter:
+            own = config.segmenter_masks or str(Path(place.segmenter_masks) / short_name(config.data))
+            found["segmenter_masks"] = own
+        return found
 
     def _at(self, name: str) -> str:
-        return at(self.path, self.text, name)
+        return _line_of(self.path, self.text, name)
 
 
-def _check_all_but_masks(config: Config) -> None:
-    """`Config.check`; a segmenter's masks may still be missing while one only asks what it takes."""
-    try:
-        config.check()
-    except InputError:
-        if not config.its_regime.uses_a_segmenter or config.segmenter_masks is not None:
-            raise
-        config.replace(segmenter_masks="later").check()
+def _check(config: Config) -> None:
+    """`Config.check`, but a segmenter's masks may still be missing while one only asks what a sweep takes."""
+    missing = config.its_regime.uses_a_segmenter and config.segmenter_masks is None
+    (config.replace(segmenter_masks="later") if missing else config).check()
 
 
-def presets() -> list[str]:
-    folder = resources.files("sal_fast.sweep") / "presets"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+def _same_name(name: str, one: Config, other: Config) -> str:
+    differing = next(key for key in OPTIONS if getattr(one, key) != getattr(other, key))
+    return (
+        f"two runs would be called {name} ({differing} {getattr(one, differing)} and "
+        f"{getattr(other, differing)}); give one of them another name, or a grid of its own"
+    )
 
 
-def read(named: str) -> Grid:
-    """The grid of a preset's name or a file; raises InputError with the line for what cannot be."""
+def preset_names() -> list[str]:
+    """The names of the grids that come with the program."""
+    return sorted(
+        item.name.removesuffix(".toml") for item in PRESETS.iterdir() if item.name.endswith(".toml")
+    )
+
+
+def read_grid(named: str) -> Grid:
+    """Read a grid that comes with the program, by its name, or a .toml file.
+
+    Raises InputError, with the line, for what cannot be.
+    """
+    if not named.lower().endswith(".toml"):
+        if named not in preset_names():
+            hint = suggest(named, preset_names())
+            raise InputError(f"unknown sweep {named!r}{hint}; or name a grid file, which ends in .toml")
+        text = (PRESETS / f"{named}.toml").read_text(encoding="utf-8")
+        return parse_grid(named, f"{named}.toml", text)
     path = Path(os.path.expanduser(named))
-    if path.suffix.lower() == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise InputError(f"grid file not found: {path}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"grid file {path} cannot be read: {error}") from None
-        return parse(path.stem, str(path), text)
-    if named not in presets():
-        raise InputError(
-            f"unknown sweep {named!r}{suggest(named, presets())}; or name a grid file, which ends in .toml"
-        )
-    file = resources.files("sal_fast.sweep") / "presets" / f"{named}.toml"
-    return parse(named, f"{named}.toml", file.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"grid file not found: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"grid file {path} cannot be read: {error}") from None
+    return parse_grid(path.stem, str(path), text)
 
 
-def parse(name: str, path: str, text: str) -> Grid:
+def parse_grid(name: str, path: str, text: str) -> Grid:
+    """The grid of a TOML text; `path` is what messages call it."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -186,16 +190,15 @@ def parse(name: str, path: str, text: str) -> Grid:
     axes: dict[str, list[dict[str, Any]]] = {}
     leave_out: tuple[str, ...] = ()
     for key, value in values.items():
-        field, where = key.replace("-", "_"), at(path, text, key)
+        field, where = key.replace("-", "_"), _line_of(path, text, key)
         if field == "leave_out":
             leave_out = _rules(value, where)
-            continue
-        if field in fixed or field in axes:
+        elif field in fixed or field in axes:
             raise InputError(f"{where}: {field} stands twice, once with a dash; leave one out")
-        if field in AXES and isinstance(value, list | dict):
+        elif field in AXES and isinstance(value, list | dict):
             axes[field] = _axis(field, value if isinstance(value, list) else [value], where)
         else:
-            _check(key, value, where)
+            _check_option(key, value, where)
             fixed[field] = value
     return Grid(name, path, text, fixed, axes, leave_out)
 
@@ -204,15 +207,15 @@ def _rules(value: Any, where: str) -> tuple[str, ...]:
     rules = value if isinstance(value, list) else [value]
     for rule in rules:
         if rule not in RULES:
-            raise InputError(f"{where}: unknown rule {rule!r} in leave_out{suggest(str(rule), RULES)}")
+            raise InputError(f"{where}: unknown rule {rule!r} in leave_out{suggest(rule, RULES)}")
     return tuple(rules)
 
 
 def _axis(axis: str, values: list[Any], where: str) -> list[dict[str, Any]]:
-    """A list's items as options: a value, or a table with that value and what else goes with it."""
+    """The items of a list. Each is a value, or a table with that value and the options that go with it."""
     if not values:
         raise InputError(f"{where}: {axis} is an empty list; name at least one value, or leave the line out")
-    items = []
+    items: list[dict[str, Any]] = []
     for value in values:
         item = value if isinstance(value, dict) else {axis: value}
         item = {key.replace("-", "_"): inner for key, inner in item.items()}
@@ -224,23 +227,20 @@ def _axis(axis: str, values: list[Any], where: str) -> list[dict[str, Any]]:
                 f"{{ {axis} = ..., epochs = 10 }}"
             )
         for key, inner in item.items():
-            _check(key, inner, where)
+            _check_option(key, inner, where)
+        if item[axis] in [other[axis] for other in items]:
+            raise InputError(f"{where}: {axis} lists {_spelt(item[axis])} twice; leave one out")
         items.append(item)
-    shown = [item[axis] for item in items]
-    for position, value in enumerate(shown):
-        if value in shown[:position]:
-            raise InputError(f"{where}: {axis} lists {spelt(value)} twice; leave one out")
     return items
 
 
-def _check(key: str, value: Any, where: str) -> None:
-    """One option: a field of Config, of its type, one of its choices."""
+def _check_option(key: str, value: Any, where: str) -> None:
+    """Raise InputError for an option that does not go into a grid, or that does not take the value."""
     field = key.replace("-", "_")
-    allowed = tuple(name for name in OPTIONS if name not in NOT_HERE)
-    if field in NOT_HERE:
-        raise InputError(f"{where}: {key} does not go into a grid: {NOT_HERE[field]}")
-    if field not in allowed:
-        raise InputError(f"{where}: unknown option {key!r}{suggest(field, allowed)}")
+    if field in OPTIONS and field not in ALLOWED:
+        raise InputError(f"{where}: {key} does not go into a grid: {OPTIONS[field].not_in_a_grid}")
+    if field not in ALLOWED:
+        raise InputError(f"{where}: unknown option {key!r}{suggest(field, ALLOWED)}")
     if isinstance(value, list | dict):
         raise InputError(
             f"{where}: {key} is a {'list' if isinstance(value, list) else 'table'}, expected one value; "
@@ -258,25 +258,33 @@ def _check(key: str, value: Any, where: str) -> None:
 
 
 def run_name(config: Config) -> str:
-    """Says every option that a list may vary (alpha where it is not the regime's own), so that it stays when
-    a list gets longer.
+    """The name of a run's folder, such as `builtin-sal-margin-cam-resnet18-h0.2-s0`.
+
+    It tells every option that a list may vary, so it stays when a list gets longer.
     """
-    alpha = "" if config.alpha is None else f"-a{spelt(config.alpha)}"
-    return (
-        f"{short_name(config.data)}-{config.regime}-{short_name(config.criterion)}-{config.probe}-{short_name(config.arch)}"
-        f"-h{spelt(config.human_budget)}{alpha}-s{config.seed}"
-    )
+    parts = [prefix + _in_name(config, axis) for axis, prefix in IN_EVERY_NAME.items()]
+    for axis in AXES:
+        if axis not in (*IN_EVERY_NAME, "seed") and getattr(config, axis) != OPTIONS[axis].default:
+            prefix = "a" if axis == "alpha" else axis.replace("_", "-")
+            parts.append(prefix + _in_name(config, axis))
+    return "-".join([*parts, f"s{config.seed}"])
 
 
-def spelt(value: object) -> str:
-    """A value of a list, in a name or a message."""
+def _in_name(config: Config, axis: str) -> str:
+    value = getattr(config, axis)
+    names_a_file = OPTIONS[axis].plugin is not None or OPTIONS[axis].path is not None
+    return short_name(value) if names_a_file else _spelt(value)
+
+
+def _spelt(value: object) -> str:
+    """A value of a list, as names and messages spell it."""
     if value is None:
         return OWN
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def at(path: str, text: str, key: str) -> str:
-    """`grid.toml, line 3`: where an option stands, spelt like that or else with the other dash."""
+def _line_of(path: str, text: str, key: str) -> str:
+    """Where an option stands: `grid.toml, line 3`. It may be spelt with the other dash."""
     for spelt in (re.escape(key), re.escape(key).replace("_", "[-_]")):
         pattern = re.compile(rf"""\s*(?:\[+\s*)?["']?{spelt}["']?\s*[=.\]]""")
         for number, line in enumerate(text.splitlines(), 1):

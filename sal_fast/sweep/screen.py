@@ -1,11 +1,10 @@
-"""What a person sees of a sweep: a live table in a terminal, a line a change in a log, a table at the end."""
+"""What a person sees of a sweep: a live table on a terminal, lines in a log, and the table of results."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,30 +15,36 @@ from sal_fast._util.progress import duration
 from sal_fast.sweep.driver import Driver, Progress
 
 COLOURS = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
-ORDER = ("failed", "running", "waiting", "done")  # what is cut off first is what is over
+ORDER = ("failed", "running", "waiting", "done")  # a terminal that is too low cuts off the last ones
+BESIDE_THE_ROWS = 7  # lines of the live table that are no rows
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
-def shown() -> Iterator[Callable[[Driver], None]]:
-    """A function that shows where a sweep stands, on stderr."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with Live(console=console, transient=True, auto_refresh=False) as live:
-            yield lambda driver: live.update(_picture(driver, console.height), refresh=True)
+def following(console: Console) -> Iterator[Callable[[Driver], None]]:
+    """Yield a function that shows where a sweep stands: as a table on a terminal, else by log lines."""
+    if not console.is_terminal:
+        yield _Changes()
         return
-    last: dict[str, tuple[str, str]] = {}
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        yield lambda driver: live.update(_picture(driver, console.height), refresh=True)
 
-    def say(driver: Driver) -> None:
-        known = bool(last)
+
+class _Changes:
+    """Logs each run whose state or note has changed since the last call."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, str]] = {}
+
+    def __call__(self, driver: Driver) -> None:
+        first = not self._last
         for run in driver.runs.values():
             now = (run.state, run.note)
-            if not known and run.state == "done":  # before this call
-                last[run.name] = now
-            if last.get(run.name, ("waiting", "")) != now:
-                print(f"{headline(driver)}: {run.name} {_in_words(run)}", file=sys.stderr, flush=True)
-            last[run.name] = now
-
-    yield say
+            done_before = first and run.state == "done"
+            if not done_before and self._last.get(run.name, ("waiting", "")) != now:
+                log.info("%s: %s %s", headline(driver), run.name, _in_words(run))
+            self._last[run.name] = now
 
 
 def headline(driver: Driver) -> str:
@@ -56,7 +61,7 @@ def headline(driver: Driver) -> str:
 def _in_words(run: Progress) -> str:
     words = {
         "waiting": "waits",
-        "running": f"runs, {run.rounds} of {run.planned.plan.rounds} rounds finished",
+        "running": f"runs, {run.rounds} of {run.total} rounds finished",
         "done": "is done",
         "failed": "failed",
     }[run.state]
@@ -66,38 +71,35 @@ def _in_words(run: Progress) -> str:
 def _picture(driver: Driver, height: int) -> Group:
     table = Table("run", "state", "rounds", "", expand=False)
     runs = sorted(driver.runs.values(), key=lambda run: ORDER.index(run.state))
-    room = max(3, height - 7)
+    room = max(3, height - BESIDE_THE_ROWS)
     for run in runs[:room]:
         table.add_row(
             Text(run.name),
             Text(run.state, COLOURS[run.state]),
-            f"{run.rounds}/{run.planned.plan.rounds}",
+            f"{run.rounds}/{run.total}",
             Text(run.note, overflow="ellipsis", no_wrap=True),
         )
     more = [Text(f"and {len(runs) - room} more")] if len(runs) > room else []
     return Group(table, *more, Text(headline(driver)))
 
 
-def final_table(driver: Driver, summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A line a run: its areas under the learning curves, or why there are none."""
+def results(driver: Driver) -> Table:
+    """The table of results: one row for each run, with its areas under the learning curves, or `failed`."""
     table = Table("run", "rounds", "AULC accuracy", "AULC Dice", "human maps", "time")
     for column in table.columns[1:]:
         column.justify = "right"
+    summaries = driver.summaries()
     for run in driver.runs.values():
-        summary = summaries.get(run.name)
-        if summary is None:
-            table.add_row(Text(run.name), f"{run.rounds}/{run.planned.plan.rounds}", Text("failed", "red"))
+        if run.name not in summaries:
+            table.add_row(Text(run.name), f"{run.rounds}/{run.total}", Text("failed", "red"))
             continue
+        summary = summaries[run.name]
+        areas = (summary["aulc_accuracy"], summary["aulc_dice"])
         table.add_row(
             Text(run.name),
             str(summary["rounds"]),
-            _three(summary["aulc_accuracy"]),
-            _three(summary["aulc_dice"]),
+            *("-" if area is None else f"{area:.3f}" for area in areas),
             str(summary["human_maps"]),
             duration(summary["seconds"]),
         )
     return table
-
-
-def _three(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

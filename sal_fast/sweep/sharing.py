@@ -1,8 +1,9 @@
-"""Rounds that several runs have in common, bit by bit: trained by one of them, copied by the others.
+"""Rounds that several runs have in common, bit by bit: one of them trains these rounds, the others copy them.
 
 Regimes differ in who draws the maps. As long as people draw them, b2, sal, sal-single, no-ai-saliency and
-tait are one run: the same labelled set, the same maps, the same weights. Round r ends with query r + 1 and
-its maps: it is shared where the maps of queries 0 to r + 1 come from the same place, and no model drew any.
+tait are one run: they have the same labelled set, the same maps and the same weights. Round r ends with query
+r + 1 and its maps. So two runs share round r if the maps of queries 0 to r + 1 come from the same source, and
+no model drew any of them.
 """
 
 from __future__ import annotations
@@ -17,34 +18,28 @@ from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.provenance import OWN, own_digests
 from sal_fast.experiment.record import RunFolder
-from sal_fast.experiment.regimes import GENERATED, Source
+from sal_fast.experiment.regimes import GENERATED
 
-# the options that runs with common rounds share: the others decide who draws maps, or nothing at all
-_SHARED = tuple(name for name, one in OPTIONS.items() if one.affects and "maps" not in one.affects)
-
-
-def sources(config: Config, plan: Plan) -> list[Source]:
-    """The map source of each query, as far as it is known before the run; 0 is the start set."""
-    return Turns.of(config, plan).certain_sources()
+# The options that must be equal in runs with common rounds. The others only decide who draws maps, or are
+# never set by a grid.
+SHARED = tuple(
+    name for name, one in OPTIONS.items() if "maps" not in one.affects and one.not_in_a_grid is None
+)
 
 
 def common_key(config: Config, plan: Plan) -> Hashable:
-    """Equal for runs that have everything in common but who draws their maps."""
+    """Return a key that is equal for runs that differ, at most, in who draws their maps."""
     masks = config.segmenter_masks if config.its_regime.uses_a_segmenter else None
-    return (config.its_alpha, masks, plan.labelled, *(getattr(config, name) for name in _SHARED))
+    return (config.its_alpha, masks, plan.labelled, *(getattr(config, name) for name in SHARED))
 
 
 def shared_rounds(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
-    """How many rounds, from the first, are the same in both runs."""
+    """Return how many rounds, from the first, are the same in both runs."""
     if common_key(*one) != common_key(*other):
         return 0
-    return same_beginning(one, other)
-
-
-def same_beginning(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
-    """`shared_rounds` of two runs with one `common_key`."""
+    sources = (Turns.of(*run).certain_sources() for run in (one, other))
     same = 0  # queries, from the start set on
-    for a, b in zip(sources(*one), sources(*other), strict=True):
+    for a, b in zip(*sources, strict=True):
         if a != b or a in GENERATED:
             break
         same += 1
@@ -52,50 +47,50 @@ def same_beginning(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
 
 
 def copy_rounds(source: Config, target: Config, count: int) -> bool:
-    """Give `target`'s run folder the first `count` rounds of `source`'s; False where they are not to be had.
+    """Copy the first `count` rounds of the source's run folder into the target's.
 
-    The other run may go on meanwhile: finished rounds stay as they are, but for weights and examples, which
-    only the last round keeps. They come along where they are still there; a run with --warm-start needs them.
-    Killed at any moment, it leaves a run folder with the lines of all these rounds or of none.
-    Raises InputError where a folder is in use, or holds another configuration's run.
+    Returns False if there is nothing to copy: the source has fewer rounds, or no longer the weights that a
+    run with --warm-start needs. A target that has begun is left as it is.
+
+    The source may go on meanwhile. Its finished rounds do not change, but only its last round keeps weights
+    and examples; they are copied if they are still there. If this process is killed at any moment, the target
+    has the lines of all these rounds, or of none.
+
+    Raises InputError if a folder is in use, or holds a run of another configuration.
     """
     there, here = RunFolder(source.run_folder), RunFolder(target.run_folder)
     if not there.run_json.exists():
         return False
     there.check(source.options())
-    lines = there.rounds()[:count]
-    if len(lines) < count:
-        return False
-    last = there.round(count - 1)
-    if source.warm_start and not (last / "accuracy.safetensors").exists():
+    lines = there.rounds(mend=False)[:count]
+    if len(lines) < count or not _has_weights(there, source, count):
         return False
     with here.lock():
         here.check(target.options())
         if here.run_json.exists() and here.rounds():
-            return True  # it has begun, and goes on by itself
+            return True
         run = {**there.run(), "config": target.options()}
         kept = {name: digest for name, digest in run["inputs"].items() if name not in OWN}
         run["inputs"] = kept | own_digests(target)
         write_json(here.run_json, run)
-        for number in range(count):
-            with here.finishing(number) as aside:
-                _copy(there.round(number), aside)
-        if source.warm_start and not (here.round(count - 1) / "accuracy.safetensors").exists():
-            return False  # gone meanwhile
+        for round_index in range(count):
+            with here.finishing(round_index) as aside:
+                shutil.copytree(there.round(round_index), aside, copy_function=_copy, dirs_exist_ok=True)
+        if not _has_weights(here, target, count):
+            return False  # the source has gone on, and removed them
         write_json(here.run_json, {**run, "copied": {"from": there.path.name, "rounds": count}})
         here.append(lines)
     return True
 
 
-def _copy(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        to = target / path.relative_to(source)
-        if path.is_dir():
-            to.mkdir(parents=True, exist_ok=True)
-            continue
-        to.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(path, to)
-        except FileNotFoundError:  # weights or examples of a round that is no longer the last
-            if path.suffix not in (".safetensors", ".npz"):
-                raise
+def _has_weights(folder: RunFolder, config: Config, count: int) -> bool:
+    """True if the folder has the weights that round `count` starts from, or if that round needs none."""
+    return not config.warm_start or (folder.round(count - 1) / "accuracy.safetensors").exists()
+
+
+def _copy(source: str, target: str) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError:  # weights or examples of a round that is no longer the last
+        if Path(source).suffix not in (".safetensors", ".npz"):
+            raise

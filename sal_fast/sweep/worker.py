@@ -1,14 +1,14 @@
-"""One run of a sweep, in a process of its own: what Ray calls. Nothing here knows Ray."""
+"""One run of a sweep, in a process of its own. Ray calls this module, which itself knows nothing of Ray."""
 
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,10 +23,17 @@ from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.run import run
 from sal_fast.sweep.sharing import copy_rounds
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Task:
-    """`share`: copy that many rounds of that run first; `until`: stop after so many rounds."""
+    """What a worker does.
+
+    threads: the number of threads of a run that is new. gpu: False hides all GPUs. log: the file that gets
+    all output. version: the driver's `version()`. share: copy so many rounds of that run first. until: stop
+    after so many rounds.
+    """
 
     config: Config
     threads: int
@@ -35,31 +42,33 @@ class Task:
     version: str
     share: tuple[Config, int] | None = None
     until: int | None = None
-    patience: float = 20.0
 
 
 @dataclass(frozen=True)
 class News:
-    """`text`: where it runs, or what went wrong."""
+    """What has become of a run. `text` is where it runs, or what went wrong.
 
-    state: Literal["running", "finished", "stopped", "in use", "failed"]
+    `lost` is told by the cluster: the worker's process or node ended before its run did.
+    """
+
+    state: Literal["running", "finished", "stopped", "in use", "failed", "lost"]
     text: str = ""
 
 
 def version() -> str:
-    """What all have to have the same: another one may change last digits."""
-    return (
-        f"{sal_fast.__version__}, {'native' if sal_fast.build_info().native else 'without the native core'}"
-    )
+    """What must be the same on all machines, because another version may change last digits."""
+    core = "native" if sal_fast.build_info().native else "without the native core"
+    return f"{sal_fast.__version__}, {core}"
 
 
-def work(task: Task) -> Iterator[News]:
-    """Say where it runs; run; say how it ended."""
+def execute(task: Task) -> Iterator[News]:
+    """Do the task; tell at its start where it runs, and at its end how it ended."""
     yield News("running", socket.gethostname())
-    yield _outcome(task)
+    yield outcome(task)
 
 
-def _outcome(task: Task) -> News:
+def outcome(task: Task) -> News:
+    """Copy the shared rounds, then run. Errors are logged and told, never raised."""
     if task.version != version():
         return News(
             "failed",
@@ -67,58 +76,46 @@ def _outcome(task: Task) -> News:
             f"on every node",
         )
     if not task.gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nothing has looked yet
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nothing has looked for GPUs yet
     try:
         _write_to(Path(task.log))
-        share = task.share
-        if share is not None:
-            _when_free(lambda: copy_rounds(share[0], task.config, share[1]), task.patience)
+        if task.share is not None:
+            source, count = task.share
+            copy_rounds(source, task.config, count)
         folder = RunFolder(task.config.run_folder)
         torch.set_num_threads(_threads(folder, task.threads))
-        _when_free(lambda: run(task.config, until=task.until), task.patience)
+        run(task.config, until=task.until)
         return News("finished" if folder.summary_json.exists() else "stopped")
     except InUse as error:
         return News("in use", str(error))
     except InputError as error:
-        print(f"sal-fast: error: {error}", flush=True)
+        log.error("sal-fast: error: %s", error)
         return News("failed", str(error))
     except Exception as error:
-        traceback.print_exc()
-        sys.stderr.flush()
-        said = str(error).splitlines()[:1] or [""]
-        return News("failed", f"{type(error).__name__}: {said[0]} (see {task.log})")
+        log.exception("the run ended by an error")
+        first = next(iter(str(error).splitlines()), "")
+        return News("failed", f"{type(error).__name__}: {first} (see {task.log})")
 
 
 def _threads(folder: RunFolder, asked: int) -> int:
-    """A run keeps the number it began with: another one may change last digits."""
+    """A run keeps the number of threads that it began with: another one may change last digits."""
     if not folder.run_json.exists():
         return asked
     return int(folder.run()["environment"].get("threads", asked))
 
 
-def _when_free(step: Callable[[], object], patience: float) -> None:
-    """Wait for a process that holds the folder: one of a sweep that was killed ends in a moment."""
-    begin = time.monotonic()
-    while True:
-        try:
-            step()
-            return
-        except InUse:
-            if time.monotonic() - begin > patience:
-                raise
-            time.sleep(0.2)
-
-
-def _write_to(log: Path) -> None:
-    """Everything that this process says goes to the run's log, a crash's stack too."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
-        stream.flush()
-        os.dup2(handle, number)
-    os.close(handle)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
-    faulthandler.enable(sys.stderr)
+def _write_to(path: Path) -> None:
+    """Send everything that this process prints or logs to the file, and the stack of a crash too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (it is open as long as the process)
+    for descriptor in (1, 2):  # what C libraries write to
+        os.dup2(file.fileno(), descriptor)
+    sys.stdout = sys.stderr = file
+    faulthandler.enable(file)
+    logger = logging.getLogger("sal_fast")
+    logger.addHandler(logging.StreamHandler(file))
+    logger.setLevel(logging.INFO)
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    print(f"--- {now}, {socket.gethostname()}, process {os.getpid()}")
+    log.info("--- %s, %s, process %d", now, socket.gethostname(), os.getpid())
