@@ -10,7 +10,7 @@ from sal_fast.errors import InputError
 
 
 def purpose(command: Callable[..., object]) -> str:
-    """The line of a command in the list of all: the first sentence of its docstring, without the full stop."""
+    """The line of a command in the list of all: its docstring's first, without the full stop."""
     return (command.__doc__ or "").split("\n", 1)[0].rstrip(".")
 
 

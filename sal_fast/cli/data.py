@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +23,15 @@ from sal_fast.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
-    commands = {"check": check_data, "prepare": prepare_data, "fixations": render_fixations}
+    commands: dict[str, Callable[..., int]] = {
+        "check": check_data,
+        "prepare": prepare_data,
+        "fixations": render_fixations,
+    }
     about = "Look through a data set before a run, prepare it, or render eye tracking to maps."
-    name = chosen({name: purpose(command) for name, command in commands.items()}, arguments, "sal-fast data", about)
+    name = chosen(
+        {name: purpose(command) for name, command in commands.items()}, arguments, "sal-fast data", about
+    )
     if name is None:
         return 0 if arguments else 2
     return parsing.one_line(commands[name], arguments[1:], f"sal-fast data {name}")
