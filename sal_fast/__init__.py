@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from sal_fast._native import BuildInfo, build_info
     from sal_fast.errors import InputError
     from sal_fast.experiment.config import Config
-    from sal_fast.experiment.record import Round, Run, load
+    from sal_fast.experiment.loading import Run, load
+    from sal_fast.experiment.record import Round
     from sal_fast.experiment.run import Waiting, run
 
     __version__: str
@@ -28,10 +29,10 @@ _PLACES = {
     "Config": "sal_fast.experiment.config",
     "InputError": "sal_fast.errors",
     "Round": "sal_fast.experiment.record",
-    "Run": "sal_fast.experiment.record",
+    "Run": "sal_fast.experiment.loading",
     "Waiting": "sal_fast.experiment.run",
     "build_info": "sal_fast._native",
-    "load": "sal_fast.experiment.record",
+    "load": "sal_fast.experiment.loading",
     "run": "sal_fast.experiment.run",
 }
 __all__ = [

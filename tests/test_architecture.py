@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def imports(path: Path) -> Iterator[str]:
             module = ".".join([*base, *filter(None, [node.module])])
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file's module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def python_files(folder: Path) -> list[Path]:
@@ -83,6 +90,40 @@ def test_experiment_modules_are_listed() -> None:
         path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert modules - EXPERIMENT <= {"__init__", "__main__", "_native", "_util", "ops"}
+
+
+def test_no_circles() -> None:
+    """No module of the package imports itself through others, at any depth, for types or in a function."""
+    files = {module_of(path): path for path in python_files(PACKAGE)}
+    arrows = {
+        module: {other for other in imports(path) if other in files and other != module}
+        for module, path in files.items()
+    }
+    for (
+        module,
+        others,
+    ) in arrows.items():  # `from package import part` needs the part, not what the package is
+        others -= {other for other in others if any(o.startswith(other + ".") for o in others)}
+        others -= {module.rpartition(".")[0]}
+    try:
+        list(TopologicalSorter(arrows).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+SCREEN = {PACKAGE / "experiment" / "watch.py"}  # the table of rounds
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in python_files(PACKAGE) if PACKAGE / "cli" not in path.parents and path not in SCREEN],
+    ids=names,
+)
+def test_nothing_prints_outside_the_command_line(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("print", "sys.stdout.write", "sys.stderr.write"), f"line {node.lineno}"
 
 
 def test_no_torch_in_csrc() -> None:

@@ -15,7 +15,7 @@ from sal_fast.experiment.config import OPTIONS, TYPES, Config, read_toml
 from sal_fast.experiment.options import UNSET, helps_of, spelling
 
 if TYPE_CHECKING:
-    from sal_fast.experiment.record import Run
+    from sal_fast.experiment.loading import Run
 
 WAITING = 75  # EX_TEMPFAIL: try again later
 RESUME = "Continue the run in this folder with its own options; nothing else has to be given."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,11 +10,7 @@ from sal_fast import models, seeds
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.record import RunFolder
 from sal_fast.models import Classifier, build, weights
-
-if TYPE_CHECKING:
-    from sal_fast.experiment.record import Run
 
 
 def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
@@ -60,15 +55,10 @@ def load_kept(model: Classifier, arch: str, path: Path, ranks: Ranks) -> None:
     ranks.same(model)
 
 
-def kept_model(run: Run, device: str = "cpu") -> Classifier:
-    """The accuracy model of a run's last finished round, in eval mode."""
-    if not run.rounds:
-        raise InputError(f"{run.path}: no finished round yet, so there is no model; let it finish a round")
-    path = RunFolder(run.path).round(len(run.rounds) - 1) / "accuracy.safetensors"
+def kept_model(config: Config, classes: int, path: Path, device: str = "cpu") -> Classifier:
+    """A model of a run from the weights that it kept, in eval mode."""
     if not path.exists():
         raise InputError(f"{path}: the model's weights are gone; restore them, or repeat the run")
-    model = new_model(run.config.replace(weights="none", compile=False), len(run.classes)).to(
-        torch.device(device)
-    )
-    load_kept(model, run.config.arch, path, ALONE)
+    model = new_model(config.replace(weights="none", compile=False), classes).to(torch.device(device))
+    load_kept(model, config.arch, path, ALONE)
     return model.eval()

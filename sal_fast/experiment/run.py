@@ -25,8 +25,9 @@ from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
+from sal_fast.experiment.loading import Run, load
 from sal_fast.experiment.networks import new_model
-from sal_fast.experiment.record import Round, Run, RunFolder, load
+from sal_fast.experiment.record import Round, RunFolder
 from sal_fast.experiment.rounds import Steps
 from sal_fast.models import feature_size
 

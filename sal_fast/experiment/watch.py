@@ -6,7 +6,8 @@ import logging
 
 from sal_fast._util.progress import duration
 from sal_fast.experiment.answers.turns import Turns
-from sal_fast.experiment.record import Round, Run
+from sal_fast.experiment.loading import Run
+from sal_fast.experiment.record import Round
 
 HEADER = "round labelled human generated empty accuracy  dice floor seconds left"
 

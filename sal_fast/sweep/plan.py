@@ -20,8 +20,9 @@ from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import OPTIONS, Config, short_name
 from sal_fast.experiment.examples import EXAMPLES
+from sal_fast.experiment.loading import Run, load
 from sal_fast.experiment.networks import teacher_arch, teacher_weights
-from sal_fast.experiment.record import Round, Run, load
+from sal_fast.experiment.record import Round
 from sal_fast.models import build, weights
 from sal_fast.sweep.sharing import common_key, shared_rounds
 

@@ -1,0 +1,90 @@
+"""A run as Python sees it: its options, its rounds and its model, read from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sal_fast._util.files import read_json
+from sal_fast.errors import InputError
+from sal_fast.experiment.budget import Plan
+from sal_fast.experiment.config import Config
+from sal_fast.experiment.record import Round, RunFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sal_fast.models import Classifier
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was started: what `sal_fast.run` and `sal_fast.load` return.
+
+    path: its folder. config: its options. classes: the names of the classes, in the order of the model's
+    outputs. rounds: the finished rounds. summary: None until the run is finished; see summary.json in
+    docs/report.md.
+    """
+
+    path: Path
+    config: Config
+    classes: list[str]
+    rounds: list[Round]
+    summary: dict[str, Any] | None
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def finished(self) -> bool:
+        """True if the run has come to its end."""
+        return self.summary is not None
+
+    @property
+    def plan(self) -> Plan:
+        """How many images are labelled in each round, and which queries people draw maps for."""
+        return self.config.plan(len(self.record["splits"]["train"]))
+
+    def model(self, device: str = "cpu") -> Classifier:
+        """The accuracy model of the last finished round, in eval mode, ready to call.
+
+        It is a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features
+        `[B, C, h, w]`, and `model.look(images)` gives logits and saliency maps. `images` are those of
+        `Run.images`.
+
+        Raises InputError if no round is finished, or the weights of the last one are gone.
+        """
+        if not self.rounds:
+            raise InputError(f"{self.path}: no finished round yet, so there is no model; let a round finish")
+        from sal_fast.experiment.networks import kept_model
+
+        weights = RunFolder(self.path).round(self.rounds[-1].round) / "accuracy.safetensors"
+        return kept_model(self.config, len(self.classes), weights, device)
+
+    def images(self, paths: Iterable[str | Path]) -> Tensor:
+        """Read picture files as the run's networks see them: float32 `[B, 3, S, S]`, resized and normalised.
+
+        S is the run's `image_size`. Raises InputError for a file that cannot be read.
+        """
+        from sal_fast.data.batches import read_batch
+
+        return read_batch([Path(path) for path in paths], self.config.image_size, self.config.augment)
+
+
+def load(path: str | Path) -> Run:
+    """Read a run's folder. Raises InputError if there is no run in it, or its files are damaged."""
+    folder = RunFolder(Path(path).expanduser())
+    if not folder.run_json.exists():
+        raise InputError(f"{folder.path}: no run.json in it; name the folder of a run")
+    record = folder.run()
+    summary = read_json(folder.summary_json) if folder.summary_json.exists() else None
+    rounds = []
+    for index, line in enumerate(folder.rounds(mend=False)):
+        try:
+            rounds.append(Round.of(line))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder.path / 'rounds.jsonl'}, line {index + 1}: not the line of a round ({error!r}); "
+                f"restore the file"
+            ) from None
+    return Run(folder.path, folder.config(), list(record["data"]["classes"]), rounds, summary, record)
