@@ -34,6 +34,7 @@ GROUPS: dict[Kind, str] = {
     "generator": "sal_fast.generators",
     "tracker": "sal_fast.trackers",
 }
+_handed: dict[tuple[Kind, str], Any] = {}  # objects that were given in Python, by their names
 
 
 @functools.cache
@@ -61,7 +62,8 @@ def names(kind: Kind) -> tuple[str, ...]:
 def is_reference(spec: str) -> bool:
     """True if the text names an object in a module or a file (`module:object`), not an entry point."""
     place, _, name = spec.rpartition(":")
-    return bool(place) and name.isidentifier()
+    local = ("<locals>", "<lambda>")  # in the names of objects that were handed over
+    return bool(place) and all(part.isidentifier() or part in local for part in name.split("."))
 
 
 def check(kind: Kind, spec: str) -> None:
@@ -73,13 +75,25 @@ def check(kind: Kind, spec: str) -> None:
         raise InputError(f"unknown {kind} {spec!r}{suggest(spec, names(kind))}, or file.py:object")
 
 
+def hand_over(kind: Kind, plugin: object, spec: str | None = None) -> str:
+    """Make `load` know an object that a caller has in Python, and return the name that it goes by.
+
+    Without `spec` the name is `module:object`. Of two objects with one name, `load` gives the later one.
+    """
+    spec = spec or described(plugin)
+    _handed[kind, spec] = plugin
+    return spec
+
+
 def load(kind: Kind, spec: str) -> Any:
-    """Import the object that `spec` names.
+    """Import the object that `spec` names, unless it was handed over.
 
     Raises:
         InputError: no package registers the name, the file or module cannot be imported (the message repeats
             the error), or it has no such object.
     """
+    if (kind, spec) in _handed:
+        return _handed[kind, spec]
     check(kind, spec)
     if not is_reference(spec):
         return _imported(kind, spec, registered(kind)[spec].load)

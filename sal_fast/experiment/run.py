@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
 from sal_fast.experiment.budget import Plan
-from sal_fast.experiment.config import Config
+from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.loading import Run, load
 from sal_fast.experiment.networks import new_model
 from sal_fast.experiment.record import Round, RunFolder
@@ -34,27 +36,6 @@ from sal_fast.models import feature_size
 log = logging.getLogger(__name__)
 
 OnRound = Callable[[Run, Round], None]
-
-
-@dataclass(frozen=True)
-class Brought:
-    """The plug-ins of a run as objects, and the trackers that are told of its rounds.
-
-    network: None for the network that the configuration names. data: None for the data that it names.
-    """
-
-    criterion: query.Criterion
-    network: Callable[[int], torch.nn.Module] | None
-    data: Table | Callable[[Path | None], Table] | None
-    generator: annotate.Generator | None
-    trackers: Sequence[OnRound]
-
-    def samples(self, config: Config) -> Table:
-        """The table of samples, without splits where the data set has none."""
-        if isinstance(self.data, Table):
-            return self.data
-        root = None if config.root is None else Path(os.path.expanduser(config.root))
-        return load_table(config.data, config.root) if self.data is None else self.data(root)
 
 
 def run(
@@ -87,53 +68,80 @@ def run(
         Waiting: people have to answer a query first (`annotator="people"`); the same call continues then.
     """
     config = Config() if config is None else config
-    objects = {"criterion": criterion, "arch": network, "data": data, "generator": generator}
-    config = _with_names(config, objects)
+    config = _with_names(
+        config, {"criterion": criterion, "arch": network, "data": data, "generator": generator}
+    )
     config.check()
-    folder = RunFolder(config.run_folder)
-    brought = _brought(config, objects, on_round)
     checks.check_networks(config)
+    folder = RunFolder(config.run_folder)
+    plug_ins = _PlugIns.of(config, on_round)
     # before the folder is made: a mistyped name leaves nothing behind
-    table = None if folder.run_json.exists() else brought.samples(config)
+    table = None if folder.run_json.exists() else load_table(config.data, config.root)
     with (
         distributed.ranks() as ranks,
         folder.lock() if ranks.first else nullcontext(),
         _deterministic(config.deterministic),
     ):
         try:
-            _run(config, folder, ranks, brought, table, until)
+            _run(config, folder, ranks, plug_ins, table, until)
         except Waiting:
             ranks.number(0)  # torchrun ends all when one ends: not while the first writes its round
             raise
     return load(folder.path)
 
 
-def _with_names(config: Config, objects: dict[str, Any]) -> Config:
-    """The configuration with the plug-ins' names in it; of an object, `module:object` is the name."""
-    named = {
-        name: str(given) if isinstance(given, str | Path) else plugins.described(given)
-        for name, given in objects.items()
-        if given is not None
-    }
+@dataclass(frozen=True)
+class _PlugIns:
+    """What a run calls of the objects that its configuration names."""
+
+    criterion: query.Criterion
+    generator: annotate.Generator | None
+    trackers: Sequence[OnRound]
+
+    @classmethod
+    def of(cls, config: Config, on_round: OnRound | None) -> _PlugIns:
+        generator = None if config.generator is None else plugins.load("generator", config.generator)
+        trackers = [] if on_round is None else [on_round]
+        if on_round is None or "tracker" in config.given:
+            tracker = plugins.load("tracker", config.tracker)
+            trackers.append(tracker() if isinstance(tracker, type) else tracker)
+        return cls(plugins.load("criterion", config.criterion), generator, trackers)
+
+    def tell(self, folder: RunFolder) -> None:
+        """Tell the trackers of the round that has just finished."""
+        run = load(folder.path)
+        for tracker in self.trackers:
+            tracker(run, run.rounds[-1])
+
+
+def _with_names(config: Config, given: dict[str, Any]) -> Config:
+    """The configuration with the names of what was given beside it; objects are handed over to `plugins`."""
+    named: dict[str, str] = {}
+    for name, value in given.items():
+        if isinstance(value, str | Path):
+            named[name] = str(value)
+        elif isinstance(value, Table):
+            spec = "given:" + re.sub(r"\W", "_", value.name)
+            named[name] = plugins.hand_over("data", partial(_given_table, value), spec)
+        elif value is not None:
+            kind = OPTIONS[name].plugin
+            assert kind is not None
+            named[name] = plugins.hand_over(kind, value)
     return config.replace(**named) if named else config
 
 
-def _brought(config: Config, objects: dict[str, Any], on_round: OnRound | None) -> Brought:
-    """Load the plug-ins that the configuration names, but for those that were handed over as objects."""
-    handed = {name: value for name, value in objects.items() if not isinstance(value, str | Path)}
-    generator = handed["generator"]
-    if generator is None and config.generator is not None:
-        generator = plugins.load("generator", config.generator)
-    trackers = [] if on_round is None else [on_round]
-    if on_round is None or "tracker" in config.given:
-        tracker = plugins.load("tracker", config.tracker)
-        trackers.append(tracker() if isinstance(tracker, type) else tracker)
-    criterion = handed["criterion"] or plugins.load("criterion", config.criterion)
-    return Brought(criterion, handed["arch"], handed["data"], generator, trackers)
+def _given_table(table: Table, root: Path | None) -> Table:
+    """A table that was handed over, as a plug-in for data gives it."""
+    return table
 
 
 def _run(
-    config: Config, folder: RunFolder, ranks: Ranks, brought: Brought, table: Table | None, until: int | None
+    config: Config,
+    folder: RunFolder,
+    ranks: Ranks,
+    plug_ins: _PlugIns,
+    table: Table | None,
+    until: int | None,
 ) -> None:
     """The part of a run that every rank takes; the first alone looks into the folder, and writes to it."""
     if ranks.first:
@@ -142,16 +150,16 @@ def _run(
         log.info("%s is finished; nothing to do", folder.path)
         return
     device = _device(config, ranks)
-    table = _with_splits(config, folder, ranks, table or brought.samples(config))
+    table = _with_splits(config, folder, ranks, table or load_table(config.data, config.root))
     checks.check_labels(config, table)
     plan = config.plan(len(table.rows("train")))
     if ranks.first:
         checks.check_maps(config, table)
     checks.check_features(config, table, plan)
     with closing(decode.choose(config.decoder, device)) as decoder:
-        answering, start = _answering(config, folder, ranks, brought, table, decoder)
-        told = _tell(folder, brought)
-        steps = Steps(config, answering.store, folder, start, answering, brought.criterion, told, ranks)
+        answering, start = _answering(config, folder, ranks, plug_ins, table, decoder)
+        told = partial(plug_ins.tell, folder)
+        steps = Steps(config, answering.store, folder, start, answering, plug_ins.criterion, told, ranks)
         log.info("%s", _announcement(config, steps))
         active_learning(steps, until)
     if ranks.first and len(steps.lines) == plan.rounds:
@@ -159,14 +167,14 @@ def _run(
 
 
 def _answering(
-    config: Config, folder: RunFolder, ranks: Ranks, brought: Brought, table: Table, decoder: decode.Decoder
+    config: Config, folder: RunFolder, ranks: Ranks, plug_ins: _PlugIns, table: Table, decoder: decode.Decoder
 ) -> tuple[Answering, torch.Tensor]:
     """Read the data, write run.json or compare with it; who answers the queries, and the start set's rows."""
     plan = config.plan(len(table.rows("train")))
     stored = augment.stored_size(config.augment, config.image_size)
     samples = open_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
     _check_same(samples, ranks)
-    segmented = _segmented(config, samples, decoder, brought.generator, ranks)
+    segmented = _segmented(config, samples, decoder, plug_ins.generator, ranks)
     start = _start(config, table, plan)
     if ranks.first:
         folder.claim(
@@ -187,7 +195,7 @@ def _answering(
     size = feature_size(new_model(config, len(table.classes)), config.image_size)
     loss_size = size if config.map_size is None else (config.map_size, config.map_size)
     rows = _start_rows(folder, table, len(start), ranks).to(samples.device)
-    answering = Answering(config, samples, plan, folder, loss_size, segmented, brought.generator, ranks)
+    answering = Answering(config, samples, plan, folder, loss_size, segmented, plug_ins.generator, ranks)
     return answering, rows
 
 
@@ -209,17 +217,6 @@ def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "rounds": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows), 3),
     }
-
-
-def _tell(folder: RunFolder, brought: Brought) -> Callable[[], None]:
-    """Tell the trackers of the round that has just finished."""
-
-    def tell() -> None:
-        there = load(folder.path)
-        for tracker in brought.trackers:
-            tracker(there, there.rounds[-1])
-
-    return tell
 
 
 def _device(config: Config, ranks: Ranks) -> torch.device:

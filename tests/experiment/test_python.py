@@ -114,9 +114,8 @@ def test_objects_are_plug_ins(shared_folder: Path, tmp_path: Path) -> None:
     def small(classes):
         return plugins.load("network", f"{PLUGINS / 'network.py'}:four_convolutions")(classes)
 
-    config = sal_fast.Config(
-        **{**TINY, "output_stride": 32}, out=str(tmp_path / "run"), epochs=1, regime="b1"
-    )
+    options = {**TINY, "output_stride": 32, "epochs": 1, "regime": "b1", "out": str(tmp_path / "run")}
+    config = sal_fast.Config(**options)
     data = load_table(str(shared_folder))
     run = sal_fast.run(config, criterion=last_first, network=small, data=data)
     assert run.config.criterion.endswith("last_first")
