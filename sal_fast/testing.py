@@ -337,13 +337,16 @@ def check_data(data: str | Callable[[Path | None], Any], root: Path | None = Non
 def check_tracker(tracker: str | Callable[[Any, Any], None], run: Any = None) -> None:
     """Check a tracker `f(run, round)`, which is called after each finished round.
 
-    * It takes two arguments by position, and returns nothing.
+    * It takes two arguments by position, and returns nothing. It may be a class, of which every run makes one
+      object without arguments.
 
     Args:
         run: a run as `sal_fast.load` gives it. The tracker is called for each of its rounds; without a run it
             is not called.
     """
     function = _loaded("tracker", tracker)
+    if isinstance(function, type):
+        function = function()
     try:
         inspect.signature(function).bind(None, None)
     except TypeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +17,11 @@ from PIL import Image
 from torch import nn
 
 from sal_fast import plugins, query, testing
-from sal_fast.data.table import Table, build
+from sal_fast.data import Sample, make_table
 from sal_fast.errors import InputError
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "plugins"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples" / "plugins"
 OBJECTS: dict[plugins.Kind, tuple[str, str]] = {
     "criterion": ("criterion", "rare_first"),
     "data": ("dataset", "side_by_side"),
@@ -296,12 +297,10 @@ class Changing:
     """A data set that is broken in one field."""
 
     changes: dict[str, Any]
-    calls: list[int] = field(default_factory=list)
 
     def __call__(self, root: Path) -> Any:
-        self.calls.append(1)
-        rows = [(path.stem, path, path.stem[:3], None, "") for path in root.glob("???-?.png")]
-        return Table(**{**build("set", rows).__dict__, **self.changes})
+        samples = [Sample(path.stem, path, path.stem[:3]) for path in root.glob("???-?.png")]
+        return replace(make_table("set", samples), **self.changes)
 
 
 @pytest.mark.parametrize(
@@ -331,9 +330,22 @@ def test_rules_of_data_sets(changes: dict[str, Any], rule: str, tmp_path: Path) 
 def test_rules_of_trackers() -> None:
     run = SimpleNamespace(rounds=[1, 2])
     testing.check_tracker(print, run)
+    testing.check_tracker("table")  # a class: every run has one of its own
+    testing.check_tracker("log")
     with pytest.raises(AssertionError, match="two arguments"):
         testing.check_tracker(lambda run: None)
     with pytest.raises(AssertionError, match="return nothing, got 2"):
         testing.check_tracker(lambda run, last: 2, run)
     with pytest.raises(AssertionError, match="expected a function, got int"):
         testing.check_tracker(3)  # type: ignore[arg-type]
+
+
+# --- the documents ----------------------------------------------------------------------------------------
+
+
+def test_the_document_shows_the_examples_as_they_are() -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f"```python\n{path.read_text(encoding='utf-8')}```" in text, (
+            f"docs/plugins.md: copy {path.name} anew"
+        )

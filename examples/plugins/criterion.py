@@ -1,6 +1,6 @@
 """A criterion: uncertain images first, and those of rarely labelled classes before the others.
 
-sal-fast run --data photos/ --criterion examples/plugins/criterion.py:rare_first
+`sal-fast run --data photos/ --criterion examples/plugins/criterion.py:rare_first` uses it.
 """
 
 import torch

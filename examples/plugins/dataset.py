@@ -1,17 +1,17 @@
-"""A data set of your own layout: root/<class>-<number>.png, with a mask <class>-<number>.mask.png or none.
+"""A data set of your own layout: root/<class>-<number>.png, with root/<class>-<number>.mask.png or without.
 
-sal-fast run --data examples/plugins/dataset.py:side_by_side --root photos/
+`sal-fast run --data examples/plugins/dataset.py:side_by_side --root photos/` reads it.
 """
 
-from sal_fast.data.table import build
+from sal_fast.data import Sample, make_table
 
 
 def side_by_side(root):
-    """Rows of (id, image, class, mask, split). An empty split leaves the choice to the run's seed."""
-    rows = []
+    """The table of all pictures in the folder `root`. The run draws the splits, since none are given."""
+    samples = []
     for image in sorted(root.glob("*.png")):
         if not image.name.endswith(".mask.png"):
             mask = image.with_suffix(".mask.png")
             label = image.stem.rpartition("-")[0]
-            rows.append((image.stem, image, label, mask if mask.exists() else None, ""))
-    return build(root.name, rows)
+            samples.append(Sample(image.stem, image, label, mask if mask.exists() else None))
+    return make_table(root.name, samples)

@@ -1,6 +1,6 @@
 """A generator of maps: what differs in colour from the picture's edge, since subjects are seldom cut off.
 
-sal-fast run --data photos/ --generator examples/plugins/generator.py:unlike_the_edge
+`sal-fast run --data photos/ --generator examples/plugins/generator.py:unlike_the_edge` uses it.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """A network: four convolutions for small pictures.
 
-sal-fast run --data photos/ --arch examples/plugins/network.py:four_convolutions
+`sal-fast run --data photos/ --arch examples/plugins/network.py:four_convolutions` uses it.
 """
 
 from torch import nn

@@ -1,6 +1,6 @@
 """A tracker: a line in one file for each finished round of any run, such as a dashboard could read.
 
-sal-fast run --data photos/ --tracker examples/plugins/tracker.py:append
+`sal-fast run --data photos/ --tracker examples/plugins/tracker.py:append` uses it.
 """
 
 import json
