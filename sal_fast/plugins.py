@@ -147,7 +147,7 @@ def _imported(kind: Kind, spec: str, make: Any) -> Any:
         return make()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{kind} {spec}: it cannot be imported ({error!r})") from error
 
 
@@ -158,10 +158,9 @@ def _module(place: str) -> ModuleType:
     path = Path(os.path.expanduser(place)).resolve()
     if not path.is_file():
         raise InputError(f"file not found: {path}")
-    made = importlib.util.spec_from_file_location(f"sal_fast_plugin_{path.stem}", path)
-    assert made is not None
-    assert made.loader is not None
-    module = importlib.util.module_from_spec(made)
-    sys.modules[made.name] = module
-    made.loader.exec_module(module)
+    module = ModuleType(f"sal_fast_plugin_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    # compiled here: bytecode in a cache may be that of an older file of the same size and second
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     return module

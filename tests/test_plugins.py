@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -199,6 +200,23 @@ def test_what_is_said_of_a_broken_one(
         query.loaded(spec)
 
 
+def test_a_file_that_changed_is_read_anew(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytecode in a cache may be that of an older file of the same size and second."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = outside / "mine.py"
+    for value in (1, 2):
+        path.write_text(f"f = {value}\n")
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        assert plugins.load("criterion", f"{path}:f") == value
+    assert not (outside / "__pycache__").exists()
+
+
+def test_a_script_that_ends_the_program_is_named(outside: Path) -> None:
+    (outside / "script.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(InputError, match=r"script\.py:f: it cannot be imported \(SystemExit\(0\)\)"):
+        plugins.load("criterion", f"{outside}/script.py:f")
+
+
 # --- what authors are told --------------------------------------------------------------------------------
 
 
@@ -346,6 +364,5 @@ def test_rules_of_trackers() -> None:
 def test_the_document_shows_the_examples_as_they_are() -> None:
     text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
-        assert f"```python\n{path.read_text(encoding='utf-8')}```" in text, (
-            f"docs/plugins.md: copy {path.name} anew"
-        )
+        shown = f"```python\n{path.read_text(encoding='utf-8')}```" in text
+        assert shown, f"docs/plugins.md shows another {path.name}; copy it anew"
