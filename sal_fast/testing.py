@@ -4,8 +4,8 @@
     check_criterion("mine.py:f")
 
 Each check takes the object, or the text that names it to `sal-fast run`. It runs the object on small made-up
-inputs and raises AssertionError with a sentence that says which rule was broken. A check reads no files and
-leaves the global random generators as they were.
+inputs (a data set: on its own files) and raises AssertionError with a sentence that says which rule was
+broken. It leaves the global random generators as they were.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def _maps(function: Callable[..., Any], pictures: list[np.ndarray], labels: list
 
 @_own_random_state()
 def check_network(network: str | Callable[[int], nn.Module]) -> None:
-    """Check a network `f(classes) -> nn.Module`.
+    """Check a network `f(classes) -> nn.Module`; see `sal_fast.models.backbone`.
 
     * `features(images)` turns float32 `[B, 3, H, W]` into floating maps `[B, C, h, w]`; `head` is an
       `nn.Linear` from C to the number of classes. The logits are `head(features.mean((-2, -1)))`.
@@ -243,33 +243,26 @@ def check_network(network: str | Callable[[int], nn.Module]) -> None:
       images of the batch.
     * Two networks made after `torch.manual_seed` with the same seed have the same weights.
     """
-    function = _loaded("network", network)
+    from sal_fast import models
+
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for classes in (2, 7):
-        torch.manual_seed(0)
-        model = function(classes)
-        assert isinstance(model, nn.Module), f"expected an nn.Module, got {type(model).__name__}"
-        torch.manual_seed(0)
-        again = function(classes).state_dict()
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, again[name]), f"two networks made with the same seed differ in {name}"
-        _check_parts(model, classes, images)
+        try:
+            model, again = (models.build(network, classes, seed=0) for _ in range(2))
+        except InputError as error:
+            raise AssertionError(str(error)) from error
+        for (name, value), other in zip(
+            model.net.state_dict().items(), again.net.state_dict().values(), strict=True
+        ):
+            assert torch.equal(value, other), f"two networks made with the same seed differ in {name}"
+        features = model.features(images)
+        assert features.is_floating_point(), f"`features` must be floating, got {features.dtype}"
+        expected, shape = [len(images), model.head.in_features], list(features.shape)
+        assert features.ndim == 4 and shape[:2] == expected, (  # noqa: PT018
+            f"`features` must be [B, C, h, w] with [B, C] = {expected}, as `head` takes them, got {shape}"
+        )
         _check_gradient(model, images)
         _check_eval(model.eval(), images)
-
-
-def _check_parts(model: Any, classes: int, images: Tensor) -> None:
-    head = getattr(model, "head", None)
-    assert isinstance(head, nn.Linear), f"`head` must be an nn.Linear, got {type(head).__name__}"
-    assert head.out_features == classes, f"`head` must have {classes} outputs, got {head.out_features}"
-    assert callable(getattr(model, "features", None)), "the network must have a method `features(images)`"
-    features = model.features(images)
-    shape = list(features.shape)
-    assert features.ndim == 4 and features.is_floating_point(), (  # noqa: PT018
-        f"`features` must give floating maps [B, C, h, w], got {features.dtype} {shape}"
-    )
-    expected = [len(images), head.in_features]
-    assert shape[:2] == expected, f"`features` must give [B, C] = {expected}, as `head` takes, got {shape}"
 
 
 def _check_gradient(model: Any, images: Tensor) -> None:

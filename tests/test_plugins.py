@@ -133,6 +133,10 @@ def test_a_network(way: str, outside: Path) -> None:
     assert plugins.load("network", spec)(3).features(torch.zeros(2, 3, 32, 32)).shape == (2, 64, 4, 4)
 
 
+def test_networks_of_this_package_pass_the_same_check() -> None:
+    testing.check_network("resnet18")
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_tracker(way: str, outside: Path) -> None:
     spec = brought("tracker", way, outside)
@@ -293,15 +297,15 @@ def seeded_from_outside(classes: int) -> nn.Module:
 @pytest.mark.parametrize(
     ("function", "rule"),
     [
-        (lambda classes: nn.Linear(3, classes), "`head` must be an nn.Linear, got NoneType"),
-        (lambda classes: Net(5), "`head` must have 2 outputs, got 5"),
+        (lambda classes: nn.Linear(3, classes), r"expected an nn.Module with features.* got Linear"),
+        (lambda classes: Net(5), "a head with 2 outputs, got 5"),
         (lambda classes: Net(classes, head=5), r"\[B, C\] = \[4, 5\].*got \[4, 4, 8, 8\]"),
-        (Flat, r"floating maps \[B, C, h, w\], got torch.float32 \[4, 4\]"),
+        (Flat, r"\[B, C\] = \[4, 4\].*got \[4, 4\]"),
         (Detached, "no weight behind the features"),
         (Dropping, "in eval mode the same images"),
         (Shifting, "must not depend on the other images"),
         (seeded_from_outside, "same seed differ in body.weight"),
-        (lambda classes: None, "expected an nn.Module, got NoneType"),
+        (lambda classes: None, r"expected an nn.Module with features.* got NoneType"),
     ],
 )
 def test_rules_of_networks(function: Any, rule: str) -> None:
