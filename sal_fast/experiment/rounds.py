@@ -59,12 +59,11 @@ class Steps:
         folder: RunFolder,
         start: Tensor,
         answering: Answering,
-        criterion: query.Criterion,
         on_round: Callable[[], None] = lambda: None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.config, self.store, self.folder, self.start = config, store, folder, start
-        self.answering, self.plan, self.criterion = answering, answering.plan, criterion
+        self.answering, self.plan = answering, answering.plan
         self.on_round, self.ranks = on_round, ranks
         by_key = ranks.number(ranks.first and folder.run()[TIES] == NEW_TIES)
         self.ties: query.Ties = "key" if by_key else "position"
@@ -122,7 +121,7 @@ class Steps:
             pool = self._scored_pool(rest, model, labelled)
         with self._timed(work, "select"):
             result = query.select(
-                self.criterion,
+                self.config.criterion,
                 pool,
                 self.plan.query_size(work.round_index + 1),
                 seed=seeds.integer(self.config.seed, "query", work.round_index + 1),
@@ -196,7 +195,7 @@ class Steps:
 
     def _scored_pool(self, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:
         """The remaining pool with what the criterion reads of it."""
-        reads = query.needs_of(self.criterion)
+        reads = query.needs_of(self.config.criterion)
         scoring = partial(score, model, self.store, dtype=self._kept_dtype, ranks=self.ranks)
         logits = features = known = None
         if {"logits", "features"} & reads:

@@ -94,7 +94,6 @@ def run(
 class _PlugIns:
     """What a run calls of the objects that its configuration names."""
 
-    criterion: query.Criterion
     generator: annotate.Generator | None
     trackers: Sequence[OnRound]
 
@@ -105,7 +104,8 @@ class _PlugIns:
         if on_round is None or "tracker" in config.given:
             tracker = plugins.load("tracker", config.tracker)
             trackers.append(tracker() if isinstance(tracker, type) else tracker)
-        return cls(plugins.load("criterion", config.criterion), generator, trackers)
+        plugins.load("criterion", config.criterion)  # refuse it before anything is computed
+        return cls(generator, trackers)
 
     def tell(self, folder: RunFolder) -> None:
         """Tell the trackers of the round that has just finished."""
@@ -159,7 +159,7 @@ def _run(
     with closing(decode.choose(config.decoder, device)) as decoder:
         answering, start = _answering(config, folder, ranks, plug_ins, table, decoder)
         told = partial(plug_ins.tell, folder)
-        steps = Steps(config, answering.store, folder, start, answering, plug_ins.criterion, told, ranks)
+        steps = Steps(config, answering.store, folder, start, answering, told, ranks)
         log.info("%s", _announcement(config, steps))
         active_learning(steps, until)
     if ranks.first and len(steps.lines) == plan.rounds:
