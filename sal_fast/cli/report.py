@@ -16,11 +16,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], /, out: Path = Path("report")) -> int:
-    """Figures, tables (CSV) and one self-contained index.html from run folders.
+    """Draw figures, tables (CSV) and one self-contained page, index.html, from run folders.
 
     Args:
-        runs: run folders, or folders of them.
-        out: where to write.
+        runs: Run folders, or folders of run folders. Whatever holds no finished round is left out.
+        out: The folder to write to.
     """
     print(report.write(runs, out))
     return 0

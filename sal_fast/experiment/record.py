@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
+DATA = ("name", "fingerprint", "classes", "counts")  # of run.json's `data`
 TIES = "ties"  # run.json's key of the rule for ties of a query
 OLD_TIES, NEW_TIES = "position", "key"  # runs without the key were made with the first
+SECONDS = ("seconds", "label_seconds", "map_seconds")  # of people, where somebody measured them
 OWN_NOTES = ("threads", "device", "decoder", "torch", "torchvision", "numpy")  # of the environment
 
 
@@ -94,9 +96,10 @@ class Round:
         known["accuracy"], known["seconds"] = float(line["accuracy"]), float(line["seconds"])
         for name in ("dice", "dice_floor", "val_accuracy", "cc", "kl", "trial_dice"):
             known[name] = _optional(line[name] if name in ("dice", "dice_floor") else line.get(name))
-        if line.get("people") is not None:
-            fields = People.__dataclass_fields__
-            known["people"] = People(**{name: line["people"].get(name) for name in fields})
+        if (people := line.get("people")) is not None:
+            fields: dict[str, Any] = {name: _optional(people.get(name)) for name in SECONDS}
+            fields |= {name: int(people[name]) for name in People.__dataclass_fields__ if name not in SECONDS}
+            known["people"] = People(**fields)
         return cls(**known)
 
 
@@ -186,12 +189,18 @@ class RunFolder:
         if there.get("format") != FORMAT:
             raise InputError(
                 f"{self.run_json}: format {there.get('format')!r}, expected {FORMAT}; update sal-fast, or "
-                f"choose another --out"
+                f"repeat the run elsewhere"
             )
         for name, kind in PARTS.items():
             if not isinstance(there.get(name), kind):
                 raise InputError(
-                    f"{self.run_json} is damaged: no {name!r} in it; restore it or choose another --out"
+                    f"{self.run_json} is damaged: no {name!r} in it; restore it, or repeat the run elsewhere"
+                )
+        for name in DATA:
+            if name not in there["data"]:
+                raise InputError(
+                    f"{self.run_json} is damaged: no {name!r} in its 'data'; restore it, or repeat the run "
+                    f"elsewhere"
                 )
         for name in sorted(there["config"].keys() - OPTIONS.keys()):
             raise InputError(f"{self.run_json}: this sal-fast has no option {name!r}; update it to go on")
@@ -200,7 +209,11 @@ class RunFolder:
 
     def config(self) -> Config:
         """The configuration that the run was made with; it continues in this folder, wherever that is now."""
-        return Config.of(self.run()["config"] | {"out": str(self.path)})
+        options = self.run()["config"] | {"out": str(self.path)}
+        try:
+            return Config.of(options)
+        except InputError as error:
+            raise InputError(f"{self.run_json}: {error}") from None
 
     # --- rounds.jsonl --------------------------------------------------------------------------------------
 
@@ -233,7 +246,7 @@ class RunFolder:
                 continue
             if index < len(lines) - 1 or (not mend and line.endswith(b"\n")):
                 raise InputError(
-                    f"{path}, line {index + 1} is damaged; restore the file or choose another --out"
+                    f"{path}, line {index + 1} is damaged; restore the file, or repeat the run elsewhere"
                 )
             if mend:
                 write_bytes(path, b"".join(lines[:index]))

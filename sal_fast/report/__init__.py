@@ -1,74 +1,81 @@
 """Tables and figures from run folders, gathered on one page that needs no network."""
 
+from __future__ import annotations
+
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from sal_fast._util.files import write_bytes
 from sal_fast.errors import InputError
-from sal_fast.report import claims, comparisons, differences, figures, heatmaps, page, tables
-from sal_fast.report.runs import load, without_alpha_sweep
+from sal_fast.report import claims, comparisons, curves, differences, figures, heatmaps, page, tables
+from sal_fast.report.looks import Looks
+from sal_fast.report.runs import compared_options, load, without_alpha_sweep
 
 __all__ = ["write"]
 
+log = logging.getLogger(__name__)
+
 
 def write(runs: Sequence[Path], out: Path) -> Path:
-    """Report on `runs` (run folders, or folders of them) in `out`; the path of its index.html.
+    """Write a report on runs, and return the path of its index.html. The same runs give the same bytes.
 
-    The same runs give the same bytes. Input that cannot be reported on raises InputError.
+    Args:
+        runs: run folders, or folders of run folders. Whatever holds no finished round is left out; the page
+            says so, and a warning is logged.
+        out: the folder for the page, its figures (PNG) and its tables (CSV).
+
+    Raises InputError for a path that does not exist, for a damaged run, if no run remains, and if `out`
+    cannot be written.
     """
     loaded, notes = load(runs)
+    for note in notes:
+        log.warning("%s", note)
     main = without_alpha_sweep(loaded)
     table = tables.runs_table(loaded)
     found, missing = claims.claims(loaded)
     frames = {
-        "summary.csv": tables.summary_table(table),
-        "claims.csv": tables.frame(claims.table(found)),
-        "differences.csv": tables.frame(differences.table(main)),
-        "gains.csv": tables.gains_table(main),
-        "people.csv": tables.people_table(loaded),
-        "runs.csv": table,
-        "rounds.csv": tables.rounds_table(loaded),
+        "summary": tables.summary_table(table),
+        "claims": tables.frame(claims.table(found)),
+        "differences": tables.frame(differences.table(main)),
+        "gains": tables.gains_table(main),
+        "people": tables.people_table(loaded),
+        "runs": table,
+        "rounds": tables.rounds_table(loaded),
     }
     with figures.drawing():
+        looks = Looks(main)
         rows = {
-            "curves": figures.learning_curves(main),
-            "scatter": figures.scatter(main),
-            "budgets": comparisons.budgets(main),
-            "trials": comparisons.trials(main),
-            "probes": comparisons.probes(main),
-            "alphas": comparisons.alphas(loaded),
-            "alone": figures.alone(loaded[0]) if len(loaded) == 1 else [],
+            "curves": curves.learning_curves(main, looks),
+            "scatter": comparisons.scatter(main, looks),
+            "budgets": comparisons.budgets(main, looks),
+            "trials": comparisons.trials(main, looks),
+            "probes": comparisons.probes(main, looks),
+            "alphas": comparisons.alphas(loaded, looks),
+            "heatmaps": heatmaps.sheets(main),
+            "single": curves.single(loaded[0]) if len(loaded) == 1 else [],
         }
-        sheets = heatmaps.sheets(main)
-
-    files = {name: frame.write_csv().encode() for name, frame in frames.items() if not frame.is_empty()}
+    csv = {f"{name}.csv": frame.write_csv().encode() for name, frame in frames.items() if len(frame)}
     html = page.render(
         runs=loaded,
         notes=notes,
         missing=missing,
         margin=claims.MARGIN,
-        tables={name.removesuffix(".csv"): frame.to_dicts() for name, frame in frames.items()},
-        csv=dict(files),
+        compared=compared_options(),
+        tables={name: frame.to_dicts() for name, frame in frames.items()},
+        csv=csv,
         rows=rows,
-        sheets=sheets,
     )
     pictures = [picture for section in rows.values() for row in section for picture in row.pictures]
-    files |= {f"{picture.name}.png": picture.png for picture in pictures}
-    files |= {f"{sheet.picture.name}.png": sheet.picture.png for sheet in sheets}
-    files["index.html"] = html.encode()
+    _write(Path(out), csv | {f"{p.name}.png": p.png for p in pictures} | {"index.html": html.encode()})
+    return Path(out) / "index.html"
 
-    out = Path(out)
+
+def _write(out: Path, files: dict[str, bytes]) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _write_aside(out / name, content)
+            write_bytes(out / name, content)
     except OSError as error:
         raise InputError(
             f"{out}: the report cannot be written there ({error}); choose another --out"
         ) from error
-    return out / "index.html"
-
-
-def _write_aside(file: Path, content: bytes) -> None:
-    aside = file.with_name(f".{file.name}.part")
-    aside.write_bytes(content)
-    aside.replace(file)

@@ -1,27 +1,33 @@
 """The paper's six claims, tested on the runs at hand.
 
-Every test is a paired difference over the finished seeds that both sides have (two at least), with its 95 %
+Every test is a paired difference over the finished seeds that both sides have (at least two), with its 95 %
 confidence interval (differences.py):
-* A > B: holds if the interval is above 0, does not hold if it is below 0, else too noisy.
-* A no worse than B: holds if the interval is above -MARGIN, does not hold if it is below -MARGIN, else too
-  noisy.
-* Several differences at once (every round, every regime, every setting): holds if each does, does not hold if
-  one does not, else too noisy; the smallest difference stands in the row.
+* "A above B" holds if the interval is above 0, and does not hold if it is below 0; otherwise it is too noisy
+  to say.
+* "A no worse than B" holds if the interval is above -MARGIN, and does not hold if it is below -MARGIN;
+  otherwise it is too noisy to say.
+* A claim about several differences (every round, every regime, every setting) holds if it holds for each, and
+  does not hold if it fails for one; otherwise it is too noisy. Its row shows the smallest difference.
 
-Claims 1 to 4 are tested in one panel of each data set: that with most groups, of several the one nearest to
-the paper's margin and CAM; with the runs of `sal` whose human budget is nearest to the paper's 20 % (claim 4:
-the smallest). Claim 5 repeats the head of claims 1 and 2 in every panel. Claim 6 takes the lowest and the
-highest alpha of each group.
+Claims 1 to 4 are tested in one panel of each data set (`main_panel`), with the runs of `sal` whose human
+budget is nearest to the paper's 20 % (claim 4: the smallest). Claim 5 repeats the head of claims 1 and 2 in
+every panel. Claim 6 takes the lowest and the highest alpha of each group.
 """
 
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
+from sal_fast.experiment.regimes import REGIMES
 from sal_fast.report.differences import (
+    BASELINE,
     MEASURES,
+    NAMES,
+    PAPER,
     Difference,
     couples,
     gains,
@@ -34,11 +40,15 @@ from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, main_panel
 MARGIN = 0.03
 PAPER_BUDGET = 0.2
 HOLDS, FAILS, NOISY = "holds", "does not hold", "too noisy"
-VARIANTS = ("tait", "sal-single", "no-ai-saliency")
+
+Pairs = Sequence[tuple[Run, Run]]
+Place = TypeVar("Place")
 
 
 @dataclass(frozen=True)
 class Claim:
+    """A claim that was tested: what was compared, the mean difference, and the verdict."""
+
     number: int
     claim: str
     data: str
@@ -58,7 +68,7 @@ class Missing:
 
 
 def claims(runs: Sequence[Run]) -> tuple[list[Claim], list[Missing]]:
-    """In the paper's order; `runs` with alpha sweeps and all."""
+    """Test the claims on `runs`, alpha sweeps included; the results are in the paper's order."""
     runs = [run for run in runs if run.finished]
     main = without_alpha_sweep(runs)
     found: list[Claim | Missing] = []
@@ -95,171 +105,140 @@ def together(verdicts: Sequence[str]) -> str:
 
 
 def _first(panel: list[Run]) -> Iterator[Claim | Missing]:
-    data = panel[0].dataset
-    for regime in ("b2", "sal"):
-        if not (pairs := _pairs(panel, regime, "b1")):
-            yield _missing(1, panel, regime, "b1")
+    for regime in ("b2", PAPER):
+        pairs = _pairs(panel, regime, BASELINE)
+        if not pairs:
+            yield _missing(1, panel, regime, BASELINE)
             continue
-        rounds = _by_round(pairs)
-        if rounds:
-            at, least = min(rounds.items(), key=lambda entry: entry[1].mean)
-            yield Claim(
-                1,
-                f"Dice: {regime} above b1 in every round",
-                data,
-                f"{_names(pairs)}, smallest of {len(rounds)} rounds",
-                least,
-                together([verdict(difference) for difference in rounds.values()]),
-                f"smallest at {at} labelled; "
-                f"above 0 in {sum(d.low > 0 for d in rounds.values())} of {len(rounds)} rounds",
-            )
+        if rounds := _by_round(pairs):
+            at, least, verdicts = _smallest(rounds)
+            above = sum(difference.low > 0 for difference in rounds.values())
+            text = f"Dice: {regime} above {BASELINE} in every round"
+            compared = f"{_names(pairs)}, smallest of {len(rounds)} rounds"
+            note = f"smallest at {at} labelled; above 0 in {above} of {len(rounds)} rounds"
+            yield Claim(1, text, panel[0].dataset, compared, least, together(verdicts), note)
         else:
-            yield _no_dice(1, data)
-        if difference := interval(gains(pairs, MEASURES["aulc_accuracy"])):
-            yield Claim(
-                1,
-                f"accuracy: {regime} no worse than b1",
-                data,
-                f"{_names(pairs)}, AULC accuracy",
-                difference,
-                verdict(difference, MARGIN),
-            )
+            yield _no_dice(1, panel)
+        text = f"accuracy: {regime} no worse than {BASELINE}"
+        if claim := _tested(1, text, pairs, "aulc_accuracy", MARGIN):
+            yield claim
 
 
 def _second(panel: list[Run]) -> Iterator[Claim | Missing]:
-    data = panel[0].dataset
-    if not (pairs := _pairs(panel, "sal", "b2")):
-        yield _missing(2, panel, "sal", "b2")
-    elif difference := interval(gains(pairs, MEASURES["aulc_dice"])):
-        human, all_maps = (fmean(side) for side in zip(*_human_maps(pairs), strict=True))
-        yield Claim(
-            2,
-            "Dice: sal no worse than b2",
-            data,
-            f"{_names(pairs)}, AULC Dice",
-            difference,
-            verdict(difference, MARGIN),
-            f"{100 * (1 - human / all_maps):.0f} % of the human maps spared ({human:.0f} of {all_maps:.0f})"
-            if all_maps
-            else "",
+    pairs = _pairs(panel, PAPER, "b2")
+    if pairs:
+        human, most = (fmean(run.last.human_maps for run in side) for side in zip(*pairs, strict=True))
+        spared = (
+            f"{100 * (1 - human / (most or 1)):.0f} % of the human maps spared ({human:.0f} of {most:.0f})"
         )
+        claim = _tested(2, "Dice: sal no worse than b2", pairs, margin=MARGIN, note=spared if most else "")
+        yield claim or _no_dice(2, panel)
     else:
-        yield _no_dice(2, data)
+        yield _missing(2, panel, PAPER, "b2")
     sal = _sal(panel)
     stops = [(run, run.rounds[i - 1]) for run in sal if (i := run.takes_over()) is not None]
     rises = [
         a - b for run, stop in stops if (a := run.last.dice) is not None and (b := stop.dice) is not None
     ]
     if difference := interval(rises):
-        labelled = sorted({stop.labelled for _, stop in stops})
-        yield Claim(
-            2,
-            "Dice of sal still rises after people stop",
-            data,
-            f"{sal[0].line}: last round − round at {' or '.join(map(str, labelled))} labelled",
-            difference,
-            verdict(difference),
-        )
+        counts = " or ".join(map(str, sorted({stop.labelled for _, stop in stops})))
+        text = "Dice of sal still rises after people stop"
+        compared = f"{sal[0].line}: last round − round at {counts} labelled"
+        yield Claim(2, text, panel[0].dataset, compared, difference, verdict(difference))
     else:
-        yield Missing(2, data, "sal, two seeds or more with Dice, on after the human budget is spent")
+        needed = "sal, two seeds or more with Dice, on after the human budget is spent"
+        yield Missing(2, panel[0].dataset, needed)
 
 
 def _third(panel: list[Run]) -> Iterator[Claim | Missing]:
-    data = panel[0].dataset
-    for regime in VARIANTS:
-        yield _above(3, panel, "sal", regime)
-    against = {regime: _pairs(panel, regime, "b1") for regime in ("sal", *VARIANTS)}
-    found = {
-        regime: difference
-        for regime, pairs in against.items()
-        if (difference := interval(gains(pairs, MEASURES["aulc_dice"])))
-    }
+    variants = [name for name, regime in REGIMES.items() if regime.variant_of == PAPER]
+    for regime in variants:
+        yield _above(3, panel, PAPER, regime)
+    against = {regime: _pairs(panel, regime, BASELINE) for regime in (PAPER, *variants)}
+    found = _differences(against)
     if len(found) < len(against):
         lacking = [regime for regime in against if regime not in found]
-        yield Missing(3, data, f"{', '.join(lacking)} and b1, two common seeds or more, with Dice")
+        needed = f"{', '.join(lacking)} and {BASELINE}, two common seeds or more, with Dice"
+        yield Missing(3, panel[0].dataset, needed)
     else:
-        regime, least = min(found.items(), key=lambda entry: entry[1].mean)
-        yield Claim(
-            3,
-            "Dice: all of them above b1",
-            data,
-            f"{_names(against[regime])}, AULC Dice, smallest of {len(found)} regimes",
-            least,
-            together([verdict(difference) for difference in found.values()]),
-        )
+        regime, least, verdicts = _smallest(found)
+        text = f"Dice: all of them above {BASELINE}"
+        compared = f"{_names(against[regime])}, AULC Dice, smallest of {len(found)} regimes"
+        yield Claim(3, text, panel[0].dataset, compared, least, together(verdicts))
 
 
 def _fourth(panel: list[Run]) -> Iterator[Claim | Missing]:
-    yield _above(4, panel, "sal", "segmenter", least=True)
-    yield _above(4, panel, "segmenter", "b1")
+    yield _above(4, panel, PAPER, "segmenter", least=True)
+    yield _above(4, panel, "segmenter", BASELINE)
 
 
 def _fifth(runs: Sequence[Run]) -> Iterator[Claim | Missing]:
     panels = by_panel(runs)
-    for other, margin, text in (("b1", 0.0, "sal above b1"), ("b2", MARGIN, "sal no worse than b2")):
-        tested = {
-            name: difference
-            for name, panel in panels.items()
-            if (difference := interval(gains(_pairs(panel, "sal", other), MEASURES["aulc_dice"])))
-        }
+    for other, margin, text in ((BASELINE, 0.0, "sal above b1"), ("b2", MARGIN, "sal no worse than b2")):
+        tested = _differences({title: _pairs(panel, PAPER, other) for title, panel in panels.items()})
         if len(tested) < 2:
-            yield Missing(
-                5,
-                "all",
-                f"sal and {other} with another criterion, probe, network or data set, two seeds or more",
-            )
+            needed = "with another criterion, probe, network or data set, two seeds or more"
+            yield Missing(5, "all", f"sal and {other} {needed}")
             continue
-        verdicts = [verdict(difference, margin) for difference in tested.values()]
+        place, least, verdicts = _smallest(tested, margin)
+        compared = f"sal − {other}, AULC Dice, smallest of {len(tested)} settings ({place})"
         count = Counter(verdicts)
-        place, least = min(tested.items(), key=lambda entry: entry[1].mean)
-        yield Claim(
-            5,
-            f"Dice: {text} in every setting",
-            "all",
-            f"sal − {other}, AULC Dice, smallest of {len(tested)} settings ({place})",
-            least,
-            together(verdicts),
-            f"{count[HOLDS]} hold, {count[FAILS]} do not, {count[NOISY]} too noisy",
-        )
+        note = f"{count[HOLDS]} hold, {count[FAILS]} do not, {count[NOISY]} too noisy"
+        yield Claim(5, f"Dice: {text} in every setting", "all", compared, least, together(verdicts), note)
 
 
 def _sixth(runs: Sequence[Run]) -> Iterator[Claim | Missing]:
     data, tested = runs[0].dataset, False
-    for swept in split((run for run in runs if run.alpha is not None), lambda r: r.label("alpha")).values():
+    for line, swept in split(runs, lambda run: run.label("alpha")).items():
         alphas = split(swept, lambda run: f"{run.alpha:g}")
         low, high = min(alphas, key=float), max(alphas, key=float)
         pairs = paired(alphas[low], alphas[high]) if low != high else []
-        line = swept[0].label("alpha")
         if dice := interval(gains(pairs, MEASURES["dice"])):
-            text = f"{line}: alpha {low} − {high}, last round"
-            yield Claim(6, "Dice: better at lower alpha", data, text, dice, verdict(dice))
+            compared = f"{line}: alpha {low} − {high}, last round"
+            yield Claim(6, "Dice: better at lower alpha", data, compared, dice, verdict(dice))
         if accuracy := interval(gains([(b, a) for a, b in pairs], MEASURES["accuracy"])):
             tested = True
-            text = f"{line}: alpha {high} − {low}, last round"
-            yield Claim(6, "accuracy: better at higher alpha", data, text, accuracy, verdict(accuracy))
+            compared = f"{line}: alpha {high} − {low}, last round"
+            yield Claim(6, "accuracy: better at higher alpha", data, compared, accuracy, verdict(accuracy))
     if not tested:
         yield Missing(6, data, "b2 with another --alpha, such as 0.1 (two finished seeds in common)")
 
 
 def _above(number: int, panel: list[Run], a: str, b: str, least: bool = False) -> Claim | Missing:
-    if not (pairs := _pairs(panel, a, b, least)):
+    """The claim that AULC Dice of a is above that of b; with `least`, at the smallest human budget of sal."""
+    pairs = _pairs(panel, a, b, least)
+    if not pairs:
         return _missing(number, panel, a, b)
-    if (difference := interval(gains(pairs, MEASURES["aulc_dice"]))) is None:
-        return _no_dice(number, panel[0].dataset)
     budget = " at the smallest human budget" if least else ""
-    return Claim(
-        number,
-        f"Dice: {a}{budget} above {b}",
-        panel[0].dataset,
-        f"{_names(pairs)}, AULC Dice",
-        difference,
-        verdict(difference),
-    )
+    return _tested(number, f"Dice: {a}{budget} above {b}", pairs) or _no_dice(number, panel)
+
+
+def _tested(
+    number: int, text: str, pairs: Pairs, measure: str = "aulc_dice", margin: float = 0.0, note: str = ""
+) -> Claim | None:
+    """The claim about one difference; None if fewer than two pairs have a value."""
+    difference = interval(gains(pairs, MEASURES[measure]))
+    if difference is None:
+        return None
+    compared = f"{_names(pairs)}, {NAMES[measure]}"
+    return Claim(number, text, pairs[0][0].dataset, compared, difference, verdict(difference, margin), note)
+
+
+def _differences(pairs: Mapping[str, Pairs]) -> dict[str, Difference]:
+    """The differences of AULC Dice that two pairs or more have."""
+    found = {key: interval(gains(some, MEASURES["aulc_dice"])) for key, some in pairs.items()}
+    return {key: difference for key, difference in found.items() if difference}
+
+
+def _smallest(found: Mapping[Place, Difference], margin: float = 0.0) -> tuple[Place, Difference, list[str]]:
+    """The smallest difference and where it is, and the verdicts on all."""
+    place = min(found, key=lambda key: found[key].mean)
+    return place, found[place], [verdict(difference, margin) for difference in found.values()]
 
 
 def _sal(panel: Sequence[Run], least: bool = False) -> list[Run]:
-    """The runs of sal at the budget nearest to the paper's (or the least), else at the one they find."""
-    groups = [part for part in by_group(panel).values() if part[0].regime == "sal"]
+    """The group of sal with the budget nearest to the paper's (or the least), else with one that it finds."""
+    groups = [part for part in by_group(panel).values() if part[0].regime == PAPER]
     fixed = [part for part in groups if part[0].budget is not None]
     wanted = least_budget(panel) if least else PAPER_BUDGET
 
@@ -269,14 +248,14 @@ def _sal(panel: Sequence[Run], least: bool = False) -> list[Run]:
     return min(fixed, key=far) if fixed else (groups[0] if groups else [])
 
 
-def _pairs(panel: Sequence[Run], a: str, b: str, least: bool = False) -> list[tuple[Run, Run]]:
+def _pairs(panel: Sequence[Run], a: str, b: str, least: bool = False) -> Pairs:
     """Pairs of the first groups of a and b that differ in nothing else; [] for fewer than two seeds."""
     sal = _sal(panel, least)
-    kept = [run for run in panel if run.regime != "sal" or any(run is one for one in sal)]
+    kept = [run for run in panel if run.regime != PAPER or any(run is one for one in sal)]
     return next((pairs for x, y in couples(kept, a, b) if len(pairs := paired(x, y)) > 1), [])
 
 
-def _by_round(pairs: Sequence[tuple[Run, Run]]) -> dict[int, Difference]:
+def _by_round(pairs: Pairs) -> dict[int, Difference]:
     """Labelled count -> difference of Dice, at the counts that all runs have."""
     curves = [(a.curve("dice"), b.curve("dice")) for a, b in pairs]
     shared = [x for x in curves[0][0] if all(x in a and x in b for a, b in curves)]
@@ -284,11 +263,7 @@ def _by_round(pairs: Sequence[tuple[Run, Run]]) -> dict[int, Difference]:
     return {x: difference for x, difference in found.items() if difference}
 
 
-def _human_maps(pairs: Sequence[tuple[Run, Run]]) -> list[tuple[int, int]]:
-    return [(a.last.human_maps, b.last.human_maps) for a, b in pairs]
-
-
-def _names(pairs: Sequence[tuple[Run, Run]]) -> str:
+def _names(pairs: Pairs) -> str:
     return f"{pairs[0][0].line} − {pairs[0][1].line}"
 
 
@@ -299,5 +274,5 @@ def _missing(number: int, panel: Sequence[Run], a: str, b: str) -> Missing:
     return Missing(number, panel[0].dataset, f"{what} (two finished seeds in common, the same settings)")
 
 
-def _no_dice(number: int, data: str) -> Missing:
-    return Missing(number, data, "test images with human masks: there is no Dice")
+def _no_dice(number: int, panel: Sequence[Run]) -> Missing:
+    return Missing(number, panel[0].dataset, "test images with human masks: there is no Dice")

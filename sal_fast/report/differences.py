@@ -1,5 +1,7 @@
 """Paired differences between regimes: the same panel and seed, Student's t over the seeds."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +10,11 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from sal_fast.report.runs import Run, alike, by_group, by_panel
+from sal_fast.experiment.regimes import REGIMES
+from sal_fast.report.runs import Run, alike, by_group, by_panel, compared_options
 
 CONFIDENCE = 0.95
+BASELINE, PAPER = "b1", "sal"  # the regime without maps, and the one that the paper proposes
 Measure = Callable[[Run], float | None]
 MEASURES: dict[str, Measure] = {
     "aulc_dice": lambda run: run.aulc("dice"),
@@ -18,25 +22,17 @@ MEASURES: dict[str, Measure] = {
     "dice": lambda run: run.last.dice,
     "accuracy": lambda run: run.last.accuracy,
 }
-PAIRS = (
-    ("b2", "b1"),
-    ("sal", "b1"),
-    ("sal", "b2"),
-    ("sal", "tait"),
-    ("sal", "sal-single"),
-    ("sal", "no-ai-saliency"),
-    ("tait", "b1"),
-    ("sal-single", "b1"),
-    ("no-ai-saliency", "b1"),
-    ("sal", "segmenter"),
-    ("segmenter", "b1"),
-)
-LEAST_BUDGET_ONLY = ("sal", "segmenter")
+NAMES = {
+    "aulc_dice": "AULC Dice",
+    "aulc_accuracy": "AULC accuracy",
+    "dice": "Dice, last round",
+    "accuracy": "accuracy, last round",
+}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of n paired differences, and its confidence interval."""
+    """The mean of n paired differences, and its confidence interval."""
 
     mean: float
     low: float
@@ -61,7 +57,7 @@ def paired(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def gains(pairs: Sequence[tuple[Run, Run]], measure: Measure) -> list[float]:
-    """a - b of the pairs that both have a value."""
+    """a - b of the pairs in which both have a value."""
     values = [(measure(a), measure(b)) for a, b in pairs]
     return [x - y for x, y in values if x is not None and y is not None]
 
@@ -75,35 +71,45 @@ def couples(panel: Sequence[Run], a: str, b: str) -> Iterator[tuple[list[Run], l
                 yield x, y
 
 
+def regime_pairs() -> list[tuple[str, str]]:
+    """Every regime against b1, and sal against every other one."""
+    against = [(name, BASELINE) for name in REGIMES if name != BASELINE]
+    return against + [(PAPER, name) for name in REGIMES if name not in (BASELINE, PAPER)]
+
+
 def least_budget(runs: Sequence[Run]) -> float | None:
-    """The smallest human budget among the runs of sal that are finished."""
-    found = (run.budget for run in runs if run.regime == "sal" and run.finished)
+    """The smallest human budget among the finished runs of sal."""
+    found = (run.budget for run in runs if run.regime == PAPER and run.finished)
     return min((budget for budget in found if budget is not None), default=None)
 
 
 def table(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """A row for each pair of groups with two common finished seeds or more, in PAIRS' order in each panel."""
+    """In each panel a row for each pair of groups with two common finished seeds or more.
+
+    Against a regime whose maps no person draws, sal stands with its smallest human budget only.
+    """
     rows = []
     for panel in by_panel(runs).values():
-        for pair in PAIRS:
-            for x, y in couples(panel, *pair):
-                if pair == LEAST_BUDGET_ONLY and x[0].budget != least_budget(panel):
-                    continue
+        for a, b in regime_pairs():
+            least_only = a == PAPER and b != BASELINE and not REGIMES[b].uses_human_maps
+            for x, y in couples(panel, a, b):
                 pairs = paired(x, y)
-                found = {name: interval(gains(pairs, measure)) for name, measure in MEASURES.items()}
-                if len(pairs) > 1:
-                    rows.append(
-                        {
-                            "data": x[0].dataset,
-                            **{name: x[0].config[name] for name in ("criterion", "probe", "arch")},
-                            "panel": x[0].panel,
-                            "pair": f"{x[0].line} − {y[0].line}",
-                            "n": len(pairs),
-                            **{
-                                f"{name}_{part}": getattr(difference, part, None)
-                                for name, difference in found.items()
-                                for part in ("mean", "low", "high")
-                            },
-                        }
-                    )
+                if len(pairs) > 1 and not (least_only and x[0].budget != least_budget(panel)):
+                    rows.append(_row(x[0], y[0], pairs))
     return rows
+
+
+def _row(x: Run, y: Run, pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
+    found = {name: interval(gains(pairs, measure)) for name, measure in MEASURES.items()}
+    return {
+        "data": x.dataset,
+        **{name: x.setting(name) for name in compared_options()},
+        "panel": x.panel,
+        "pair": f"{x.line} − {y.line}",
+        "n": len(pairs),
+        **{
+            f"{name}_{part}": getattr(difference, part, None)
+            for name, difference in found.items()
+            for part in ("mean", "low", "high")
+        },
+    }

@@ -1,9 +1,10 @@
 """The heat-map sheet: where each regime's model looks, on the same test images."""
 
+from __future__ import annotations
+
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +17,63 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from sal_fast.errors import InputError
-from sal_fast.report.figures import VERMILLION, Picture, numbered, picture, short
-from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, main_panel
+from sal_fast.experiment.record import RunFolder
+from sal_fast.report.figures import VERMILLION, Row, numbered, picture, short
+from sal_fast.report.runs import Run, by_dataset, by_group, by_label, by_panel, main_panel
 
 MOST_IMAGES = 6
 MOST_COLUMNS = 8
 _KEYS = ("ids", "labels", "predicted", "images", "masks", "has_mask", "cams", "dice")
 
-
-@dataclass(frozen=True)
-class Sheet:
-    picture: Picture
-    caption: str
+Column = dict[str, Any]  # the arrays of an examples.npz: an image has the same row in each
 
 
-def sheets(runs: Sequence[Run]) -> list[Sheet]:
-    """A sheet for each data set whose runs have examples of the same images, from its fullest panel."""
+def sheets(runs: Sequence[Run]) -> list[Row]:
+    """A sheet for each data set whose runs have examples of the same images, from its main panel."""
     drawn = []
     parts = by_dataset(runs)
     for i, (dataset, whole) in enumerate(parts.items()):
         part = main_panel(whole)
-        if len(by_group(part)) == 1:  # no two models to set beside each other but those of other panels
+        if len(by_group(part)) == 1:  # other panels have the only models to set beside it
             part = whole
-        shown = [run for run in _columns(part) if _files(run)]
-        one_panel = len(by_panel(part)) == 1
-        columns = {run.line if one_panel else run.group: _load(_files(run)[-1]) for run in shown}
+        shown = {label: run for label, run in _columns(part).items() if _files(run)}
+        columns = {label: _load(_files(run)[-1]) for label, run in shown.items()}
         chosen, wrong = choose(list(columns.values())) if columns else ([], 0)
         if chosen:
-            first_column = next(iter(columns.values()))
-            chosen.sort(key=lambda i: int(first_column["labels"][_row(first_column, i)]))
-            names = [str(name) for name in part[0].data["classes"]]
-            drawn.append(
-                Sheet(
-                    picture(
-                        _sheet(columns, chosen, names),
-                        numbered("heatmaps", i, len(parts)),
-                        f"Class activation maps on test images of {dataset}: {', '.join(columns)}.",
-                    ),
-                    _caption(part, shown, chosen, wrong),
-                )
-            )
+            first = next(iter(columns.values()))
+            chosen.sort(key=lambda name: int(first["labels"][_row(first, name)]))
+            figure = _sheet(columns, chosen, part[0].classes)
+            alt = f"Class activation maps on test images of {dataset}: {', '.join(columns)}."
+            sheet = picture(figure, numbered("heatmaps", i, len(parts)), alt)
+            caption = _caption(part, list(shown.values()), chosen, wrong)
+            drawn.append(Row(dataset, [sheet], caption=caption))
     return drawn
 
 
-def choose(columns: Sequence[dict[str, Any]]) -> tuple[list[str], int]:
+def choose(columns: Sequence[Column]) -> tuple[list[str], int]:
     """Up to six ids that all columns have, and how many of them some column classified wrongly.
 
     Images that all classified correctly come first, then those with a mask; classes take turns.
     """
-    shared = [i for i in columns[0]["ids"].tolist() if all(i in c["ids"] for c in columns)]
-    wrong = {i for i in shared for c in columns for k in [_row(c, i)] if c["labels"][k] != c["predicted"][k]}
-    masked = {i for i in shared if columns[0]["has_mask"][_row(columns[0], i)]}
+    first = columns[0]
+    wrong = {name for one in columns for name in one["ids"][one["labels"] != one["predicted"]].tolist()}
     ranked = []
     turns: Counter[tuple[bool, bool, int]] = Counter()
-    for i in shared:
-        tier = (i in wrong, i not in masked)
-        label = int(columns[0]["labels"][_row(columns[0], i)])
-        ranked.append((*tier, turns[*tier, label], i))
-        turns[*tier, label] += 1
+    for name, label, masked in zip(first["ids"].tolist(), first["labels"], first["has_mask"], strict=True):
+        if all(name in one["ids"] for one in columns):
+            rank = (name in wrong, not masked, int(label))
+            ranked.append((*rank[:2], turns[rank], name))
+            turns[rank] += 1
     ranked.sort(key=lambda entry: entry[:3])  # stable: the file's order where all is equal
     chosen = [entry[3] for entry in ranked[:MOST_IMAGES]]
-    return chosen, sum(i in wrong for i in chosen)
+    return chosen, sum(name in wrong for name in chosen)
 
 
 def heat(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """The CAM in [0, 1] at the image's size: bilinear with half-pixel centres, min-max; flat becomes zero."""
     raw = torch.from_numpy(np.asarray(cam, dtype=np.float32))[None, None]
-    large = torch.nn.functional.interpolate(raw, size=size, mode="bilinear", align_corners=False)[
-        0, 0
-    ].numpy()
+    resized = torch.nn.functional.interpolate(raw, size=size, mode="bilinear", align_corners=False)
+    large = resized[0, 0].numpy()
     low, high = large.min(), large.max()
     if high - low <= 8 * np.finfo(np.float32).eps * np.abs(large).max():
         return np.zeros(size, dtype=np.float32)
@@ -92,26 +81,26 @@ def heat(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]
     return scaled
 
 
-def _columns(runs: Sequence[Run]) -> list[Run]:
-    """A run for each group: that of the lowest seed all groups have, else of the group's own lowest."""
-    groups = list(by_group(runs).values())
-    common = set.intersection(*({run.seed for run in members} for members in groups))
+def _columns(runs: Sequence[Run]) -> dict[str, Run]:
+    """A run for each group: that of the lowest seed that all groups have, else of the group's own lowest."""
+    groups = list(by_label(runs).items())
+    common = set.intersection(*({run.seed for run in members} for _, members in groups))
     if len(groups) > MOST_COLUMNS:  # one of each regime first
-        first = {members[0].regime: members for members in reversed(groups)}
-        groups.sort(key=lambda members: members is not first[members[0].regime])
-    return [
-        next((run for run in members if common and run.seed == min(common)), members[0])
-        for members in groups[:MOST_COLUMNS]
-    ]
+        first = {members[0].regime: label for label, members in reversed(groups)}
+        groups.sort(key=lambda group: group[0] != first[group[1][0].regime])
+    return {
+        label: next((run for run in members if common and run.seed == min(common)), members[0])
+        for label, members in groups[:MOST_COLUMNS]
+    }
 
 
 def _files(run: Run) -> list[Path]:
-    """The examples that the run kept, the latest round's last."""
-    finished = [run.path / "rounds" / f"{row.round:03d}" / "examples.npz" for row in run.rounds]
+    """The examples that the run kept; those of its latest round are the last."""
+    finished = [RunFolder(run.path).round(one.round) / "examples.npz" for one in run.rounds]
     return [path for path in finished if path.exists()]
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> Column:
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in _KEYS}
@@ -121,11 +110,11 @@ def _load(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _row(column: dict[str, Any], i: str) -> int:
-    return int(np.flatnonzero(column["ids"] == i)[0])
+def _row(column: Column, name: str) -> int:
+    return int(np.flatnonzero(column["ids"] == name)[0])
 
 
-def _sheet(columns: dict[str, dict[str, Any]], chosen: Sequence[str], names: Sequence[str]) -> Figure:
+def _sheet(columns: dict[str, Column], chosen: Sequence[str], names: Sequence[str]) -> Figure:
     wide, high = len(columns) + 1, len(chosen)
     titles = ["image, human mask", *(textwrap.fill(group, 17) for group in columns)]
     head = 0.1 + 0.16 * max(title.count("\n") + 1 for title in titles)
@@ -134,18 +123,18 @@ def _sheet(columns: dict[str, dict[str, Any]], chosen: Sequence[str], names: Seq
     grid = figure.subplots(high, wide, squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
-    for row, i in zip(grid, chosen, strict=True):
-        first = next(iter(columns.values()))
-        k = _row(first, i)
+    first = next(iter(columns.values()))
+    for row, name in zip(grid, chosen, strict=True):
+        k = _row(first, name)
         row[0].set_ylabel(_class(names, first["labels"][k]), fontsize=8)
         _show(row[0], first["images"][k])
         _outline(row[0], first, k)
         for axes, column in zip(row[1:], columns.values(), strict=True):
-            _heat_cell(axes, column, _row(column, i), names)
+            _heat_cell(axes, column, _row(column, name), names)
     return figure
 
 
-def _heat_cell(axes: Axes, column: dict[str, Any], k: int, names: Sequence[str]) -> None:
+def _heat_cell(axes: Axes, column: Column, k: int, names: Sequence[str]) -> None:
     image = column["images"][k].astype(np.float32) / 255
     grey = (image @ np.array([0.299, 0.587, 0.114], dtype=np.float32))[..., None]
     colour = matplotlib.colormaps["inferno"](heat(column["cams"][k], image.shape[:2]))[..., :3]
@@ -167,7 +156,7 @@ def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _outline(axes: Axes, column: dict[str, Any], k: int) -> None:
+def _outline(axes: Axes, column: Column, k: int) -> None:
     """The human mask's outline; a frame of zeros closes it at the image's edge."""
     mask = np.pad(column["masks"][k], 1)
     if not (column["has_mask"][k] and (mask > 127).any()):

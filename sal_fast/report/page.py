@@ -1,4 +1,6 @@
-"""The page: everything inline, every name escaped."""
+"""The page: everything is in it, and every name is escaped."""
+
+from __future__ import annotations
 
 import base64
 import json
@@ -6,8 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sal_fast._util import progress
+
 
 def render(**parts: Any) -> str:
+    """The HTML of the page; `parts` are the names that page.html reads."""
     environment = Environment(
         loader=PackageLoader("sal_fast.report", "."),
         autoescape=True,
@@ -15,27 +20,9 @@ def render(**parts: Any) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(
-        number=number,
-        signed=signed,
-        spread=spread,
-        gain=gain,
-        duration=duration,
-        setting=setting,
-        uri=uri,
-        groupby_order=groupby_order,
-    )
+    for filter_ in (number, signed, spread, gain, duration, setting, uri):
+        environment.filters[filter_.__name__] = filter_
     return environment.get_template("page.html").render(**parts)
-
-
-def groupby_order(
-    rows: list[dict[str, Any]], *keys: str
-) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
-    """Rows of one key together, in the order of their first."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return list(groups.items())
 
 
 def number(value: float | None) -> str:
@@ -47,27 +34,25 @@ def signed(value: float | None) -> str:
 
 
 def gain(row: dict[str, Any], name: str) -> str:
-    """mean ± sigma with the mean's sign."""
-    mean, sigma = row[f"{name}_mean"], row[f"{name}_std"]
-    return signed(mean) + ("" if sigma is None else f" ± {sigma:.3f}")
+    """mean ± sigma, with the mean's sign."""
+    return signed(row[f"{name}_mean"]) + _sigma(row, name, 3)
 
 
 def spread(row: dict[str, Any], name: str, digits: int = 3) -> str:
-    """mean ± sigma of a summary row; no sigma for one run."""
-    mean, sigma = row[f"{name}_mean"], row[f"{name}_std"]
-    if mean is None:
-        return "–"
-    return f"{mean:.{digits}f}" + ("" if sigma is None else f" ± {sigma:.{digits}f}")
+    """mean ± sigma of a summary row; a single run has no sigma."""
+    mean = row[f"{name}_mean"]
+    return "–" if mean is None else f"{mean:.{digits}f}" + _sigma(row, name, digits)
+
+
+def _sigma(row: dict[str, Any], name: str, digits: int) -> str:
+    sigma = row[f"{name}_std"]
+    return "" if sigma is None else f" ± {sigma:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f"{seconds:.1f} s" if seconds < 60 else progress.duration(seconds)
 
 
 def setting(value: Any) -> str:

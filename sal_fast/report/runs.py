@@ -1,96 +1,37 @@
-"""Run folders, read and checked: what the tables and figures are made of."""
+"""The runs of a report, and the names that they have in it.
 
-import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+A *group* is the runs that differ in nothing but their seed. A *panel* is the groups of one data set that
+agree in the options that reports part their figures by (`Option.compared`). A label names only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sal_fast import plugins
 from sal_fast._util.curves import aulc
 from sal_fast.errors import InputError
-from sal_fast.experiment.config import OPTIONS
-from sal_fast.experiment.record import FORMAT
+from sal_fast.experiment import loading
+from sal_fast.experiment.config import OPTIONS, short_name
+from sal_fast.experiment.record import Round
 from sal_fast.experiment.regimes import REGIMES
 
-# Named in a group's label as soon as any two runs differ in them; a panel holds runs that agree in them.
-_COMPARED = tuple(
-    sorted((name for name, one in OPTIONS.items() if one.compared), key=("criterion", "arch", "probe").index)
-)
-# Any other setting is named where runs of one data set and regime differ in it, but for these: they say
-# where and on what a run was made.
-_IGNORED = {name for name, one in OPTIONS.items() if not one.tells_runs_apart}
-_NEEDED = ("regime", "criterion", "probe", "arch", "seed")
-_DEFAULTS = {name: option.default for name, option in OPTIONS.items()}
-
 
 @dataclass(frozen=True)
-class People:
-    """Who answered, cumulative over a round's labelled set; seconds where a clock ran."""
+class Run(loading.Run):
+    """The record of a run, with its names in this report.
 
-    labelled: int
-    maps: int
-    skipped: int
-    annotators: int
-    seconds: float | None
-    label_seconds: float | None  # on images without a map
-    map_seconds: float | None  # on images with one
+    dataset: the data set's name, numbered where two data sets share it. compared, variant: for each option
+    that tells this run's group from another one, its value as labels spell it. `compared` has the options
+    that part panels, `variant` the others.
+    """
 
-    @property
-    def without_map(self) -> int:
-        return self.labelled - self.maps
-
-    @property
-    def per_item(self) -> float | None:
-        return _share(self.seconds, self.labelled)
-
-    @property
-    def per_label(self) -> float | None:
-        return _share(self.label_seconds, self.without_map)
-
-    @property
-    def per_map(self) -> float | None:
-        return _share(self.map_seconds, self.maps)
-
-    @property
-    def saved(self) -> float | None:
-        """Seconds that maps of the images without one would have cost more."""
-        if self.per_map is None or self.per_label is None:
-            return None
-        return (self.per_map - self.per_label) * self.without_map
-
-
-@dataclass(frozen=True)
-class Round:
-    """A line of rounds.jsonl. Counts are cumulative over the labelled set."""
-
-    round: int
-    labelled: int
-    human_maps: int
-    generated_maps: int
-    empty_maps: int
-    accuracy: float
-    dice: float | None
-    dice_floor: float | None
-    dice_images: int | None
-    val_accuracy: float | None
-    best_epoch: int | None
-    seconds: float
-    timings: dict[str, float]
-    trial_dice: float | None = None  # of generated maps of this round's images, against what people drew
-    people: People | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    path: Path
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    data: dict[str, Any]
-    rounds: list[Round]
-    summary: dict[str, Any] | None
-    dataset: str = ""  # the data set's name, numbered where two share it
-    variant: dict[str, Any] = field(default_factory=dict)  # the settings that tell this run's group apart
+    dataset: str = ""
+    compared: dict[str, str] = field(default_factory=dict)
+    variant: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -98,38 +39,26 @@ class Run:
 
     @property
     def regime(self) -> str:
-        return str(self.config["regime"])
-
-    @property
-    def criterion(self) -> str:
-        return str(self.config["criterion"])
+        return self.config.regime
 
     @property
     def seed(self) -> int:
-        return int(self.config["seed"])
+        return self.config.seed
 
     @property
-    def alpha(self) -> float | None:
-        return _number(self.setting("alpha"))
+    def alpha(self) -> float:
+        return self.config.its_alpha
 
     @property
-    def own_alpha(self) -> float | None:
-        """The regime's, which a run has that was given none."""
-        return REGIMES[self.regime].alpha if self.regime in REGIMES else None
+    def has_own_alpha(self) -> bool:
+        """True if alpha is the regime's own."""
+        return self.alpha == self.config.its_regime.alpha
 
     @property
     def budget(self) -> float | None:
-        """The share of the pool that gets human maps; None where the run itself finds it."""
-        return _number(self.setting("human_budget"))
-
-    def setting(self, name: str) -> Any:
-        """As configured, else (in older runs) the default; of an alpha that was not given, the regime's."""
-        value = self.config.get(name, _DEFAULTS.get(name))
-        return self.own_alpha if name == "alpha" and value is None else value
-
-    @property
-    def finished(self) -> bool:
-        return self.summary is not None
+        """The share of the pool that gets human maps; None if the run itself has to find it."""
+        share = self.config.human_budget
+        return None if isinstance(share, str) else share
 
     @property
     def last(self) -> Round:
@@ -137,341 +66,265 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        recorded = (self.summary or {}).get("seconds")
-        return float(recorded) if recorded is not None else sum(r.seconds for r in self.rounds)
+        """The run's time: that of its summary, or the sum over its rounds as long as there is none."""
+        return float((self.summary or {}).get("seconds", sum(one.seconds for one in self.rounds)))
+
+    def setting(self, name: str) -> Any:
+        """The value of an option that the run used: where alpha was not given, it is the regime's own."""
+        return self.alpha if name == "alpha" else getattr(self.config, name)
 
     @property
     def group(self) -> str:
-        """The label shared by the runs that differ in nothing but their seed (and data set)."""
+        """The label that the runs of a group share; it does not name the data set."""
         return self.label()
 
     @property
     def line(self) -> str:
         """The group's label inside its panel."""
-        return self.label(*_COMPARED)
+        return self.label(*self.compared)
 
     @property
     def panel(self) -> str:
-        """The data set, and those of criterion, network and probe that runs differ in."""
+        """The panel's title: the data set, and the compared options that any two runs differ in."""
         return self.place()
 
     def place(self, *without: str) -> str:
-        """The panel, whatever is not to part it."""
-        parts = [str(self.variant[s]) for s in _COMPARED if s in self.variant and s not in without]
-        return ", ".join([self.dataset, *parts])
+        """The panel's title without the options `without`: figures that set their values side by side."""
+        return ", ".join([self.dataset, *_but(self.compared, without)])
 
     def label(self, *without: str) -> str:
-        """The regime, and what tells its runs apart; a regime's own alpha goes without saying."""
-        skipped = {*without, "alpha"} if self.alpha == self.own_alpha else {*without}
-        named = {name: value for name, value in self.variant.items() if name not in skipped}
-        return ", ".join([self.regime, *(spell(name, value) for name, value in named.items())])
+        """The regime and what tells its groups apart, without the options `without`."""
+        return ", ".join([self.regime, *_but(self.compared | self.variant, without)])
 
     def takes_over(self) -> int | None:
-        """Index of the first round without new human maps; None where people draw to the end, or never."""
-        pairs = enumerate(zip(self.rounds, self.rounds[1:], strict=False), start=1)
-        first = next((i for i, (a, b) in pairs if b.human_maps <= a.human_maps), None)
-        return first if self.last.human_maps else None
+        """The index of the first round without new human maps; None if people draw to the end, or never."""
+        if not self.last.human_maps:
+            return None
+        maps = [one.human_maps for one in self.rounds]
+        return next((i for i in range(1, len(maps)) if maps[i] <= maps[i - 1]), None)
 
     def curve(self, metric: str) -> dict[int, float]:
         """Labelled count -> value, for the rounds that have a value."""
-        pairs = ((r.labelled, getattr(r, metric)) for r in self.rounds)
+        pairs = ((one.labelled, getattr(one, metric)) for one in self.rounds)
         return {labelled: value for labelled, value in pairs if value is not None}
 
     def aulc(self, metric: str) -> float | None:
-        """Area under the learning curve; None where a round has no value."""
+        """The area under the learning curve; None if some round has no value."""
         curve = self.curve(metric)
         return aulc(list(curve), list(curve.values())) if len(curve) == len(self.rounds) else None
 
 
 def load(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The runs in the order of the report, and notes on what a reader must know about them."""
+    """Read the runs, in the order of the report, and write notes on what its reader must know about them.
+
+    Args:
+        paths: run folders, or folders of run folders. Whatever holds no finished round is left out, with a
+            note: a shell's `runs/*` also names files and other folders.
+
+    Raises InputError for a path that does not exist, for a damaged run, and if no run remains.
+    """
     runs, notes = [], []
-    for path, named in _expand(paths).items():
-        run = _read(path)
-        if run.rounds:
-            runs.append(run)
-        elif named:
-            raise InputError(f"{path}: no finished round yet; let the run finish a round first")
+    for path, kept in _records(paths):
+        if kept is None:
+            notes.append(f"{path} is left out: there is no run.json in it or in its folders.")
+        elif not kept.rounds:
+            notes.append(f"{path.name} is left out: it has no finished round yet.")
         else:
-            notes.append(f"{run.name} is left out: it has no finished round yet.")
+            runs.append(Run(**vars(kept)))
     if not runs:
-        raise InputError("no run with a finished round; let a run finish a round first")
-    runs, doubts = _once(_order(_name_variants(_name_datasets(runs))))
-    notes += doubts
-    notes += [
-        f"{run.name} is unfinished ({len(run.rounds)} rounds so far): it is drawn with what it has, "
-        "and is not part of any mean."
+        more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+        raise InputError(
+            f"nothing to report on: {notes[0].rstrip('.')}{more}; name runs that have finished a round"
+        )
+    runs, doubts = _once(_order(_with_variants(_with_datasets(runs))))
+    unfinished = [
+        f"{run.name} is unfinished ({len(run.rounds)} rounds so far): it is drawn with what it has, and is "
+        "not part of any mean."
         for run in runs
         if not run.finished
     ]
-    return runs, notes
-
-
-def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
-    """The runs without repetitions, which would pass for independent runs in the means; and notes."""
-    notes = []
-    first: dict[tuple[str, str, int, str], Run] = {}
-    pools: dict[tuple[str, int], Run] = {}
-    for run in sorted(runs, key=lambda run: not run.finished):
-        fingerprint = str(run.data.get("fingerprint"))
-        kept = first.setdefault((run.dataset, run.group, run.seed, fingerprint), run)
-        if kept is not run:
-            notes.append(f"{run.name} is left out: it repeats {kept.name} (same data, settings and seed).")
-        other = pools.setdefault((run.dataset, run.seed), run)
-        if str(other.data.get("fingerprint")) != fingerprint:
-            notes.append(
-                f"{run.name} and {other.name} have the same seed, but images, masks or splits differ."
-            )
-    return [run for run in runs if any(run is kept for kept in first.values())], notes
+    return runs, notes + doubts + unfinished
 
 
 def by_group(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return split(runs, lambda run: run.group)
 
 
-def by_dataset(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    return split(runs, lambda run: run.dataset)
-
-
 def by_panel(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return split(runs, lambda run: run.panel)
 
 
-def fullest(runs: Sequence[Run]) -> list[str]:
-    """The panels that no other of their data set has more lines than."""
-    lines = {panel: len(by_group(part)) for panel, part in by_panel(runs).items()}
-    most = {
-        dataset: max(lines[panel] for panel in by_panel(part)) for dataset, part in by_dataset(runs).items()
-    }
-    return list(dict.fromkeys(run.panel for run in runs if lines[run.panel] == most[run.dataset]))
+def by_dataset(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    return split(runs, lambda run: run.dataset)
 
 
-def main_panel(runs: Sequence[Run]) -> list[Run]:
-    """Of the fullest panels of a data set the one nearest to the paper's: margin and CAM."""
-    panels = by_panel(runs)
-
-    def near(panel: str) -> int:
-        run = panels[panel][0]
-        return (run.criterion == "margin") + (run.config["probe"] == "cam")
-
-    return panels[max(fullest(runs), key=near)]
-
-
-def without_alpha_sweep(runs: Sequence[Run]) -> list[Run]:
-    """Of runs that differ in alpha, only those with the regime's own, where there are any."""
-    own = {(run.panel, run.regime) for run in runs if run.alpha == run.own_alpha}
-    return [run for run in runs if run.alpha == run.own_alpha or (run.panel, run.regime) not in own]
-
-
-def alike(a: Run, b: Run) -> bool:
-    """Whether two runs of one panel differ in nothing that counts for both but regime, alpha and seed."""
-    names = {**a.config, **b.config}.keys() - _IGNORED - {"regime", "alpha"}
-    return all(a.setting(s) == b.setting(s) for s in names if _counts(s, a) and _counts(s, b))
-
-
-def spell(setting: str, value: Any) -> str:
-    """A setting as it stands in a label."""
-    if setting in _COMPARED:
-        return str(value)
-    if setting == "human_budget" and value == "auto":
-        return "auto budget"
-    if setting == "human_budget" and isinstance(value, int | float):
-        return f"{100 * value:g} % human"
-    return f"{setting.replace('_', ' ')} {value}"
+def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The groups of runs that stand side by side: their lines in one panel, else their whole labels."""
+    return split(runs, (lambda run: run.line) if len(by_panel(runs)) == 1 else (lambda run: run.group))
 
 
 def split(runs: Iterable[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]:
+    """The runs by key; keys and runs keep their order."""
     parts: dict[str, list[Run]] = {}
     for run in runs:
         parts.setdefault(key(run), []).append(run)
     return parts
 
 
-def _counts(setting: str, run: Run) -> bool:
-    return setting not in OPTIONS or OPTIONS[setting].matters_to(run.regime)
+def fullest(parts: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The titles of the parts that have at least as many groups as any other part of their data set."""
+    sizes = {title: len(by_group(part)) for title, part in parts.items()}
+    most: dict[str, int] = {}
+    for title, part in parts.items():
+        most[part[0].dataset] = max(sizes[title], most.get(part[0].dataset, 0))
+    return [title for title, part in parts.items() if sizes[title] == most[part[0].dataset]]
 
 
-def _share(total: float | None, n: int) -> float | None:
-    return total / n if total is not None and n else None
+def main_panel(runs: Sequence[Run]) -> list[Run]:
+    """The fullest panel of a data set; of several the one nearest to the paper's, which are the defaults."""
+    panels = by_panel(runs)
+
+    def near(panel: str) -> int:
+        run = panels[panel][0]
+        return sum(run.setting(name) == OPTIONS[name].default for name in compared_options())
+
+    return panels[max(fullest(panels), key=near)]
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def compared_options() -> list[str]:
+    """The options that part panels, and have a column in the tables."""
+    return [name for name, one in OPTIONS.items() if one.compared]
 
 
-def _expand(paths: Sequence[Path]) -> dict[Path, bool]:
-    """Each run folder once -> whether it was named itself (True) or found in a folder (False)."""
+def without_alpha_sweep(runs: Sequence[Run]) -> list[Run]:
+    """Leave out a regime's runs with another alpha than its own, if its panel has any with its own."""
+    own = {(run.panel, run.regime) for run in runs if run.has_own_alpha}
+    return [run for run in runs if run.has_own_alpha or (run.panel, run.regime) not in own]
+
+
+def alike(a: Run, b: Run) -> bool:
+    """True if two runs differ in no option that matters to both, but for regime, alpha and seed."""
+    return all(
+        a.setting(name) == b.setting(name)
+        for name, one in OPTIONS.items()
+        if one.tells_runs_apart and name not in ("regime", "alpha")
+        if one.matters_to(a.regime) and one.matters_to(b.regime)
+    )
+
+
+def _records(paths: Sequence[Path]) -> Iterator[tuple[Path, loading.Run | None]]:
+    """Each run folder once, with its record; and each path that holds no run, with None."""
     if not paths:
         raise InputError("no run folder given; name at least one")
-    folders: dict[Path, bool] = {}
+    seen = set()
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not path.exists():
             raise InputError(f"{path}: no such folder; give a run folder or a folder of runs")
-        if (path / "run.json").exists():
-            folders[path.resolve()] = True
-            continue
-        children = sorted(child for child in path.iterdir() if (child / "run.json").exists())
-        if not children:
-            raise InputError(
-                f"{path}: no run.json in it or its folders; give a run folder or a folder of runs"
-            )
-        for child in children:
-            folders.setdefault(child.resolve(), False)
-    return folders
+        inside = sorted(file.parent for file in path.glob("*/run.json"))
+        folders = [path] if (path / "run.json").exists() else inside
+        if not folders:
+            yield path, None
+        for folder in map(Path.resolve, folders):
+            if folder not in seen:
+                seen.add(folder)
+                yield folder, loading.load(folder)
 
 
-def _read(path: Path) -> Run:
-    file = path / "run.json"
-    record = _parse(file, _text(file))
-    if record.get("format") != FORMAT:
-        raise InputError(f"{file}: format {record.get('format')!r} is unknown; update sal-fast to read it")
-    config, data = _part(file, record, "config"), _part(file, record, "data")
-    for part, names in ((config, _NEEDED), (data, ("name", "classes", "counts"))):
-        for name in names:
-            if name not in part:
-                raise InputError(f"{file}: {name!r} is missing; the file is damaged, repeat the run")
-    summary = path / "summary.json"
-    return Run(
-        path=path,
-        config=config,
-        environment=_part(file, record, "environment"),
-        data=data,
-        rounds=_read_rounds(path / "rounds.jsonl"),
-        summary=_parse(summary, _text(summary)) if summary.exists() else None,
-    )
+def _with_datasets(runs: list[Run]) -> list[Run]:
+    """Name the data sets; other classes or counts under one name are another: name, name (2), ...
 
-
-def _read_rounds(file: Path) -> list[Round]:
-    if not file.exists():
-        return []
-    rounds: list[Round] = []
-    for number, line in enumerate(_text(file).splitlines(keepends=True), start=1):
-        if not line.strip():
-            continue
-        where = f"{file}, line {number}"
-        try:
-            record = _parse(where, line)
-        except InputError:
-            if line.endswith("\n"):
-                raise
-            break  # a killed run's half-written line: its round is not finished
-        try:
-            this = Round(
-                round=int(record["round"]),
-                labelled=int(record["labelled"]),
-                human_maps=int(record["human_maps"]),
-                generated_maps=int(record["generated_maps"]),
-                empty_maps=int(record["empty_maps"]),
-                accuracy=float(record["accuracy"]),
-                dice=_optional(record["dice"]),
-                dice_floor=_optional(record["dice_floor"]),
-                dice_images=record.get("dice_images"),
-                val_accuracy=_optional(record.get("val_accuracy")),
-                best_epoch=record.get("best_epoch"),
-                seconds=float(record["seconds"]),
-                timings={str(name): float(value) for name, value in record.get("timings", {}).items()},
-                trial_dice=_optional(record.get("trial_dice")),
-                people=_read_people(record.get("people")),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{where}: not the line of a round ({error!r}); repeat the run") from error
-        still = this.people is not None  # people may skip a whole query
-        if rounds and this.labelled < rounds[-1].labelled + (not still):
-            raise InputError(f"{where}: 'labelled' does not rise; the file is damaged, repeat the run")
-        rounds.append(this)
-    return rounds
-
-
-def _read_people(record: dict[str, Any] | None) -> People | None:
-    if record is None:
-        return None
-    return People(
-        labelled=int(record["labelled"]),
-        maps=int(record["maps"]),
-        skipped=int(record["skipped"]),
-        annotators=int(record["annotators"]),
-        seconds=_optional(record.get("seconds")),
-        label_seconds=_optional(record.get("label_seconds")),
-        map_seconds=_optional(record.get("map_seconds")),
-    )
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); repeat the run") from error
-
-
-def _parse(where: object, text: str) -> dict[str, Any]:
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error}); the file is damaged, repeat the run") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: not a JSON object; the file is damaged, repeat the run")
-    return record
-
-
-def _part(file: Path, record: dict[str, Any], name: str) -> dict[str, Any]:
-    part = record.get(name)
-    if not isinstance(part, dict):
-        raise InputError(f"{file}: {name!r} is missing; the file is damaged, repeat the run")
-    return part
-
-
-def _optional(value: Any) -> float | None:
-    return None if value is None or math.isnan(float(value)) else float(value)
-
-
-def _name_datasets(runs: list[Run]) -> list[Run]:
-    """Other classes or counts under one name are another data set: name, name (2), ...
-
-    The fingerprint cannot tell: it covers the splits, which follow from the seed.
+    The fingerprint cannot tell, because it covers the splits, and these follow from the seed.
     """
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, set[str]] = {}
     for run in runs:
-        kinds.setdefault(str(run.data["name"]), []).append(_kind(run))
+        kinds.setdefault(str(run.record["data"]["name"]), set()).add(_kind(run))
     named = []
     for run in runs:
-        name = str(run.data["name"])
-        place = sorted(set(kinds[name])).index(_kind(run))
+        name = str(run.record["data"]["name"])
+        place = sorted(kinds[name]).index(_kind(run))
         named.append(replace(run, dataset=f"{name} ({place + 1})" if place else name))
     return named
 
 
 def _kind(run: Run) -> str:
-    return json.dumps([run.data["classes"], run.data["counts"]], sort_keys=True)
+    return repr((run.classes, sorted(run.record["data"]["counts"].items())))
 
 
-def _name_variants(runs: list[Run]) -> list[Run]:
-    def differ(setting: str, among: Iterable[Run]) -> bool:
-        return len({json.dumps(run.setting(setting)) for run in among}) > 1
+def _with_variants(runs: list[Run]) -> list[Run]:
+    """Name what tells the runs apart: compared options for all, the others for each regime by itself.
 
-    compared = [setting for setting in _COMPARED if differ(setting, runs)]
-    runs = [replace(run, variant={s: run.setting(s) for s in compared}) for run in runs]
-    others = dict.fromkeys(s for run in runs for s in run.config if s not in _IGNORED.union(_COMPARED))
-    extra: dict[str, list[str]] = {}  # regime -> the other settings that its runs differ in
+    A regime's own alpha goes without saying. So does an option that differs from panel to panel only, such as
+    the image size of two networks, unless it is one that a grid lists.
+    """
+    parting = {name: texts for name in compared_options() if len(texts := _spelt(name, runs)) > 1}
+    runs = [replace(run, compared=_named(run, parting)) for run in runs]
+    named: dict[str, dict[str, dict[Any, str]]] = {}
     for regime, same in split(runs, lambda run: run.regime).items():
-        # What differs from panel to panel only, as the image size of two networks, goes without saying.
-        parts = {"human_budget": by_dataset(same), "alpha": by_dataset(same)}
-        extra[regime] = [
-            s
-            for s in others
-            if _counts(s, same[0]) and any(differ(s, part) for part in parts.get(s, by_panel(same)).values())
-        ]
-    return [
-        replace(run, variant=run.variant | {s: run.setting(s) for s in extra[run.regime]}) for run in runs
-    ]
+        named[regime] = {
+            name: _spelt(name, same)
+            for name, one in OPTIONS.items()
+            if one.tells_runs_apart and not one.compared and one.matters_to(regime)
+            for parts in [by_dataset(same) if one.axis else by_panel(same)]
+            if any(len({run.setting(name) for run in part}) > 1 for part in parts.values())
+        }
+    return [replace(run, variant=_named(run, named[run.regime])) for run in runs]
+
+
+def _named(run: Run, texts: dict[str, dict[Any, str]]) -> dict[str, str]:
+    return {
+        name: values[run.setting(name)]
+        for name, values in texts.items()
+        if not (name == "alpha" and run.has_own_alpha)
+    }
+
+
+def _spelt(name: str, runs: Iterable[Run]) -> dict[Any, str]:
+    """The values that runs have of an option, each with a text of its own for labels."""
+    values = dict.fromkeys(run.setting(name) for run in runs)
+    texts = {value: _spell(name, value) for value in values}
+    if len(set(texts.values())) < len(texts):
+        texts = {value: f"{name.replace('_', ' ')} {value!r}" for value in values}
+    return texts
+
+
+def _spell(name: str, value: Any) -> str:
+    if OPTIONS[name].compared:
+        return short_name(value) if isinstance(value, str) and plugins.is_reference(value) else str(value)
+    if name == "human_budget":
+        return "auto budget" if isinstance(value, str) else f"{100 * value:g} % human"
+    return f"{name.replace('_', ' ')} {value}"
+
+
+def _but(texts: dict[str, str], without: Sequence[str]) -> list[str]:
+    return [text for name, text in texts.items() if name not in without]
 
 
 def _order(runs: list[Run]) -> list[Run]:
+    """By data set, regime, the values that tell groups apart (numbers first), seed and folder."""
+
     def rank(value: Any) -> tuple[int, Any]:
         return (0, value) if isinstance(value, int | float) else (1, str(value))
 
     def key(run: Run) -> tuple[Any, ...]:
-        place = list(REGIMES).index(run.regime) if run.regime in REGIMES else len(REGIMES)
-        variant = [(name, rank(value)) for name, value in run.variant.items()]
-        return (run.dataset, place, run.regime, variant, run.seed, run.name)
+        values = [(name, rank(run.setting(name))) for name in run.compared | run.variant]
+        return (run.dataset, list(REGIMES).index(run.regime), values, run.seed, run.name)
 
     return sorted(runs, key=key)
+
+
+def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Leave out repeated runs, which would pass for independent ones in the means; and write notes."""
+    notes = []
+    first: dict[tuple[str, str, int, str], Run] = {}
+    pools: dict[tuple[str, int], Run] = {}
+    for run in sorted(runs, key=lambda run: not run.finished):
+        fingerprint = run.record["data"]["fingerprint"]
+        kept = first.setdefault((run.dataset, run.group, run.seed, fingerprint), run)
+        if kept is not run:
+            notes.append(f"{run.name} is left out: it repeats {kept.name} (same data, settings and seed).")
+        other = pools.setdefault((run.dataset, run.seed), run)
+        if other.record["data"]["fingerprint"] != fingerprint:
+            notes.append(
+                f"{run.name} and {other.name} have the same seed, but images, masks or splits differ."
+            )
+    return [run for run in runs if any(run is kept for kept in first.values())], notes

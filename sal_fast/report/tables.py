@@ -1,31 +1,30 @@
-"""The tables, as polars frames: a line a run, a group, a round, what maps gained, what people spent."""
+"""The tables, as polars frames: a line for a run, a group, a round, what maps gained, what people spent."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
 
-from sal_fast.report.differences import MEASURES, couples, gains, paired
-from sal_fast.report.runs import Run, by_panel
+from sal_fast.experiment.record import People
+from sal_fast.report.differences import BASELINE, MEASURES, couples, gains, paired
+from sal_fast.report.runs import Run, by_panel, compared_options
 
-PEOPLE = ("labelled", "maps", "skipped", "annotators", "seconds", "label_seconds", "map_seconds")
 METRICS = (
     "accuracy", "dice", "dice_floor", "aulc_accuracy", "aulc_dice", "human_maps", "generated_maps", "seconds"
 )  # fmt: skip
+PEOPLE = ("labelled", "maps", "skipped", "annotators", "seconds")
+APART = ("timings", "memory", "people")  # fields of a round that are tables themselves
 
 
 def runs_table(runs: Sequence[Run]) -> pl.DataFrame:
+    last = ("labelled", "human_maps", "generated_maps", "empty_maps", "accuracy", "dice", "dice_floor")
     return frame(
         {
             **_who(run),
             "finished": run.finished,
-            "labelled": run.last.labelled,
-            "human_maps": run.last.human_maps,
-            "generated_maps": run.last.generated_maps,
-            "empty_maps": run.last.empty_maps,
-            "accuracy": run.last.accuracy,
-            "dice": run.last.dice,
-            "dice_floor": run.last.dice_floor,
+            **{name: getattr(run.last, name) for name in last},
             "aulc_accuracy": run.aulc("accuracy"),
             "aulc_dice": run.aulc("dice"),
             "seconds": run.seconds,
@@ -40,7 +39,7 @@ def summary_table(table: pl.DataFrame) -> pl.DataFrame:
     """Mean and sigma (ddof=1) over the finished runs of each group; n may be 0, sigma needs two."""
     finished = pl.col("finished")
     values = [pl.col(name).cast(pl.Float64).filter(finished) for name in METRICS]
-    return table.group_by("data", "group", "regime", "criterion", "probe", "arch", maintain_order=True).agg(
+    return table.group_by("data", "group", "regime", *compared_options(), maintain_order=True).agg(
         finished.sum().alias("n"),
         (~finished).sum().alias("unfinished"),
         *(value.mean().name.suffix("_mean") for value in values),
@@ -49,61 +48,55 @@ def summary_table(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def rounds_table(runs: Sequence[Run]) -> pl.DataFrame:
-    phases = dict.fromkeys(phase for run in runs for r in run.rounds for phase in r.timings)
-    people = any(r.people for run in runs for r in run.rounds)
+    phases = dict.fromkeys(phase for run in runs for one in run.rounds for phase in one.timings)
+    people = People.__dataclass_fields__ if any(one.people for run in runs for one in run.rounds) else ()
     return frame(
         {
             **_who(run),
-            **{name: value for name, value in vars(r).items() if name not in ("timings", "people")},
-            **({f"people_{name}": getattr(r.people, name, None) for name in PEOPLE} if people else {}),
-            **{f"seconds_{phase}": r.timings.get(phase) for phase in phases},
+            **{name: value for name, value in vars(one).items() if name not in APART},
+            **{f"people_{name}": getattr(one.people, name, None) for name in people},
+            **{f"seconds_{phase}": one.timings.get(phase) for phase in phases},
             "group": run.group,
             "run": run.name,
         }
         for run in runs
-        for r in run.rounds
+        for one in run.rounds
     )
 
 
 def gains_table(runs: Sequence[Run]) -> pl.DataFrame:
-    """Human maps spent and what was gained over b1 by them: mean and sigma over the seeds that both have."""
-    rows = []
-    for panel in by_panel(runs).values():
-        for regime in dict.fromkeys(run.regime for run in panel if run.regime != "b1"):
-            for members, b1 in couples(panel, regime, "b1"):
-                pairs = paired(members, b1)
-                gained = {name: pl.Series(gains(pairs, measure)) for name, measure in MEASURES.items()}
-                clocks = [run.last.people.seconds for run, _ in pairs if run.last.people]
-                if pairs:
-                    rows.append(
-                        {
-                            **{k: v for k, v in _who(members[0]).items() if k not in ("regime", "seed")},
-                            "panel": members[0].panel,
-                            "line": members[0].line,
-                            "n": len(pairs),
-                            "human_maps": pl.Series([run.last.human_maps for run, _ in pairs]).mean(),
-                            **{f"{name}_mean": some.mean() for name, some in gained.items()},
-                            **{f"{name}_std": some.std() for name, some in gained.items()},
-                            "people_seconds": pl.Series(clocks, dtype=pl.Float64).mean(),
-                        }
-                    )
-    return frame(rows)
+    """The human maps spent, and what they gained over b1: mean and sigma over the seeds that both have."""
+    return frame(
+        _gain(members[0], pairs)
+        for panel in by_panel(runs).values()
+        for regime in dict.fromkeys(run.regime for run in panel if run.regime != BASELINE)
+        for members, baseline in couples(panel, regime, BASELINE)
+        if (pairs := paired(members, baseline))
+    )
+
+
+def _gain(first: Run, pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
+    gained = {name: pl.Series(gains(pairs, measure)) for name, measure in MEASURES.items()}
+    clocks = [run.last.people.seconds for run, _ in pairs if run.last.people]
+    return {
+        **{name: value for name, value in _who(first).items() if name not in ("regime", "seed")},
+        "panel": first.panel,
+        "line": first.line,
+        "n": len(pairs),
+        "human_maps": pl.Series([run.last.human_maps for run, _ in pairs]).mean(),
+        **{f"{name}_mean": some.mean() for name, some in gained.items()},
+        **{f"{name}_std": some.std() for name, some in gained.items()},
+        "people_seconds": pl.Series(clocks, dtype=pl.Float64).mean(),
+    }
 
 
 def people_table(runs: Sequence[Run]) -> pl.DataFrame:
-    """What people spent on each run that they took part in; seconds, None where no clock ran."""
+    """What people spent on each run that they took part in; seconds are None where nobody measured them."""
     return frame(
         {
             **_who(run),
-            "labelled": people.labelled,
-            "maps": people.maps,
-            "skipped": people.skipped,
-            "annotators": people.annotators,
-            "seconds": people.seconds,
-            "seconds_per_item": people.per_item,
-            "seconds_per_label": people.per_label,
-            "seconds_per_map": people.per_map,
-            "seconds_saved": people.saved,
+            **{name: value for name, value in vars(people).items() if name in PEOPLE},
+            **_seconds_each(people),
             "run": run.name,
         }
         for run in runs
@@ -111,17 +104,29 @@ def people_table(runs: Sequence[Run]) -> pl.DataFrame:
     )
 
 
-def _who(run: Run) -> dict[str, Any]:
-    config = run.config
+def _seconds_each(people: People) -> dict[str, float | None]:
+    """Seconds for an image: for any, for one without a map, for one with a map; and what was saved.
+
+    Saved are the seconds that maps of the images without one would have taken more.
+    """
+    without = people.labelled - people.maps
+    label, drawn = _share(people.label_seconds, without), _share(people.map_seconds, people.maps)
     return {
-        "data": run.dataset,
-        "regime": run.regime,
-        "criterion": run.criterion,
-        "probe": config["probe"],
-        "arch": config["arch"],
-        "seed": run.seed,
+        "seconds_per_item": _share(people.seconds, people.labelled),
+        "seconds_per_label": label,
+        "seconds_per_map": drawn,
+        "seconds_saved": None if label is None or drawn is None else (drawn - label) * without,
     }
 
 
-def frame(rows: Any) -> pl.DataFrame:
+def _share(total: float | None, n: int) -> float | None:
+    return total / n if total is not None and n else None
+
+
+def _who(run: Run) -> dict[str, Any]:
+    compared = {name: run.setting(name) for name in compared_options()}
+    return {"data": run.dataset, "regime": run.regime, **compared, "seed": run.seed}
+
+
+def frame(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(list(rows), infer_schema_length=None)

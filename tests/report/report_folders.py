@@ -60,6 +60,8 @@ def make_run(
             "counts": {"train": POOL, "val": 100, "test": 200},
         },
         "splits": {"train": [], "val": [], "test": []},
+        "start": [],
+        "inputs": {},
     }
     (path / "run.json").write_text(json.dumps(record))
     lines = [

@@ -8,7 +8,7 @@ from report_folders import make_run
 from sal_fast.errors import InputError
 from sal_fast.report import differences
 from sal_fast.report.claims import FAILS, HOLDS, MARGIN, NOISY, Difference, claims, together, verdict
-from sal_fast.report.runs import Run, alike, fullest, load, without_alpha_sweep
+from sal_fast.report.runs import Run, alike, by_panel, fullest, load, without_alpha_sweep
 from sal_fast.report.tables import gains_table, people_table
 
 FLAT = [0.6, 0.6, 0.6]
@@ -160,7 +160,7 @@ def test_differences_pair_the_seeds_of_one_panel(tmp_path):
 def test_runs_that_differ_in_more_are_no_pair(tmp_path):
     make(tmp_path, "b1", epochs=10)
     make(tmp_path, "b2", epochs=20)
-    make(tmp_path, "segmenter", epochs=10, segmenter_masks="masks", store="mapped")
+    make(tmp_path, "segmenter", epochs=10, segmenter_masks="masks", store="stream")
     assert [row["pair"] for row in differences.table(loaded(tmp_path))] == ["segmenter − b1"]
 
 
@@ -192,7 +192,7 @@ def test_gains_by_hand_and_the_fullest_panel(tmp_path):
         make(tmp_path, regime)
     make(tmp_path, "b2", name="-e", criterion="entropy")
     runs = loaded(tmp_path)
-    assert fullest(runs) == ["builtin, margin"]
+    assert fullest(by_panel(runs)) == ["builtin, margin"]
     (row,) = gains_table(runs).to_dicts()
     assert (row["panel"], row["line"], row["n"], row["human_maps"]) == ("builtin, margin", "b2", 3, 120.0)
     assert row["aulc_dice_mean"] == pytest.approx(0.3)

@@ -7,8 +7,10 @@ from matplotlib.backends.backend_agg import RendererAgg
 from report_folders import make_run
 
 from sal_fast import plugins
-from sal_fast.report import comparisons, figures, heatmaps
-from sal_fast.report.runs import REGIMES, Run, load, without_alpha_sweep
+from sal_fast.experiment.regimes import REGIMES
+from sal_fast.report import comparisons, curves, figures, heatmaps
+from sal_fast.report.looks import Looks
+from sal_fast.report.runs import Run, by_panel, fullest, load, without_alpha_sweep
 
 Box = tuple[str, float, float, float, float]
 SLACK = 1.5  # pixels of 200 an inch
@@ -62,26 +64,27 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float, list[Box]
 
 
 def of_panels(part: list[Run], count: int) -> list[Run]:
-    names = list(dict.fromkeys(run.panel for run in part))
-    return [run for run in part if run.panel in (*figures.fullest(part), *names[:count])]
+    panels = by_panel(part)
+    return [run for run in part if run.panel in (*fullest(panels), *list(panels)[:count])]
 
 
 DRAW = {
-    "curves": lambda runs: figures.learning_curves(of_panels(without_alpha_sweep(runs), 1)),
-    "scatter": lambda runs: figures.scatter(without_alpha_sweep(runs)),
-    "budgets": lambda runs: comparisons.budgets(without_alpha_sweep(runs)),
-    "probes": lambda runs: comparisons.probes(without_alpha_sweep(runs)),
-    "alphas": lambda runs: comparisons.alphas(runs),
-    "trials": lambda runs: comparisons.trials(runs),
-    "heat maps": lambda runs: heatmaps.sheets(without_alpha_sweep(runs)),
-    "one run": lambda runs: figures.alone(runs[-1]),
+    "curves": lambda main, _, looks: curves.learning_curves(of_panels(main, 1), looks),
+    "scatter": lambda main, _, looks: comparisons.scatter(main, looks),
+    "budgets": lambda main, _, looks: comparisons.budgets(main, looks),
+    "probes": lambda main, _, looks: comparisons.probes(main, looks),
+    "alphas": lambda _, runs, looks: comparisons.alphas(runs, looks),
+    "trials": lambda main, _, looks: comparisons.trials(main, looks),
+    "heat maps": lambda main, _, looks: heatmaps.sheets(main),
+    "one run": lambda main, _, looks: curves.single(main[-1]),
 }
 
 
 @pytest.mark.parametrize("what", DRAW)
 def test_texts_stay_apart_and_inside(what, runs, drawn):
     with figures.drawing():
-        assert DRAW[what](runs)
+        main = without_alpha_sweep(runs)
+        assert DRAW[what](main, runs, Looks(main))
     assert drawn
     for width, height, texts in drawn:
         assert texts

@@ -9,11 +9,16 @@ import pytest
 import torch
 from report_folders import make_run
 
+from sal_fast._util.curves import aulc
+from sal_fast.cli import main
 from sal_fast.errors import InputError
+from sal_fast.experiment.regimes import REGIMES
 from sal_fast.report import comparisons, write
-from sal_fast.report.figures import drawing, human_ends, learning_curves, mean_curve
+from sal_fast.report.curves import human_ends, learning_curves, mean_curve
+from sal_fast.report.figures import drawing
 from sal_fast.report.heatmaps import choose, heat, sheets
-from sal_fast.report.runs import REGIMES, aulc, load, without_alpha_sweep
+from sal_fast.report.looks import Looks
+from sal_fast.report.runs import load, without_alpha_sweep
 
 # Three seeds whose curves are worked out by hand: AULC accuracy .30, .35, .40, AULC Dice .5, .5, .5.
 LABELLED = [40, 60, 100]
@@ -151,7 +156,7 @@ def test_names_are_text_not_html(tmp_path):
     run = make_run(
         tmp_path / 'a&<>"b',
         classes=(nasty, r"$\frac$", "鳥"),
-        criterion="<b>",
+        criterion="/of/<b>.py:rule",
         dataset="$x_<i>",
         finished=False,
     )
@@ -163,7 +168,7 @@ def test_names_are_text_not_html(tmp_path):
     assert 'Run a&<>"b' in page.text
 
 
-def test_unfinished_run_is_marked_and_left_out_of_means(tmp_path):
+def test_unfinished_run_is_marked_and_left_out_of_means(tmp_path, sketches):
     for seed in range(3):
         make_run(
             tmp_path / f"s{seed}", seed=seed, rounds=3 if seed == 2 else 5, finished=seed != 2, examples=0
@@ -178,7 +183,7 @@ def test_unfinished_run_is_marked_and_left_out_of_means(tmp_path):
     assert runs["seconds"][2] == 33.0  # of its rounds
 
 
-def test_no_masks_no_dice(tmp_path):
+def test_no_masks_no_dice(tmp_path, sketches):
     for regime in ("b1", "sal"):
         make_run(tmp_path / regime, regime=regime, dice=[None] * 6, examples=3)
     html = write([tmp_path], tmp_path / "out")
@@ -188,7 +193,7 @@ def test_no_masks_no_dice(tmp_path):
     assert pl.read_csv(tmp_path / "out" / "runs.csv")["aulc_dice"].to_list() == [None, None]
 
 
-def test_one_round_without_examples(tmp_path):
+def test_one_round_without_examples(tmp_path, sketches):
     html = write([make_run(tmp_path / "run", rounds=1, examples=0)], tmp_path / "out")
     assert "Where the models look" not in Page(html).text
     runs = pl.read_csv(tmp_path / "out" / "runs.csv")
@@ -229,7 +234,7 @@ def test_half_written_line_is_no_round(tmp_path):
     assert len(load([tmp_path / "run"])[0][0].rounds) == 5
 
 
-def test_curves_are_parted_where_criterion_network_or_probe_differ(tmp_path):
+def test_curves_are_parted_where_criterion_network_or_probe_differ(tmp_path, sketches):
     for regime in REGIMES:
         for criterion in ("margin", "badge"):
             make_run(
@@ -243,30 +248,31 @@ def test_curves_are_parted_where_criterion_network_or_probe_differ(tmp_path):
         )
     rows = drawn_rows(tmp_path)
     assert [(row.title, row.main) for row in rows] == [
-        ("builtin, badge, resnet18, cam", True),
-        ("builtin, margin, resnet18, cam", True),
+        ("builtin, badge, cam, resnet18", True),
+        ("builtin, margin, cam, resnet18", True),
         ("builtin, other settings", False),
     ]
     html = write([tmp_path], tmp_path / "out")
     assert {"curves-dice-1.png", "curves-dice-3.png"} < {file.name for file in html.parent.iterdir()}
     page = Page(html).text
     assert "1 more: builtin, other settings" in page
-    assert "On builtin, margin, resnet18, cam, seed 0" in page  # the heat maps
+    assert "On builtin, margin, cam, resnet18, seed 0" in page  # the heat maps
     assert "alpha 0.5" not in drawn_labels(rows[0])
     assert "alpha-dice.png" in {file.name for file in html.parent.iterdir()}
 
 
 def drawn_rows(folder):
     with drawing():
-        return learning_curves(without_alpha_sweep(load([folder])[0]))
+        runs = without_alpha_sweep(load([folder])[0])
+        return learning_curves(runs, Looks(runs))
 
 
 def drawn_labels(row):
-    """The texts of a figure: matplotlib's SVG names each in a comment."""
-    return " ".join(re.findall(r"<!-- (.*?) -->", row.pictures[0].svg.decode()))
+    """The texts of a row's first figure, as the fixture `sketches` writes them."""
+    return " ".join(row.pictures[0].svg.decode().split())
 
 
-def test_one_regime_by_many_criteria_is_one_figure(tmp_path):
+def test_one_regime_by_many_criteria_is_one_figure(tmp_path, sketches):
     for criterion in ("margin", "badge", "entropy"):
         make_run(tmp_path / criterion, criterion=criterion, rounds=2, examples=0)
     (row,) = drawn_rows(tmp_path)
@@ -274,7 +280,7 @@ def test_one_regime_by_many_criteria_is_one_figure(tmp_path):
     assert "sal, badge (n=1)" in drawn_labels(row)
 
 
-def test_budgets_are_lines_of_one_figure(tmp_path):
+def test_budgets_are_lines_of_one_figure(tmp_path, sketches):
     for budget in (0.05, 0.1, 0.2, "auto"):
         make_run(tmp_path / f"{budget}", human_budget=budget, rounds=4, examples=0)
     make_run(tmp_path / "b1", regime="b1", rounds=4, examples=0)
@@ -284,14 +290,15 @@ def test_budgets_are_lines_of_one_figure(tmp_path):
         assert f"{line} (n=1)" in labels
 
 
-def test_probes_are_compared_where_a_line_has_several(tmp_path):
+def test_probes_are_compared_where_a_line_has_several(tmp_path, sketches):
     for probe in ("cam", "gradcam"):
         for regime in ("b1", "sal"):
             make_run(tmp_path / f"{regime}-{probe}", regime=regime, probe=probe, rounds=2, examples=0)
     make_run(tmp_path / "tait", regime="tait", rounds=2, examples=0)
     make_run(tmp_path / "entropy", criterion="entropy", rounds=2, examples=0)
     with drawing():
-        (row,) = comparisons.probes(load([tmp_path])[0])
+        runs, _ = load([tmp_path])
+        (row,) = comparisons.probes(runs, Looks(runs))
     assert row.title == "builtin, margin"
     labels = drawn_labels(row)
     assert "gradcam" in labels
@@ -299,7 +306,7 @@ def test_probes_are_compared_where_a_line_has_several(tmp_path):
     assert "tait" not in labels
 
 
-def test_page_of_many_runs(tmp_path):
+def test_page_of_many_runs(tmp_path, sketches):
     """What people spent, what was tried, probes and alphas: each has its place, and a name stays a name."""
     nasty = '<b onclick="x">&'
     for seed in (0, 1):
@@ -347,7 +354,7 @@ def test_mean_over_the_labelled_counts_all_have(tmp_path):
     assert mean_curve(runs[:1], "accuracy")[0] == (40, 0.2, 0.0)
 
 
-def test_seeds_without_a_common_count_are_drawn_alone(tmp_path):
+def test_seeds_without_a_common_count_are_drawn_alone(tmp_path, sketches):
     make_run(tmp_path / "a", labelled=[40, 60], rounds=2, examples=0)
     make_run(tmp_path / "b", labelled=[41, 61], rounds=2, seed=1, examples=0)
     assert write([tmp_path], tmp_path / "out").exists()
@@ -386,7 +393,7 @@ def test_images_all_classified_correctly_come_first_and_classes_take_turns():
     assert choose([right, column([0] * 8, ids="ABCDEFGH")]) == ([], 0)
 
 
-def test_misclassified_images_are_owned_up_to(tmp_path):
+def test_misclassified_images_are_owned_up_to(tmp_path, sketches):
     runs, _ = load([make_run(tmp_path / "run", wrong=tuple(range(12)))])
     with drawing():
         (sheet,) = sheets(runs)
@@ -402,12 +409,40 @@ def test_a_run_given_twice_or_repeated_counts_once(tmp_path):
     assert notes == ["a is left out: it repeats b (same data, settings and seed)."]
 
 
+def test_what_a_glob_names_beside_runs_is_left_out(tmp_path, monkeypatch, caplog, capsys, sketches):
+    """`sal-fast report runs/*`: a run just begun, an older report, a file."""
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/a"), rounds=2, examples=0)
+    (make_run(Path("runs/b"), finished=False, examples=0) / "rounds.jsonl").unlink()
+    Path("runs/report").mkdir()
+    Path("runs/report/index.html").write_text("")
+    Path("runs/grid.toml").write_text("")
+    assert main(["report", *map(str, sorted(Path("runs").iterdir()))]) == 0
+    assert capsys.readouterr().out == "report/index.html\n"
+    said = [
+        "b is left out: it has no finished round yet.",
+        "runs/grid.toml is left out: there is no run.json in it or in its folders.",
+        "runs/report is left out: there is no run.json in it or in its folders.",
+    ]
+    assert [record.message for record in caplog.records] == said
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    text = Page(Path("report/index.html")).text
+    for note in said:
+        assert note in text
+    assert "Run a" in text
+
+
 def test_a_run_just_begun_is_left_out_of_its_folder(tmp_path):
     make_run(tmp_path / "a")
     (make_run(tmp_path / "b", finished=False) / "rounds.jsonl").unlink()
     runs, notes = load([tmp_path])
     assert [run.name for run in runs] == ["a"]
     assert notes == ["b is left out: it has no finished round yet."]
+    with pytest.raises(InputError, match=r"b is left out: .* yet; name runs that have finished a round"):
+        load([tmp_path / "b"])
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InputError, match=r"yet \(and 1 more\); name runs"):
+        load([tmp_path / "b", tmp_path / "c"])
 
 
 def _break(file, change):
@@ -430,25 +465,40 @@ def _edit(key, value=None):
 
 BAD = {
     "missing folder": (lambda run: run / "nowhere", "no such folder"),
-    "a file": (lambda run: run / "run.json", "no such folder"),
-    "no run.json": (lambda run: run / "rounds", "no run.json in it"),
-    "no rounds": (_break("rounds.jsonl", Path.unlink), "no finished round yet"),
-    "empty rounds": (_break("rounds.jsonl", lambda f: f.write_text("\n")), "no finished round yet"),
-    "broken run.json": (_break("run.json", lambda f: f.write_text("{")), "run.json: not JSON"),
-    "run.json a list": (_break("run.json", lambda f: f.write_text("[]")), "run.json: not a JSON object"),
-    "not text": (_break("run.json", lambda f: f.write_bytes(b"\xff\xfe")), "run.json: cannot be read"),
-    "no config": (_break("run.json", _edit("config")), "run.json: 'config' is missing"),
-    "no regime": (_break("run.json", _edit("config", {"seed": 1})), "run.json: 'regime' is missing"),
-    "new format": (_break("run.json", _edit("format", 2)), "format 2 is unknown"),
-    "broken summary": (_break("summary.json", lambda f: f.write_text("nope")), "summary.json: not JSON"),
+    "a file": (lambda run: run / "run.json", "run.json is left out: there is no run.json in it"),
+    "no run.json": (lambda run: run / "rounds", "rounds is left out: there is no run.json in it"),
+    "no rounds": (_break("rounds.jsonl", Path.unlink), "run is left out: it has no finished round yet"),
+    "empty rounds": (_break("rounds.jsonl", lambda f: f.write_text("")), "no finished round yet"),
+    "a blank line": (_break("rounds.jsonl", lambda f: f.write_text("\n")), "line 1 is damaged"),
+    "broken run.json": (_break("run.json", lambda f: f.write_text("{")), "run.json cannot be read"),
+    "run.json a list": (_break("run.json", lambda f: f.write_text("[]")), "run.json: expected an object"),
+    "not text": (_break("run.json", lambda f: f.write_bytes(b"\xff\xfe")), "run.json cannot be read"),
+    "no config": (_break("run.json", _edit("config")), "run.json is damaged: no 'config' in it"),
+    "no classes": (_break("run.json", _edit("data", {"name": "a"})), "no 'fingerprint' in its 'data'"),
+    "odd regime": (
+        _break("run.json", _edit("config", {"regime": "sla"})),
+        "run.json: unknown regime 'sla'; did you mean 'sal'?",
+    ),
+    "newer option": (
+        _break("run.json", _edit("config", {"colour": 1})),
+        "run.json: this sal-fast has no option 'colour'; update it",
+    ),
+    "new format": (_break("run.json", _edit("format", 2)), "format 2, expected 1; update sal-fast"),
+    "broken summary": (
+        _break("summary.json", lambda f: f.write_text("nope")),
+        "summary.json cannot be read",
+    ),
     "broken line": (
         _break("rounds.jsonl", lambda f: f.write_text(f.read_text()[:-30] + "\n")),
-        "rounds.jsonl, line 6: not JSON",
+        "rounds.jsonl, line 6 is damaged",
     ),
-    "not a round": (_break("rounds.jsonl", lambda f: f.write_text("{}")), "line 1: not the line of a round"),
+    "not a round": (
+        _break("rounds.jsonl", lambda f: f.write_text('{"round": 0}\n')),
+        "line 1: not the line of a round",
+    ),
     "a round twice": (
         _break("rounds.jsonl", lambda f: f.write_text(f.read_text() * 2)),
-        "line 7: 'labelled' does not rise",
+        "rounds.jsonl, line 7 is damaged",
     ),
     "broken examples": (
         _break("rounds/005/examples.npz", lambda f: f.write_bytes(b"PK no")),
@@ -458,7 +508,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_names_the_file_and_writes_nothing(case, tmp_path):
+def test_bad_input_names_the_file_and_writes_nothing(case, tmp_path, sketches):
     spoil, message = BAD[case]
     path = spoil(make_run(tmp_path / "run"))
     with pytest.raises(InputError, match=re.escape(message)) as error:
@@ -467,7 +517,7 @@ def test_bad_input_names_the_file_and_writes_nothing(case, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_no_runs_and_no_place_to_write(tmp_path):
+def test_no_runs_and_no_place_to_write(tmp_path, sketches):
     with pytest.raises(InputError, match="no run folder given"):
         write([], tmp_path / "out")
     (tmp_path / "file").write_text("")

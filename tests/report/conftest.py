@@ -1,0 +1,3 @@
+from sketches import sketches
+
+__all__ = ["sketches"]
