@@ -20,7 +20,8 @@ def add_option(monkeypatch: pytest.MonkeyPatch, **nature) -> None:
 
     @dataclasses.dataclass(frozen=True)
     class More(config.Config):
-        sharpness: int = options.option(1, "It is made up.", **nature)
+        sharpness: int = options.option(1, **nature)
+        """It is made up."""
 
     monkeypatch.setitem(config.OPTIONS, "sharpness", options.options_of(More)["sharpness"])
     monkeypatch.setitem(config.TYPES, "sharpness", int)

@@ -23,6 +23,7 @@ from sal_fast.report.runs import load, without_alpha_sweep
 # Three seeds whose curves are worked out by hand: AULC accuracy .30, .35, .40, AULC Dice .5, .5, .5.
 LABELLED = [40, 60, 100]
 ACCURACY = {0: [0.1, 0.3, 0.4], 1: [0.15, 0.35, 0.45], 2: [0.2, 0.4, 0.5]}
+SCRIPT = "<script>alert(1)</script>"
 DICE = {0: [0.5, 0.5, 0.5], 1: [0.5, 0.5, 0.5], 2: [0.5, 0.5, 0.5]}
 
 
@@ -62,8 +63,13 @@ def nine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """One run, as at the end of `sal-fast run`: the report goes into its folder."""
-    run = make_run(tmp_path_factory.mktemp("single") / "only")
+    """One run of odd names, as at the end of `sal-fast run`: the report goes into its folder."""
+    run = make_run(
+        tmp_path_factory.mktemp("single") / 'a&<>"b',
+        classes=(SCRIPT, r"$\frac$", "鳥"),
+        criterion="/of/<b>.py:rule",
+        dataset="$x_<i>",
+    )
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     return run, write([run], run / "report"), before
 
@@ -134,7 +140,10 @@ def test_single_run(single):
     run, html, before = single
     page = Page(html)
     assert html == run / "report" / "index.html"
-    assert "Run only" in page.text
+    assert 'Run a&<>"b' in page.text
+    assert "Regime sal, criterion /of/<b>.py:rule, probe cam, arch resnet18, seed 0, on $x_<i>" in " ".join(
+        page.text.split()
+    )
     assert "Maps and time" in page.text
     assert "image_size" in page.text  # the configuration
     assert "±" not in page.text
@@ -151,21 +160,10 @@ def test_single_run(single):
     assert summary["aulc_accuracy_std"] is None
 
 
-def test_names_are_text_not_html(tmp_path):
-    nasty = "<script>alert(1)</script>"
-    run = make_run(
-        tmp_path / 'a&<>"b',
-        classes=(nasty, r"$\frac$", "鳥"),
-        criterion="/of/<b>.py:rule",
-        dataset="$x_<i>",
-        finished=False,
-    )
-    html = write([run], tmp_path / "out")
-    page = Page(html)
-    assert "script" not in page.tags
-    assert "b" not in page.tags
-    assert nasty in page.text
-    assert 'Run a&<>"b' in page.text
+def test_names_are_text_not_html(single):
+    page = Page(single[1])
+    assert not {"script", "b", "i"} & set(page.tags)
+    assert SCRIPT in page.text
 
 
 def test_unfinished_run_is_marked_and_left_out_of_means(tmp_path, sketches):
