@@ -26,6 +26,7 @@ from sal_fast.report.looks import GREY, LINES, Looks, Style
 from sal_fast.report.runs import Run, by_group, by_panel, fullest, split
 
 APART = 0.025  # of the axis: marks of one x stand beside each other
+Points = dict[str, list[tuple[Run, float]]]  # line -> the runs, and what each gained over b1 of its seed
 
 
 def scatter(runs: Sequence[Run], looks: Looks) -> list[Row]:
@@ -87,9 +88,6 @@ def budgets(runs: Sequence[Run], looks: Looks) -> list[Row]:
         if all((points := {m: _gained(panels[title], m) for m in ("aulc_dice", "dice")}).values())
     }
     return rows(parts, partial(_budgets, looks=looks))
-
-
-Points = dict[str, list[tuple[Run, float]]]  # line -> the runs and what each gained over b1 of its seed
 
 
 def _gained(panel: Sequence[Run], measure: str) -> Points:
