@@ -102,7 +102,9 @@ class _Search:
 
     def __init__(self) -> None:
         self.problems: dict[str, None] = {}
-        self.pool, self.weights, self._table = map(cache, (self._find_pool, self._find_weights, self._read))
+        self.pool = cache(self._find_pool)
+        self.weights = cache(self._find_weights)
+        self._table = cache(self._read)
 
     def _find_pool(self, data: str, root: str | None, seed: int) -> Pool | None:
         """The sizes of a data set. If one of the paper's is missing, they are those of its Table 1."""
