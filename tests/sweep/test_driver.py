@@ -131,6 +131,7 @@ def test_a_shared_beginning_ends_as_a_run_alone(
         assert (second.round(2) / file).read_bytes() == (whole.round(2) / file).read_bytes()
 
 
+@pytest.mark.full
 def test_they_are_reported_together(shared: Shared, tmp_path: Path) -> None:
     folders = [str(one.run_folder) for one in (shared.b2, shared.function, shared.tait)]
     assert main(["report", *folders, "--out", str(tmp_path / "report")]) == 0

@@ -36,7 +36,7 @@ PAPER = sorted(set(COUNTS) - {"small"})
 
 
 def test_there_are_these() -> None:
-    assert grid.presets() == sorted(COUNTS)
+    assert grid.preset_names() == sorted(COUNTS)
     assert COUNTS["paper"][0] == 1680
 
 
@@ -93,8 +93,8 @@ def test_one_folder_for_all_of_the_paper(tmp_path: Path) -> None:
     seen: dict[str, Config] = {}
     total = 0
     for name in PAPER:
-        for run in grid.read(name).runs(tmp_path, grid.Place("/sets", None, "/masks")):
-            assert seen.setdefault(run.name, run.config) == run.config
+        for config in grid.read_grid(name).configs(tmp_path, grid.Place("/sets", None, "/masks")):
+            assert seen.setdefault(config.run_folder.name, config) == config
             total += 1
     # new beside paper: all of swin, three more probes, sal at 5 and 10 %, five more alphas
     assert len(seen) == 1680 + 240 + 5 * 3 * 6 * 4 + 8 * (2 * 2 + 3 * 1) + 5 * 8
@@ -103,8 +103,7 @@ def test_one_folder_for_all_of_the_paper(tmp_path: Path) -> None:
 
 def test_the_paper_s_options(tmp_path: Path) -> None:
     for name in PAPER:
-        configs = [run.config for run in grid.read(name).runs(tmp_path)]
-        for config in configs:
+        for config in grid.read_grid(name).configs(tmp_path):
             late = config.data in ("flowers102", "imagenet-s", "food201")
             shares = (config.start_fraction, config.query_fraction, config.stop_fraction)
             assert shares == (0.1 if late else 0.05, 0.05, 1.0)
@@ -112,7 +111,7 @@ def test_the_paper_s_options(tmp_path: Path) -> None:
             assert config.human_budget >= config.start_fraction
             assert config.weights == "IMAGENET1K_V1"
             assert config.image_size == 224
-    budgets = [run.config for run in grid.read("paper-budget").runs(tmp_path)]
+    budgets = grid.read_grid("paper-budget").configs(tmp_path)
     small = [(one.data, one.human_budget) for one in budgets if one.seed == 0 and one.human_budget < 0.2]
     assert sorted(small) == [
         ("cub200", 0.05), ("cub200", 0.1), ("flowers102", 0.1), ("food201", 0.1),
