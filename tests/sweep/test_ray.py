@@ -72,6 +72,7 @@ def test_on_this_machine(
     assert all(re.search(row.format(regime), said) for regime in ("b2", "sal"))
     check(out, alone, options)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
+    capsys.readouterr()
     assert main(["sweep", str(file), "--out", str(out)]) == 0  # nothing is left to do
     assert capsys.readouterr().out == said
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
