@@ -134,7 +134,7 @@ def connected(address: str | None, choose: Callable[[list[Node]], Slot]) -> Iter
 
 
 def _join(ray: Any, address: str | None) -> None:
-    options = {"address": address}
+    options: dict[str, Any] = {"address": address}
     if address is None:
         options = {
             "address": "local",

@@ -114,7 +114,7 @@ class Grid:
             _check(config)
         except InputError as error:
             told = ", ".join(f"{axis} {_spelt(options[axis])}" for axis in self.axes)
-            raise InputError(f"{self.path} ({told}): {error}") from None
+            raise InputError(f"{self.path}{f' ({told})' if told else ''}: {error}") from None
         if config.alpha == config.its_regime.alpha:
             config = config.replace(alpha=None)
         return config.with_absolute_paths()

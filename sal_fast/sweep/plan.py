@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sal_fast import seeds
+from sal_fast import plugins, seeds
 from sal_fast._util.memory import free_memory
 from sal_fast._util.progress import duration
 from sal_fast.data import Table, augment, catalog, load_table, splits
@@ -33,6 +33,12 @@ PACE = tuple(
     name
     for name, one in OPTIONS.items()
     if one.affects & {"data", "network"} and "maps" not in one.affects and one.path != "by suffix"
+)
+# the plug-ins that runs load, but for networks and data, which are looked into by themselves
+PLUGINS = tuple(
+    name
+    for name, one in OPTIONS.items()
+    if one.plugin and one.not_in_a_grid is None and not one.affects & {"data", "network"}
 )
 
 
@@ -90,9 +96,11 @@ def examine(configs: Sequence[Config]) -> Outlook:
         search.weights(config.arch, config.weights)
         if config.its_regime.has_teacher:
             search.weights(teacher_arch(config), teacher_weights(config))
-    for config in configs:
         if config.its_regime.uses_a_segmenter:
             search.masks(config)
+        for name in PLUGINS:
+            if getattr(config, name) is not None:
+                search.plugin(name, getattr(config, name))
     _find_shares(planned)
     return Outlook(planned, unknown, list(search.problems))
 
@@ -102,7 +110,10 @@ class _Search:
 
     def __init__(self) -> None:
         self.problems: dict[str, None] = {}
-        self.pool, self.weights, self._table = map(cache, (self._find_pool, self._find_weights, self._read))
+        self.pool = cache(self._find_pool)
+        self.weights = cache(self._find_weights)
+        self.plugin = cache(self._find_plugin)
+        self._table = cache(self._read)
 
     def _find_pool(self, data: str, root: str | None, seed: int) -> Pool | None:
         """The sizes of a data set. If one of the paper's is missing, they are those of its Table 1."""
@@ -146,6 +157,15 @@ class _Search:
                 f"weights {named!r} of {arch} are not on this machine: fetch {url} and give that file to "
                 f"--weights, or put it into {place}"
             )
+
+    def _find_plugin(self, name: str, spec: str) -> None:
+        """Import what draws queries or maps, as every run would."""
+        kind = OPTIONS[name].plugin
+        assert kind is not None
+        try:
+            plugins.load(kind, spec)
+        except InputError as error:
+            self._add(str(error))
 
     def masks(self, config: Config) -> None:
         """Look for the masks of the regime segmenter, or for what makes them."""
@@ -374,8 +394,8 @@ class Description:
         planned = self.outlook.planned
         folder = next(place for place in (self.out, *self.out.parents) if place.exists())
         room = shutil.disk_usage(folder).free
-        left = sum(disk_bytes(one)[0] for one in planned)
-        most = left + self.slots * max(disk_bytes(one)[1] for one in planned)
+        kept, besides = zip(*map(disk_bytes, planned), strict=True)
+        left, most = sum(kept), sum(kept) + self.slots * max(besides)
         files = (path for one in planned for path in (self.out / one.name).rglob("*") if path.is_file())
         there = sum(path.stat().st_size for path in files)
         yield (

@@ -12,7 +12,7 @@ from sal_fast.experiment.run import run
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """As the runs of a sweep have: another number may change last digits."""
+    """The runs of a sweep have one thread too; another number may change last digits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -21,14 +21,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
-    """The folder of an undisturbed run with nobody beside it; each is made once."""
+    """A function that gives the folder of a run which nothing disturbed. Each run is made once."""
     root = tmp_path_factory.mktemp("alone")
     made: dict[str, Path] = {}
 
     def go(config: Config) -> Path:
-        options = {**vars(config), "out": None}
-        if str(options) not in made:
-            made[str(options)] = run(Config.of({**options, "out": str(root / str(len(made)))})).path
-        return made[str(options)]
+        key = str(config.options() | {"out": None})
+        if key not in made:
+            made[key] = run(config.replace(out=str(root / str(len(made))))).path
+        return made[key]
 
     return go

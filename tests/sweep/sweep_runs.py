@@ -1,4 +1,4 @@
-"""Grids of runs that take a second each, and what is the same however they were made."""
+"""Grids of runs that take two seconds each, and what is the same however they were made."""
 
 from __future__ import annotations
 
@@ -6,30 +6,76 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 from experiment_runs import TINY, kept, rounds
 
-from sal_fast.sweep import grid
+from sal_fast.experiment.config import Config
+from sal_fast.sweep import driver, grid, plan, worker
 
 # three rounds, of 5, 9 and 14 images; people draw the maps of the first two queries
 SMALL: dict[str, Any] = {**TINY, "epochs": 1, "human_budget": 0.5}
 
+Value = TypeVar("Value")
+
 
 def toml(**options: Any) -> str:
+    """A grid file of small runs. A list is an axis, and a dict an item with options of its own."""
+
     def spell(value: Any) -> str:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, list):
             return f"[{', '.join(map(spell, value))}]"
+        if isinstance(value, dict):
+            return f"{{ {', '.join(f'{name} = {spell(inner)}' for name, inner in value.items())} }}"
         return f'"{value}"' if isinstance(value, str | Path) else repr(value)
 
     return "".join(f"{name} = {spell(value)}\n" for name, value in {**SMALL, **options}.items())
 
 
-def runs(out: Path, **options: Any) -> list[grid.Run]:
-    return grid.parse("small", "small.toml", toml(**options)).runs(out)
+def configs(out: Path, **options: Any) -> list[Config]:
+    """The configurations of a grid of small runs."""
+    return grid.parse_grid("small", "small.toml", toml(**options)).configs(out)
+
+
+class Here:
+    """A cluster that does one task after the other in this process. `lose`: how many workers it loses."""
+
+    class slot:
+        cpus, gpus = 1, 0.0
+
+    def __init__(self, lose: dict[str, int] | None = None) -> None:
+        self.tasks: list[tuple[str, worker.Task]] = []
+        self.began: list[str] = []
+        self.lose = lose or {}
+
+    def count(self) -> int:
+        return 1
+
+    def start(self, name: str, task: worker.Task) -> None:
+        self.tasks.append((name, task))
+
+    def news(self, timeout: float) -> list[tuple[str, worker.News]]:
+        if not self.tasks:
+            return []
+        name, task = self.tasks.pop(0)
+        self.began.append(name)
+        if self.lose.get(name, 0):
+            self.lose[name] -= 1
+            return [(name, worker.News("lost", "gone"))]
+        return [(name, worker.outcome(task))]
+
+
+def driven(found: list[Config], out: Path, here: Here | None = None, retries: int = 3) -> driver.Driver:
+    """Make the runs in this process, and return the driver that did."""
+    made = driver.Driver(plan.examine(found).planned, out, retries)
+    made.read_folders()
+    made.make_all(here or Here(), lambda driver: None)  # type: ignore[arg-type]
+    return made
 
 
 def start(*words: object, mark: str = "") -> subprocess.Popen[str]:
@@ -44,35 +90,38 @@ def start(*words: object, mark: str = "") -> subprocess.Popen[str]:
 
 
 def results(folder: Path) -> tuple[object, object]:
+    """Everything in a run folder that must not depend on how the run was made."""
     return rounds(folder), kept(folder)
+
+
+def _asked(question: Callable[[psutil.Process], Value]) -> Iterator[tuple[int, Value]]:
+    """The answer of every living process that gives one."""
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                yield process.pid, question(process)
+        except psutil.Error:
+            continue
 
 
 def holders(out: Path) -> dict[int, Path]:
     """The processes that hold a run's folder: process -> folder."""
     found = {}
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            target = Path(os.readlink(link))
-        except OSError:
-            continue
-        if target.name == ".lock" and target.parent.parent == out:
-            found[int(link.parts[2])] = target.parent
+    for process, files in _asked(psutil.Process.open_files):
+        for path in (Path(file.path) for file in files):
+            if path.name == ".lock" and path.parent.parent == out:
+                found[process] = path.parent
     return found
 
 
 def marked(text: str) -> list[str]:
-    """Command lines of the living processes with `text` in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            command = (folder / "cmdline").read_bytes()
-            environment = (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if state != "Z" and int(folder.name) != os.getpid() and text.encode() in environment:
-            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
-    return found
+    """Command lines of the living processes, but for this one, with `text` in their environment."""
+    told = _asked(lambda process: (process.environ(), process.cmdline()))
+    return [
+        " ".join(words)
+        for process, (environment, words) in told
+        if process != os.getpid() and text in environment.values()
+    ]
 
 
 def wait_for(condition: Any, seconds: float = 120.0) -> Any:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_runs import SMALL, results, runs, toml
+from sweep_runs import Here, configs, driven, results
 
+from sal_fast._util.locks import hold
 from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import plan as rounds_plan
@@ -18,33 +21,10 @@ from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.run import run
 from sal_fast.models import build, weights
-from sal_fast.sweep import driver, grid, plan, worker
-from sal_fast.sweep.cluster import Lost
+from sal_fast.sweep import driver, plan, worker
 from sal_fast.sweep.sharing import copy_rounds, shared_rounds
 
 Alone = Callable[[Config], Path]
-
-
-class Here:
-    """A cluster that runs one thing after the other in this process."""
-
-    slots, cpus_per_run, gpus_per_run = 1, 1, 0.0
-
-    def __init__(self) -> None:
-        self.tasks: list[tuple[str, worker.Task]] = []
-        self.began: list[str] = []
-        self.lose: dict[str, int] = {}
-
-    def start(self, name: str, task: worker.Task) -> None:
-        self.tasks.append((name, task))
-
-    def news(self, timeout: float) -> list[tuple[str, Any]]:
-        name, task = self.tasks.pop(0)
-        self.began.append(name)
-        if self.lose.get(name, 0):
-            self.lose[name] -= 1
-            return [(name, Lost("gone"))]
-        return [(name, worker._outcome(task))]
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +34,19 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def sweep(out: Path, here: Here | None = None, retries: int = 3, **options: Any) -> driver.Driver:
-    made = driver.Driver(plan.look(runs(out, **options)).planned, out, retries)
-    made.look()
-    made.go(here or Here(), lambda driver: None)  # type: ignore[arg-type]
-    return made
-
-
 def copied(folder: Path) -> int:
     return json.loads((folder / "run.json").read_text()).get("copied", {}).get("rounds", 0)
+
+
+def put(run: Path, config: Config, rounds: int | None = None) -> None:
+    """Make a run that exists the run of this configuration, cut after so many rounds."""
+    shutil.copytree(run, config.run_folder)
+    if rounds is not None:
+        (config.run_folder / "summary.json").unlink()
+        lines = (config.run_folder / "rounds.jsonl").read_text().splitlines(keepends=True)
+        (config.run_folder / "rounds.jsonl").write_text("".join(lines[:rounds]))
+        for folder in sorted((config.run_folder / "rounds").iterdir())[rounds:]:
+            shutil.rmtree(folder)
 
 
 def test_what_is_shared() -> None:
@@ -92,105 +76,111 @@ def test_what_is_shared() -> None:
         {"probe": "gradcam"},
         {"cam_layer": "layer4.1.conv2"},
         {"cam_class": "predicted"},
+        {"decoder": "pillow"},
     ):
         assert shared_rounds(made("b2"), made("sal", **options)) == 0
     assert shared_rounds(made("b2"), made("sal", alpha=0.9)) == 2  # b2's own
     assert shared_rounds(made("b2"), made("tait", teacher_arch="resnet34", teacher_weights="DEFAULT")) == 2
 
 
-REGIMES = [
-    "sal",
-    "tait",
-    pytest.param("sal-single", marks=pytest.mark.full),
-    pytest.param("no-ai-saliency", marks=pytest.mark.full),
-]
+@dataclass(frozen=True)
+class Shared:
+    """A sweep of b2, sal with a function that draws, and tait with a file of the teacher's weights."""
+
+    driver: driver.Driver
+    b2: Config
+    function: Config
+    tait: Config
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-def test_a_shared_beginning_ends_as_a_run_alone(
-    regime: str, shared_folder: Path, tmp_path: Path, alone: Alone
-) -> None:
-    made = sweep(tmp_path, data=str(shared_folder), regime=["b2", regime])
-    assert [one.state for one in made.runs.values()] == ["done", "done"]
-    first, second = (RunFolder(one.config.run_folder) for one in made.runs.values())
-    assert (copied(first.path), copied(second.path)) == (0, 1)
-    whole = RunFolder(alone(list(made.runs.values())[1].config))
-    assert results(second.path) == results(whole.path)
-    names = [
-        sorted(str(p.relative_to(f.path)) for f in [f] for p in f.path.rglob("*")) for f in (second, whole)
+@pytest.fixture(scope="module")
+def shared(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    root = tmp_path_factory.mktemp("sweep")
+    teacher, code = root / "teacher.safetensors", root / "mine.py"
+    teacher.write_bytes(weights.to_bytes(build("resnet18", 3, seed=7).net))
+    code.write_text("def draw(pictures, labels):\n    return [one[..., 0] > 128 for one in pictures]\n")
+    regimes = [
+        "b2",
+        {"regime": "sal", "generator": f"{code}:draw"},
+        {"regime": "tait", "teacher_weights": str(teacher)},
     ]
+    found = configs(root / "out", data=shared_folder, regime=regimes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "_write_to", lambda log: None)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        return Shared(driven(found, root / "out"), *found)
+
+
+@pytest.mark.parametrize(("name", "inputs"), [("function", ["generator"]), ("tait", ["teacher_weights"])])
+def test_a_shared_beginning_ends_as_a_run_alone(
+    name: str, inputs: list[str], shared: Shared, alone: Alone
+) -> None:
+    assert [(one.state, one.note) for one in shared.driver.runs.values()] == [("done", "")] * 3
+    first, second = RunFolder(shared.b2.run_folder), RunFolder(getattr(shared, name).run_folder)
+    assert (copied(first.path), copied(second.path)) == (0, 1)
+    whole = RunFolder(alone(getattr(shared, name)))
+    assert results(second.path) == results(whole.path)
+    names = [sorted(str(path.relative_to(f.path)) for path in f.path.rglob("*")) for f in (second, whole)]
     assert names[0] == names[1]
     here, there = second.run(), whole.run()
-    for part in ("splits", "start", "data", "inputs", "environment"):
+    for part in ("splits", "start", "data", "inputs", "environment", "ties"):
         assert here[part] == there[part]
     assert {**here["config"], "out": None} == {**there["config"], "out": None}
-    for name in ("accuracy.safetensors", "examples.npz"):
-        assert (second.round(2) / name).read_bytes() == (whole.round(2) / name).read_bytes()
-    assert main(["report", str(first.path), str(second.path), "--out", str(tmp_path / "report")]) == 0
+    assert (list(first.run()["inputs"]), list(here["inputs"])) == ([], inputs)
+    for file in ("accuracy.safetensors", "examples.npz"):
+        assert (second.round(2) / file).read_bytes() == (whole.round(2) / file).read_bytes()
 
 
-def test_a_copied_run_knows_its_own_teachers_weights(
-    shared_folder: Path, tmp_path: Path, alone: Alone
-) -> None:
-    file = tmp_path / "teacher.safetensors"
-    file.write_bytes(weights.to_bytes(build("resnet18", 3, seed=7).net))
-    out = tmp_path / "out"
-    made = sweep(out, data=str(shared_folder), regime=["b2", "tait"], teacher_weights=str(file))
-    assert [one.state for one in made.runs.values()] == ["done", "done"]
-    first, second = (RunFolder(one.config.run_folder) for one in made.runs.values())
-    assert copied(second.path) == 1
-    assert first.run()["inputs"] == {}
-    assert list(second.run()["inputs"]) == ["teacher_weights"]
-    assert results(second.path) == results(alone(list(made.runs.values())[1].config))
+@pytest.mark.full
+def test_they_are_reported_together(shared: Shared, tmp_path: Path) -> None:
+    folders = [str(one.run_folder) for one in (shared.b2, shared.function, shared.tait)]
+    assert main(["report", *folders, "--out", str(tmp_path / "report")]) == 0
 
 
-@pytest.mark.parametrize("first", ["function", "b2"])
-def test_a_copied_run_knows_its_own_function(
-    first: str, shared_folder: Path, tmp_path: Path, alone: Alone
-) -> None:
-    """Whichever of the two trains the rounds that both have."""
-    file = tmp_path / "mine.py"
-    file.write_text("def draw(pictures, labels):\n    return [one[..., 0] > 128 for one in pictures]\n")
-    drawn = f'{{ regime = "sal", generator = "{file}:draw" }}'
-    regimes = [drawn, '"b2"'] if first == "function" else ['"b2"', drawn]
-    text = toml(data=str(shared_folder)) + f"regime = [{', '.join(regimes)}]\n"
-    made = driver.Driver(
-        plan.look(grid.parse("small", "small.toml", text).runs(tmp_path)).planned, tmp_path, 3
-    )
-    made.look()
-    made.go(Here(), lambda driver: None)  # type: ignore[arg-type]
-    assert [(one.state, one.note) for one in made.runs.values()] == [("done", "")] * 2
-    assert [copied(one.config.run_folder) for one in made.runs.values()] == [0, 1]
-    for one in made.runs.values():
-        folder, whole = one.config.run_folder, alone(one.config)
-        assert results(folder) == results(whole)
-        assert RunFolder(folder).run()["inputs"] == RunFolder(whole).run()["inputs"]
+def test_rounds_go_to_a_run_without_a_function_too(shared: Shared, tmp_path: Path) -> None:
+    """The run that trains is the one with the function; b2's inputs say nothing of it."""
+    target = shared.b2.replace(out=str(tmp_path / "b2"))
+    assert copy_rounds(shared.function, target, 1)
+    run(target)
+    assert results(target.run_folder) == results(shared.b2.run_folder)
+    assert RunFolder(target.run_folder).run()["inputs"] == {}
+
+
+def test_the_rule_for_ties_is_copied(shared: Shared, tmp_path: Path) -> None:
+    """A run that an older version began has no such key, and ties go by position; so its copies do."""
+    old, target = shared.b2.replace(out=str(tmp_path / "old")), shared.tait.replace(out=str(tmp_path / "new"))
+    put(shared.b2.run_folder, old)
+    there = json.loads((old.run_folder / "run.json").read_text())
+    assert there.pop("ties") == "key"
+    (old.run_folder / "run.json").write_text(json.dumps(there))
+    assert copy_rounds(old, target, 1)
+    assert json.loads((target.run_folder / "run.json").read_text())["ties"] == "position"
 
 
 def test_warm_start_takes_the_weights_along(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
     here = Here()
-    made = sweep(tmp_path, here, data=str(shared_folder), regime=["b2", "sal"], warm_start=True)
-    first, second = made.runs
-    assert here.began == [first, second, first]  # it waits where the other copies its weights
+    found = configs(tmp_path, data=shared_folder, regime=["b2", "sal"], warm_start=True)
+    first, second = driven(found, tmp_path, here).runs
+    assert here.began == [first, second, first]  # it waits while the other copies its weights
     assert copied(tmp_path / second) == 1
-    for name in made.runs:
-        assert results(tmp_path / name) == results(alone(made.runs[name].config))
+    for config in found:
+        assert results(config.run_folder) == results(alone(config))
 
 
-def test_runs_that_are_the_same_are_copied_whole(shared_folder: Path, tmp_path: Path) -> None:
-    made = sweep(tmp_path, data=str(shared_folder), regime="b1", human_budget=[0.25, 0.5])
-    first, second = (tmp_path / name for name in made.runs)
-    assert (copied(first), copied(second)) == (0, 3)
-    assert results(first) == results(second)
-    assert (second / "rounds/002/accuracy.safetensors").exists()
+def test_runs_that_are_the_same_are_copied_whole(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
+    first, second = configs(tmp_path, data=shared_folder, regime="b1", human_budget=[0.25, 0.5])
+    put(alone(first), first)
+    driven([first, second], tmp_path)
+    assert (copied(first.run_folder), copied(second.run_folder)) == (0, 3)
+    assert results(first.run_folder) == results(second.run_folder)
+    assert (second.run_folder / "rounds/002/accuracy.safetensors").exists()
 
 
 def test_a_copy_that_is_killed_is_whole_or_not_there(
-    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Alone
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Alone
 ) -> None:
     """An exception at each change of names stands for the kill; what was left is what a kill leaves."""
-    source, target = (one.config for one in runs(tmp_path, data=str(shared_folder), regime=["b2", "sal"]))
-    run(source, until=2)
+    target = shared.function.replace(out=str(tmp_path / "target"))
     changes, statuses = 0, []
 
     def before(function: Any) -> Any:
@@ -203,12 +193,12 @@ def test_a_copy_that_is_killed_is_whole_or_not_there(
 
         return wrapped
 
-    monkeypatch.setattr("os.replace", before(__import__("os").replace))
+    monkeypatch.setattr("os.replace", before(os.replace))
     monkeypatch.setattr(Path, "rename", before(Path.rename))
     for number in range(1, 20):
         changes = number
         try:
-            statuses.append(copy_rounds(source, target, 1))
+            statuses.append(copy_rounds(shared.b2, target, 1))
         except KeyboardInterrupt:
             folder = RunFolder(target.run_folder)
             assert not folder.run_json.exists() or len(folder.rounds()) in (0, 1)
@@ -221,96 +211,89 @@ def test_a_copy_that_is_killed_is_whole_or_not_there(
     assert results(target.run_folder) == results(alone(target))
 
 
-def test_nothing_to_copy(shared_folder: Path, tmp_path: Path) -> None:
-    source, target = (one.config for one in runs(tmp_path, data=str(shared_folder), regime=["b2", "sal"]))
+def test_nothing_to_copy(shared: Shared, tmp_path: Path) -> None:
+    source, target = (one.replace(out=str(tmp_path / one.regime)) for one in (shared.b2, shared.tait))
     assert not copy_rounds(source, target, 1)
-    run(source, until=1)
+    put(shared.b2.run_folder, source, 1)
     assert not copy_rounds(source, target, 2)
     assert not target.run_folder.exists()
     assert copy_rounds(source, target, 1)
     assert copy_rounds(source, target, 1)  # again: it has them
     with pytest.raises(InputError, match="another configuration"):
-        copy_rounds(Config.of({**vars(source), "lr": 0.5}), target, 1)
+        copy_rounds(source.replace(lr=0.5), target, 1)
 
 
-def test_lost_workers(shared_folder: Path, tmp_path: Path) -> None:
+def test_lost_workers(shared: Shared, shared_folder: Path, tmp_path: Path) -> None:
     """Tried again as often as is allowed; then the run fails, and what waited for its rounds goes alone."""
-    here = Here()
-    options = {"data": str(shared_folder), "regime": ["b2", "sal", "b1"], "stop_fraction": 0.5}
-    b2, sal, b1 = (one.name for one in runs(tmp_path, **options))
-    here.lose = {b2: 99, b1: 2}
-    made = sweep(tmp_path, here, retries=2, **options)
+    found = configs(tmp_path, data=shared_folder, regime=["b2", "sal", "b1"], stop_fraction=0.5)
+    b2, sal, b1 = (config.run_folder.name for config in found)
+    here = Here({b2: 99, b1: 2})
+    made = driven(found, tmp_path, here, retries=2)
     assert {name: one.state for name, one in made.runs.items()} == {b2: "failed", sal: "done", b1: "done"}
     assert "3 workers lost without a finished round: gone" in made.runs[b2].note
     assert (here.began.count(b2), here.began.count(b1), here.began.count(sal)) == (3, 3, 1)
     assert copied(tmp_path / sal) == 0
     again = Here()
-    made = sweep(tmp_path, again, **options)
+    assert driven(found, tmp_path, again).over
     assert again.began == [b2]
-    assert made.over
     assert copied(tmp_path / b2) == 2  # the other way round: sal has them now
 
 
-def test_a_folder_in_use_is_waited_for(
-    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (one,) = runs(tmp_path, data=str(shared_folder), regime="b1", stop_fraction=0.25)
-    one.config.run_folder.mkdir(parents=True)
-    here = Here()
-    seen = []
-    with open(one.config.run_folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        monkeypatch.setattr(worker.Task, "patience", 0.0)
-        monkeypatch.setattr(worker, "_when_free", lambda step, patience: step())
+def test_a_folder_in_use_is_waited_for(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
+    """The one that holds it lets go once the driver has seen it."""
+    (config,) = configs(tmp_path, data=shared_folder, regime="b1")
+    put(alone(config), config)
+    (config.run_folder / "summary.json").unlink()
+    here, notes = Here(), []
+    made = driver.Driver(plan.examine([config]).planned, tmp_path, 3)
+    made.read_folders()
+    holding = hold(config.run_folder, "run.json")
+    holding.__enter__()
 
-        def show(made: driver.Driver) -> None:
-            seen.append(made.runs[one.name].note)
-            if "in use by another process" in seen:
-                fcntl.flock(file, fcntl.LOCK_UN)
+    def show(made: driver.Driver) -> None:
+        notes.append(made.runs[config.run_folder.name].note)
+        if notes[-1] and len(here.began) == 1:
+            holding.__exit__(None, None, None)
 
-        made = driver.Driver(plan.look([one]).planned, tmp_path, 3)
-        made.look()
-        made.go(here, show)  # type: ignore[arg-type]
-    assert made.runs[one.name].state == "done"
+    made.make_all(here, show)  # type: ignore[arg-type]
+    assert made.over
     assert len(here.began) == 2
+    assert set(notes) == {"", "in use by another process"}
 
 
 def test_bad_input_is_said_and_not_tried_again(folder: Path, tmp_path: Path) -> None:
     (folder / "images/red/003.jpg").write_bytes(b"")
     here = Here()
-    made = sweep(tmp_path, here, data=str(folder), regime="sal")
-    (one,) = made.runs.values()
+    (one,) = driven(configs(tmp_path, data=folder, regime="sal"), tmp_path, here).runs.values()
     assert one.state == "failed"
     assert "003.jpg" in one.note
     assert len(here.began) == 1
 
 
-def test_a_changed_grid_is_refused_before_anything_starts(shared_folder: Path, tmp_path: Path) -> None:
-    (one,) = runs(tmp_path, data=str(shared_folder), regime="b1", stop_fraction=0.25)
-    run(one.config)
+def test_a_changed_grid_is_refused_before_anything_starts(
+    shared_folder: Path, tmp_path: Path, alone: Alone
+) -> None:
+    (config,) = configs(tmp_path, data=shared_folder, regime="b1")
+    put(alone(config), config)
     with pytest.raises(InputError, match=r"another configuration \(lr 0.01 there, 0.5 asked\)"):
-        sweep(tmp_path, data=str(shared_folder), regime="b1", stop_fraction=0.25, lr=0.5)
+        driven([config.replace(lr=0.5)], tmp_path)
 
 
-def test_what_is_left(shared_folder: Path, tmp_path: Path) -> None:
-    options = {"data": str(shared_folder), "regime": "b1", "seed": [0, 1]}
-    first, _ = runs(tmp_path, **options)
-    made = driver.Driver(plan.look(runs(tmp_path, **options)).planned, tmp_path, 0)
-    made.look()
+def test_what_is_left(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
+    found = configs(tmp_path, data=shared_folder, regime="b1", seed=[0, 1])
+    made = driver.Driver(plan.examine(found).planned, tmp_path, 0)
+    made.read_folders()
     assert made.seconds_left() is None
-    run(first.config)
-    made.look()
-    lines = (tmp_path / first.name / "rounds.jsonl").read_text().splitlines()
-    spent = sum(json.loads(line)["seconds"] for line in lines)
-    assert made.seconds_left() == pytest.approx(spent)
+    put(alone(found[0]), found[0])
+    made.read_folders()
+    lines = (found[0].run_folder / "rounds.jsonl").read_text().splitlines()
+    assert made.seconds_left() == pytest.approx(sum(json.loads(line)["seconds"] for line in lines))
 
 
-def test_two_sweeps_in_one_folder(shared_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_two_sweeps_in_one_folder(tmp_path: Path) -> None:
     refused = pytest.raises(InputError, match="in use by another sweep")
-    with driver.held(out, "g", ""), refused, driver.held(out, "g", ""):
+    with driver.holding(tmp_path, "g", ""), refused, driver.holding(tmp_path, "g", ""):
         pass
-    (one,) = runs(tmp_path, **{**SMALL, "data": str(shared_folder), "stop_fraction": 0.25})
-    run(one.config)
-    with pytest.raises(InputError, match="one run's folder"), driver.held(one.config.run_folder, "g", ""):
+    (tmp_path / "run.json").touch()
+    with pytest.raises(InputError, match="one run's folder"), driver.holding(tmp_path, "g", ""):
         pass

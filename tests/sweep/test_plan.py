@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sweep_runs import SMALL, runs, toml
+from sweep_runs import configs, toml
 
 from sal_fast.cli import main
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.run import run
 from sal_fast.sweep import plan
 
 
@@ -21,10 +21,9 @@ def test_trainings_count_shared_rounds_once(shared_folder: Path, tmp_path: Path)
     b1, b2: 3 each. sal: 3 and, for query 2, one interpretability model. tait: 3 and its teacher.
     """
     regimes = ["b1", "b2", "sal", "tait"]
-    outlook = plan.look(runs(tmp_path, data=str(shared_folder), regime=regimes, seed=[0, 1]))
-    takes = plan.copied(outlook.planned)
-    assert [count for name, count in takes.items()] == [0, 0, 0, 0, 1, 1, 1, 1]
-    text = plan.describe("small", outlook, tmp_path, 2, "sal-fast sweep small.toml")
+    outlook = plan.examine(configs(tmp_path, data=shared_folder, regime=regimes, seed=[0, 1]))
+    assert list(plan.copied_rounds(outlook.planned).values()) == [0, 0, 0, 0, 1, 1, 1, 1]
+    text = str(plan.Description("small", outlook, tmp_path, 2, "sal-fast sweep small.toml"))
     assert "small: 8 runs" in text
     assert "trainings  24, in 20 rounds (4 more without the 4 rounds that are shared)" in text
     assert "not known yet" in text
@@ -32,17 +31,18 @@ def test_trainings_count_shared_rounds_once(shared_folder: Path, tmp_path: Path)
 
 
 def test_time_from_a_finished_run(
-    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared_folder: Path, tmp_path: Path, alone: Callable[[Config], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(
-        Config.of({**SMALL, "data": str(shared_folder), "regime": "b1", "out": str(tmp_path / "out/any")})
-    )
-    lines = [json.loads(line) for line in (tmp_path / "out/any/rounds.jsonl").read_text().splitlines()]
+    (one,) = configs(tmp_path, data=shared_folder, regime="b1")
+    shutil.copytree(alone(one), tmp_path / "out/any")
+    (done,) = plan.finished_runs(tmp_path / "out")
     rates = plan.Rates()
-    for config, made, rows, _ in plan.finished(tmp_path / "out"):
-        rates.add(config, made, rows)
-        amount = plan.work(config, made)
-        assert rates.seconds(config, amount) == pytest.approx(sum(line["seconds"] for line in lines))
+    rates.add(done.config, done.plan, done.rounds)
+    images = plan.images_trained(done.config, done.plan, range(3))
+    assert images == 5 + 9 + 14
+    assert rates.seconds(one, images) == pytest.approx(sum(line.seconds for line in done.rounds))
+    assert rates.seconds(one.replace(probe="gradcam"), images) is None
+    assert rates.seconds(one.replace(probe="gradcam"), images, rough=True) == rates.seconds(one, images)
     file = tmp_path / "small.toml"
     file.write_text(toml(data=shared_folder, regime=["b1", "sal"]))
     capsys.readouterr()
@@ -88,10 +88,24 @@ def test_masks_of_the_segmenter(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "masks/builtin").mkdir(parents=True)
     assert main([*words, *gone, "--plan"]) == 0
     assert "masks" not in capsys.readouterr().out.replace(str(tmp_path), "").split("nothing is lost")[1]
-    file.write_text('data = "builtin"\nregime = "segmenter"\nepochs = 0\n')
+    file.write_text('regime = "segmenter"\nsegmenter_weights = "sam.pth"\ngenerator = "mine.py:draw"\n')
     assert main([*words, "--plan"]) == 2
-    assert "--epochs 0: expected at least 1" in capsys.readouterr().err
+    assert "--segmenter-weights goes with --regime segmenter, and without" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_plug_in_that_cannot_be_imported(
+    shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told before anything starts, and once for all runs."""
+    file, code = tmp_path / "small.toml", tmp_path / "mine.py"
+    code.write_text("def f(pool, k, seed):\n    return range(k)\n")
+    file.write_text(toml(data=shared_folder, criterion=[f"{code}:f", f"{code}:g"], seed=[0, 1]))
+    assert main(["sweep", str(file), "--plan", "--out", str(tmp_path / "out")]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "criterion" in line]
+    assert told == [f"warning: criterion {code}:g: {code} has no 'g'"]
+    assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert f"{code} has no 'g'" in capsys.readouterr().err
 
 
 def test_a_network_that_cannot_be_is_refused_early(
@@ -100,7 +114,7 @@ def test_a_network_that_cannot_be_is_refused_early(
     file = tmp_path / "small.toml"
     for options, said in (
         ({"image_size": 16}, "resnet18 has 2x2 features at --image-size 16"),
-        ({"arch": "swin_t", "image_size": 96}, "swin_t has a fixed stride of 32"),
+        ({"arch": "swin_t", "image_size": 96}, "--output-stride 8: swin_t has a fixed stride"),
         ({"start_fraction": 0.001}, "--start-fraction 0.001 of 18 training images is less than one image"),
     ):
         file.write_text(toml(**{"data": shared_folder, "regime": "sal", **options}))
@@ -117,14 +131,3 @@ def test_without_ray(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["sweep", "small", "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'sal-fast[ray]'" in capsys.readouterr().err
-
-
-def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "cores", lambda: 16)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert plan.slots_here(True, None, None) == 16
-    assert plan.slots_here(False, None, None) == 2
-    assert plan.slots_here(False, None, 0.25) == 8
-    assert plan.slots_here(False, 8, 0.25) == 2
-    assert plan.cpus_beside_gpus(16, 2, 0.25) == 2
-    assert plan.cpus_beside_gpus(64, 1, 1) == 8

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_runs import holders, marked, results, runs, start, toml, wait_for
+from sweep_runs import configs, holders, marked, results, start, toml, wait_for
 
+from sal_fast.cli import main
 from sal_fast.experiment.config import Config
 
 pytest.importorskip("ray", reason="pip install 'sal-fast[ray]'")
 
-
+PLUGINS = Path(__file__).parents[2] / "examples" / "plugins"
 Alone = Callable[[Config], Path]
 
 
@@ -31,21 +32,34 @@ def mark() -> str:
     return f"sweep-{uuid.uuid4().hex}"
 
 
-def check(out: Path, alone: Callable[[Config], Path], options: dict[str, Any]) -> None:
+def check(out: Path, alone: Alone, options: dict[str, Any]) -> None:
     """All there, as undisturbed runs have it, and no finished round was run again."""
-    for one in runs(out, **options):
-        assert results(out / one.name) == results(alone(one.config)), one.name
-        log = (out / "logs" / f"{one.name}.txt").read_text()
+    for config in configs(out, **options):
+        name = config.run_folder.name
+        assert results(out / name) == results(alone(config)), name
+        log = (out / "logs" / f"{name}.txt").read_text()
         rounds = Counter(re.findall(r"^ *(\d+)/\d+ ", log, re.MULTILINE))
         assert not [number for number, count in rounds.items() if count > 1], log
-        copied = json.loads((out / one.name / "run.json").read_text()).get("copied", {"rounds": 0})
+        copied = json.loads((out / name / "run.json").read_text()).get("copied", {"rounds": 0})
         assert not rounds.keys() & {str(number + 1) for number in range(copied["rounds"])}, log
     assert not [path for path in out.rglob("*.part*") if path.exists()]
 
 
-def test_on_this_machine(shared_folder: Path, tmp_path: Path, mark: str, alone: Alone) -> None:
-    """Two runs, the second from the first one's beginning; nothing of Ray stays; then nothing is to do."""
-    options = {"data": shared_folder, "regime": ["b2", "sal"]}
+DATA = "from sal_fast.data import load_table\n\n\ndef boxes(root):\n    return load_table(str(root))\n"
+
+
+def test_on_this_machine(
+    shared_folder: Path, tmp_path: Path, mark: str, alone: Alone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs of plug-ins, the second from the first one's beginning; nothing of Ray stays."""
+    (tmp_path / "sets.py").write_text(DATA)
+    options = {
+        "data": [{"data": f"{tmp_path}/sets.py:boxes", "root": shared_folder}],
+        "arch": [f"{PLUGINS}/network.py:four_convolutions"],
+        "criterion": [f"{PLUGINS}/criterion.py:rare_first"],
+        "regime": ["b2", "sal"],
+        "output_stride": 32,  # the network has one of its own
+    }
     file, out = tmp_path / "small.toml", tmp_path / "out"
     file.write_text(toml(**options))
     sweep = start(file, "--out", out, mark=mark)
@@ -54,11 +68,13 @@ def test_on_this_machine(shared_folder: Path, tmp_path: Path, mark: str, alone: 
     assert marked(mark) == []
     assert "2/2 done" in error
     assert f"report: sal-fast report {out} --out {out}/report" in said
-    assert len(re.findall(r"│ .*-s0 +│ +3 │ +0\.\d{3} │ +0\.\d{3} │", said)) == 2
+    row = r"│ boxes-{}-rare_first-cam-four_convolutions-h0\.5-s0 +│ +3 │ +0\.\d{{3}} │ +0\.\d{{3}} │"
+    assert all(re.search(row.format(regime), said) for regime in ("b2", "sal"))
     check(out, alone, options)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
-    again = start(file, "--out", out, mark=mark)
-    assert again.communicate(timeout=300)[0] == said
+    capsys.readouterr()
+    assert main(["sweep", str(file), "--out", str(out)]) == 0  # nothing is left to do
+    assert capsys.readouterr().out == said
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.name != ".lock"}
 
 
