@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -46,6 +47,8 @@ Image.init()  # or a format that is named is not found
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Foreground = Callable[[np.ndarray], np.ndarray]
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 class Unreadable(Exception):
@@ -57,7 +60,19 @@ class Unreadable(Exception):
 
 
 class MisSized(Unreadable):
-    """A mask that cannot be its image's: another aspect ratio."""
+    """A mask that cannot be its image's, because its aspect ratio is another."""
+
+
+def or_unreadable(work: Callable[P, Result]) -> Callable[P, Result | Unreadable]:
+    """Make a function return Unreadable errors instead of raising them."""
+
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> Result | Unreadable:
+        try:
+            return work(*args, **kwargs)
+        except Unreadable as error:
+            return error
+
+    return attempt
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,9 @@ def open_store(samples: Table, options: StoreOptions) -> Store:
 
 
 def _opened(samples: Table, options: StoreOptions) -> Store:
-    ready = isinstance(samples, PreparedTable)
-    return prepared.build(samples, options) if ready else store.build(samples, options)
+    if isinstance(samples, PreparedTable):
+        return prepared.build(samples, options)
+    return store.build(samples, options)
 
 
 def _planned(samples: Table, options: StoreOptions) -> StoreOptions:

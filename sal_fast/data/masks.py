@@ -78,10 +78,6 @@ class Masks:
     def size(self) -> int:
         return self.binary.width
 
-    @property
-    def nbytes(self) -> int:
-        return self.binary.words.nbytes + self.graded.nbytes
-
     def digest(self) -> str:
         """SHA-256 of the maps."""
         parts = (self.binary.words, self.graded, self.place)

@@ -208,7 +208,7 @@ class _Growing:
             _write(self._files["images.bin"], part.images[whole])
         _write(self._files["masks.bin"], maps.binary.words)
         _write(self._files["graded.bin"], maps.graded)
-        added = {}
+        added: dict[str, Entry] = {}
         for i, place in zip(whole, maps.place.tolist(), strict=True):
             row, graded = part.rows[i], self._graded + place if place >= 0 else -1
             added[table.ids[row]] = Entry(part.digests[i].hex(), now[row], self._count + len(added), graded)

@@ -182,9 +182,14 @@ def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int, decoder
 
     Raises InputError that names those that cannot be used.
     """
-    drawn = reading.masks(masks, images, size, decoder)
-    refuse([mask for mask in drawn if isinstance(mask, Unreadable)])
-    return packed([mask for mask in drawn if not isinstance(mask, Unreadable)], size)
+    table = Table("", [], [], list(images), [], list(masks))
+    found = [packed([], size)]
+    broken: list[Unreadable] = []
+    for part in reading.parts(table, range(len(masks)), 0, size, decoder):
+        broken += part.broken.values()
+        found.append(packed(part.masks, size))
+    refuse(broken)
+    return Masks.cat(found)
 
 
 def refuse(broken: Sequence[Unreadable]) -> None:
