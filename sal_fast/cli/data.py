@@ -57,7 +57,7 @@ def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None =
 
 
 def _sheet(found: check.Findings) -> Sheet:
-    """What was found, with one line per class."""
+    """Lay the findings out with one line per class."""
     table = found.table
     sheet = Sheet("class", title=f"{table.name}: {len(table)} images, {len(table.classes)} classes")
     columns = {"images": range(len(table)), **found.rows}

@@ -38,7 +38,7 @@ INDEX, PREPARED, SAMPLES = "index.jsonl", "prepared.json", "table.parquet"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a folder is prepared for; another recipe needs another folder.
+    """The sizes that a folder is prepared for; another recipe needs another folder.
 
     image_size, stored_size: as in `StoreOptions`. copy: whether decoded images are kept.
     """

@@ -105,7 +105,7 @@ def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
 
 
 def digest(table: Table, row: int) -> bytes | None:
-    """What `Part.digests` has for a row, with nothing decoded; None if its files cannot be used."""
+    """A row's entry of `Part.digests`, with nothing decoded; None if its files cannot be used."""
     try:
         return b"".join(files.read(path).digest for path in sources(table, row))
     except Unreadable:

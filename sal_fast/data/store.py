@@ -66,7 +66,7 @@ class Store:
 
     @property
     def device(self) -> torch.device:
-        """Where batches, labels and maps are."""
+        """The device of batches, labels and maps."""
         return self.labels.device
 
     @property
