@@ -14,7 +14,8 @@ from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
 from sal_fast.data import formats, prepared, store
 from sal_fast.data.prepared import PreparedTable
-from sal_fast.data.store import Store, StoreOptions
+from sal_fast.data.reading import StoreOptions
+from sal_fast.data.store import Store
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 

@@ -78,12 +78,13 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
             "decoder %s",
             table.name, len(table), len(kept), memory / 1e6, reading.PICTURE // 10**6, decoder.name,
         )  # fmt: skip
+        options = reading.StoreOptions(recipe.image_size, recipe.stored_size, decoder)
         broken: list[Unreadable] = []
         with (
             _Growing(out, recipe, index, entries) as files,
             progress.bar(f"preparing {table.name}", len(rows)) as advance,
         ):
-            for part in reading.parts(table, rows, recipe.stored_size, recipe.image_size, decoder):
+            for part in reading.parts(table, rows, options):
                 kept |= files.add(part, table, now)
                 broken += part.broken.values()
                 advance(len(part.rows))

@@ -28,7 +28,8 @@ from sal_fast.data import reading, store
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Mapped, Resident, Streamed
 from sal_fast.data.masks import Masks
-from sal_fast.data.store import Store, StoreOptions
+from sal_fast.data.reading import StoreOptions
+from sal_fast.data.store import Store
 from sal_fast.data.table import Table, numbered
 from sal_fast.errors import InputError
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sal_fast._util import progress
+from sal_fast._util.words import Keep
 from sal_fast.data import files
 from sal_fast.data.decode.base import MOST_PIXELS, Decoder, consecutive, cores
 from sal_fast.data.files import Encoded, Unreadable, or_unreadable
@@ -26,6 +27,24 @@ BATCH = 64  # samples decoded together
 READ = 2**26  # bytes of files read together, unless one sample has more
 LOOK = 1024  # items that wait for a thread in `each`
 PICTURE = 12 * 10**6  # pixels of a large photograph, for `memory`
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How the files of a table are decoded, and where its images are kept.
+
+    image_size: the frame, pixels a side: what a network sees.
+    stored_size: pixels a side of an image before it is cropped (`augment.stored_size`); 0: of images only the
+        headers are read.
+    decoder: what decodes, and for which device.
+    keep: `resident` keeps images on the device, `stream` decodes them in every epoch; `auto` is for
+        `open_store`, which decides by the memory that is free.
+    """
+
+    image_size: int
+    stored_size: int
+    decoder: Decoder
+    keep: Keep = "resident"
 
 
 @dataclass(frozen=True)
@@ -55,38 +74,34 @@ class _Files:
 
 
 def parts(
-    table: Table,
-    rows: Sequence[int],
-    stored_size: int,
-    mask_size: int | None,
-    decoder: Decoder,
-    out: Tensor | None = None,
+    table: Table, rows: Sequence[int], options: StoreOptions, masked: bool = True, out: Tensor | None = None
 ) -> Iterator[Part]:
     """Decode rows of a table, at most BATCH at a time. `memory` says how much that takes beside the result.
 
     Args:
-        table: whose rows they are. rows: their numbers, in the order in which they come. stored_size: pixels
-        a side of the decoded images; 0: images are not decoded, only their headers are read. mask_size:
-        pixels a side of the masks; None: masks are not read. decoder: what decodes, and for which device.
+        table: whose rows they are.
+        rows: their numbers, in the order in which they come.
+        options: the sizes, and what decodes.
+        masked: False leaves the masks out.
         out: where images are written to, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given.
     """
-    masked = mask_size is not None
-    start = 0
-
-    @or_unreadable
-    def load(row: int) -> _Files:
-        image, *drawn = (files.read(path) for path in sources(table, row, masked))
-        return _Files(image, drawn, b"".join(file.digest for file in (image, *drawn)))
-
+    start, decoder = 0, options.decoder
+    load = or_unreadable(_load)
     sizes = (_bytes(table, row, masked) for row in rows)
     waiting: deque[tuple[Sequence[int], list[Future[_Files | Unreadable]]]] = deque()
     for group in chain(consecutive(sizes, READ, BATCH), [slice(0)]):
-        waiting.append((rows[group], [decoder.pool.submit(load, row) for row in rows[group]]))
+        waiting.append((rows[group], [decoder.pool.submit(load, table, row, masked) for row in rows[group]]))
         if len(waiting) == 2:
             now, loading = waiting.popleft()
-            images = _empty(len(now), stored_size, decoder) if out is None else out[start : start + len(now)]
-            start += len(now)
-            yield _decoded(table, now, [future.result() for future in loading], images, mask_size, decoder)
+            end = start + len(now)
+            images = _empty(len(now), options.stored_size, decoder) if out is None else out[start:end]
+            start = end
+            yield _decoded(table, now, [future.result() for future in loading], images, options)
+
+
+def _load(table: Table, row: int, masked: bool = True) -> _Files:
+    image, *masks = (files.read(path) for path in sources(table, row, masked))
+    return _Files(image, masks, b"".join(file.digest for file in (image, *masks)))
 
 
 def memory(threads: int) -> int:
@@ -107,7 +122,7 @@ def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
 def digest(table: Table, row: int) -> bytes | None:
     """A row's entry of `Part.digests`, with nothing decoded; None if its files cannot be used."""
     try:
-        return b"".join(files.read(path).digest for path in sources(table, row))
+        return _load(table, row).digest
     except Unreadable:
         return None
 
@@ -140,22 +155,21 @@ def _decoded(
     rows: Sequence[int],
     loaded: Sequence[_Files | Unreadable],
     images: Tensor,
-    mask_size: int | None,
-    decoder: Decoder,
+    options: StoreOptions,
 ) -> Part:
+    decoder = options.decoder
     broken = {i: error for i, error in enumerate(loaded) if isinstance(error, Unreadable)}
     found = {i: sample for i, sample in enumerate(loaded) if isinstance(sample, _Files)}
     images[list(broken)] = 0
     if images.shape[1]:
         broken |= decoder.images([sample.image for sample in found.values()], images, list(found))
     drawn: dict[int, list[np.ndarray]] = {}
-    if mask_size is not None:
-        pairs = [(i, sample.image.size, mask) for i, sample in found.items() for mask in sample.masks]
-        for i, array in _masks(pairs, mask_size, table, decoder):
-            if isinstance(array, Unreadable):
-                broken.setdefault(i, array)
-            else:
-                drawn.setdefault(i, []).append(array)
+    pairs = [(i, sample.image.size, mask) for i, sample in found.items() for mask in sample.masks]
+    for i, array in _masks(pairs, options.image_size, table, decoder):
+        if isinstance(array, Unreadable):
+            broken.setdefault(i, array)
+        else:
+            drawn.setdefault(i, []).append(array)
     masks = [files.average(drawn[i]) if i in drawn else None for i in range(len(rows))]
     digests = [found[i].digest if i in found else b"" for i in range(len(rows))]
     return Part(rows, images, masks, digests, broken)

@@ -23,7 +23,18 @@ from PIL import Image
 from torch import Tensor
 
 from sal_fast.cli import main
-from sal_fast.data import StoreOptions, check, decode, load, load_table, open_store, prepare, reading, store
+from sal_fast.data import (
+    Keep,
+    StoreOptions,
+    check,
+    decode,
+    load,
+    load_table,
+    open_store,
+    prepare,
+    reading,
+    store,
+)
 from sal_fast.data.decode import Decoder
 from sal_fast.data.decode.torch import TorchDecoder
 from sal_fast.data.files import Encoded, Unreadable
@@ -88,7 +99,7 @@ def prepared(
     return prepare.prepare(load_table(str(pool)), out, Recipe(size, size, copy), decoder)
 
 
-def opened(data: Path, decoder: Decoder, keep: store.Keep = "resident") -> store.Store:
+def opened(data: Path, decoder: Decoder, keep: Keep = "resident") -> store.Store:
     return open_store(load_table(str(data)), StoreOptions(SIZE, SIZE, decoder, keep))
 
 
@@ -124,7 +135,7 @@ def lines(out: Path) -> list[dict]:
 @pytest.mark.parametrize("keep", ["resident", "stream"])
 @pytest.mark.parametrize("copy", [True, False])
 def test_the_store_of_the_originals(
-    copy: bool, keep: store.Keep, pool: Path, decoder: Counting, tmp_path: Path
+    copy: bool, keep: Keep, pool: Path, decoder: Counting, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     assert prepared(pool, out, decoder, copy) == []
@@ -141,7 +152,7 @@ def test_the_store_of_the_originals(
 
 @pytest.mark.full
 @pytest.mark.parametrize(("copy", "keep"), [("True", "auto"), ("False", "resident"), ("False", "stream")])
-def test_the_run_of_the_originals(copy: str, keep: store.Keep, pool: Path, tmp_path: Path) -> None:
+def test_the_run_of_the_originals(copy: str, keep: Keep, pool: Path, tmp_path: Path) -> None:
     options = {**TINY, "epochs": 1, "stop_fraction": 0.5, "augment": "standard", "store": keep}
     ready = tmp_path / "ready"
     assert main(prepare_words(pool, ready, augment="standard", copy=copy)) == 0
@@ -662,7 +673,7 @@ def test_batches_are_bounded_in_bytes(pool: Path, decoder: Counting, monkeypatch
     sizes = [sum(path.stat().st_size for path in reading.sources(table, row)) for row in range(30)]
     for bound in (1, max(sizes) + min(sizes)):
         monkeypatch.setattr(reading, "READ", bound)
-        rows = [part.rows for part in reading.parts(table, range(30), SIZE, SIZE, decoder)]
+        rows = [part.rows for part in reading.parts(table, range(30), StoreOptions(SIZE, SIZE, decoder))]
         assert [row for part in rows for row in part] == list(range(30))
         assert all(len(part) == 1 or sum(sizes[row] for row in part) <= bound for part in rows)
     assert max(len(part) for part in rows) > 1

@@ -70,6 +70,7 @@ def _integers(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         arrays = dict(_arrays(path.read_bytes()))
     except (ValueError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as a MATLAB file: {error}; download it again") from None
+    found = {}
     for name in names:
         if name not in arrays:
             raise InputError(f"{path}: holds no {name!r}; expected the official {path.name}")
@@ -81,7 +82,8 @@ def _integers(path: Path, names: list[str]) -> dict[str, np.ndarray]:
             or (array != np.round(array)).any()
         ):
             raise InputError(f"{path}: {name!r} is no list of whole numbers")
-    return {name: arrays[name].ravel().astype(np.int64) for name in names}
+        found[name] = array.astype(np.int64)
+    return found
 
 
 def _arrays(data: bytes) -> Iterator[tuple[str, np.ndarray | None]]:
