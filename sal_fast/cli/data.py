@@ -17,21 +17,17 @@ from rich.table import Table as Sheet
 from sal_fast._util.words import Augment, DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.commands import chosen, purpose
+from sal_fast.cli.output import say
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
 from sal_fast.data.augment import stored_size
 from sal_fast.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
-    commands: dict[str, Callable[..., int]] = {
-        "check": check_data,
-        "prepare": prepare_data,
-        "fixations": render_fixations,
-    }
-    about = "Look through a data set before a run, prepare it, or render eye tracking to maps."
-    name = chosen(
-        {name: purpose(command) for name, command in commands.items()}, arguments, "sal-fast data", about
-    )
+    functions: list[Callable[..., int]] = [check_data, prepare_data, render_fixations]
+    commands = dict(zip(("check", "prepare", "fixations"), functions, strict=True))
+    purposes = {name: purpose(command) for name, command in commands.items()}
+    name = chosen(purposes, arguments, "sal-fast data", "What can be done with data before a run.")
     if name is None:
         return 0 if arguments else 2
     return parsing.one_line(commands[name], arguments[1:], f"sal-fast data {name}")
@@ -53,15 +49,15 @@ def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None =
     console = Console()
     console.print(_sheet(found), markup=False)
     if data in catalog.ENTRIES and not found.notes:
-        print("all counts are those of the paper's Table 1")
+        say("all counts are those of the paper's Table 1")
     for line in (*(f"note: {note}" for note in found.notes), *found.problems):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    print(f"{len(found.problems)} problem{'s' * (len(found.problems) != 1)} that a run would refuse")
+    say(f"{len(found.problems)} problem{'s' * (len(found.problems) != 1)} that a run would refuse")
     return 2 if found.problems else 0
 
 
 def _sheet(found: check.Findings) -> Sheet:
-    """What was found, with one line per class."""
+    """Lay the findings out with one line per class."""
     table = found.table
     sheet = Sheet("class", title=f"{table.name}: {len(table)} images, {len(table.classes)} classes")
     columns = {"images": range(len(table)), **found.rows}
@@ -86,10 +82,11 @@ def prepare_data(
     copy: bool = True,
     decoder: DecoderName = "auto",
 ) -> int:
-    """Decode a data set once: `sal-fast run --data OUT` then starts at once.
+    """Decode a data set once, for all runs.
 
-    The same command continues where it was interrupted, and decodes again only what has changed since. Files
-    that cannot be used are listed at the end, with exit status 2; mend or remove them and repeat the command.
+    `sal-fast run --data OUT` then starts at once. The same command continues where it was interrupted, and
+    decodes again only what has changed since. Files that cannot be used are listed at the end, with exit
+    status 2; mend or remove them and repeat the command.
 
     Args:
         data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201;
@@ -116,7 +113,7 @@ def prepare_data(
             f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their files, "
             f"then repeat the command: the others are kept"
         )
-    print(f"{out}: {len(table)} samples, for --image-size {image_size} --augment {augment}")
+    say(f"{out}: {len(table)} samples, for --image-size {image_size} --augment {augment}")
     return 0
 
 
@@ -127,10 +124,10 @@ def render_fixations(
     sigma: float | None = None,
     longest: int = fixations.LONGEST,
 ) -> int:
-    """Render eye tracking to graded maps, OUT/<id>.png, which can be used as masks.
+    """Render eye tracking to graded maps.
 
-    FILE is text with one line per image and observer: id,w,h,x1,y1,ms1,x2,y2,ms2,... in pixels of the image
-    of w x h and milliseconds.
+    The maps OUT/<id>.png can be used as masks. FILE is text with one line per image and observer:
+    id,w,h,x1,y1,ms1,x2,y2,ms2,... in pixels of the image of w x h and milliseconds.
 
     Args:
         file: the fixations.
@@ -141,9 +138,9 @@ def render_fixations(
     """
     place = Path(os.path.expanduser(out))
     done = fixations.write(Path(os.path.expanduser(file)), place, sigma, longest)
-    print(f"{place}: maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}")
+    say(f"{place}: maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}")
     if done.outside:
-        print(f"note: fixations outside their images, left out: {done.outside}")
+        say(f"note: fixations outside their images, left out: {done.outside}")
     if done.empty:
-        print(f"note: empty maps (nobody looked), each of which counts as no map: {done.empty}")
+        say(f"note: empty maps (nobody looked), each of which counts as no map: {done.empty}")
     return 0

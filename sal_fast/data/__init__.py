@@ -6,7 +6,8 @@ batches: an image and its map are cropped by one draw.
 """
 
 from sal_fast.data.load import load_originals, load_table, open_store
-from sal_fast.data.store import Keep, Store, StoreOptions
+from sal_fast.data.reading import Keep, StoreOptions
+from sal_fast.data.store import Store
 from sal_fast.data.table import Sample, Table, make_table
 
 __all__ = [

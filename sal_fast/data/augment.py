@@ -1,7 +1,7 @@
-"""Images and maps as a model sees them: crop, flip and colour, the image and its map by the same draw.
+"""Crop, flip and colour of images and maps; an image and its map get the same draw.
 
-Draws are made on the host and depend on (seed, round, epoch, id) alone: not on the order of batches, their
-size, the rank, or what else is in the table.
+Draws are made on the host and depend on (seed, round, epoch, id) alone, not on the order or size of batches,
+the rank, or what else is in the table.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from sal_fast._util.words import Augment as Preset
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, in RGB
 STD = (0.229, 0.224, 0.225)
-AREA = (0.5, 1.0)  # share of the image that a crop keeps
-RATIO = (3 / 4, 4 / 3)
+AREA = (0.5, 1.0)  # the share of the image that a crop keeps
+RATIO = (3 / 4, 4 / 3)  # width to height of a crop, in shares of the image's sides
 JITTER = 0.4  # brightness, contrast and saturation are multiplied by 1 - JITTER .. 1 + JITTER
-LUMA = (0.299, 0.587, 0.114)  # of RGB, ITU-R BT.601
-GREY = 127.5  # contrast turns around it
+LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in brightness, ITU-R BT.601
+GREY = 127.5  # the level that contrast does not change
 
-# Values 0..255 of RGB to what a network takes, (v / 255 - mean) / std, as an affine map [3, 4].
+# The affine map [3, 4] from RGB in 0..255 to what a network takes, (v / 255 - mean) / std.
 NORMALISE = np.concatenate(
     [np.diag(1 / (255 * np.array(STD))), -(np.array(MEAN) / np.array(STD))[:, None]], axis=1
 )
-FIRST, LEFT, TOP, FLIP = range(4)  # which draw decides what; then ratio, brightness, contrast, saturation
+# the meaning of the eight draws of an image; then come ratio, brightness, contrast and saturation
+FIRST, LEFT, TOP, FLIP = range(4)
 
 
 def stored_size(preset: Preset, image_size: int) -> int:
-    """Pixels a side that images are kept at: 8/7 of the frame where crops are drawn from them."""
+    """Pixels a side at which images are kept: 8/7 of the frame if crops are drawn from them."""
     return image_size if preset == "none" else math.ceil(image_size * 8 / 7)
 
 
 def keys(ids: Sequence[str]) -> np.ndarray:
-    """64 bits of each id, uint64 [N]: what its draws depend on."""
+    """The keys that draws depend on: 64 bits of BLAKE2b of each id, uint64 [N]."""
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
     return np.frombuffer(digests, dtype="<u8")
 
@@ -48,19 +49,21 @@ def keys(ids: Sequence[str]) -> np.ndarray:
 class Draws:
     """How each of B images is cropped and coloured (see `ops.crop_images`).
 
-    box: float32 [B, 4], (left, top, right, bottom) in 0..1 of the image, right < left mirrored; None: all of
-    it. color: float32 [3, 4] or [B, 3, 4], from RGB in 0..255 to what the network takes.
+    box: float32 [B, 4], (left, top, right, bottom) in 0..1 of the image; right < left mirrors it. None: the
+        whole image.
+    color: float32 [3, 4] or [B, 3, 4], the affine map from RGB in 0..255 to what the network takes.
     """
 
     box: Tensor | None
     color: Tensor
 
     def to(self, device: torch.device) -> Draws:
+        """The same draws on another device."""
         box = None if self.box is None else self.box.to(device, non_blocking=True)
         return Draws(box, self.color.to(device, non_blocking=True))
 
     def split(self, sizes: Sequence[int]) -> list[Draws]:
-        """The draws of consecutive groups of so many images."""
+        """Cut the draws into those of consecutive groups of images, of these sizes."""
         count = len(sizes)
         boxes = [None] * count if self.box is None else self.box.split(list(sizes))
         colors = [self.color] * count if self.color.dim() == 2 else self.color.split(list(sizes))
@@ -69,9 +72,11 @@ class Draws:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The draws of one epoch: `none`; `standard`: a crop of 0.5 to 1 of the area, of a ratio of 3/4 to 4/3
-    (log-uniform), mirrored with chance 1/2; `color`: that, and brightness, contrast and saturation each
-    multiplied by 0.6 to 1.4.
+    """The draws of one epoch.
+
+    The preset `none` shows whole images. `standard` takes a crop with 0.5 to 1 of the area and sides of ratio
+    3/4 to 4/3 (log-uniform), and mirrors it with probability 1/2. `color` also multiplies brightness,
+    contrast and saturation by 0.6 to 1.4 each.
     """
 
     preset: Preset
@@ -80,7 +85,7 @@ class Augmentation:
     epoch: int
 
     def draw(self, keys: np.ndarray) -> Draws:
-        """The draws of the images with these keys, in their order."""
+        """Draw for the images with these keys (uint64 [B]), in their order."""
         if self.preset == "none":
             return plain()
         stream = seeds.integer(self.seed, "augment", self.round, self.epoch)
@@ -100,15 +105,15 @@ class Augmentation:
 
 
 def plain() -> Draws:
-    """All of every image, normalised."""
+    """The draws that show every image whole and normalised."""
     return Draws(None, torch.from_numpy(NORMALISE.astype(np.float32)))
 
 
 def uniform(keys: np.ndarray, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1) for each of uint64 keys [N]: float64 [N, count].
+    """Draw `count` numbers in [0, 1) for each of the keys (uint64 [N]): float64 [N, count].
 
-    SplitMix64 (Steele, Lea, Flood 2014) as a hash of (key, position): Philox, behind every other stream here,
-    takes 20 us to set up for an image.
+    SplitMix64 (Steele, Lea, Flood 2014) serves as a hash of (key, position). Philox, which every other stream
+    here uses, would take 20 us to set up for each image.
     """
     steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = _mix(keys)[:, None] + steps
@@ -122,20 +127,22 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 
 def _jitter(brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray) -> np.ndarray:
-    """Brightness, then contrast around mid-grey, then saturation around luma: [B, 3, 4] on RGB in 0..255.
+    """The affine maps [B, 3, 4] on RGB in 0..255 that change brightness, then contrast, then saturation.
 
-    As torchvision's ColorJitter, but affine: contrast does not turn around the image's own mean, and values
-    are not cut off at 0 and 255.
+    They do what torchvision's ColorJitter does, but are affine: contrast keeps mid-grey instead of the
+    image's own mean, and values are not cut off at 0 and 255.
     """
     grey = np.broadcast_to(np.array(LUMA), (3, 3))
     mix = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * grey
     scale = (brightness * contrast)[:, None, None] * mix
     shift = np.broadcast_to((GREY * (1 - contrast))[:, None, None], (len(contrast), 3, 1))
-    return np.concatenate([scale, shift], axis=2)  # rows of `mix` sum to 1: a grey shift passes through it
+    return np.concatenate(
+        [scale, shift], axis=2
+    )  # rows of `mix` sum to 1, so it does not change a grey shift
 
 
 def _compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The affine map `outer` [3, 4] after `inner` [B, 3, 4]."""
+    """The affine maps [B, 3, 4] that do `inner` [B, 3, 4] first, then `outer` [3, 4]."""
     product = outer[:, :3] @ inner
     product[..., 3] += outer[:, 3]
     return product

@@ -29,6 +29,7 @@ CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
 SIZES = {"train": 40, "val": 10, "test": 50}  # images per class
 PIXELS = 96
 CUE = 0.6  # how often the background goes with the class in train and val
+QUARTER = np.array([[0, 1], [-1, 0]])  # turns row vectors by a quarter
 OVERSAMPLE = 4  # shapes are drawn so much larger and then reduced, so that edges are smooth
 
 
@@ -124,7 +125,7 @@ def _shape(label: int, rng: np.random.Generator) -> Image.Image:
     elif name == "cross":
         arm = 0.33  # half the width of a bar, in radii
         corner = np.array([[1, arm], [arm, arm], [arm, 1]])
-        points = np.concatenate([corner @ _quarter(k) for k in range(4)])
+        points = np.concatenate([corner @ np.linalg.matrix_power(QUARTER, k) for k in range(4)])
         polygon(np.arctan2(points[:, 1], points[:, 0]), radius * np.hypot(points[:, 0], points[:, 1]))
     elif name == "star":
         polygon(np.arange(10) * np.pi / 5, radius * np.where(np.arange(10) % 2 == 0, 1.0, 0.42))
@@ -132,9 +133,3 @@ def _shape(label: int, rng: np.random.Generator) -> Image.Image:
         corners = 4 if name == "square" else 3
         polygon(np.arange(corners) * 2 * np.pi / corners, radius)
     return canvas
-
-
-def _quarter(turns: int) -> np.ndarray:
-    """The matrix that turns row vectors by `turns` quarters."""
-    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
-    return np.array([[cos, sin], [-sin, cos]], dtype=np.float64)

@@ -21,7 +21,7 @@ KINDS = ("no mask", "empty mask", "graded mask", "mis-sized mask", "unreadable",
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a data set.
+    """The findings in a data set.
 
     rows: the row numbers by kind of finding (`KINDS`).
     reasons: why a row's files cannot be used, by row number.

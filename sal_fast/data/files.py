@@ -1,6 +1,6 @@
 """One image or mask file: what its header says, its pixels, and why it cannot be used.
 
-Pillow decides what can be used. Faster decoders (`sal_fast.data.decode`) take the plain files only.
+Pillow decides what can be used. Faster decoders (`sal_fast.data.decode`) get only plain files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -21,14 +22,14 @@ from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
 ASPECT_TOLERANCE = 0.02
-MOST_PIXELS = 178_956_970  # a header that claims more is taken for a decompression bomb, as Pillow does
-MOST_SIDE = 2**16  # longer than a JPEG's; the weights of a resize take 16 bytes a pixel of a side
-MOST_BYTES = 2**30  # of a file: that many pixels, uncompressed
-MOST_FOLD = 2048  # pixels for a byte of a JPEG; a blank one has some 250
+MOST_PIXELS = 178_956_970  # a header that claims more is a decompression bomb; this is Pillow's limit
+MOST_SIDE = 2**16  # more than a JPEG can have; a resize takes 16 bytes for each pixel of a side
+MOST_BYTES = 2**30  # in a file, enough for MOST_PIXELS without compression
+MOST_FOLD = 2048  # pixels per byte of a JPEG; a blank picture has some 250
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-ORIENTATION = 0x0112  # of EXIF
-TURNS = {  # by orientation: how a picture comes to stand upright
+ORIENTATION = 0x0112  # the tag in EXIF
+TURNS = {  # how a picture of each orientation is turned upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,19 +38,22 @@ TURNS = {  # by orientation: how a picture comes to stand upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-PNG_TURNS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks an orientation may be in
+PNG_TURNS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks that can hold an orientation
 
-EXPECTED = (OSError, ValueError, SyntaxError)  # their texts speak for themselves
+EXPECTED = (OSError, ValueError, SyntaxError)  # errors whose texts users understand
 
-Image.init()  # or a format that is named is not found
-# Of odd metadata and large pictures: what matters is checked here, and the filter of a thread is everybody's.
+Image.init()  # without it Pillow does not find the formats that we name
+# Pillow warns of odd metadata and large pictures. What matters is checked here. We silence it for the whole
+# process, because a filter that one thread sets holds for all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Foreground = Callable[[np.ndarray], np.ndarray]
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 class Unreadable(Exception):
-    """A file that cannot be used, and why."""
+    """A file that cannot be used, and the reason."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -57,16 +61,29 @@ class Unreadable(Exception):
 
 
 class MisSized(Unreadable):
-    """A mask that cannot be its image's: another aspect ratio."""
+    """A mask that cannot be its image's, because its aspect ratio is another."""
+
+
+def or_unreadable(work: Callable[P, Result]) -> Callable[P, Result | Unreadable]:
+    """Make a function return Unreadable errors instead of raising them."""
+
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> Result | Unreadable:
+        try:
+            return work(*args, **kwargs)
+        except Unreadable as error:
+            return error
+
+    return attempt
 
 
 @dataclass(frozen=True)
 class Encoded:
     """A file's bytes, and what its header says.
 
-    size: (width, height) as it is shown. orientation: how Pillow gives it, 1 to 8 as in EXIF. plain: an
-    upright JPEG of 8-bit RGB or grey, no damage seen. grey: an upright PNG of 8-bit grey.
-    pixels: width * height.
+    size: (width, height) of the upright picture.
+    orientation: how Pillow decodes it, 1 to 8 as in EXIF.
+    plain: an upright JPEG of 8-bit RGB or grey, without visible damage.
+    grey: an upright PNG of 8-bit grey.
     """
 
     path: Path
@@ -78,17 +95,20 @@ class Encoded:
 
     @property
     def pixels(self) -> int:
+        """Width * height."""
         return self.size[0] * self.size[1]
 
     @property
     def digest(self) -> bytes:
+        """BLAKE2b of the bytes, 16 bytes long."""
         return hashlib.blake2b(self.data, digest_size=16).digest()
 
 
 def read(path: Path) -> Encoded:
-    """Read a file and look at its header.
+    """Read a file and its header.
 
-    Raises Unreadable for one that is missing, empty, no picture, several pictures, or a decompression bomb.
+    Raises Unreadable for a file that is missing, empty, no picture, several pictures, or a decompression
+    bomb.
     """
     with _naming(path):
         there = path.stat()
@@ -101,9 +121,11 @@ def read(path: Path) -> Encoded:
             raise Unreadable(path, "the file is empty")
         stream = io.BytesIO(data)
         image = Image.open(stream, formats=FORMATS)
-        start = stream.tell()  # of a JPEG: where its first scan begins
+        start = stream.tell()  # the first scan of a JPEG begins here
         width, height = image.size
-        if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns it, old ones not until decoded
+        if isinstance(
+            image, TiffImagePlugin.TiffImageFile
+        ):  # Pillow turns it by itself, old versions only when they decode
             width, height = image.tag_v2[256], image.tag_v2[257]
         if not 0 < width * height <= MOST_PIXELS or max(width, height) > MOST_SIDE:
             raise Unreadable(
@@ -123,7 +145,7 @@ def read(path: Path) -> Encoded:
         if plain and "progressive" not in image.info:
             plain = _one_scan(data, start)
         grey = image.format == "PNG" and image.mode == "L" and orientation == 1
-        if grey:  # of two headers Pillow heeds the last, other decoders the first
+        if grey:  # if there are two headers, Pillow uses the last and other decoders the first
             grey = struct.unpack(">II", data[16:24]) == (width, height)
         shown = (height, width) if orientation >= 5 else (width, height)
         left = 1 if image.format == "TIFF" else orientation
@@ -131,9 +153,9 @@ def read(path: Path) -> Encoded:
 
 
 def rgb(file: Encoded) -> np.ndarray:
-    """The picture as it is shown, uint8 [H, W, 3]; 16-bit depths are reduced, alpha is dropped.
+    """Decode an upright picture, uint8 [H, W, 3]. 16-bit depths are reduced and alpha is dropped.
 
-    Raises Unreadable where the pixels cannot be decoded.
+    Raises Unreadable if the pixels cannot be decoded.
     """
     with _naming(file.path):
         image = _upright(file)
@@ -145,21 +167,22 @@ def rgb(file: Encoded) -> np.ndarray:
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
-    """uint8 [H, W, 3] -> uint8 [size, size, 3], bilinear with antialias.
+    """Resize uint8 [H, W, 3] to uint8 [size, size, 3], bilinear with antialias.
 
-    Within one grey level of Pillow's: torch took over its integer arithmetic, and is three times as fast.
+    The result is within one grey level of Pillow's, because torch took over its integer arithmetic, and is
+    three times as fast.
     """
     if tuple(pixels.shape[:2]) == (size, size):
         return pixels
-    image = pixels[None].permute(0, 3, 1, 2)  # channels_last also to torch: it unpacks nothing
+    image = pixels[None].permute(0, 3, 1, 2)  # channels_last, which torch resizes without a copy
     image = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
     return image[0].permute(1, 2, 0)
 
 
 def grades(file: Encoded) -> np.ndarray:
-    """The pixels of a mask file, upright, else as they are stored: [H, W], or [H, W, 3] of colours.
+    """Decode the pixels of a mask file as they are stored, but upright: [H, W], or [H, W, 3] of colours.
 
-    Palette files give indices; alpha is dropped.
+    A palette file gives its indices. Alpha is dropped. Raises Unreadable if they cannot be decoded.
     """
     with _naming(file.path):
         image = _upright(file)
@@ -172,7 +195,7 @@ def grades(file: Encoded) -> np.ndarray:
 
 
 def transparent(file: Encoded) -> bool:
-    """Whether any pixel can be seen through."""
+    """True if any pixel can be seen through. Raises Unreadable if the pixels cannot be decoded."""
     with _naming(file.path):
         image = _upright(file)
         return image.has_transparency_data and min(image.convert("RGBA").getchannel("A").tobytes()) < 255
@@ -185,13 +208,22 @@ def mask(
     image: tuple[int, int] | None = None,
     foreground: Foreground | None = None,
 ) -> np.ndarray:
-    """A mask in its frame, uint8 [size, size]: 0 or 255 if binary (nearest), 0..255 if graded (area average).
+    """Bring a mask to its frame, uint8 [size, size].
 
-    Binary: `foreground` says which pixels, where the data set has a rule. Else no value but 0 and one other,
-    whichever it is; or a JPEG nearly so. `pixels` are the file's (`grades`); `image` is its image's
-    (width, height), if known; `size` None keeps the file's own.
+    A binary mask becomes 0 and 255, by nearest neighbours; a graded one 0..255, by area average. With
+    `foreground` every mask is binary. Otherwise a mask is binary if it has no value but 0 and one other,
+    whichever that is, or if it is a JPEG for which this is nearly so.
 
-    Raises MisSized where the aspect ratio is off by more than 2 %, Unreadable for grades out of range.
+    Args:
+        file: the mask file.
+        pixels: its pixels (`grades`).
+        size: the frame, pixels a side; None keeps the file's own size.
+        image: (width, height) of the image that it belongs to, if that is known.
+        foreground: the data set's rule for foreground pixels (see `Table`), if it has one.
+
+    Raises:
+        MisSized: the aspect ratio differs from the image's by more than 2 %.
+        Unreadable: grades are out of range.
     """
     width, height = file.size
     if image is not None:
@@ -220,16 +252,16 @@ def mask(
 
 
 def average(masks: list[np.ndarray]) -> np.ndarray:
-    """The graded map of several annotators of one image: the mean of their masks."""
+    """The map of one image by several annotators: the mean of their masks, which is graded."""
     if len(masks) == 1:
         return masks[0]
     return np.rint(np.mean(masks, axis=0)).astype(np.uint8)
 
 
 def annotators(path: Path) -> list[Path]:
-    """The mask files that `path` stands for: itself, or, of a folder, each picture in it.
+    """The mask files that `path` stands for: itself, or each picture in it if it is a folder.
 
-    Raises Unreadable for a folder without pictures, or that cannot be looked into.
+    Raises Unreadable for a folder without pictures, or one that cannot be listed.
     """
     with _naming(path):
         if not path.is_dir():
@@ -242,15 +274,15 @@ def annotators(path: Path) -> list[Path]:
 
 
 def nearest(binary: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """bool [H, W] -> uint8 of 0 or 255; `size` is (width, height), None keeps its own."""
+    """Resize bool [H, W] by nearest neighbours to `size` (width, height), if given; uint8 of 0 and 255."""
     image = Image.fromarray(np.asarray(binary, dtype=bool).view(np.uint8))
     return np.asarray(image if size is None else image.resize(size, Image.Resampling.NEAREST)) * 255
 
 
 def _nearly_binary(graded: np.ndarray) -> bool:
-    """Whether a JPEG was a binary mask: of its pixels that are not dark, four in five are near the top.
+    """True if a JPEG was a binary mask: four in five of its pixels that are not dark are near the top.
 
-    Compression rings along the edges only; of a Gaussian's, one in twenty is.
+    Compression only rings along the edges of a mask; of a Gaussian, one pixel in twenty is near the top.
     """
     top = float(graded.max())
     bright = graded > top / 16
@@ -258,20 +290,20 @@ def _nearly_binary(graded: np.ndarray) -> bool:
 
 
 def _graded(array: np.ndarray, path: Path) -> np.ndarray:
-    """Grades as 0..255: 8 bits as they are, 16 bits reduced, floating ones from 0..1."""
+    """Scale grades to 0..255: 8 bits stay as they are, 16 bits are reduced, fractions come from 0..1."""
     top = float(array.max())
     if not np.isfinite(array).all() or array.min() < 0 or top > 65535:
         raise Unreadable(
             path, f"grades must lie in 0..1, 0..255 or 0..65535, got {array.min()}..{array.max()}"
         )
     scale = 255.0 if top <= 1 else 1.0 if top <= 255 else 1 / 257
-    return array if scale == 1 else array * scale  # 8 bytes a pixel
+    return array if scale == 1 else array * scale  # float64, 8 bytes a pixel
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    """1 where it cannot be told: a picture may be whole and its metadata damaged."""
+    """The orientation of a picture; 1 if it cannot be told, as its metadata alone may be damaged."""
     if image.format == "PNG" and not any(name in data for name in PNG_TURNS):
-        return 1  # Pillow would decode the picture to find that out
+        return 1  # to find this out Pillow would decode the picture
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
         return int(orientation) if orientation in TURNS else 1
@@ -280,10 +312,12 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 
 
 def _one_scan(data: bytes, start: int) -> bool:
-    """Whether a JPEG's first scan is its last, and no other marker in it: Pillow stops at it, DALI not."""
+    """True if a JPEG has one scan, without another marker in it: Pillow would stop there, DALI would not."""
     scan = np.frombuffer(data, dtype=np.uint8)[start:]
     after = scan[1:][scan[:-1] == 0xFF]
-    markers = after[(after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)]  # not a byte, nor a restart
+    markers = after[
+        (after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)
+    ]  # neither an escaped byte nor a restart
     return bool(markers.size) and int(markers[0]) == 0xD9
 
 
@@ -294,7 +328,7 @@ def _upright(file: Encoded) -> Image.Image:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Give what goes wrong the file's name: of damaged files Pillow's parsers raise nearly anything."""
+    """Turn any error into an Unreadable that names the file; damaged ones make Pillow raise anything."""
     try:
         yield
     except Unreadable:

@@ -14,7 +14,8 @@ from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
 from sal_fast.data import formats, prepared, store
 from sal_fast.data.prepared import PreparedTable
-from sal_fast.data.store import Store, StoreOptions
+from sal_fast.data.reading import StoreOptions
+from sal_fast.data.store import Store
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
@@ -82,8 +83,9 @@ def open_store(samples: Table, options: StoreOptions) -> Store:
 
 
 def _opened(samples: Table, options: StoreOptions) -> Store:
-    ready = isinstance(samples, PreparedTable)
-    return prepared.build(samples, options) if ready else store.build(samples, options)
+    if isinstance(samples, PreparedTable):
+        return prepared.build(samples, options)
+    return store.build(samples, options)
 
 
 def _planned(samples: Table, options: StoreOptions) -> StoreOptions:

@@ -1,4 +1,4 @@
-"""Saliency maps in the frame: a bit a pixel where they are binary, a byte where they are graded."""
+"""Saliency maps in the frame: one bit per pixel if they are binary, one byte if they are graded."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from sal_fast import ops
 
 @dataclass(frozen=True)
 class Masks:
-    """N maps of F x F pixels, by row.
+    """N maps of F x F pixels, by row. The pixels of a binary map count as 0 and 255.
 
-    binary: BitMask [N, F, F], zeros in the rows of graded maps. graded: uint8 [G, F, F], 0..255. place: int64
-    [N], where in `graded` a row's map is, -1 for a binary one. A binary map's pixels count as 0 and 255.
+    binary: BitMask [N, F, F]; a row with a graded map is zero here.
+    graded: uint8 [G, F, F], 0..255.
+    place: int64 [N], the place of a row's map in `graded`, or -1 for a binary one.
     """
 
     binary: ops.BitMask
@@ -27,8 +28,8 @@ class Masks:
 
     @classmethod
     def pack(cls, maps: Tensor) -> Masks:
-        """From uint8 [N, F, F]: binary where every pixel is 0 or 255; on its device."""
-        pixels = maps.cpu().numpy()  # numpy compares bytes many times as fast as torch
+        """Pack uint8 [N, F, F] on its device; a map is binary if every pixel is 0 or 255."""
+        pixels = maps.cpu().numpy()  # numpy compares bytes many times faster than torch
         white = pixels == 255
         binary = (white | (pixels == 0)).all(axis=(1, 2))
         white[~binary] = False
@@ -42,7 +43,7 @@ class Masks:
 
     @classmethod
     def empty(cls, count: int, size: int, device: torch.device) -> Masks:
-        """No maps in any row."""
+        """An empty map in each of `count` rows."""
         words = torch.zeros(count, size, -(-size // 32), dtype=torch.int32, device=device)
         return cls(
             ops.BitMask(words, size),
@@ -52,7 +53,7 @@ class Masks:
 
     @classmethod
     def cat(cls, parts: Sequence[Masks]) -> Masks:
-        """All rows of the first, then of the next, and so on; at least one part."""
+        """Join parts, of which there must be at least one: their rows follow each other."""
         offset, places = 0, []
         for part in parts:
             places.append(torch.where(part.place < 0, -1, part.place + offset))
@@ -68,7 +69,7 @@ class Masks:
         return len(self.place)
 
     def __getitem__(self, rows: Tensor) -> Masks:
-        """Some rows (int64), in that order."""
+        """The maps of some rows (int64), in that order."""
         place = self.place[rows]
         used = place[place >= 0]
         renumbered = torch.where(place < 0, -1, (place >= 0).cumsum(0) - 1)
@@ -76,24 +77,23 @@ class Masks:
 
     @property
     def size(self) -> int:
+        """The frame: pixels a side."""
         return self.binary.width
 
-    @property
-    def nbytes(self) -> int:
-        return self.binary.words.nbytes + self.graded.nbytes
-
     def digest(self) -> str:
-        """SHA-256 of the maps."""
+        """SHA-256 of the maps, in hexadecimal."""
         parts = (self.binary.words, self.graded, self.place)
         return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
 
     def to(self, device: torch.device) -> Masks:
+        """The same maps on another device."""
         return Masks(self.binary.to(device), self.graded.to(device), self.place.to(device))
 
     def batch(self, rows: Tensor, box: Tensor | None = None) -> Tensor | ops.BitMask:
-        """Maps for some rows, cropped and mirrored by `box` (see `ops.crop_masks`); as compact as they are.
+        """The maps of some rows, cropped and mirrored by `box` (see `ops.crop_masks`).
 
-        A BitMask or bool [B, F, F] where no map is graded, else uint8 [B, F, F].
+        They are as compact as possible: if no map at all is graded, a BitMask (without `box`) or bool
+        [B, F, F], else uint8 [B, F, F].
         """
         if not len(self.graded):
             return (
@@ -105,7 +105,7 @@ class Masks:
         return torch.where((place < 0)[:, None, None], binary, graded)
 
     def unpack(self, rows: Tensor) -> Tensor:
-        """uint8 [B, F, F], 0 and 255 where binary."""
+        """The maps of some rows, uint8 [B, F, F]; binary ones are 0 and 255."""
         maps = self.batch(rows)
         if isinstance(maps, ops.BitMask):
             return maps.unpack().to(torch.uint8) * 255

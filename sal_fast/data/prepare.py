@@ -78,12 +78,13 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
             "decoder %s",
             table.name, len(table), len(kept), memory / 1e6, reading.PICTURE // 10**6, decoder.name,
         )  # fmt: skip
+        options = reading.StoreOptions(recipe.image_size, recipe.stored_size, decoder)
         broken: list[Unreadable] = []
         with (
             _Growing(out, recipe, index, entries) as files,
             progress.bar(f"preparing {table.name}", len(rows)) as advance,
         ):
-            for part in reading.parts(table, rows, recipe.stored_size, recipe.image_size, decoder):
+            for part in reading.parts(table, rows, options):
                 kept |= files.add(part, table, now)
                 broken += part.broken.values()
                 advance(len(part.rows))
@@ -208,7 +209,7 @@ class _Growing:
             _write(self._files["images.bin"], part.images[whole])
         _write(self._files["masks.bin"], maps.binary.words)
         _write(self._files["graded.bin"], maps.graded)
-        added = {}
+        added: dict[str, Entry] = {}
         for i, place in zip(whole, maps.place.tolist(), strict=True):
             row, graded = part.rows[i], self._graded + place if place >= 0 else -1
             added[table.ids[row]] = Entry(part.digests[i].hex(), now[row], self._count + len(added), graded)

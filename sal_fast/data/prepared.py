@@ -28,7 +28,8 @@ from sal_fast.data import reading, store
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Mapped, Resident, Streamed
 from sal_fast.data.masks import Masks
-from sal_fast.data.store import Store, StoreOptions
+from sal_fast.data.reading import StoreOptions
+from sal_fast.data.store import Store
 from sal_fast.data.table import Table, numbered
 from sal_fast.errors import InputError
 
@@ -38,7 +39,7 @@ INDEX, PREPARED, SAMPLES = "index.jsonl", "prepared.json", "table.parquet"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a folder is prepared for; another recipe needs another folder.
+    """The sizes that a folder is prepared for; another recipe needs another folder.
 
     image_size, stored_size: as in `StoreOptions`. copy: whether decoded images are kept.
     """

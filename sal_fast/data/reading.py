@@ -1,4 +1,4 @@
-"""Rows of a table, decoded batch by batch, with the next batch's files read meanwhile."""
+"""Rows of a table, decoded batch by batch, while the next batch's files are being read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from sal_fast._util import progress
+from sal_fast._util.words import Keep
 from sal_fast.data import files
-from sal_fast.data.decode.base import MOST_PIXELS, Decoder, bounded, cores
-from sal_fast.data.files import Encoded, Unreadable
+from sal_fast.data.decode.base import MOST_PIXELS, Decoder, consecutive, cores
+from sal_fast.data.files import Encoded, Unreadable, or_unreadable
 from sal_fast.data.table import Table
 
 Item = TypeVar("Item")
@@ -29,11 +30,31 @@ PICTURE = 12 * 10**6  # pixels of a large photograph, for `memory`
 
 
 @dataclass(frozen=True)
+class StoreOptions:
+    """How the files of a table are decoded, and where its images are kept.
+
+    image_size: the frame, pixels a side: what a network sees.
+    stored_size: pixels a side of an image before it is cropped (`augment.stored_size`); 0: of images only the
+        headers are read.
+    decoder: what decodes, and for which device.
+    keep: `resident` keeps images on the device, `stream` decodes them in every epoch; `auto` is for
+        `open_store`, which decides by the memory that is free.
+    """
+
+    image_size: int
+    stored_size: int
+    decoder: Decoder
+    keep: Keep = "resident"
+
+
+@dataclass(frozen=True)
 class Part:
     """Some rows of a table, decoded.
 
-    images: uint8 [B, S, S, 3] on the decoder's device. masks: uint8 [F, F] each, or None where there is none.
-    digests: of all bytes that a sample was read from. broken: why samples cannot be used, by position.
+    images: uint8 [B, S, S, 3] on the decoder's device.
+    masks: uint8 [F, F] each, or None for a row without a mask.
+    digests: of all bytes that a row was read from.
+    broken: why rows cannot be used, by their position in the part.
     """
 
     rows: Sequence[int]
@@ -44,191 +65,134 @@ class Part:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _Files:
+    """The files of one row, read and not yet decoded."""
+
     image: Encoded
     masks: list[Encoded]
     digest: bytes
 
 
 def parts(
-    table: Table,
-    rows: Sequence[int],
-    stored_size: int,
-    mask_size: int | None,
-    decoder: Decoder,
-    out: Tensor | None = None,
+    table: Table, rows: Sequence[int], options: StoreOptions, masked: bool = True, out: Tensor | None = None
 ) -> Iterator[Part]:
-    """Decode images to stored_size and masks to mask_size (None: no masks), at most BATCH rows at a time.
+    """Decode rows of a table, at most BATCH at a time. `memory` says how much that takes beside the result.
 
-    The images go to `out`, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given. Memory:
-    `memory`, and the result.
+    Args:
+        table: whose rows they are.
+        rows: their numbers, in the order in which they come.
+        options: the sizes, and what decodes.
+        masked: False leaves the masks out.
+        out: where images are written to, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given.
     """
-    masked = mask_size is not None
-    start = 0
-
-    def load(row: int) -> _Sample | Unreadable:
-        return _load(table, row, masked)
-
-    waiting: list[tuple[Sequence[int], list[Future[_Sample | Unreadable]]]] = []
-    for group in chain(_groups(table, rows, masked), [()]):
-        waiting.append((group, [decoder.pool.submit(load, row) for row in group]))
+    start, decoder = 0, options.decoder
+    load = or_unreadable(_load)
+    sizes = (_bytes(table, row, masked) for row in rows)
+    waiting: deque[tuple[Sequence[int], list[Future[_Files | Unreadable]]]] = deque()
+    for group in chain(consecutive(sizes, READ, BATCH), [slice(0)]):
+        waiting.append((rows[group], [decoder.pool.submit(load, table, row, masked) for row in rows[group]]))
         if len(waiting) == 2:
-            now, loading = waiting.pop(0)
-            images = _empty(len(now), stored_size, decoder) if out is None else out[start : start + len(now)]
-            start += len(now)
-            yield _decoded(table, now, loading, images, mask_size, decoder)
+            now, loading = waiting.popleft()
+            end = start + len(now)
+            images = _empty(len(now), options.stored_size, decoder) if out is None else out[start:end]
+            start = end
+            yield _decoded(table, now, [future.result() for future in loading], images, options)
+
+
+def _load(table: Table, row: int, masked: bool = True) -> _Files:
+    image, *masks = (files.read(path) for path in sources(table, row, masked))
+    return _Files(image, masks, b"".join(file.digest for file in (image, *masks)))
 
 
 def memory(threads: int) -> int:
-    """Bytes that `parts` takes at most where no picture has more than PICTURE pixels.
+    """The bytes that `parts` takes at most if no picture has more than PICTURE pixels.
 
-    Files twice; a graded map of 16 bits at 17 bytes a pixel; a photograph in each thread, as Pillow's and as
-    an array.
+    These are: files, twice; graded maps of 16 bits, at 17 bytes a pixel; and in each thread a photograph, as
+    Pillow's image and as an array.
     """
     return 2 * READ + 17 * MOST_PIXELS + threads * 6 * PICTURE
 
 
 def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
-    """The files of a sample: the image, then its masks; Unreadable where a folder of masks is none."""
+    """The files of a row: the image, then its masks. Raises Unreadable for a folder of masks without any."""
     mask = table.masks[row] if masked else None
     return [table.images[row], *([] if mask is None else files.annotators(mask))]
 
 
 def digest(table: Table, row: int) -> bytes | None:
-    """`Part.digests` of a row, nothing decoded; None if its files cannot be used."""
+    """A row's entry of `Part.digests`, with nothing decoded; None if its files cannot be used."""
     try:
-        return b"".join(files.read(path).digest for path in sources(table, row))
+        return _load(table, row).digest
     except Unreadable:
         return None
 
 
 def pictures(paths: Sequence[Path], size: int, decoder: Decoder) -> Tensor:
-    """Images that were looked at before, uint8 [B, size, size, 3]; raises Unreadable if one has gone bad."""
+    """Decode images that were looked at before to uint8 [B, size, size, 3].
+
+    Raises Unreadable if one has gone bad since.
+    """
     images = _empty(len(paths), size, decoder)
     for error in decoder.images(decoder.map(files.read, paths), images, range(len(paths))).values():
         raise error
     return images
 
 
-def masks(
-    paths: Sequence[Path], images: Sequence[Path], size: int, decoder: Decoder
-) -> list[np.ndarray | Unreadable]:
-    """Mask files for these images, uint8 [size, size] each."""
-
-    def load(mask: Path, image: Path) -> tuple[Encoded, Encoded] | Unreadable:
-        try:
-            return files.read(mask), files.read(image)
-        except Unreadable as error:
-            return error
-
-    out: list[np.ndarray | Unreadable] = []
-    for start in range(0, len(paths), BATCH):
-        part = slice(start, start + BATCH)
-        loaded = decoder.map(load, paths[part], images[part])
-        whole = [pair for pair in loaded if not isinstance(pair, Unreadable)]
-        drawn = iter(
-            _masks([mask for mask, _ in whole], [image.size for _, image in whole], size, None, decoder)
-        )
-        out += [pair if isinstance(pair, Unreadable) else next(drawn) for pair in loaded]
-    return out
-
-
 def _empty(count: int, size: int, decoder: Decoder) -> Tensor:
     return torch.empty(count, size, size, 3, dtype=torch.uint8, device=decoder.device)
 
 
-def _groups(table: Table, rows: Sequence[int], masked: bool) -> Iterator[Sequence[int]]:
-    """Rows in order, at most BATCH and READ bytes in a group."""
-    start = total = 0
-    for i, row in enumerate(rows):
-        size = _bytes(table, row, masked)
-        if i > start and (i - start == BATCH or total + size > READ):
-            yield rows[start:i]
-            start, total = i, 0
-        total += size
-    if start < len(rows):
-        yield rows[start:]
-
-
 def _bytes(table: Table, row: int, masked: bool) -> int:
+    """How large the files of a row are; 0 if that cannot be told, as the error comes when they are read."""
     try:
         return sum(path.stat().st_size for path in sources(table, row, masked))
-    except (OSError, ValueError, Unreadable):  # said when it is read
+    except (OSError, ValueError, Unreadable):
         return 0
-
-
-def _load(table: Table, row: int, masked: bool) -> _Sample | Unreadable:
-    try:
-        image, *drawn = (files.read(path) for path in sources(table, row, masked))
-        return _Sample(image, drawn, b"".join(file.digest for file in (image, *drawn)))
-    except Unreadable as error:
-        return error
 
 
 def _decoded(
     table: Table,
-    group: Sequence[int],
-    loading: Sequence[Future[_Sample | Unreadable]],
+    rows: Sequence[int],
+    loaded: Sequence[_Files | Unreadable],
     images: Tensor,
-    mask_size: int | None,
-    decoder: Decoder,
+    options: StoreOptions,
 ) -> Part:
-    samples = [future.result() for future in loading]
-    broken = {i: sample for i, sample in enumerate(samples) if isinstance(sample, Unreadable)}
-    found = {i: sample for i, sample in enumerate(samples) if isinstance(sample, _Sample)}
-    whole = list(found)
+    decoder = options.decoder
+    broken = {i: error for i, error in enumerate(loaded) if isinstance(error, Unreadable)}
+    found = {i: sample for i, sample in enumerate(loaded) if isinstance(sample, _Files)}
     images[list(broken)] = 0
-    broken |= decoder.images([found[i].image for i in whole], images, whole)
-    drawn: list[np.ndarray | None] = [None] * len(group)
-    if mask_size is not None:
-        owners = [i for i in whole for _ in found[i].masks]
-        arrays = _masks(
-            [mask for i in whole for mask in found[i].masks],
-            [found[i].image.size for i in owners],
-            mask_size,
-            table.foreground,
-            decoder,
-        )
-        several: dict[int, list[np.ndarray]] = {}
-        for i, array in zip(owners, arrays, strict=True):
-            if isinstance(array, Unreadable):
-                broken.setdefault(i, array)
-            else:
-                several.setdefault(i, []).append(array)
-        for i, one in several.items():
-            drawn[i] = files.average(one)
-    digests = [found[i].digest if i in found else b"" for i in range(len(group))]
-    return Part(group, images, drawn, digests, broken)
+    if images.shape[1]:
+        broken |= decoder.images([sample.image for sample in found.values()], images, list(found))
+    drawn: dict[int, list[np.ndarray]] = {}
+    pairs = [(i, sample.image.size, mask) for i, sample in found.items() for mask in sample.masks]
+    for i, array in _masks(pairs, options.image_size, table, decoder):
+        if isinstance(array, Unreadable):
+            broken.setdefault(i, array)
+        else:
+            drawn.setdefault(i, []).append(array)
+    masks = [files.average(drawn[i]) if i in drawn else None for i in range(len(rows))]
+    digests = [found[i].digest if i in found else b"" for i in range(len(rows))]
+    return Part(rows, images, masks, digests, broken)
 
 
 def _masks(
-    masks: Sequence[Encoded],
-    images: Sequence[tuple[int, int]],
-    size: int,
-    foreground: files.Foreground | None,
-    decoder: Decoder,
-) -> list[np.ndarray | Unreadable]:
-    """Decode mask files and bring them to their frame."""
+    pairs: Sequence[tuple[int, tuple[int, int], Encoded]], size: int, table: Table, decoder: Decoder
+) -> Iterator[tuple[int, np.ndarray | Unreadable]]:
+    """Decode mask files and bring them to their frame; pairs are (position, image's size, mask file)."""
 
-    def one(
-        file: Encoded, grades: np.ndarray | Unreadable, image: tuple[int, int]
-    ) -> np.ndarray | Unreadable:
-        if isinstance(grades, Unreadable):
-            return grades
-        try:
-            return files.mask(file, grades, size, image, foreground)
-        except Unreadable as error:
-            return error
+    @or_unreadable
+    def one(pixels: np.ndarray | Unreadable, image: tuple[int, int], mask: Encoded) -> np.ndarray:
+        if isinstance(pixels, Unreadable):
+            raise pixels
+        return files.mask(mask, pixels, size, image, table.foreground)
 
-    out: list[np.ndarray | Unreadable] = []
-    for part in bounded(masks):
-        grades = decoder.grades(masks[part])
-        out += decoder.map(one, masks[part], grades, images[part])
-    return out
+    for part in consecutive((mask.pixels for _, _, mask in pairs), MOST_PIXELS):
+        at, images, masks = zip(*pairs[part], strict=True)
+        yield from zip(at, decoder.map(one, decoder.grades(masks), images, masks), strict=True)
 
 
 def each(work: Callable[[Item], Result], items: Iterable[Item], description: str) -> Iterator[Result]:
-    """`work` of every item, in order, with a progress bar, in as many threads as there are cores."""
+    """Yield `work` of every item, in order, with a progress bar, from as many threads as there are cores."""
     items = list(items)
     with (
         ThreadPoolExecutor(cores()) as pool,

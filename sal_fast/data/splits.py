@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,13 @@ VAL_SHARE = TEST_SHARE = 0.2
 def assign(table: Table, rng: np.random.Generator) -> Table:
     """Give every sample a split: the manifest's own, or 60/20/20 stratified by class.
 
-    Every class keeps at least one image in each split, so three images a class are the least. Where images
-    have no label yet, they are train, and the labelled ones half val, half test, two a class at least.
+    Every class keeps at least one image in each split, so a class needs three images. If there are images
+    without a label, these are train, and half of each class's other images are val, half test; a class needs
+    two then.
+
+    Raises:
+        InputError: a class has too few images, some samples have a split and others not, or the manifest's
+            own splits cannot be used.
     """
     given = sum(bool(split) for split in table.split)
     if given == len(table):
@@ -26,41 +32,30 @@ def assign(table: Table, rng: np.random.Generator) -> Table:
         raise InputError(f"{table.name}: {table.ids[row]!r} has no split, others have; fill all rows or none")
     split = ["train"] * len(table)
     labels = np.asarray(table.labels)
-    if (labels == UNLABELLED).any():
-        return _around_a_pool(table, rng)
+    pool = UNLABELLED in table.labels
     for label, name in enumerate(table.classes):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        if len(rows) < 3:
+        if pool and len(rows) < 2:
+            raise InputError(
+                f"{table.name}: class {name!r} has 1 labelled image; beside a pool without labels a class "
+                f"needs at least 2, one for val and one for test"
+            )
+        if len(rows) < 3 and not pool:
             raise InputError(
                 f"{table.name}: class {name!r} has {len(rows)} image{'s' * (len(rows) != 1)}; a split into "
                 f"train, val and test needs at least 3 (add images, or leave the class out)"
             )
         val = max(1, round(len(rows) * VAL_SHARE))
         test = max(1, round(len(rows) * TEST_SHARE))
-        for row in rows[:val]:
+        for row in rows[::2] if pool else rows[:val]:
             split[row] = "val"
-        for row in rows[val : val + test]:
+        for row in rows[1::2] if pool else rows[val : val + test]:
             split[row] = "test"
-    return table.with_split(split)
-
-
-def _around_a_pool(table: Table, rng: np.random.Generator) -> Table:
-    split = ["train"] * len(table)
-    labels = np.asarray(table.labels)
-    for label, name in enumerate(table.classes):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        if len(rows) < 2:
-            raise InputError(
-                f"{table.name}: class {name!r} has 1 labelled image; beside a pool without labels a class "
-                f"needs at least 2, one for val and one for test"
-            )
-        for place, row in enumerate(rows):
-            split[row] = ("val", "test")[place % 2]
     return _checked(table.with_split(split))
 
 
 def _checked(table: Table) -> Table:
-    """A manifest's own splits: none empty, no class that training cannot show, labels outside the pool."""
+    """Refuse an empty split, a val or test image without a label, and a class that training cannot show."""
     for name in SPLITS:
         if not table.rows(name):
             raise InputError(f"{table.name}: no sample in split {name!r}")
@@ -80,9 +75,10 @@ def _checked(table: Table) -> Table:
 
 
 def start_set(labels: Sequence[int], size: int, rng: np.random.Generator) -> list[int]:
-    """`size` positions of a pool: one per class as far as the budget goes, then at random (paper, App. A).
+    """Draw `size` positions of a pool: one per class as far as they go, then at random (paper, App. A).
 
-    Returned in the order drawn. `labels` are the pool's (UNLABELLED is no class), `size` <= len(labels).
+    They are returned in the order in which they were drawn. `labels` are the pool's, and UNLABELLED is no
+    class. `size` must be at most len(labels).
     """
     array = np.asarray(labels)
     classes = rng.permutation(np.unique(array[array != UNLABELLED]))
@@ -93,7 +89,7 @@ def start_set(labels: Sequence[int], size: int, rng: np.random.Generator) -> lis
 
 
 def with_val(table: Table, share: float, rng: np.random.Generator) -> Table:
-    """Move `round(share * n)` of each class's n training samples, drawn at random, to val."""
+    """Move `round(share * n)` of the n training samples of each class, drawn at random, to val."""
     split = list(table.split)
     rows = np.array(table.rows("train"), dtype=np.int64)
     labels = np.asarray(table.labels)[rows]
@@ -105,18 +101,19 @@ def with_val(table: Table, share: float, rng: np.random.Generator) -> Table:
 
 
 def by_group(
-    labels: Sequence[int], groups: Sequence[str], sizes: Sequence[int], rng: np.random.Generator
+    labels: Sequence[Any], groups: Sequence[str], sizes: Sequence[int], rng: np.random.Generator
 ) -> list[str]:
-    """A split for every sample: no group in two of them, `sizes` of train, val and test in proportion.
+    """Draw a split for every sample so that no group is in two; train, val and test are as `sizes` to each
+    other.
 
-    The totals come out exactly, and every class is shared out as the whole is, as far as the groups allow:
-    first the groups of several, large before small, each into a split of its class that has room for it, then
-    the single samples into what is left. A group belongs to the class of its first sample.
+    The totals are exact and every class is shared out as the whole is, as far as the groups allow. Groups of
+    several samples come first, large before small, each into a split of its class that has room for it.
+    Single samples fill what is left. A group belongs to the class of its first sample.
     """
     members: dict[str, list[int]] = {}
     for row, group in enumerate(groups):
         members.setdefault(group, []).append(row)
-    own: dict[int, list[list[int]]] = {}
+    own: dict[Any, list[list[int]]] = {}
     for rows in members.values():
         own.setdefault(labels[rows[0]], []).append(rows)
     classes = sorted(own)
@@ -140,7 +137,7 @@ def by_group(
 
 
 def _in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` shared out as `sizes` are, by largest remainder; the first wins a tie."""
+    """Share `total` out in proportion to `sizes`, by largest remainder; the first wins a tie."""
     whole = sum(sizes)
     shares = [total * size // whole for size in sizes]
     remainders = [total * size % whole for size in sizes]
@@ -150,7 +147,9 @@ def _in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
 
 
 def _quotas(counts: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """int64 [classes, splits] with the row sums `counts` and the column sums `targets`, near proportion."""
+    """Whole numbers near proportion, int64 [classes, splits], whose rows sum to `counts`, columns to
+    `targets`.
+    """
     product = np.multiply.outer(counts, targets)
     quotas = product // targets.sum()
     rows, columns = counts - quotas.sum(axis=1), targets - quotas.sum(axis=0)
@@ -165,10 +164,10 @@ def _quotas(counts: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _fill(room: np.ndarray, singles: Sequence[int]) -> np.ndarray:
-    """How many single samples of each class go where: rows sum to `singles`, columns to the room there is.
+    """How many single samples of each class go into each split: rows sum to `singles`, columns to the room.
 
-    A split that groups have overfilled (room below 0) takes none, and the others give way: within the class,
-    then between classes where they have most, so that the columns still come out where that is possible.
+    A split that groups have overfilled (its room is below 0) takes none. The others make up for that, first
+    within the class, then in the classes that have most of them, so that the columns are right if possible.
     """
     shares = room.clip(min=0)
     for row, count in zip(shares, singles, strict=True):

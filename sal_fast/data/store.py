@@ -17,32 +17,15 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast._util import progress
-from sal_fast._util.words import Keep
 from sal_fast.data import augment, reading
 from sal_fast.data.augment import Augmentation, Draws
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Resident, Streamed
 from sal_fast.data.masks import Masks
+from sal_fast.data.reading import StoreOptions
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
-
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """How the files of a table are decoded, and where its images are kept.
-
-    image_size: the frame, pixels a side: what a network sees.
-    stored_size: pixels a side of an image before it is cropped (`augment.stored_size`).
-    decoder: what decodes, and for which device.
-    keep: `resident` keeps images on the device, `stream` decodes them in every epoch; `auto` is for
-        `open_store`, which decides by the memory that is free.
-    """
-
-    image_size: int
-    stored_size: int
-    decoder: Decoder
-    keep: Keep = "resident"
 
 
 @dataclass(frozen=True)
@@ -66,7 +49,7 @@ class Store:
 
     @property
     def device(self) -> torch.device:
-        """Where batches, labels and maps are."""
+        """The device of batches, labels and maps."""
         return self.labels.device
 
     @property
@@ -132,10 +115,9 @@ def decode_images(
     kept = None
     if options.keep != "stream":
         kept = torch.empty(len(table), size, size, 3, dtype=torch.uint8, device=decoder.device)
-    mask_size = None if take is None else options.image_size
     broken: list[Unreadable] = []
     with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
-        parts = reading.parts(table, range(len(table)), size, mask_size, decoder, kept)
+        parts = reading.parts(table, range(len(table)), options, masked=take is not None, out=kept)
         for part in reading.ahead(parts, depth=1):
             broken += part.broken.values()
             if take is not None:
@@ -182,9 +164,14 @@ def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int, decoder
 
     Raises InputError that names those that cannot be used.
     """
-    drawn = reading.masks(masks, images, size, decoder)
-    refuse([mask for mask in drawn if isinstance(mask, Unreadable)])
-    return packed([mask for mask in drawn if not isinstance(mask, Unreadable)], size)
+    table = Table("", [], [], list(images), [], list(masks))
+    found = [packed([], size)]
+    broken: list[Unreadable] = []
+    for part in reading.parts(table, range(len(masks)), StoreOptions(size, 0, decoder)):
+        broken += part.broken.values()
+        found.append(packed(part.masks, size))
+    refuse(broken)
+    return Masks.cat(found)
 
 
 def refuse(broken: Sequence[Unreadable]) -> None:

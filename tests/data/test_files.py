@@ -91,7 +91,7 @@ def rows_of(images: list[Path], masks: list[Path | None] | None = None) -> Table
 
 def decoded(decoder: Decoder, image: Path, size: int) -> np.ndarray:
     """One image through the whole of reading; raises why it cannot be."""
-    (part,) = reading.parts(rows_of([image]), [0], size, None, decoder)
+    (part,) = reading.parts(rows_of([image]), [0], StoreOptions(size, size, decoder), masked=False)
     for error in part.broken.values():
         raise error
     return part.images[0].numpy()
@@ -101,7 +101,7 @@ def drawn(decoder: Decoder, mask: Path, size: int, image: tuple[int, int] = (WID
     """One mask of a black image through the whole of reading; raises why it cannot be."""
     beside = mask.parent / "its image.bmp"
     Image.new("RGB", image).save(beside)
-    (part,) = reading.parts(rows_of([beside], [mask]), [0], 8, size, decoder)
+    (part,) = reading.parts(rows_of([beside], [mask]), [0], StoreOptions(size, 8, decoder))
     for error in part.broken.values():
         raise error
     found = part.masks[0]
@@ -557,13 +557,13 @@ def test_a_bad_file_harms_no_other(
     for number in range(40):
         GREY.rotate(number).save(tmp_path / f"mask {number}.png")
         masks.append(tmp_path / f"mask {number}.png")
-    whole = list(reading.parts(rows_of(paths, masks), range(40), 16, 16, decoder))
+    whole = list(reading.parts(rows_of(paths, masks), range(40), StoreOptions(16, 16, decoder)))
     assert not any(part.broken for part in whole)
     for number in (11, 12, 25, 39):
         paths[number].write_bytes(REFUSED[name][0])
     masks[3] = tmp_path / "bad mask.png"
     masks[3].write_bytes(REFUSED["grey, first half.png"][0])
-    spoilt = list(reading.parts(rows_of(paths, masks), range(40), 16, 16, decoder))
+    spoilt = list(reading.parts(rows_of(paths, masks), range(40), StoreOptions(16, 16, decoder)))
     broken = {part.rows[place]: error.path for part in spoilt for place, error in part.broken.items()}
     assert broken == {3: masks[3], **{number: paths[number] for number in (11, 12, 25, 39)}}
     for before, after in zip(whole, spoilt, strict=True):
@@ -578,7 +578,7 @@ def test_a_batch_of_bad_files_alone(tmp_path: Path, decoder: Decoder) -> None:
     paths = [tmp_path / name for name in REFUSED]
     for path in paths:
         path.write_bytes(REFUSED[path.name][0])
-    (part,) = reading.parts(rows_of(paths[:4]), range(4), 16, 16, decoder)
+    (part,) = reading.parts(rows_of(paths[:4]), range(4), StoreOptions(16, 16, decoder))
     assert sorted(part.broken) == list(range(4))
     assert part.images.shape == (4, 16, 16, 3)
     with pytest.raises(
@@ -695,7 +695,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path, decoder: Decoder) -> None:
     bad.write_bytes(REFUSED["first half.jpg"][0])
 
     def work() -> None:
-        for _ in reading.parts(rows_of([*paths, bad]), range(11), 8, 8, decoder):
+        for _ in reading.parts(rows_of([*paths, bad]), range(11), StoreOptions(8, 8, decoder)):
             pass
 
     work()

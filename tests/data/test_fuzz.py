@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sal_fast.data import check, decode, load_table, reading
+from sal_fast.data import StoreOptions, check, decode, load_table, reading
 from sal_fast.data.files import ORIENTATION
 
 CPU = torch.device("cpu")
@@ -204,7 +204,9 @@ def outcomes(root: str, how: str) -> dict[str, str]:
     out = {}
     decoder = decode.choose(how, CPU)  # type: ignore[arg-type]
     rows = [[row] for row in range(len(table))]
-    for part in itertools.chain.from_iterable(reading.parts(table, row, 24, 24, decoder) for row in rows):
+    for part in itertools.chain.from_iterable(
+        reading.parts(table, row, StoreOptions(24, 24, decoder)) for row in rows
+    ):
         for place, row in enumerate(part.rows):
             mask = part.masks[place]
             pixels = part.images[place].numpy().tobytes() + (b"" if mask is None else mask.tobytes())

@@ -37,7 +37,7 @@ def test_packed_and_back(size: int, graded: list[int]) -> None:
 def test_binary_maps_stay_packed() -> None:
     packed = Masks.pack(maps(6, 40, []))
     assert isinstance(packed.batch(torch.arange(3)), ops.BitMask)
-    assert packed.nbytes == 6 * 40 * 2 * 4
+    assert packed.binary.words.nbytes == 6 * 40 * 2 * 4
     box = torch.tensor([[0, 0, 1, 1]] * 3, dtype=torch.float32)
     cropped = packed.batch(torch.arange(3), box)
     assert torch.equal(cropped, packed.binary.unpack()[:3])

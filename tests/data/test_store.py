@@ -66,7 +66,7 @@ def test_store_holds_the_files(shared_folder: Path, decoder: Decoder) -> None:
     assert torch.equal(samples.masks.unpack(row)[0], torch.from_numpy(np.array(mask)))
     assert samples.has_mask.all()
     assert samples.labels[row] == 1
-    assert samples.masks.nbytes == 30 * 40 * 2 * 4  # a bit a pixel
+    assert samples.masks.binary.words.nbytes == 30 * 40 * 2 * 4  # a bit a pixel
 
 
 def test_resized_as_pillow_does(tmp_path: Path, decoder: Decoder) -> None:

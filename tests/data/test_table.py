@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from sal_fast import seeds
-from sal_fast.data import load_table, splits
+from sal_fast.cli import main
+from sal_fast.data import Sample, load_table, make_table, splits
 from sal_fast.data.table import UNLABELLED
 from sal_fast.errors import InputError
 
@@ -198,3 +199,57 @@ def test_start_set_is_one_per_class_then_random() -> None:
         mixed = splits.start_set([UNLABELLED] * 5 + labels, 4, seeds.stream(seed, "start"))
         assert {([UNLABELLED] * 5 + labels)[row] for row in mixed} == {0, 1, 2, 3}
     assert len(set(splits.start_set([UNLABELLED] * 5, 3, seeds.stream(0, "start")))) == 3
+
+
+def test_make_table_takes_samples_and_dictionaries() -> None:
+    samples = [Sample("b", Path("b.jpg"), "y", Path("b.png"), "test"), Sample("a", Path("a.jpg"))]
+    table = make_table("mine", samples)
+    assert (table.ids, table.classes, table.labels) == (["a", "b"], ["y"], [UNLABELLED, 0])
+    assert (table.masks, table.split) == ([None, Path("b.png")], ["", "test"])
+    fields = [{"id": "a", "image": "a.jpg"}, {**samples[0]._asdict(), "image": "b.jpg", "mask": "b.png"}]
+    assert make_table("mine", fields) == table
+    with pytest.raises(TypeError, match="lable"):
+        make_table("mine", [{"id": "a", "image": "a.jpg", "lable": "y"}])
+    with pytest.raises(InputError, match="'a' has the split 'training'; expected train, val, test"):
+        make_table("mine", [Sample("a", "a.jpg", split="training")])
+    with pytest.raises(InputError, match="mine: there are no samples"):
+        make_table("mine", [])
+
+
+PLUGIN = """
+from sal_fast.data import make_table
+
+def mine(root):
+    return make_table("mine", [{"id": path.stem, "image": path} for path in root.glob("*.jpg")])
+
+def none(root):
+    return str(root)
+"""
+
+
+def test_a_data_set_from_outside(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(PLUGIN)
+    table = load_table(f"{plugin}:mine", folder / "images/red")
+    assert (table.name, len(table), table.classes) == ("mine", 10, [])
+    with pytest.raises(InputError, match=r"it gave a str, expected a sal_fast.data.Table"):
+        load_table(f"{plugin}:none")
+    with pytest.raises(InputError, match="has no 'other'"):
+        load_table(f"{plugin}:other")
+    with pytest.raises(InputError, match=r"--root goes with --data .*cub200.*; --data .*pool takes none"):
+        load_table(str(folder), tmp_path)
+    folder.rename(tmp_path / "of:mine")  # a folder of that name is meant
+    monkeypatch.chdir(tmp_path)
+    assert len(load_table("of:mine")) == 30
+
+
+def test_a_mistyped_name_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAL_FAST_CACHE", str(tmp_path))
+    for data in ("bultin", "bultin/", "list.csv", "plugin.py:mine", "no.such.module:mine"):
+        with pytest.raises(InputError):
+            load_table(data)
+        assert main(["data", "prepare", "--data", data, "--out", "out"]) == 2
+    with pytest.raises(InputError, match="data folder not found: bultin; did you mean 'builtin'"):
+        load_table("bultin")
+    assert not list(tmp_path.iterdir())

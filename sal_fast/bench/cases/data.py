@@ -22,10 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from sal_fast import models
 from sal_fast.bench.suite import Benchmark as Base
 from sal_fast.bench.suite import Case, Ratio, Variant
-from sal_fast.data import augment, decode, formats, reading, store
+from sal_fast.data import Keep, Store, StoreOptions, augment, decode, formats, reading, store
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.decode.base import Decoder
-from sal_fast.data.store import Keep, Store, StoreOptions
 from sal_fast.data.table import Table
 
 WIDTH, HEIGHT = 500, 375
@@ -122,7 +121,7 @@ def _decoders(device: torch.device) -> dict[str, Decoder]:
 def _decode(samples: Table, decoder: Decoder) -> None:
     """Decode all images to the size that they are stored in for the augmentation `standard`."""
     stored = augment.stored_size("standard", FRAME)
-    for _ in reading.parts(samples, range(len(samples)), stored, FRAME, decoder):
+    for _ in reading.parts(samples, range(len(samples)), StoreOptions(FRAME, stored, decoder)):
         pass
 
 

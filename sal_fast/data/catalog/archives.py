@@ -52,33 +52,35 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
-def unpack(root: Path, names: Sequence[str]) -> list[Path]:
+def unpack(root: Path, names: Sequence[str]) -> bool:
     """Unpack those archives that lie in `root` or in a folder of it, each beside itself.
 
-    An archive without a folder in it goes into a folder of its own name. Returns the files and folders at the
-    top of the archives from which something was missing.
+    An archive without a folder in it goes into a folder of its own name. Returns True if anything was
+    missing.
 
     Raises:
         InputError: it names archive and member, before anything of that archive is written, for a member that
             would lead out, that is no plain file, that is there with another size, or for which the disk has
             no room.
     """
-    made: list[Path] = []
+    made = False
     for name in names:
         for place in (root, *subfolders(root)):
             if (place / name).is_file():
-                made += _unpack(place / name)
+                made |= _unpack(place / name)
     return made
 
 
-def _unpack(path: Path) -> list[Path]:
+def _unpack(path: Path) -> bool:
     """Unpack one archive, one process at a time. Errors of a damaged one become an InputError."""
     try:
         if not os.access(path.parent, os.W_OK) and not _missing(path)[1]:
-            return []  # nothing to write, so no lock is needed
+            return False  # nothing to write, so no lock is needed
         with locked(path.parent / ".lock"):
             target, missing = _missing(path)
-            return _write(path, target, missing) if missing else []
+            if missing:
+                _write(path, target, missing)
+            return bool(missing)
     except DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: damaged or incomplete archive ({reason}); download it again") from None
@@ -136,7 +138,7 @@ def _check(path: Path, member: _Member) -> None:
         raise InputError(f"{path}: member {member.name!r} has a size below 0; nothing was unpacked")
 
 
-def _write(path: Path, target: Path, missing: set[str]) -> list[Path]:
+def _write(path: Path, target: Path, missing: set[str]) -> None:
     aside = path.parent / ASIDE
     shutil.rmtree(aside, ignore_errors=True)  # a killed process has left it
     try:
@@ -145,9 +147,7 @@ def _write(path: Path, target: Path, missing: set[str]) -> list[Path]:
                 if member.name in missing:
                     _copy(member, aside / member.name)
                     advance()
-        made = [target] if target != path.parent else [target / below.name for below in aside.iterdir()]
         _settle(aside, target)
-        return sorted(made)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What each data set of the catalog says of itself, and the steps that all of them share."""
+"""An entry of the catalog: the properties of a data set, and the steps that all of them share."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, without hidden files."""
+    """Everything in a folder, sorted, without hidden files."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 

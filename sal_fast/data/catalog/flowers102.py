@@ -28,7 +28,8 @@ SETS = {"trnid": "train", "valid": "val", "tstid": "test"}
 BLUE = (0, 0, 254)
 TOLERANCE = 40  # a larger one takes deep blue petals for ground, a smaller one keeps JPEG's ringing
 # MATLAB's file format: types of elements, and classes of arrays (double to uint64)
-MATRIX, COMPRESSED, NUMBERS, NUMERIC = 14, 15, (1, 2, 3, 4, 5, 6, 7, 9, 12, 13), range(6, 16)
+NUMBERS = dict(zip((1, 2, 3, 4, 5, 6, 7, 9, 12, 13), "bBhHiIfdqQ", strict=True))
+MATRIX, COMPRESSED, NUMERIC = 14, 15, range(6, 16)
 
 
 def foreground(pixels: np.ndarray) -> np.ndarray:
@@ -65,28 +66,31 @@ def read(entry: Entry, root: Path) -> list[Sample]:
 
 def _integers(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     """Read lists of integers from a MATLAB file, int64 [n] each."""
-    from scipy import io  # imported here, as it takes a fifth of a second and only this data set needs it
-
     try:
-        _check_types(path.read_bytes(), names)
-        content = io.loadmat(str(path), appendmat=False, variable_names=names)
-    except Exception as error:  # a damaged file makes the reader raise whatever comes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be read as a MATLAB file: {reason}; download it again") from None
+        arrays = dict(_arrays(path.read_bytes()))
+    except (ValueError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as a MATLAB file: {error}; download it again") from None
+    found = {}
     for name in names:
-        if name not in content:
+        if name not in arrays:
             raise InputError(f"{path}: holds no {name!r}; expected the official {path.name}")
-        array = content[name]
-        whole = isinstance(array, np.ndarray) and array.size and array.dtype.kind in "iuf"
-        if not whole or not np.isfinite(array).all() or (array != np.round(array)).any():
+        array = arrays[name]
+        if (
+            array is None
+            or not array.size
+            or not np.isfinite(array).all()
+            or (array != np.round(array)).any()
+        ):
             raise InputError(f"{path}: {name!r} is no list of whole numbers")
-    return {name: content[name].ravel().astype(np.int64) for name in names}
+        found[name] = array.astype(np.int64)
+    return found
 
 
-def _check_types(data: bytes, names: list[str]) -> None:
-    """Raise ValueError unless this is a MATLAB 5 file whose arrays `names` hold numbers of types that exist.
+def _arrays(data: bytes) -> Iterator[tuple[str, np.ndarray | None]]:
+    """Yield name and values of the arrays in a MATLAB 5 file; None for one that is not of real numbers.
 
-    scipy's reader (1.17) does not check the types of the data, and one that it does not know crashes it.
+    scipy's reader (1.17) crashes at a type of numbers that does not exist, so files are not given to it.
+    Raises ValueError or zlib.error if the file is damaged.
     """
     order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
     if not data.startswith(b"MATLAB 5"):
@@ -111,11 +115,14 @@ def _check_types(data: bytes, names: list[str]) -> None:
         parts = list(elements(matrix, pad=True)) if kind == MATRIX else []
         if len(parts) < 3 or len(parts[0][1]) != 8:
             raise ValueError("an array of it has no flags or no name")
-        (_, flags), _, (_, label) = parts[:3]
-        name = label.decode("ascii", "replace")
-        numeric = int.from_bytes(flags[:4], order) & 0xFF in NUMERIC
-        if name in names and not (numeric and all(kind in NUMBERS for kind, _ in parts)):
-            raise ValueError(f"{name!r} is no list of whole numbers")
+        (_, flags), _, (_, name), *values = parts
+        array = None
+        if int.from_bytes(flags[:4], order) & 0xFF in NUMERIC and len(values) == 1:
+            number, content = values[0]
+            if number not in NUMBERS:
+                raise ValueError(f"an array of it has numbers of the unknown type {number}")
+            array = np.frombuffer(content, np.dtype(NUMBERS[number]).newbyteorder(order))
+        yield name.decode("ascii", "replace"), array
 
 
 ENTRY = Entry(

@@ -1,6 +1,6 @@
-"""From encoded files to uint8 pixels: DALI where there is a GPU, torchvision where there is none.
+"""From encoded files to uint8 pixels: by DALI if there is a GPU, by torchvision if there is none.
 
-On the CPU both give Pillow's pixels, bit by bit; on a GPU within a few grey levels (docs/data.md).
+On the CPU both give Pillow's pixels bit by bit, on a GPU within a few grey levels (docs/data.md).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sal_fast.errors import InputError
 
 
 def choose(name: Name, device: torch.device) -> Decoder:
-    """The decoder of that name; `auto`: DALI on a GPU if it is installed, else torch.
+    """Make the decoder of that name; `auto` is DALI on a GPU if it is installed, else torch.
 
-    On a CPU torch is the fastest, if not by far, and Pillow the slowest (docs/data.md).
+    On a CPU torch is a little faster than DALI, and Pillow is the slowest (docs/data.md).
 
-    Raises InputError where DALI is asked for and not installed.
+    Raises InputError if DALI is asked for and not installed.
     """
     if name == "auto":
         name = "dali" if device.type == "cuda" and has_dali() else "torch"
@@ -40,6 +40,7 @@ def choose(name: Name, device: torch.device) -> Decoder:
 
 
 def has_dali() -> bool:
+    """True if NVIDIA DALI is installed."""
     try:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:

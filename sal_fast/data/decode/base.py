@@ -1,9 +1,9 @@
-"""Pillow, and what every decoder shares: plain files may go a faster way, and what fails is named."""
+"""Decoding by Pillow, and what all decoders share: a faster way for plain files, errors that name a file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from sal_fast.data import files
-from sal_fast.data.files import Encoded, Unreadable
+from sal_fast.data.files import Encoded, Unreadable, or_unreadable
 
 Result = TypeVar("Result")
-MOST_PIXELS = 2**25  # of masks, or by other than Pillow, decoded at a time: 100 MB as RGB
+MOST_PIXELS = 2**25  # pixels of masks, or of any files not for Pillow, decoded at a time: 100 MB as RGB
 
 
 class Decoder:
-    """Decodes batches of encoded files by Pillow; holds as many threads as there are cores.
+    """Decodes batches of encoded files by Pillow, in as many threads as there are cores.
 
-    Others are faster at the files that they take. `name` says what runs, for people.
+    Subclasses are faster at the files that they take. `name` tells people what decodes.
     """
 
     name = "Pillow"
@@ -32,13 +32,14 @@ class Decoder:
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
     def images(self, batch: Sequence[Encoded], out: Tensor, places: Sequence[int]) -> dict[int, Unreadable]:
-        """Decode to rows `places` of uint8 [N, S, S, 3]: upright, RGB, bilinear with antialias.
+        """Decode files to the rows `places` of `out`, uint8 [N, S, S, 3]: upright, RGB, bilinear with
+        antialias.
 
-        The result says which places are zeros since their file could not be decoded, and why.
+        Returns why files could not be decoded, by their place, which holds zeros then.
         """
         fast = [i for i, file in enumerate(batch) if self.takes(file)]
         left = [i for i, file in enumerate(batch) if not self.takes(file)]
-        for part in bounded([batch[i] for i in fast]):
+        for part in consecutive((batch[i].pixels for i in fast), MOST_PIXELS):
             try:
                 self._decode([batch[i] for i in fast[part]], out, [places[i] for i in fast[part]])
             except RuntimeError:  # one of them is damaged: Pillow says which
@@ -52,25 +53,18 @@ class Decoder:
                 broken[places[i]] = error
                 out[places[i]] = 0
 
-        for part in bounded([batch[i] for i in left]):
+        for part in consecutive((batch[i].pixels for i in left), MOST_PIXELS):
             self.map(by_pillow, left[part])
         return broken
 
     def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:
-        """The pixels of mask files as they are stored (`files.grades`)."""
-
-        def one(file: Encoded) -> np.ndarray | Unreadable:
-            try:
-                return files.grades(file)
-            except Unreadable as error:
-                return error
-
-        return self.map(one, batch)
+        """Decode the pixels of mask files as they are stored (`files.grades`), or say why they cannot be."""
+        return self.map(or_unreadable(files.grades), batch)
 
     def map(self, work: Callable[..., Result], *items: Sequence[Any]) -> list[Result]:
-        """`work` of each of the items, in order; in all threads, which take turns without a wait.
+        """Call `work` with each of the items and return the results in order. All threads take turns.
 
-        Where one raises, the others have ended too before this does.
+        If a call raises, all threads have ended before this raises too.
         """
         each = list(zip(*items, strict=True))
         out: list[Any] = [None] * len(each)
@@ -87,28 +81,33 @@ class Decoder:
         return out
 
     def takes(self, file: Encoded) -> bool:
-        """Whether `_decode` takes a file; Pillow takes the others."""
+        """True if `_decode` takes a file; Pillow takes the others."""
         return False
 
     def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
-        """Write files, decoded and resized, to out[places]; RuntimeError if one is damaged."""
+        """Decode and resize files to out[places]. Raises RuntimeError if one is damaged."""
         raise NotImplementedError
 
     def close(self) -> None:
+        """End the threads; the decoder cannot be used afterwards."""
         self.pool.shutdown(cancel_futures=True)
 
 
 def cores() -> int:
+    """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def bounded(batch: Sequence[Encoded]) -> Iterator[slice]:
-    """Cut a batch so that no part has more than MOST_PIXELS, if it has more than one file."""
-    start = pixels = 0
-    for i, file in enumerate(batch):
-        if i > start and pixels + file.pixels > MOST_PIXELS:
-            yield slice(start, i)
-            start, pixels = i, 0
-        pixels += file.pixels
-    if start < len(batch):
-        yield slice(start, len(batch))
+def consecutive(sizes: Iterable[int], most: int, count: int | None = None) -> Iterator[slice]:
+    """Cut items into parts of at most `most` in size, by the items' sizes, and at most `count` items.
+
+    A part of one item may be larger.
+    """
+    start = end = total = 0
+    for size in sizes:
+        if end > start and (total + size > most or end - start == count):
+            yield slice(start, end)
+            start, total = end, 0
+        end, total = end + 1, total + size
+    if end > start:
+        yield slice(start, end)

@@ -1,11 +1,12 @@
-"""NVIDIA DALI: on a GPU decoding (`mixed`) and resizing, on a CPU decoding alone.
+"""NVIDIA DALI: on a GPU it decodes (`mixed`) and resizes, on a CPU it only decodes.
 
-On a CPU the resize is `files.resize`, so that pixels do not depend on the decoder; DALI's own takes nine
-times as long there. Masks that are 8-bit grey PNGs are decoded here too, on the CPU: DALI has no other way.
+On a CPU `files.resize` resizes, so that pixels do not depend on the decoder; DALI's own resize takes nine
+times as long there. Masks that are 8-bit grey PNGs are decoded here too, always on the CPU, because DALI
+cannot decode them on a GPU.
 
-A pipeline is fed by hand, a batch at a time, and prefetches nothing: what it would prefetch is of a subset
-that may have changed since (`reading.ahead` does it instead, within an epoch). A number goes through with
-each batch and is checked when it comes out.
+We feed a pipeline one batch at a time and let it prefetch nothing: the subset that it would prefetch from may
+have changed by then (`reading.ahead` reads ahead instead, within an epoch). A number goes through the
+pipeline with each batch, and is checked when it comes out.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from sal_fast.data.decode.base import Decoder
 from sal_fast.data.files import Encoded, Unreadable
 
 BATCH = 256
-HARDWARE_LOAD = 0.65  # share of a batch given to the GPU's JPEG engine, where it has one (DALI's default)
+HARDWARE_LOAD = 0.65  # the share of a batch for the GPU's JPEG engine, if it has one (DALI's default)
 
 
 class DaliDecoder(Decoder):
+    """Decodes plain JPEGs and grey PNG masks by DALI."""
+
     def __init__(self, device: torch.device, hardware_load: float = HARDWARE_LOAD) -> None:
         super().__init__(device)
         on_gpu = device.type == "cuda"
@@ -68,9 +71,9 @@ class DaliDecoder(Decoder):
 
 
 class Pipeline:
-    """One DALI pipeline; made when first used, and again after a damaged file has ended it (15 ms).
+    """A DALI pipeline. It is made when it is first used, and again after a damaged file has ended it (15 ms).
 
-    What it gives lies in its own memory until the next call: who calls holds `lock` until it is used.
+    Its results lie in its own memory until the next call, so callers hold `lock` until they have used them.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Pipeline:
         self.lock = threading.Lock()
 
     def decoded(self, batch: list[Encoded]) -> list[np.ndarray]:
-        """uint8 [H, W, C] each, on the host; RuntimeError where one is damaged."""
+        """Decode to uint8 [H, W, C] each, on the host. Raises RuntimeError if a file is damaged."""
         images = self._run([file.data for file in batch], 0)
         out = [np.asarray(images.at(i)) for i in range(len(batch))]
         if any(image.shape[1::-1] != file.size for image, file in zip(out, batch, strict=True)):
@@ -90,7 +93,7 @@ class Pipeline:
         return out
 
     def resized(self, batch: list[Encoded], size: int) -> Tensor:
-        """uint8 [B, size, size, 3] on the device; RuntimeError where one is damaged."""
+        """`decoded`, then resized: uint8 [B, size, size, 3] on the device."""
         images = self._run([file.data for file in batch], size).as_tensor()
         out = torch.empty(len(batch), size, size, 3, dtype=torch.uint8, device=self._device)
         feed_ndarray(images, out, cuda_stream=torch.cuda.current_stream(self._device))
@@ -114,7 +117,7 @@ class Pipeline:
 
     def _build(self, size: int) -> Any:
         options: dict[str, Any] = {}
-        if self._device:  # or pixels differ from the CPU's
+        if self._device:  # fancy upsampling, because pixels differ from the CPU's without it
             options = {"hw_decoder_load": self._load, "jpeg_fancy_upsampling": True}
 
         @pipeline_def(
@@ -130,7 +133,7 @@ class Pipeline:
                 fn.external_source(name="data", no_copy=True),
                 device="mixed" if self._device else "cpu",
                 output_type=self._kind,
-                adjust_orientation=False,  # what lies on its side goes to Pillow, who reads more of EXIF
+                adjust_orientation=False,  # Pillow gets files that must be turned, as it reads more of EXIF
                 **options,
             )
             if size:

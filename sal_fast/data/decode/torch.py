@@ -1,6 +1,6 @@
-"""torchvision for plain JPEGs, on a GPU by nvJPEG; all else is Pillow's.
+"""torchvision for plain JPEGs, on a GPU by nvJPEG; Pillow decodes all other files.
 
-While it decodes, other threads run on. Its PNG decoder does too, but dies of a damaged file.
+Other Python threads run while it decodes. Its PNG decoder is not used: a damaged file ends the process.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from sal_fast.data import files
 from sal_fast.data.decode.base import Decoder
 from sal_fast.data.files import Encoded
 
-# torchvision gives its decoders up to torchcodec, which is not everywhere yet
+# torchvision warns that its decoders will move to torchcodec, which does not exist everywhere yet
 warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
 HAS_DECODER = hasattr(io, "decode_jpeg")
 
 
 class TorchDecoder(Decoder):
+    """Decodes plain JPEGs by torchvision."""
+
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         where = ", plain JPEGs on the GPU" if device.type == "cuda" else ""
