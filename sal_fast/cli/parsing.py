@@ -80,7 +80,7 @@ def _later(target: Callable[..., Value]) -> Callable[..., Callable[[], Value]]:
 def _description(target: Callable[..., Any]) -> str:
     """The text above the options. The lines' indent keeps tyro from joining them again."""
     text = docstring_parser.parse(target.__doc__ or "").description or ""
-    return "\n".join(wrapped(" ".join(part.split()), columns(), " ") for part in text.split("\n\n"))
+    return "\n".join(wrapped(" ".join(part.split()), columns(), " ", " ") for part in text.split("\n\n"))
 
 
 def _refuse(target: Callable[..., Any], event: parse_errors.ParseErrorEvent) -> NoReturn:
