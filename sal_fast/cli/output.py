@@ -38,7 +38,7 @@ def columns() -> int:
 
 
 def fitted(text: str) -> str:
-    """Text whose long lines are broken to fit the screen. An indented line, such as a command, stays whole."""
+    """Text whose long lines are broken to fit the screen; an indented line, such as a command, is not."""
     return "\n".join(line if line.startswith(" ") else wrapped(line, columns()) for line in text.split("\n"))
 
 
