@@ -24,7 +24,7 @@ def write_maps(folder: Path, ids: Sequence[str], maps: Tensor) -> None:
 
 
 def read_maps(folder: Path, ids: Sequence[str], size: int) -> Tensor:
-    """Read what `write_maps` wrote, uint8 [k, size, size]. Raises InputError for a file that it did not write."""
+    """Read what `write_maps` wrote, uint8 [k, size, size]. Raises InputError for any other file."""
     maps = np.zeros((len(ids), size, size), dtype=np.uint8)
     for index, name in enumerate(ids):
         path = folder / f"{name}.png"

@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
             status = int(importlib.import_module(f"sal_fast.cli.{name}").main(arguments[1:]))
         sys.stdout.flush()
         return status
+    except SystemExit as done:  # a command's --help
+        sys.stdout.flush()
+        return int(done.code or 0)
     except InputError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

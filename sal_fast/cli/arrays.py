@@ -1,4 +1,4 @@
-"""A user's matrices and lists, mapped where they lie and never unpickled."""
+"""A user's matrices and lists. Matrices are mapped, not read, and nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from sal_fast.errors import InputError
 
 
 def matrix(option: str, path: Path) -> Tensor:
-    """A floating matrix [N, d] from a .npy or .safetensors file: there the option's name, or the only one."""
+    """A floating matrix [N, d] from a .npy or .safetensors file.
+
+    A .safetensors file may hold several tensors; the one with the option's name is taken, or the only one.
+    """
     values = _mapped(option, path)
     if values.ndim != 2 or not values.is_floating_point():
         raise InputError(
@@ -35,7 +38,10 @@ def lines(option: str, path: Path) -> list[str]:
 
 
 def labelled(path: Path, ids: list[str] | None, size: int) -> Tensor | list[int]:
-    """What `--labelled` holds: a matrix of features, or the rows of the pool that are labelled already."""
+    """What `--labelled` holds: features of labelled images [L, d], or the labelled rows of the pool, sorted.
+
+    `ids` are the ids of the pool's `size` rows; None if they have none.
+    """
     if path.suffix in (".npy", ".safetensors"):
         values = _mapped("labelled", path)
         if values.ndim != 1 or values.is_floating_point():
@@ -65,14 +71,16 @@ def _mapped(option: str, path: Path) -> Tensor:
     try:
         if path.suffix == ".npy":
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that it cannot be written to: nobody does
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # the array is read-only, and nobody writes to it
                 return torch.from_numpy(np.load(path, mmap_mode="r", allow_pickle=False))
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 names = list(file.keys())
                 if option not in names and len(names) != 1:
                     raise InputError(
-                        f"--{option} {path}: expected a tensor of the name {option!r}, or one alone; "
+                        f"--{option} {path}: expected a tensor of the name {option!r}, or only one; "
                         f"it has {', '.join(names) or 'none'}"
                     )
                 tensor: Tensor = file.get_tensor(option if option in names else names[0])

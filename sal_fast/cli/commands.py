@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sal_fast._util.suggest import suggest
-from sal_fast.cli.output import say
+from sal_fast.cli.output import columns, say, wrapped
 from sal_fast.errors import InputError
 
 
@@ -21,11 +21,12 @@ def chosen(commands: Mapping[str, str], arguments: list[str], prog: str, about: 
     InputError for an unknown one.
     """
     if arguments[:1] in ([], ["-h"], ["--help"]):
-        wide = max(map(len, commands))
-        lines = (f"  {name:{wide}}  {purpose}" for name, purpose in commands.items())
-        listed = "\n".join(lines)
-        say(f"usage: {prog} COMMAND [OPTIONS]\n\n{about}\n\ncommands:\n{listed}\n")
-        say(f"`{prog} COMMAND --help` lists a command's options.")
+        wide = max(map(len, commands)) + 4
+        listed = (
+            wrapped(text, columns(), f"  {name}".ljust(wide), " " * wide) for name, text in commands.items()
+        )
+        say("\n".join([f"usage: {prog} COMMAND [OPTIONS]", "", about, "", "commands:", *listed]))
+        say(f"\n`{prog} COMMAND --help` lists a command's options.")
         return None
     name = arguments[0]
     if name not in commands:

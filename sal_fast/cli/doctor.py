@@ -1,4 +1,4 @@
-"""sal-fast doctor."""
+"""sal-fast doctor: what is here and what is missing, with the command that mends it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,26 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import sal_fast
+from sal_fast.cli.output import columns, say, wrapped
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "scipy",
-    "safetensors",
-    "polars",
-    "tyro",
-    "rich",
-    "matplotlib",
-    "jinja2",
+IMPORTS = {"pillow": "PIL"}  # the others are imported by their own names
+EXTRAS = (  # package, what needs it, extra of sal-fast
+    ("ray", "sal-fast sweep", "ray"),
+    ("timm", "--arch xception", "xception"),
+    ("segment_anything", "--segmenter-weights", "segmenter"),
 )
-IMPORTS = {"pillow": "PIL"}
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is here and what is missing, with the command that mends it; 2 if a run cannot start."""
+    """Print what is here and what is missing; return 2 if a run cannot start."""
     if arguments:
-        print("usage: sal-fast doctor\n\nThe machine, the build, the versions, and what is missing.")
+        say("usage: sal-fast doctor\n\nShow the machine, the build and the versions, and what is missing.")
         return 0 if arguments[0] in ("-h", "--help") else 2
     missing: list[str] = []
     _machine()
@@ -41,31 +35,28 @@ def main(arguments: list[str]) -> int:
         _decoder(missing)
         _extras()
         _devices(missing)
-    print("\nmissing:" if missing else "\nnothing is missing")
-    for line in missing:
-        print(f"  {line}")
+    say("\n".join(["\nmissing:" if missing else "\nnothing is missing", *(f"  {line}" for line in missing)]))
     return 2 if broken else 0
 
 
 def _row(name: str, value: object) -> None:
-    print(f"  {name:16} {value}")
+    say(wrapped(str(value), columns(), f"  {name:16} ", " " * 19))
 
 
 def _machine() -> None:
-    print("machine")
+    say("machine")
     _row("system", platform.platform())
     _row("python", platform.python_version())
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    _row("cores", usable)
+    _row("cores", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     _row("disk free here", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB")
 
 
 def _build(missing: list[str]) -> None:
-    print("sal-fast")
+    say("sal-fast")
     _row("version", sal_fast.__version__)
     try:
         info = sal_fast.build_info()
-    except (ValueError, RuntimeError) as error:  # SAL_FAST_NATIVE misspelt, or asked for and not there
+    except (ValueError, RuntimeError) as error:  # SAL_FAST_NATIVE is misspelt, or asks for what is not there
         _row("native core", "cannot be loaded")
         missing.append(f"native core: {error}")
         return
@@ -85,11 +76,14 @@ def _build(missing: list[str]) -> None:
 
 
 def _packages(missing: list[str]) -> bool:
-    print("packages")
+    """Import all packages that sal-fast requires; return True if one is broken."""
+    say("packages")
     broken = False
-    for name in PACKAGES:
+    required = importlib.metadata.requires("sal-fast") or []
+    names = [re.split(r"[^\w-]", line)[0] for line in required if ";" not in line]  # those for all machines
+    for name in names:
         try:
-            importlib.import_module(IMPORTS.get(name, name))
+            importlib.import_module(IMPORTS.get(name, name.replace("-", "_")))
             _row(name, importlib.metadata.version(name))
         except Exception as error:
             broken = True
@@ -109,11 +103,7 @@ def _decoder(missing: list[str]) -> None:
 
 
 def _extras() -> None:
-    for name, needs, extra in (
-        ("ray", "sal-fast sweep", "ray"),
-        ("timm", "--arch xception", "xception"),
-        ("segment_anything", "--segmenter-weights", "segmenter"),
-    ):
+    for name, needs, extra in EXTRAS:
         try:
             _row(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
@@ -123,12 +113,12 @@ def _extras() -> None:
 def _devices(missing: list[str]) -> None:
     import torch
 
-    print("devices")
+    say("devices")
     _row("threads", torch.get_num_threads())
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        _row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            _row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
         return
     if shutil.which("nvidia-smi"):
         found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)

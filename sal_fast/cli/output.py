@@ -17,21 +17,18 @@ from typing import TextIO
 PREFIX = {logging.WARNING: "sal-fast: note: ", logging.ERROR: "sal-fast: error: "}
 
 
-def wrapped(text: str, width: int, indent: str = "") -> str:
-    """Break the lines of `text` between words so that they fit `width`; a longer word keeps its own line.
+def wrapped(text: str, width: int, first: str = "", rest: str = "") -> str:
+    """Break a line between words so that it fits `width`; a word that is longer gets a line of its own.
 
-    Every line starts with `indent`, and a line that is broken goes on below its own first word.
+    The first line begins with `first`, the others with `rest`.
     """
-    return "\n".join(
-        textwrap.fill(
-            line,
-            width,
-            initial_indent=indent,
-            subsequent_indent=indent + " " * (len(line) - len(line.lstrip())),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for line in text.split("\n")
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -40,15 +37,20 @@ def columns() -> int:
     return shutil.get_terminal_size().columns
 
 
+def fitted(text: str) -> str:
+    """Text whose long lines are broken to fit the screen; an indented line, such as a command, is not."""
+    return "\n".join(line if line.startswith(" ") else wrapped(line, columns()) for line in text.split("\n"))
+
+
 def say(text: str) -> None:
-    """Print a command's result on stdout, broken between words at the width of the terminal."""
-    print(wrapped(text, columns()), flush=True)
+    """Print a command's result on stdout. Its lines fit the screen (`fitted`)."""
+    print(fitted(text), flush=True)
 
 
 def complain(text: str, stream: TextIO | None = None) -> None:
     """Print one message on stderr; outside a terminal it stays on one line, which can be searched for."""
     stream = stream or sys.stderr
-    print(wrapped(text, columns()) if stream.isatty() else text, file=stream, flush=True)
+    print(fitted(text) if stream.isatty() else text, file=stream, flush=True)
 
 
 class _Screen(logging.Handler):

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
+import re
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, get_type_hints
 
 import docstring_parser
 import tyro
 from tyro import _errors as parse_errors  # the only place where tyro tells what is wrong as data
 
 from sal_fast._util.suggest import nearest, suggest
-from sal_fast.cli.output import columns, wrapped
+from sal_fast.cli.output import say
 from sal_fast.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,15 +34,37 @@ def one_line(target: Callable[..., Value], arguments: list[str], prog: str) -> V
     Its docstrings are the help. Raises InputError, which fits one line, for options that cannot be read;
     `--help` ends the process with status 0.
     """
-    with parse_errors.on_parse_error(functools.partial(_refuse, target)):
-        call = tyro.cli(
-            _later(target),
-            args=arguments,
-            prog=prog,
-            description=_description(target),
-            config=(tyro.conf.FlagConversionOff,),
-        )
+    text = docstring_parser.parse(target.__doc__ or "").description or ""
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    shown = _Held(sys.stdout)
+    try:
+        with parse_errors.on_parse_error(functools.partial(_refuse, target)), redirect_stdout(shown):
+            call = tyro.cli(
+                _later(target),
+                args=arguments,
+                prog=prog,
+                description="\n\n".join(paragraphs),
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit:
+        say(shown.getvalue().rstrip())
+        raise
     return call()
+
+
+class _Held(io.StringIO):
+    """Keeps the help, so that lines that tyro does not break can be. It passes for the stream it is for."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
 
 
 def device(name: str) -> torch.device:
@@ -77,12 +103,6 @@ def _later(target: Callable[..., Value]) -> Callable[..., Callable[[], Value]]:
     return later
 
 
-def _description(target: Callable[..., Any]) -> str:
-    """The text above the options. The lines' indent keeps tyro from joining them again."""
-    text = docstring_parser.parse(target.__doc__ or "").description or ""
-    return "\n".join(wrapped(" ".join(part.split()), columns(), " ") for part in text.split("\n\n"))
-
-
 def _refuse(target: Callable[..., Any], event: parse_errors.ParseErrorEvent) -> NoReturn:
     """Raise InputError for an error that tyro has found."""
     unknown = getattr(event, "tokens", None) or getattr(event, "unrecognized_tokens", None)
@@ -97,7 +117,7 @@ def _refuse(target: Callable[..., Any], event: parse_errors.ParseErrorEvent) -> 
     elif isinstance(event, parse_errors.BadValue):
         said = f"{option} needs a value"
     elif isinstance(event, parse_errors.InstantiationFailure) and argument is not None:
-        reason = event.message.splitlines()[0].rstrip(".")
+        reason = re.sub("^- <.*?>: ", "", event.message.splitlines()[-1])  # of several types, the last one's
         said = f"{option}: expected {argument.lowered.metavar} ({reason})"
     else:
         said = getattr(event, "message", None) or type(event).__name__

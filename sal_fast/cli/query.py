@@ -59,9 +59,11 @@ def _export(run: Run, /, to: Literal["labelstudio", "folder"], out: Path | None 
     target = _free(default) if out is None else out.expanduser()
     TOOLS[to].export(left, target)
     what = "a class and a map" if question.maps else "a class, no map"
-    say(f"{target}: query {question.query_index}, {len(waiting)} images that want {what}")
     say(
-        f"README.txt there says how; then: sal-fast query import {run} {target if to == 'folder' else 'FILE'}"
+        f"query {question.query_index}: {len(waiting)} images that want {what} are in\n"
+        f"  {target}\n"
+        f"README.txt there says how to answer them. Then:\n"
+        f"  sal-fast query import {run} {target if to == 'folder' else 'FILE'}"
     )
     return 0
 
@@ -100,7 +102,9 @@ def _import(
             there.add([Answer(name, None, None, "", None, True) for name in there.open(question.ids)])
     flat = [one.id for one in found if one.mask is not None and one.mask.min() == one.mask.max()]
     if flat:
-        _log.warning(f"maps that mark all of the picture or none of it: {len(flat)}, first of {flat[0]!r}")
+        _log.warning(
+            f"maps that mark all of the picture or none of it: {len(flat)}, the first is that of {flat[0]!r}"
+        )
     say(_summary(question, there, len(found)))
     return 0
 
@@ -109,17 +113,15 @@ def _summary(question: Question, there: people.Answers, read: int) -> str:
     """The state of a query after an import, and what to do next."""
     verdicts = there.verdicts()
     count, waiting = people.tally([there]), there.open(question.ids)
-    lines = [f"query {question.query_index}: {read} answers read"]
-    lines.append(f"{count['labelled']} of {len(question.ids)} images have a class")
+    said = f"query {question.query_index}: {read} answers read; {count['labelled']} of {len(question.ids)} "
+    said += "images have a class"
     if question.maps:
-        lines[-1] += f", {count['maps']} a map"
+        said += f", {count['maps']} a map"
         bare = [name for name, one in verdicts.items() if one.label is not None and not one.masks]
         if bare:
-            lines[-1] += f" (without: {len(bare)}, the first is {bare[0]!r})"
+            said += f" (without: {len(bare)}, the first is {bare[0]!r})"
     if count["skipped"]:
-        lines[-1] += f", skipped: {count['skipped']}"
+        said += f", skipped: {count['skipped']}"
     if waiting:
-        lines.append(f"still open: {len(waiting)}, the first is {waiting[0]!r}; import their answers next")
-    else:
-        lines.append("the query is answered; repeat the run's command to go on")
-    return "\n".join(lines)
+        return f"{said}\nstill open: {len(waiting)}, the first is {waiting[0]!r}; import their answers next"
+    return f"{said}\nthe query is answered; repeat the run's command to go on"

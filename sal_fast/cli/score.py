@@ -1,80 +1,97 @@
-"""sal-fast score."""
+"""sal-fast score: run a model over images, and keep what `sal-fast select` needs."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
-import sys
-import time
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 
+from sal_fast import plugins
+from sal_fast._util import progress
 from sal_fast._util.files import read_json, write_bytes, write_json
-from sal_fast._util.progress import duration
+from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
+from sal_fast.cli.output import say
 from sal_fast.data import Table, decode, formats, load_table, store
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier, build, network, weights
 from sal_fast.train import score
 
-BLOCK = 2000  # images decoded, scored and flushed together: what a kill may cost
+BLOCK = 2000  # images that are decoded, scored and flushed together, so a kill costs no more
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Run a model over images, and write ids.txt, logits.npy and features.npy (penultimate).
+
+    `sal-fast select` reads these files. They are written block by block, so the same command continues where
+    it was interrupted.
+    """
+
+    data: str
+    """A folder of images at any depth, a folder with images/<class>/, a .csv or .parquet manifest, or
+    builtin."""
+    arch: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(plugins.names("network")) + "}")]
+    """The network, or a plug-in, file.py:function."""
+    weights: Path
+    """The network's weights, a .safetensors, .pth or .pt file. Their head says how many classes there are."""
+    out: Path
+    """The folder to write to."""
+    image_size: int = 224
+    """Pixels a side that the network sees."""
+    output_stride: int = 32
+    """The output stride that the network was trained with."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    decoder: DecoderName = "auto"
+    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
+    root: str | None = None
+    """The folder of the official archives, if data names one of the paper's sets."""
 
 
 def main(arguments: list[str]) -> int:
-    return parsing.one_line(_score, arguments, "sal-fast score")
+    options = parsing.one_line(Options, arguments, "sal-fast score")
+    if options.image_size < 1:
+        raise InputError(f"--image-size {options.image_size}: expected at least 1")
+    out, path = options.out.expanduser(), options.weights.expanduser()
+    images = _images(options.data, options.root)
+    model = _model(options.arch, path, options.output_stride)
+    identity = {
+        "ids": hashlib.sha256("\n".join(images.ids).encode()).hexdigest(),
+        "arch": options.arch,
+        "weights": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "image_size": options.image_size,
+        "output_stride": options.output_stride,
+    }
+    done = _resume(out, identity)
+    if done == len(images):
+        say(f"nothing to do; finished: {out}")
+        return 0
+    _score(options, images, model, identity, done)
+    write_bytes(out / "ids.txt", "".join(f"{name}\n" for name in images.ids).encode())
+    for name in ("logits", "features"):
+        os.replace(out / f"{name}.npy.part", out / f"{name}.npy")
+    write_json(out / "score.json", {**identity, "done": len(images)})
+    classes, features = model.head.out_features, model.head.in_features
+    say(f"{len(images)} images, {classes} classes, {features} features: {out}")
+    return 0
 
 
 def _score(
-    *,
-    data: str,
-    arch: str,
-    weights: Path,
-    out: Path,
-    image_size: int = 224,
-    output_stride: int = 32,
-    device: str = "auto",
-    decoder: decode.Name = "auto",
-    root: str | None = None,
-) -> int:
-    """Run a model over images: ids.txt, logits.npy and features.npy (penultimate), for `sal-fast select`.
-
-    Written block by block: the same command continues where it was interrupted.
-
-    Args:
-        data: a folder of images at any depth, a folder with images/<class>/, a .csv or .parquet manifest, or
-            builtin.
-        arch: the network.
-        weights: its weights, a .safetensors, .pth or .pt file; the head says how many classes there are.
-        out: the folder to write to.
-        image_size: pixels a side that the network sees.
-        output_stride: as the network was trained with.
-        device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
-        decoder: dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch).
-        root: the folder of the official archives, where data names one of the paper's sets.
-    """
-    if image_size < 1:
-        raise InputError(f"--image-size {image_size}: expected at least 1")
-    out = Path(os.path.expanduser(out))
-    images = _images(data, root)
-    path = Path(os.path.expanduser(weights))
-    model = _model(arch, path, output_stride)
-    identity = {
-        "ids": hashlib.sha256("\n".join(images.ids).encode()).hexdigest(),
-        "arch": arch,
-        "weights": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "image_size": image_size,
-        "output_stride": output_stride,
-    }
-    widths = {"logits": model.head.out_features, "features": model.head.in_features}
-    done = _resume(out, identity)
-    if done == len(images):
-        print(f"{out} is finished; nothing to do")
-        return 0
-    place = parsing.device(device)
+    options: Options, images: Table, model: Classifier, identity: dict[str, object], done: int
+) -> None:
+    """Score the images after the first `done` ones, and keep every block that is finished."""
+    place, out = parsing.device(options.device), options.out.expanduser()
     model.to(place)
+    widths = {"logits": model.head.out_features, "features": model.head.in_features}
     files = {
         name: np.lib.format.open_memmap(
             out / f"{name}.npy.part",
@@ -84,41 +101,43 @@ def _score(
         )
         for name, width in widths.items()
     }
-    decoding = decode.choose(decoder, place)
-    print(f"{images.name}: {len(images)} images; decoder {decoding.name}", file=sys.stderr)
-    begin, first = time.perf_counter(), done
-    while done < len(images):
-        rows = slice(done, min(done + BLOCK, len(images)))
-        part = dataclasses.replace(
-            images,
-            ids=images.ids[rows],
-            images=images.images[rows],
-            labels=images.labels[rows],
-            masks=[None] * (rows.stop - done),  # not looked at
-            split=[""] * (rows.stop - done),
-        )
-        samples = store.build(part, store.StoreOptions(image_size, image_size, decoding))
-        values = [x for x in score(model, samples, torch.arange(len(part), device=place)) if x is not None]
-        for name, value in zip(widths, values, strict=True):
-            if not bool(value.isfinite().all()):
-                raise InputError(f"the model's {name} are not finite numbers; check --weights {weights}")
-            files[name][rows] = value.cpu().numpy()
-            files[name].flush()
-        done = rows.stop
-        if done < len(images):
-            write_json(out / "score.json", {**identity, "done": done})
-        left = (time.perf_counter() - begin) / (done - first) * (len(images) - done)
-        print(f"scored {done} of {len(images)}, about {duration(left)} left", file=sys.stderr)
-    write_bytes(out / "ids.txt", "".join(f"{name}\n" for name in images.ids).encode())
-    for name in widths:
-        os.replace(out / f"{name}.npy.part", out / f"{name}.npy")
-    write_json(out / "score.json", {**identity, "done": done})
-    print(f"{out}: {done} images, {widths['logits']} classes, {widths['features']} features")
-    return 0
+    decoding = decode.choose(options.decoder, place)
+    _log.info(f"{images.name}: {len(images)} images; decoder {decoding.name}")
+    stored = store.StoreOptions(options.image_size, options.image_size, decoding)
+    with progress.bar(f"scoring {images.name}", len(images) - done) as advance:
+        for begin in range(done, len(images), BLOCK):
+            rows = slice(begin, min(begin + BLOCK, len(images)))
+            part = _rows(images, rows)
+            samples = store.build(part, stored)
+            values = score(model, samples, torch.arange(len(part), device=place))
+            for name, value in zip(widths, (x for x in values if x is not None), strict=True):
+                if not bool(value.isfinite().all()):
+                    raise InputError(
+                        f"the model's {name} are not finite numbers; check --weights {options.weights}"
+                    )
+                files[name][rows] = value.cpu().numpy()
+                files[name].flush()
+            if rows.stop < len(images):
+                write_json(out / "score.json", {**identity, "done": rows.stop})
+            advance(len(part))
+
+
+def _rows(images: Table, rows: slice) -> Table:
+    """Some rows of a table, without masks and split, which scoring does not read."""
+    count = rows.stop - rows.start
+    return dataclasses.replace(
+        images,
+        ids=images.ids[rows],
+        images=images.images[rows],
+        labels=images.labels[rows],
+        masks=[None] * count,
+        split=[""] * count,
+    )
 
 
 def _images(data: str, root: str | None) -> Table:
-    path = Path(os.path.expanduser(data))
+    """The images to score: a plain folder of pictures, or a data set."""
+    path = Path(data).expanduser()
     plain = path.is_dir() and not (path / "images").is_dir()
     images = formats.read_images(path) if plain and root is None else load_table(data, root)
     broken = [name for name in images.ids if len(name.splitlines()) != 1]
@@ -130,7 +149,7 @@ def _images(data: str, root: str | None) -> Table:
 
 
 def _model(arch: str, path: Path, output_stride: int) -> Classifier:
-    """The network with the head that the weights have."""
+    """The network, with a head as wide as that of the weights."""
     if not weights.is_file(str(path)):
         raise InputError(f"--weights {path}: expected a .safetensors, .pth or .pt file")
     state = weights.read(path)
@@ -141,7 +160,7 @@ def _model(arch: str, path: Path, output_stride: int) -> Classifier:
 
 
 def _resume(out: Path, identity: dict[str, object]) -> int:
-    """How many images are scored already; InputError where the folder holds anything else."""
+    """The number of images that are scored already. Raises InputError if the folder holds anything else."""
     there = out / "score.json"
     if there.exists():
         kept = read_json(there)

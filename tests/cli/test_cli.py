@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from experiment_runs import arguments
 
 import sal_fast
+from sal_fast.bench import suite
 from sal_fast.cli import COMMANDS, main
 
 
@@ -23,9 +25,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert sal_fast.__version__ in capsys.readouterr().out
 
 
-def test_a_reader_that_has_read_enough() -> None:
-    """`sal-fast sweep paper --plan | head`: no traceback."""
-    words = [sys.executable, "-P", "-m", "sal_fast", "sweep", "small", "--plan"]
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"]])
+def test_a_reader_that_has_read_enough(command: list[str]) -> None:
+    """`sal-fast run --help | head`: no traceback."""
+    words = [sys.executable, "-P", "-m", "sal_fast", *command]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -42,32 +45,52 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["run"],
-        ["score"],
-        ["select"],
-        ["report"],
-        ["data"],
-        ["data", "check"],
-        ["data", "prepare"],
-        ["data", "fixations"],
-        ["bench"],
-        ["bench", "data"],
-        ["bench", "plot"],
-        ["doctor"],
-    ],
+LEAVES = (
+    "run",
+    "query export",
+    "query import",
+    "sweep",
+    "score",
+    "select",
+    "report",
+    "data check",
+    "data prepare",
+    "data fixations",
+    *(f"bench {name}" for name in (*suite.NAMES, "plot", "table")),
+    "doctor",
 )
-def test_every_command_has_help(command: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "sal_fast", *command, "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a help text, without the frame around the options; a list may be broken at its commas."""
+    return set(re.split(r"(?:[\s,─╭╮│╰╯|+]|-{5,})+", text))
+
+
+@pytest.mark.parametrize("command", ["", "query", "data", "bench", *LEAVES])
+def test_help_fits_the_screen(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of at most 80 columns, whose words are whole, and no text is missing."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main([*command.split(), "--help"]) == 0
+    narrow = capsys.readouterr().out
+    assert narrow.startswith(f"usage: sal-fast {command}".rstrip())
+    assert [line for line in narrow.splitlines() if len(line) > 80] == []
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main([*command.split(), "--help"]) == 0
+    assert words_of(narrow) == words_of(capsys.readouterr().out)
+
+
+def test_help_needs_no_torch() -> None:
+    """Nor does an option that is misspelt: both answer at once."""
+    script = (
+        "import sys\nfrom sal_fast.cli import main\n"
+        "assert main(['--help']) == main(['run', '--help']) == 0\n"
+        "assert main(['run', '--regmie', 'sal']) == 2\n"
+        "assert 'torch' not in sys.modules\n"
     )
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "usage: sal-fast" in done.stdout
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,20 +100,19 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in out
 
 
-def test_doctor_names_what_is_missing_and_the_command(tmp_path: Path) -> None:
-    """A package that does not import, and the native core hidden."""
-    (tmp_path / "polars").mkdir()
-    (tmp_path / "polars" / "__init__.py").write_text("raise ImportError('libpolars is gone')")
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "sal_fast", "doctor"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "SAL_FAST_NATIVE": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
+def test_doctor_names_what_is_missing_and_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A package that does not import, and a native core that is hidden."""
+    found = dataclasses.replace(
+        sal_fast.build_info(), native=False, native_error="hidden by SAL_FAST_NATIVE=0"
     )
-    assert done.returncode == 2
-    assert "polars: pip install --force-reinstall polars" in done.stdout
-    assert "hidden by SAL_FAST_NATIVE=0" in done.stdout
+    monkeypatch.setattr(sal_fast, "build_info", lambda: found)
+    monkeypatch.setitem(sys.modules, "polars", None)  # its import fails
+    assert main(["doctor"]) == 2
+    out = capsys.readouterr().out
+    assert "  polars: pip install --force-reinstall polars\n" in out
+    assert "  native core: hidden by SAL_FAST_NATIVE=0\n" in out
 
 
 def test_data_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,15 +126,11 @@ def test_data_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(folder / "absent")]) == 2
 
 
-def test_data_check_of_a_paper_set_names_what_differs(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["data", "check", "cub200"]) == 2
-    assert "--data cub200 needs --root DIR" in capsys.readouterr().err
-    base = tmp_path / "CUB_200_2011"
-    (folder / "images").rename(tmp_path / "images")
+def write_cub200(root: Path, folder: Path) -> None:
+    """The images of a folder in the layout of CUB-200's official archive."""
+    base = root / "CUB_200_2011"
     base.mkdir()
-    (tmp_path / "images").rename(base / "images")
+    (folder / "images").rename(base / "images")
     (folder / "masks").rename(base / "segmentations")
     names = sorted(path.relative_to(base / "images") for path in (base / "images").rglob("*.jpg"))
     classes = sorted({name.parent.name for name in names})
@@ -124,12 +142,25 @@ def test_data_check_of_a_paper_set_names_what_differs(
     }
     for file, lines in tables.items():
         (base / file).write_text("".join(f"{number} {line}\n" for number, line in enumerate(lines, 1)))
+
+
+def test_data_check_of_a_paper_set_names_what_differs(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", "cub200"]) == 2
+    assert "--data cub200 needs --root DIR" in capsys.readouterr().err
+    write_cub200(tmp_path, folder)
     assert main(["data", "check", "cub200", "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "note: train: 12 here, 4,794 in Table 1" in out
     assert "note: classes: 3 here, 200 in Table 1" in out
+
+
+@pytest.mark.full
+def test_a_run_on_a_paper_set(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cub200(tmp_path, folder)
     assert main(["run", *arguments(data="cub200", root=tmp_path, out=tmp_path / "run", epochs=1)]) == 0
-    assert "12 train, 3 val, 15 test, 3 classes" in capsys.readouterr().out
+    assert "12 train, 3 val, 15 test, 3 classes" in capsys.readouterr().err
 
 
 def test_run_then_run_again_then_report(
@@ -144,7 +175,7 @@ def test_run_then_run_again_then_report(
     assert page.is_file()
     written = page.stat().st_mtime_ns
     assert main(words) == 0
-    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert "is finished; nothing to do" in capsys.readouterr().err
     assert page.stat().st_mtime_ns == written
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page")]) == 0
     assert (tmp_path / "page" / "index.html").is_file()
@@ -158,8 +189,8 @@ def test_builtin_set_is_made_once_and_is_what_it_says(
     monkeypatch.setenv("SAL_FAST_CACHE", str(tmp_path))
     assert main(["data", "check", "builtin"]) == 0
     assert "builtin: 600 images, 6 classes" in capsys.readouterr().out
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()}
-    files.pop(tmp_path / ".lock", None)
+    made = (path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock")
+    files = {path: path.stat().st_mtime_ns for path in made}
     assert len(files) == 1201
     assert main(["data", "check", "builtin"]) == 0
     assert files == {path: path.stat().st_mtime_ns for path in files}

@@ -197,7 +197,7 @@ def test_score_then_select(
         whole, parts = (np.load(tmp_path / f"{out}/{name}.npy") for out in ("whole", "parts"))
         np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
     assert main(scored(shared_folder, tmp_path, "parts")) == 0
-    assert "is finished; nothing to do" in capsys.readouterr().out
+    assert "nothing to do; finished:" in capsys.readouterr().out
     folder = tmp_path / "whole"
     files = ("--features", folder / "features.npy", "--logits", folder / "logits.npy")
     got = select(tmp_path, *files, "--ids", folder / "ids.txt", "--criterion", "badge", "--k", 5)

@@ -80,7 +80,7 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     assert main(["query", "export", str(out), "--to", "folder"]) == 0
     folder = out / "query-000-folder"
     assert main(["query", "export", str(out), "--to", "folder"]) == 0  # beside the first
-    assert f"{folder}-2: query 0" in capsys.readouterr().out
+    assert f"  {folder}-2\n" in capsys.readouterr().out
     assert main(["query", "export", str(out), "--to", "folder", "--out", str(folder)]) == 2
     assert "is there already" in capsys.readouterr().err
 
@@ -88,9 +88,9 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
     drawn = sorted(folder.glob("masks/**/*.png"))[0]
     Image.fromarray(np.zeros((40, 40), dtype=np.uint8)).save(drawn)
     assert main(["query", "import", str(out), str(folder)]) == 0
-    said = capsys.readouterr().out
+    said, noted = capsys.readouterr()
     assert "4 answers read; 4 of 5 images have a class, 4 a map" in said
-    assert "note: maps that mark all of the picture or none of it: 1, the first" in said
+    assert "note: maps that mark all of the picture or none of it: 1, the first" in noted
     assert "still open: 1, the first is " in said
     assert main(words) == 75
     assert "4 of the 5 images of query 0 are answered" in capsys.readouterr().out
