@@ -251,7 +251,7 @@ class Steps:
                 labelled.maps,
                 labelled.says_where,
                 recipe=self.recipe,
-                round_number=work.round_index,
+                round_index=work.round_index,
                 ranks=self.ranks,
             )
 
