@@ -1,12 +1,13 @@
-"""Processes that share one run, as `torchrun` starts them: who does which part, and how all come to know it.
+"""Processes that share one run, as `torchrun` starts them: their parts of the work, and their exchange.
 
-Everything else asks `Ranks`, and one process alone is the same code with nothing to exchange. Only tensors
-are exchanged. Each rank does whole blocks whose borders do not depend on how many ranks there are.
+All other modules ask `Ranks`. A single process runs the same code and has nothing to exchange. Only tensors
+are exchanged. Each rank does whole blocks, whose borders do not depend on the number of ranks.
 """
 
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -18,13 +19,13 @@ from torch import Tensor, distributed, nn
 from sal_fast._util import progress
 from sal_fast.errors import InputError
 
-# A rank waits for as long as another trains; one that died is seen by torchrun.
+# A rank waits for as long as another trains. If one dies, torchrun sees it.
 PATIENCE = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank among `count`, and what they exchange; `local` is its rank on its own machine."""
+    """This process's rank among `count`, and the exchange between them; `local` counts on one machine."""
 
     rank: int = 0
     count: int = 1
@@ -32,33 +33,34 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """The one that writes and tells."""
+        """True for the one rank that writes and tells."""
         return self.rank == 0
 
     @property
     def group(self) -> distributed.ProcessGroup | None:
+        """The group of torch.distributed; None for a single process."""
         return distributed.group.WORLD if self.count > 1 else None
 
     def share(self, blocks: int, rank: int | None = None) -> range:
-        """The blocks of a rank (None: this one's): contiguous, all dealt, one more or less."""
+        """The blocks, of 0..blocks-1, that a rank does (None: this one): contiguous, in nearly equal shares."""
         rank = self.rank if rank is None else rank
         return range(blocks * rank // self.count, blocks * (rank + 1) // self.count)
 
     def broadcast(self, values: Tensor, source: int = 0) -> Tensor:
-        """The tensor of rank `source`; the others give one of its shape and dtype, to be written over."""
+        """The tensor of rank `source`. The others pass one of its shape and dtype, which is written over."""
         if self.count > 1 and values.numel():
             values = values.contiguous()
             distributed.broadcast(values.view(-1).view(torch.uint8), source)
         return values
 
     def number(self, value: float, source: int = 0) -> float:
-        """A number of rank `source`."""
+        """The number that rank `source` passes."""
         return float(self.broadcast(torch.tensor([value], dtype=torch.float64), source))
 
     def of_first(self, make: Callable[[], Tensor], like: Tensor) -> Tensor:
-        """What the first rank makes, on `like`'s device; it has that shape and dtype.
+        """The tensor that `make` gives on the first rank, of the shape, dtype and device of `like`.
 
-        Where it raises InputError there, all ranks raise one: none waits for what does not come.
+        If `make` raises InputError there, all ranks raise one, so that none waits in vain.
         """
         values, error = like, None
         if self.first:
@@ -71,25 +73,25 @@ class Ranks:
         return self.broadcast(values)
 
     def complete(self, values: Tensor, block: int) -> Tensor:
-        """Fill in what the others did, in place: of `values` [N, ...], in blocks of `block` rows, each rank
-        has written its `share`.
+        """Fill in, in place, the rows that other ranks made.
+
+        Each rank has written its `share` of `values` [N, ...], counted in blocks of `block` rows.
         """
         blocks = -(-len(values) // block)
         for source in range(self.count if self.count > 1 else 0):
-            part = self.share(blocks, source)
-            for at in part:  # a block at a time: the whole may be larger than the memory
+            for at in self.share(blocks, source):  # a block at a time: the whole may not fit in memory
                 rows = values[at * block : (at + 1) * block]
                 rows.copy_(self.broadcast(rows.clone(), source))
         return values
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over ranks, in place; exact for integers, and where all but one rank give zeros."""
+        """The sum over ranks, in place. It is exact for integers, and if all ranks but one give zeros."""
         if self.count > 1:
             distributed.all_reduce(values)
         return values
 
     def same(self, module: nn.Module, source: int = 0) -> None:
-        """Give every rank the parameters and buffers that rank `source` has."""
+        """Give all ranks the parameters and buffers of rank `source`."""
         if self.count > 1:
             for values in module.state_dict().values():
                 values.copy_(self.broadcast(values.clone(), source))
@@ -99,15 +101,16 @@ ALONE = Ranks()
 
 
 def is_first() -> bool:
-    """Whether this process is the one that tells and writes."""
+    """True for the process that writes and tells."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def ranks() -> Iterator[Ranks]:
-    """The ranks that torchrun started, or this process alone; only the first says anything on stdout.
+    """The ranks that torchrun started, or this process alone.
 
-    Raises InputError where a machine has fewer GPUs than processes.
+    Only the first rank prints, shows progress and logs below the level of warnings. Raises InputError if a
+    machine has fewer GPUs than processes.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
@@ -129,6 +132,8 @@ def ranks() -> Iterator[Ranks]:
             if not found.first:
                 quiet.enter_context(redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
                 quiet.enter_context(progress.hidden())
+                quiet.callback(logging.disable, logging.NOTSET)
+                logging.disable(logging.INFO)
             yield found
     finally:
         distributed.destroy_process_group()

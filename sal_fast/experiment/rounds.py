@@ -250,7 +250,7 @@ class Steps:
                 labelled.maps,
                 labelled.says_where,
                 recipe=self.recipe,
-                round_number=work.round_index,
+                round_index=work.round_index,
                 ranks=self.ranks,
             )
 

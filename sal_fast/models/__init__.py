@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from sal_fast._util.words import CamClass, Precision
 from sal_fast.errors import InputError
 from sal_fast.models import weights as weight_files
 from sal_fast.models.backbone import FEATURES, Backbone, Spec, network
-from sal_fast.models.cam_layer import Logits, Watched, resolve
+from sal_fast.probes.watch import Watch
 
 __all__ = [
     "FEATURES", "Backbone", "CamClass", "Classifier", "Look", "build", "feature_size", "map_shape", "network",
@@ -60,7 +61,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.net, self.backbone, self.precision, self.compiled = net, backbone, precision, compiled
-        self.cam_layer = resolve(net, backbone, cam_layer)
+        self.cam_layer = backbone.layer(net, cam_layer)
         if compiled and self.cam_layer != FEATURES:
             raise InputError(
                 f"--cam-layer {cam_layer} looks into the network, which --compile closes; leave one out"
@@ -108,15 +109,36 @@ class Classifier(nn.Module):
         if self.cam_layer == FEATURES:
             seen = ops.cam_head(self.features(images), head.weight, head.bias, target, probe=probe)
             return Look(seen.logits, seen.cam, seen.classes)
-        watched = Watched(self.net, self.backbone, self.cam_layer)
         if probe != "cam":
-            model, to_maps = Logits(self), watched.to_maps
-            found = probes.explain(model, watched.layer, images, target, probe=probe, to_maps=to_maps)
-            return Look(found.logits, found.maps, found.classes)
-        with watched.hooked():
-            logits, _ = self(images)
+            layer = self.net.get_submodule(self.cam_layer)
+            to_maps = partial(self.backbone.maps, layer)
+            return Look(*probes.explain(_Logits(self), layer, images, target, probe=probe, to_maps=to_maps))
+        logits, maps = self.watched(self.cam_layer, images)
         classes = logits.detach().argmax(1) if target is None else target
-        return Look(logits, ops.cam(watched.maps, head.weight, classes), classes)
+        return Look(logits, ops.cam(maps, head.weight, classes), classes)
+
+    def watched(self, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K], and the maps [B, C, h, w] that a module of `net` gives in the same pass.
+
+        Raises TypeError or ValueError if the module gives no maps, or if it does not run exactly once.
+        """
+        module = self.net.get_submodule(layer)
+        watch = Watch(module, partial(self.backbone.maps, module), len(images), differentiate=False)
+        with watch.hooks(self.net):
+            logits, _ = self(images)
+        return logits, watch.to_maps(watch.output)
+
+
+class _Logits(nn.Module):
+    """A classifier that returns its logits alone."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)[0]
+        return logits
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -183,19 +205,18 @@ def map_shape(model: Classifier, image_size: int, layer: str | None = None) -> t
     try:
         if layer == FEATURES:
             maps = model._features(image)
-            if maps.ndim != 4 or maps.shape[1] != model.head.in_features:
-                raise InputError(
-                    f"network {model.backbone.name}: expected features [B, {model.head.in_features}, h, w], "
-                    f"as its head takes them, got {list(maps.shape)}"
-                )
         else:
-            watched = Watched(model.net, model.backbone, layer)
-            with watched.hooked():
-                model._features(image)
-            maps = watched.maps
-        return maps.shape[1], maps.shape[2], maps.shape[3]
+            _, maps = model.watched(layer, image)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--cam-layer {layer}: {str(error).removeprefix('explain: ')}") from error
     finally:
         model.train(training)
+    if layer == FEATURES and (maps.ndim != 4 or maps.shape[1] != model.head.in_features):
+        raise InputError(
+            f"network {model.backbone.name}: expected features [B, {model.head.in_features}, h, w], as its "
+            f"head takes them, got {list(maps.shape)}"
+        )
+    return maps.shape[1], maps.shape[2], maps.shape[3]
 
 
 def feature_size(model: Classifier, image_size: int) -> tuple[int, int]:

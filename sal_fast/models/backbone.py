@@ -25,6 +25,7 @@ import torchvision
 from torch import Tensor, nn
 
 from sal_fast import plugins
+from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
 
 Spec = str | Callable[[int], nn.Module]
@@ -72,6 +73,22 @@ class Backbone:
     def aliases(self, net: Any) -> dict[str, str]:
         """Other names of layers: each stands for a module's dotted name, or for `features`."""
         return {}
+
+    def layer(self, net: nn.Module, name: str) -> str:
+        """The dotted name of a module of the network, or `features`, from that name or an alias.
+
+        Raises InputError with the nearest name if the network has no such layer.
+        """
+        aliases = self.aliases(net)
+        meant = aliases.get(name, name)
+        names = [known for known, _ in net.named_modules() if known]
+        if meant == FEATURES or meant in names:
+            return meant
+        raise InputError(
+            f"--cam-layer {name!r}: {self.name} has no such layer; the nearest is "
+            f"{nearest(meant, names, cutoff=0)!r} (expected {', '.join((FEATURES, *aliases))} or a module's "
+            f"dotted name)"
+        )
 
     def set_output_stride(self, net: Any, stride: int) -> None:
         """Change a new network so that a feature covers stride x stride pixels; InputError if it cannot."""
@@ -142,9 +159,7 @@ class ResNet(_Torchvision):
     strides = (32, 16, 8, 4)
 
     def features(self, net: Any, images: Tensor) -> Tensor:
-        for name, module in net.named_children():
-            if name == "avgpool":
-                break
+        for module in list(net.children())[:-2]:  # all but the pool and the head
             images = module(images)
         return images
 
@@ -173,7 +188,8 @@ class Swin(_Torchvision):
 
     def maps(self, layer: nn.Module, output: Tensor) -> Tensor:
         """All modules but the convolution have channels last."""
-        return output if isinstance(layer, nn.Conv2d) else output.permute(0, 3, 1, 2)
+        last = output.ndim == 4 and not isinstance(layer, nn.Conv2d)
+        return output.permute(0, 3, 1, 2) if last else output
 
 
 class Timm(Backbone):

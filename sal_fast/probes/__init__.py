@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sal_fast import ops
 from sal_fast.probes.formulas import gradient_map
-from sal_fast.probes.watch import Watch
+from sal_fast.probes.watch import ToMaps, Watch
 
 __all__ = ["Explanation", "explain"]
 
@@ -34,7 +34,7 @@ def explain(
     probe: ops.Probe = "gradcam",
     to_maps: Callable[[Tensor], Tensor] | None = None,
 ) -> Explanation:
-    """One map per image: how much each place of `layer`'s output speaks for a class, from one forward pass.
+    """One map per image: how much each place of a layer's output speaks for a class, in one forward pass.
 
     With F the output [B, C, h, w], g = d logit / d F, and S_k = sum_ij F_k:
 
@@ -50,13 +50,13 @@ def explain(
     Grad-CAM++'s weight is its Eq. 19, `g^2 / (2 g^2 + S g^3) relu(g)`, with g^2 cancelled; denominators are
     kept 1e-3 from zero. HiResCAM has no ReLU, as in `sal_fast.ops.cam`.
 
-    Where only `nn.AdaptiveAvgPool2d(1)`, views and one `nn.Linear` follow the layer, g = W / (hw), and the
-    map is `sal_fast.ops.cam`'s: no backward pass. The forward pass shows it, by the memory that goes from one
-    to the next. Elsewhere autograd goes from the logits back to the layer, and no further.
+    Where only `nn.AdaptiveAvgPool2d(1)`, views and one `nn.Linear` follow the layer, g = W / (hw): the map is
+    that of `sal_fast.ops.cam`, without a backward pass. The forward pass itself shows that this is so, by the
+    memory that is handed on. Elsewhere autograd goes from the logits back to the layer, and no further.
 
-    The model is left as it was: mode, `.grad`, `requires_grad`, hooks; buffers change as its forward changes
-    them. It runs in the mode it is in: call `model.eval()` if dropout and batch statistics are not wanted; in
-    training mode images that share batch statistics share gradients.
+    The model keeps its mode, `.grad`, `requires_grad` and hooks; its forward may change its buffers. Call
+    `model.eval()` before if dropout and batch statistics are not wanted: in training mode images that share
+    batch statistics share gradients.
 
     Args:
         model: takes `images`, returns logits [B, K].
@@ -64,33 +64,38 @@ def explain(
         images: [B, ...].
         target: int64 [B], a class 0..K-1 for each image; None for the predicted classes.
         probe: see above.
-        to_maps: rearranges the layer's output into [B, C, h, w]; applied to its gradient, too, so it may
-            select and permute, not compute. ViT: `lambda t: t[:, 1:].mT.unflatten(2, (14, 14))`.
+        to_maps: rearranges the layer's output into [B, C, h, w]. It is applied to the gradient as well, so
+            it may select and permute, not compute. ViT: `lambda t: t[:, 1:].mT.unflatten(2, (14, 14))`.
 
     Returns:
-        Maps are raw (see `sal_fast.ops.minmax_normalize`), at the layer's resolution, float32 (float64 of a
-        float64 layer), on the model's device. With grad enabled, they are differentiable in the parameters
-        and images that require grad, through g as well, as far as torch has second derivatives (fused
-        attention has none). Under `torch.no_grad()` or `torch.inference_mode()` no graph is kept.
+        Raw maps (see `sal_fast.ops.minmax_normalize`) at the layer's resolution, float32 (float64 of a
+        float64 layer), on the model's device. With grad enabled they are differentiable in parameters and
+        images that require grad, through g as well, as far as torch has second derivatives (fused attention
+        has none). Under `torch.no_grad()` or `torch.inference_mode()` no graph is kept.
 
     Raises:
-        TypeError, ValueError: a layer, target, probe, layer output or model output that is not as above;
-            `cam` without the closed form; logits that do not depend on the layer. A class out of range raises
-            on the CPU, and gives a map of NaN on a GPU.
+        TypeError, ValueError: an argument or an output that is not as above; `cam` without the closed form;
+            logits that do not depend on the layer. A class out of range raises on the CPU only; on a GPU its
+            map is NaN.
     """
-    if probe not in ops.PROBES:
-        raise ValueError(f"explain: probe must be one of {', '.join(ops.PROBES)}, got {probe!r}")
-    module = _find(model, layer)
-    if target is not None:
-        _check_target(target, images)
+    module = _checked(model, layer, images, target, probe)
     if torch.is_inference_mode_enabled():  # its tensors cannot be differentiated
         with torch.inference_mode(False), torch.no_grad():
-            return explain(model, module, images.clone(), target, probe=probe, to_maps=to_maps)
+            return _explained(model, module, images.clone(), target, probe, to_maps)
+    return _explained(model, module, images, target, probe, to_maps)
 
-    watch = Watch(module, to_maps, len(images), differentiate=probe != "cam")
+
+def _explained(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    target: Tensor | None,
+    probe: ops.Probe,
+    to_maps: ToMaps | None,
+) -> Explanation:
+    watch = Watch(layer, to_maps, len(images), differentiate=probe != "cam")
     with watch.hooks(model), _eager():
-        logits = model(images)
-    _check_logits(logits, images)
+        logits = _checked_logits(model(images), images)
     output = watch.output
     differentiable = torch.is_grad_enabled() and (
         output.requires_grad or any(parameter.requires_grad for parameter in model.parameters())
@@ -110,10 +115,11 @@ def explain(
         if linear is not None:
             maps = ops.cam(features, linear.weight.to(precision), safe, probe=probe)
         elif probe == "cam":
+            name = next(repr(name) for name, module in model.named_modules() if module is layer)
             raise ValueError(
                 "explain: probe 'cam' needs a layer that only nn.AdaptiveAvgPool2d(1) and one nn.Linear "
-                f"follow, got {_name(model, module)}; take another layer, or 'hirescam', the same map "
-                "up to a scale where both exist"
+                f"follow, got {name}; take another layer, or 'hirescam', the same map up to a scale where "
+                "both exist"
             )
         else:
             gradient = _gradient(logits, safe, watch.source, differentiable)
@@ -140,7 +146,21 @@ def _eager() -> AbstractContextManager[None]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _find(model: nn.Module, layer: nn.Module | str) -> nn.Module:
+def _checked(
+    model: nn.Module, layer: nn.Module | str, images: Tensor, target: Tensor | None, probe: ops.Probe
+) -> nn.Module:
+    """The layer, when all arguments are as `explain` says; TypeError or ValueError otherwise."""
+    if probe not in ops.PROBES:
+        raise ValueError(f"explain: probe must be one of {', '.join(ops.PROBES)}, got {probe!r}")
+    if target is not None:
+        if not isinstance(target, Tensor) or target.dtype != torch.int64:
+            got = target.dtype if isinstance(target, Tensor) else type(target).__name__
+            raise TypeError(f"explain: target must be an int64 tensor, got {got}")
+        if target.shape != images.shape[:1]:
+            raise ValueError(f"explain: target must have shape [{len(images)}], got {list(target.shape)}")
+        if target.device != images.device:
+            found = f"images on {images.device}, target on {target.device}"
+            raise ValueError(f"explain: expected tensors on one device, got {found}")
     if isinstance(layer, str):
         try:
             return model.get_submodule(layer)
@@ -153,22 +173,7 @@ def _find(model: nn.Module, layer: nn.Module | str) -> nn.Module:
     return layer
 
 
-def _name(model: nn.Module, layer: nn.Module) -> str:
-    return next(repr(name) for name, module in model.named_modules() if module is layer)
-
-
-def _check_target(target: Tensor, images: Tensor) -> None:
-    if not isinstance(target, Tensor) or target.dtype != torch.int64:
-        got = target.dtype if isinstance(target, Tensor) else type(target).__name__
-        raise TypeError(f"explain: target must be an int64 tensor, got {got}")
-    if target.shape != images.shape[:1]:
-        raise ValueError(f"explain: target must have shape [{len(images)}], got {list(target.shape)}")
-    if target.device != images.device:
-        found = f"images on {images.device}, target on {target.device}"
-        raise ValueError(f"explain: expected tensors on one device, got {found}")
-
-
-def _check_logits(logits: object, images: Tensor) -> None:
+def _checked_logits(logits: object, images: Tensor) -> Tensor:
     if not isinstance(logits, Tensor):
         raise TypeError(f"explain: expected a model that returns logits [B, K], got {type(logits).__name__}")
     if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
@@ -176,3 +181,4 @@ def _check_logits(logits: object, images: Tensor) -> None:
             f"explain: expected a model that returns floating logits [{len(images)}, K], got {logits.dtype} "
             f"{list(logits.shape)}"
         )
+    return logits

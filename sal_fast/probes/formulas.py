@@ -1,4 +1,4 @@
-"""The probes from gradients: g = d logit / d F at every pixel."""
+"""The probes that are computed from gradients g = d logit / d F."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ GUARD = 1e-3  # as in sal_fast.ops.cam
 
 
 def gradient_map(features: Tensor, gradient: Tensor, probe: str) -> Tensor:
-    """[B, h, w] of features and gradient [B, C, h, w]; the definitions stand at `sal_fast.probes.explain`."""
+    """Maps [B, h, w] from features and gradient [B, C, h, w]; `sal_fast.probes.explain` defines them."""
     if probe == "hirescam":
         return (gradient * features).sum(1)
     if probe == "gradcam":

@@ -1,4 +1,4 @@
-"""One forward pass, watched: a layer's output, and whether only a pool and a linear layer follow it."""
+"""Watch one forward pass: a layer's output, and whether only a pool and a linear layer follow it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class _Mark:
 class Watch:
     """Watches `layer` in one forward pass of a model.
 
-    The layer's output is handed on as a copy, so that a module that works in place (`ReLU(inplace=True)`)
-    leaves `output` alone. With `differentiate`, autograd records what follows the layer even under no_grad.
+    The modules behind it get a copy of its output, so that one that works in place (`ReLU(inplace=True)`)
+    leaves `output` alone. With `differentiate`, autograd records all that follows, even under no_grad.
     """
 
     def __init__(self, layer: nn.Module, to_maps: ToMaps | None, batch: int, differentiate: bool) -> None:
@@ -51,13 +51,13 @@ class Watch:
 
     @contextmanager
     def hooks(self, model: nn.Module) -> Iterator[None]:
-        """In place for the block, gone after it; the grad mode of before is back after it, too."""
+        """Hold the hooks for a block. After it they are gone, and the grad mode is the former one."""
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
             stack.enter_context(self._layer.register_forward_hook(self._on_layer))
             for module in model.modules():
-                # No subclass, no patched forward: either may compute something else. Before other hooks: what
-                # they change is then seen as another tensor, or another version.
+                # A subclass or a patched forward may compute something else. Our hooks run before others, so
+                # that a change by those shows as another tensor, or another version.
                 if "forward" in vars(module):
                     continue
                 if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1), [1, 1]):
@@ -97,22 +97,22 @@ class Watch:
             self._linear, self._logits = module, _Mark(output)
 
     def to_maps(self, output: Tensor) -> Tensor:
+        """The layer's output, or its gradient, as [B, C, h, w]; ValueError if it is not of that kind."""
         maps = output if self._to_maps is None else self._to_maps(output)
         if maps.ndim != 4 or len(maps) != self._batch:
-            where = "the layer's output" if self._to_maps is None else "what to_maps returns"
             hint = (
-                "; pass to_maps, which rearranges it (ViT tokens: "
+                "; pass to_maps, which rearranges its output (ViT tokens: "
                 "lambda t: t[:, 1:].mT.unflatten(2, (rows, columns)))"
             )
             raise ValueError(
-                f"explain: expected {where} to be [{self._batch}, C, h, w], got {list(maps.shape)}"
+                f"explain: expected a layer whose maps are [{self._batch}, C, h, w], got {list(maps.shape)}"
                 + (hint if self._to_maps is None else "")
             )
         return maps
 
     @property
     def output(self) -> Tensor:
-        """The layer's output."""
+        """The layer's output; ValueError if the layer did not run, or if its output was written over."""
         if self._output is None:
             raise ValueError("explain: expected a layer that runs in the forward pass, got one that did not")
         if self._output.version != self._output.tensor._version:
@@ -124,7 +124,7 @@ class Watch:
 
     @property
     def source(self) -> Tensor:
-        """What autograd takes for the layer's output: the output itself, or a leaf over its memory."""
+        """The tensor to differentiate by: the layer's output itself, or a leaf over its memory."""
         assert self._source is not None
         return self._source
 

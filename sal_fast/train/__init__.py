@@ -1,4 +1,4 @@
-"""Training the models of a round on the labelled set, testing them, scoring a pool with them."""
+"""Train the models of a round on the labelled set, test them, and score a pool with them."""
 
 from sal_fast.train.evaluate import Examples, Scores, evaluate, score
 from sal_fast.train.loop import Fitted, Job, fit

@@ -1,8 +1,8 @@
-"""Testing a model, and scoring a pool with it."""
+"""Test a model, and score a pool with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -24,7 +24,10 @@ Found = TypeVar("Found", Tensor, Look)
 
 @dataclass(frozen=True)
 class Examples:
-    """What a model saw in each test image: predicted int64 [E], cams float32 [E, h, w], dice float32 [E]."""
+    """What a model saw in each of E test images.
+
+    predicted: int64 [E]. cams: float32 [E, h, w]. dice: float32 [E], NaN where an image has no mask.
+    """
 
     predicted: Tensor
     cams: Tensor
@@ -33,10 +36,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class Scores:
-    """A model on a set: accuracy, and means over the images that have a mask (None without any).
+    """How good a model is on a set.
 
-    `dice` of the CAM's top N pixels, `floor` what a random map scores (N / pixels), `images` how many had a
-    mask. `correlation` and `divergence` (see `agreement`) are over the images that have a graded one.
+    accuracy: the share of right classes. dice: the mean Dice of a CAM's top N pixels with the human mask, and
+    floor: the Dice of a random map (N / pixels), both over the `images` that have a mask. correlation and
+    divergence (see `agreement`): means over the images that have a graded map. A mean over no image is None.
     """
 
     accuracy: float
@@ -50,71 +54,72 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ranks: Ranks = ALONE) -> Scores:
-    """Accuracy, and Dice of the predicted class's CAM against the human masks, in the frame (paper Sec. 6).
+    """Accuracy, and Dice of the predicted class's CAM with the human masks, in the frame (paper Sec. 6).
 
-    A graded map is compared by its own top pixels at its mass share: N = round(sum of the map). Each rank
-    tests blocks of its own, and all know the scores.
+    A graded map counts as its own top N pixels, N = round(sum of the map). Each rank tests some blocks of
+    images, and all ranks get the scores. Raises InputError if a logit is not finite.
     """
     model.eval()
-    blocks = rows.split(BATCH)
     one = torch.empty(len(rows), device=store.device)
     predicted = one.to(torch.int64)
     cams = one.new_empty(len(rows), *feature_size(model, store.image_size))
     dices, shares, correlations, divergences = (torch.empty_like(one) for _ in range(4))
     columns = predicted, cams, dices, shares, correlations, divergences
-    for i, images in zip(ranks.share(len(blocks)), _views(store, blocks, ranks), strict=True):
-        seen = _looked_at(model, store, blocks[i], images, probe)
+    for at, block, images in blocks(store, rows, ranks):
+        seen = _looked_at(model, store, block, images, probe)
         for column, values in zip(columns, seen, strict=True):
-            column[i * BATCH : i * BATCH + len(images)] = values
+            column[at] = values
     for column in columns:
         ranks.complete(column, BATCH)
-    examples = Examples(predicted, cams, dices)
-    drawn = ~dices.isnan()
-    count = int(drawn.sum())
     return Scores(
         accuracy=float((predicted == store.labels[rows]).double().mean()),
-        dice=float(dices[drawn].double().mean()) if count else None,
-        floor=float(shares[drawn].double().mean()) if count else None,
-        images=count,
+        dice=_mean(dices),
+        floor=_mean(shares[~dices.isnan()]),
+        images=int((~dices.isnan()).sum()),
         correlation=_mean(correlations),
         divergence=_mean(divergences),
-        examples=examples,
+        examples=Examples(predicted, cams, dices),
     )
 
 
 def _looked_at(
-    model: Classifier, store: Store, at: Tensor, images: Tensor, probe: ops.Probe
+    model: Classifier, store: Store, block: Tensor, images: Tensor, probe: ops.Probe
 ) -> tuple[Tensor, ...]:
-    """Of a batch: predicted classes, CAMs, Dice, N's share of the frame, CC and KL (NaN where not graded)."""
+    """For each image: the predicted class, its CAM, Dice, N's share of the frame, CC and KL.
+
+    Dice is NaN without a mask; CC and KL are NaN without a graded map.
+    """
     seen = in_halves(partial(model.look, probe=probe), images)
     if not bool(seen.logits.isfinite().all()):
         raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
-    maps = store.masks.batch(at)
-    correlation = divergence = torch.full((len(at),), torch.nan, device=at.device)
+    maps = store.masks.batch(block)
+    correlation, divergence = torch.full((2, len(block)), torch.nan, device=block.device)
     if isinstance(maps, ops.BitMask):
-        n, drawn_at = maps.unpack().sum((-2, -1)), maps
+        n, drawn = maps.unpack().sum((-2, -1)), maps
     else:
         human = maps.float() / 255
         n = human.sum((-2, -1)).round().long()
-        drawn_at = ops.topn_mask(human, n, packed=True)
-        graded = store.masks.place[at] >= 0
-        found = [
-            measure(seen.cam[graded], human[graded])
-            for measure in (agreement.correlation, agreement.divergence)
-        ]
-        correlation, divergence = (
-            correlation.masked_scatter(graded, values.to(correlation.dtype)) for values in found
-        )
-    dice = ops.topn_dice(seen.cam, drawn_at).dice
+        drawn = ops.topn_mask(human, n, packed=True)
+        graded = store.masks.place[block] >= 0
+        correlation[graded] = agreement.correlation(seen.cam[graded], human[graded])
+        divergence[graded] = agreement.divergence(seen.cam[graded], human[graded])
+    dice = ops.topn_dice(seen.cam, drawn).dice
     return seen.classes, seen.cam, dice, n / store.image_size**2, correlation, divergence
 
 
-def _views(store: Store, blocks: Sequence[Tensor], ranks: Ranks) -> Iterator[Tensor]:
-    return store.views([blocks[i] for i in ranks.share(len(blocks))])
+def blocks(store: Store, rows: Tensor, ranks: Ranks) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Go through this rank's share of the blocks of `BATCH` images that `rows` are cut into.
+
+    Yields a block's place among `rows`, its rows, and its images [B, 3, H, W].
+    """
+    parts = rows.split(BATCH)
+    mine = ranks.share(len(parts))
+    for i, images in zip(mine, store.views([parts[i] for i in mine]), strict=True):
+        yield slice(i * BATCH, i * BATCH + len(images)), parts[i], images
 
 
 def _mean(found: Tensor) -> float | None:
-    """Over the images that have one; None where none has."""
+    """The mean over the images that have a value; None if none has."""
     found = found[~found.isnan()]
     return float(found.double().mean()) if len(found) else None
 
@@ -129,20 +134,18 @@ def score(
     dtype: torch.dtype = torch.float32,
     ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
-    """Logits [N, K], float32, and penultimate (pooled) features [N, d] of every row, in order, in eval mode.
+    """Logits [N, K], float32, and pooled features [N, d] of all rows in their order, in eval mode.
 
     Args:
-        features: whether they are wanted, else None; dtype: what they are kept in. On the store's device if
-            they fit in half of what is free there, else in memory, else in a file that is mapped and gone
-            with the tensor.
-        ranks: each scores blocks of its own, and all have all at the end.
+        features: whether features are wanted; None is returned for them otherwise.
+        dtype: the type of the features. They are kept on the store's device if they take at most half of
+            its free memory, else in the host's memory, else in a mapped file that goes with the tensor.
+        ranks: each scores some blocks of images, and all get the whole.
     """
     model.eval()
-    blocks = rows.split(BATCH)
     logits = torch.empty(len(rows), model.head.out_features, device=store.device)
     kept = roomy((len(rows), model.head.in_features), dtype, store.device) if features else None
-    for i, images in zip(ranks.share(len(blocks)), _views(store, blocks, ranks), strict=True):
-        at = slice(i * BATCH, i * BATCH + len(images))
+    for at, _, images in blocks(store, rows, ranks):
         seen = pooled(in_halves(model.features, images))
         logits[at] = model.head(seen)
         if kept is not None:
@@ -153,20 +156,14 @@ def score(
     return logits, kept
 
 
-@torch.no_grad()
 def accuracy(model: Classifier, store: Store, rows: Tensor, ranks: Ranks = ALONE) -> float:
-    """Share of rows whose largest logit is the label's."""
-    model.eval()
-    right = torch.zeros((), dtype=torch.int64, device=store.device)
-    blocks = rows.split(BATCH)
-    for i, images in zip(ranks.share(len(blocks)), _views(store, blocks, ranks), strict=True):
-        logits = model.head(pooled(in_halves(model.features, images)))
-        right += (logits.argmax(1) == store.labels[blocks[i]]).sum()
-    return int(ranks.total(right)) / len(rows)
+    """The share of rows whose largest logit is the label's."""
+    logits, _ = score(model, store, rows, features=False, ranks=ranks)
+    return int((logits.argmax(1) == store.labels[rows]).sum()) / len(rows)
 
 
 def in_halves(work: Callable[..., Found], *rows: Tensor) -> Found:
-    """`work(*rows)`, of tensors of one length; where device memory runs out, by halves, and so on."""
+    """`work(*rows)` of tensors of one length; if device memory runs out, in two halves, and so on."""
     try:
         return work(*rows)
     except torch.OutOfMemoryError:

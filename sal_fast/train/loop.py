@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,10 +24,15 @@ from sal_fast.train.evaluate import accuracy
 from sal_fast.train.recipe import Recipe
 from sal_fast.train.step import Step
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Job:
-    """A model to train: alpha is the trade-off of Eq. 1, at 1 no map is looked at; `name` is for people."""
+    """A model to train.
+
+    alpha: the trade-off of Eq. 1, in [0, 1]; at 1 no map is looked at. name: for messages.
+    """
 
     model: Classifier
     alpha: float
@@ -35,9 +41,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The weights of the best validation accuracy are in the model; which epoch they are from.
+    """How the training of a model went; the model has the weights of the epoch with the best accuracy.
 
-    parts: how many the batches had to be cut into for want of memory.
+    epoch: that epoch, from 0. val_accuracy: its accuracy on the validation set, in [0, 1]. parts: how many
+    parts each batch was cut into for want of memory.
     """
 
     epoch: int
@@ -53,31 +60,30 @@ def fit(
     has_map: Tensor,
     *,
     recipe: Recipe,
-    round_number: int,
+    round_index: int,
     ranks: Ranks = ALONE,
 ) -> list[Fitted]:
-    """Train in place on `rows` and keep the best validation accuracy, the later epoch on a tie.
+    """Train models in place, and keep for each the weights of the best validation accuracy.
 
-    All models see the same batches, each made once. Several ranks take a model each, or with
-    `recipe.data_parallel` a part of every batch; all have all models at the end.
+    Of epochs with equal accuracy the later one counts. All models see the same batches, each made once.
+    Several ranks take a model each, or with `recipe.data_parallel` a part of every batch; all ranks have all
+    models at the end. Batches, crops and the random numbers of a network come from (seed, purpose, round), so
+    a model does not depend on what is trained beside it.
 
     Args:
         rows: int64 [L], rows of the store.
-        maps: L of them, one for each, human or generated; has_map: bool [L].
+        maps: L maps, human or generated, one for each row.
+        has_map: bool [L]; a map counts only where it is True.
+        round_index: of the round, from 0.
 
-    Batches, crops and whatever a network draws come from (seed, purpose, round): a model does not depend on
-    what is trained beside it.
-
-    Raises InputError where a loss is no longer finite, or the smallest part of a batch needs more memory than
-    there is.
+    Raises InputError if a loss is not finite, or if the smallest part of a batch does not fit in memory.
     """
     together = recipe.data_parallel or ranks.count == 1
-    mine = [i for i in range(len(jobs)) if together or i % ranks.count == ranks.rank]
-    work = _Work([jobs[i] for i in mine], store, rows, maps, has_map, recipe, round_number, ranks)
+    mine = jobs if together else jobs[ranks.rank :: ranks.count]
+    work = _Work(mine, store, rows, maps, has_map, recipe, round_index, ranks)
     if together:
         return work.run()
-    results: list[Fitted] = []
-    error: InputError | None = None
+    results, error = [Fitted(-1, -1.0)] * len(mine), None
     try:
         results = work.run() if mine else []
     except InputError as found:  # the others wait
@@ -85,7 +91,7 @@ def fit(
     everyone = []
     for i, job in enumerate(jobs):
         source = i % ranks.count
-        own = results[mine.index(i)] if i in mine and error is None else Fitted(-1, -1.0)
+        own = results[i // ranks.count] if source == ranks.rank else Fitted(-1, -1.0)
         told = torch.tensor([own.epoch, own.val_accuracy, own.parts], dtype=torch.float64)
         epoch, reached, parts = ranks.broadcast(told, source).tolist()
         if epoch < 0:
@@ -97,66 +103,65 @@ def fit(
 
 @dataclass(frozen=True)
 class _Work:
-    """Jobs of this rank, and what they are trained on."""
+    """The jobs of this rank, and all that they are trained on."""
 
-    jobs: list[Job]
+    jobs: Sequence[Job]
     store: Store
     rows: Tensor
     maps: Masks
     has_map: Tensor
     recipe: Recipe
-    round_number: int
+    round_index: int
     ranks: Ranks
 
+    @property
+    def names(self) -> str:
+        return " and ".join(job.name for job in self.jobs)
+
+    @property
+    def streams(self) -> Sequence[torch.cuda.Stream | None]:
+        """A stream for each model; None for the current one."""
+        graphs = any(job.model.compiled for job in self.jobs)  # they bring a stream of their own
+        if self.store.device.type == "cuda" and len(self.jobs) > 1 and not graphs:
+            return _streams(self.store.device, len(self.jobs))
+        return [None] * len(self.jobs)
+
     def run(self) -> list[Fitted]:
-        """Train; where device memory runs out, begin again with batches cut in two, and so on."""
+        """Train; if device memory runs out, begin again with batches in two parts, in four, and so on."""
         initial = [copy.deepcopy(job.model.state_dict()) for job in self.jobs]
-        parts = 1
+        device, size, parts = self.store.device, self.recipe.batch_size, 1
         while True:
             try:
-                return self._train(parts)
+                return self.train(parts)
             except torch.OutOfMemoryError:
-                names = " and ".join(job.name for job in self.jobs)
-                size = self.recipe.batch_size
                 if size < 4 * parts or self.recipe.data_parallel:
                     raise InputError(
-                        f"{self.store.device} has too little memory to train the {names} on {size // parts} "
+                        f"{device} has too little memory to train the {self.names} on {size // parts} "
                         f"images at a time; lower --batch-size or --image-size"
                     ) from None
             parts *= 2
             torch.cuda.empty_cache()
             for job, state in zip(self.jobs, initial, strict=True):
                 job.model.load_state_dict(state)
-            print(
-                f"sal-fast: note: round {self.round_number}: too little memory on {self.store.device} for "
-                f"batches of {size}; they go through the {names} in {parts} parts",
-                file=sys.stderr,
-            )
+            log.warning(
+                "round %d: too little memory on %s for batches of %d; they go through the %s in %d parts",
+                self.round_index + 1, device, size, self.names, parts,
+            )  # fmt: skip
 
-    def _train(self, parts: int) -> list[Fitted]:
-        recipe, number = self.recipe, self.round_number
-        noise = seeds.integer(recipe.seed, "dropout", number)
+    def train(self, parts: int) -> list[Fitted]:
+        """Train with batches in so many parts; OutOfMemoryError if that does not fit."""
+        noise = seeds.integer(self.recipe.seed, "dropout", self.round_index)
         steps = [
-            Step(job.model, alpha=job.alpha, recipe=recipe, parts=parts, ranks=self.ranks, noise=noise)
+            Step(job.model, alpha=job.alpha, recipe=self.recipe, parts=parts, ranks=self.ranks, noise=noise)
             for job in self.jobs
         ]
         best = [(Fitted(-1, -1.0), job.model.state_dict()) for job in self.jobs]
-        val = self.store.rows("val")
-        names = " and ".join(job.name for job in self.jobs)
-        with progress.bar(f"round {number}: {names}", recipe.epochs, log=False) as advance:
-            for epoch in range(recipe.epochs):
+        title = f"round {self.round_index + 1}: {self.names}"
+        with progress.bar(title, self.recipe.epochs, log=False) as advance:
+            for epoch in range(self.recipe.epochs):
                 totals = self._epoch(steps, epoch)
                 for i, (job, total) in enumerate(zip(self.jobs, totals, strict=True)):
-                    if not bool((total + job.model.head.weight.sum()).isfinite()):
-                        raise InputError(
-                            f"training of the {job.name} diverged in round {number}, epoch {epoch + 1}: "
-                            f"the loss is {float(total)}; lower --lr (it is {recipe.lr:g})"
-                        )
-                    if recipe.data_parallel:
-                        self.ranks.same(job.model)  # statistics of batches are each rank's own
-                    reached = accuracy(
-                        job.model, self.store, val, self.ranks if recipe.data_parallel else ALONE
-                    )
+                    reached = self._tested(job, total, epoch)
                     if reached >= best[i][0].val_accuracy:
                         best[i] = Fitted(epoch, reached, parts), copy.deepcopy(job.model.state_dict())
                 advance()
@@ -165,20 +170,17 @@ class _Work:
         return [fitted for fitted, _ in best]
 
     def _epoch(self, steps: list[Step], epoch: int) -> list[Tensor]:
-        """Every row once; the sum of each model's losses."""
+        """Train on every row once, and return the sum of each model's losses."""
         recipe, device = self.recipe, self.store.device
         for job in self.jobs:
             job.model.train()
-        order = seeds.stream(recipe.seed, "batches", self.round_number, epoch).permutation(len(self.rows))
-        parts = list(batches(torch.from_numpy(order).to(device), recipe.batch_size))
+        order = seeds.stream(recipe.seed, "batches", self.round_index, epoch).permutation(len(self.rows))
+        parts = batches(torch.from_numpy(order).to(device), recipe.batch_size)
         groups = [self.rows[part] for part in parts]
-        augmentation = augment.Augmentation(recipe.augment, recipe.seed, self.round_number, epoch)
+        augmentation = augment.Augmentation(recipe.augment, recipe.seed, self.round_index, epoch)
         draws = self.store.draws(groups, augmentation)
-        totals = [torch.zeros((), device=device) for _ in steps]
         views = self.store.views(groups, draws)
-        graphs = any(job.model.compiled for job in self.jobs)  # they bring a stream of their own
-        side_by_side = device.type == "cuda" and len(steps) > 1 and not graphs
-        streams = [torch.cuda.Stream(device) if side_by_side else None for _ in steps]
+        totals, streams = [torch.zeros((), device=device) for _ in steps], self.streams
         for part, at, drawn, images in zip(parts, groups, draws, views, strict=True):
             batch = images, self.store.labels[at], self.maps.batch(part, drawn.box), self.has_map[part]
             with _side_by_side(streams):
@@ -189,21 +191,44 @@ class _Work:
             step.schedule.step()
         return totals
 
+    def _tested(self, job: Job, total: Tensor, epoch: int) -> float:
+        """A model's accuracy on the validation set; InputError if its losses or weights are not finite."""
+        if not bool((total + job.model.head.weight.sum()).isfinite()):
+            raise InputError(
+                f"training of the {job.name} diverged in round {self.round_index + 1}, epoch {epoch + 1}: "
+                f"the loss is {float(total)}; lower --lr (it is {self.recipe.lr:g})"
+            )
+        shared = self.recipe.data_parallel
+        if shared:
+            self.ranks.same(job.model)  # statistics of batches are each rank's own
+        return accuracy(job.model, self.store, self.store.rows("val"), self.ranks if shared else ALONE)
+
+
+@cache
+def _streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
+    """The same streams in every epoch and round: the memory that torch caches belongs to one stream."""
+    return [torch.cuda.Stream(device) for _ in range(count)]
+
 
 @contextmanager
 def _side_by_side(streams: Sequence[torch.cuda.Stream | None]) -> Iterator[None]:
-    """Streams that begin after what was asked for before, and end before what is asked for after."""
+    """Let streams begin after the work that was asked for before, and wait for them at the end.
+
+    They are waited for after an error, too: the models' states may be written over then.
+    """
     waiting = [stream for stream in streams if stream is not None]
     for stream in waiting:
         stream.wait_stream(torch.cuda.current_stream(stream.device))
-    yield
-    for stream in waiting:
-        torch.cuda.current_stream(stream.device).wait_stream(stream)
+    try:
+        yield
+    finally:
+        for stream in waiting:
+            torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
-def batches(order: Tensor, size: int) -> Iterator[Tensor]:
-    """Cut into batches; a trailing batch of one image joins the one before (batch norm needs two)."""
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """Cut rows into batches; a last batch of one image joins the one before, as batch norm needs two."""
     parts = list(order.split(size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
-    yield from parts
+    return parts

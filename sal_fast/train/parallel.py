@@ -1,8 +1,9 @@
 """One model trained by several ranks, a part of every batch each.
 
-`Replicated` is DistributedDataParallel: the global batch is that of one process, batch statistics are each
-rank's own (rank 0's are kept), so the model depends on how many ranks there are. `Sharded` depends on their
-number in no bit: the batch is cut into a fixed number of shards, each with statistics of its own.
+`Replicated` is DistributedDataParallel. The global batch is that of one process, but each rank has batch
+statistics of its own (rank 0's are kept), so the model depends on the number of ranks. `Sharded` gives the
+same bits with any number of ranks: it cuts the batch into a fixed number of shards, each with its own batch
+statistics.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sal_fast.distributed import Ranks
 
-Batch = tuple[Any, ...]  # what a loss takes; every one can be sliced by images
+Batch = tuple[Any, ...]  # the arguments of a loss; each can be sliced by images
 Norm = nn.modules.batchnorm._BatchNorm
 
 
 def pieces(count: int, most: int) -> list[slice]:
-    """Cut 0..count-1 into at most `most` slices, of two at least where it can be (batch norm needs two)."""
-    number = max(1, min(most, count // 2))
-    return [slice(count * i // number, count * (i + 1) // number) for i in range(number)]
+    """Cut 0..count-1 into at most `most` slices, of at least two where it can be (batch norm needs two)."""
+    parts = max(1, min(most, count // 2))
+    return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
 class Replicated:
-    """Each rank's gradient of its part of the batch, averaged by images."""
+    """The gradient of each rank's part of the batch, averaged by images."""
 
     def __init__(self, loss: nn.Module, ranks: Ranks) -> None:
         self.ranks = ranks
@@ -37,7 +38,7 @@ class Replicated:
     def __call__(self, batch: Batch) -> Tensor:
         count = len(batch[0])
         part = self.ranks.share(count)
-        # DDP divides by the number of ranks; one without an image goes along with nothing to add
+        # DDP divides by the number of ranks; a rank without an image goes along and adds nothing
         share = len(part) / count
         mine = slice(part.start, part.stop) if part else slice(0, min(2, count))
         loss = self.loss(*(values[mine] for values in batch)) * (share * self.ranks.count)
@@ -46,9 +47,9 @@ class Replicated:
 
 
 class Sharded:
-    """Gradients of the shards, summed in their order, whichever rank made them; statistics likewise.
+    """Gradients and batch statistics of the shards, summed in their order, whichever rank made them.
 
-    A step keeps `shards` gradients at a time, and exchanges them.
+    A step keeps a gradient for each shard, and the ranks exchange them.
     """
 
     def __init__(self, loss: nn.Module, ranks: Ranks, shards: int) -> None:
@@ -66,11 +67,9 @@ class Sharded:
         parts = pieces(count, self.shards)
         sizes = [1, *(value.numel() for value in (*self.parameters, *self.statistics))]
         device = self.parameters[0].device
-        # a row a shard: its loss, gradient and statistics, weighted by its share of the images
+        # a row for each shard: its loss, gradient and statistics, weighted by its share of the images
         rows = self.parameters[0].new_zeros(len(parts), sum(sizes))
-        seeds = torch.randint(
-            2**62, (len(parts),)
-        ).tolist()  # for what the network draws: the same on all ranks
+        seeds = torch.randint(2**62, (len(parts),)).tolist()  # of the network's draws: alike on all ranks
         before = [value.clone() for value in self.statistics]
         counted = [value.clone() for value in self.counters]
         for i in self.ranks.share(len(parts)):
@@ -96,7 +95,7 @@ class Sharded:
 
     @contextmanager
     def _statistics_of_one(self) -> Iterator[None]:
-        """Running statistics become those of what is run."""
+        """Make the running statistics those of the batch that runs."""
         for norm in self.norms:
             norm.momentum = 1.0
         yield

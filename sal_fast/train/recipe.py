@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sal_fast import ops
+from sal_fast._util.words import CamClass
 from sal_fast.data import augment
-from sal_fast.models import CamClass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum, the rate times 0.1 every `lr_step` epochs.
+    """The options of training by SGD with momentum; the rate falls to a tenth every `lr_step` epochs.
 
-    cam_class: whose map is compared, the label's or the predicted class's.
-    data_parallel: all ranks train each model, a part of every batch each. shards: with that, a batch is cut
-    into as many parts whichever ranks there are, each with batch statistics of its own, and gradients are
-    summed in their order; 0: a part a rank.
+    map_size: pixels a side at which CAM and map are compared; None: the resolution of the CAM. cam_class: the
+    class whose CAM is compared, the label's or the predicted one. data_parallel: all ranks train each model,
+    a part of every batch each. shards: with `data_parallel`, the number of parts that a batch is cut into,
+    however many ranks there are; each part has its own batch statistics, and gradients are summed in the
+    order of the parts. 0: a part for each rank.
     """
 
     epochs: int

@@ -1,4 +1,4 @@
-"""One step of training: the CYBORG loss of a batch, its gradient, the optimizer."""
+"""One step of training: the CYBORG loss of a batch, its gradient, and the optimizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP_FACTOR = 0.1
 
 
 class Loss(nn.Module):
-    """Eq. 1 on one batch, with the CAM of `recipe.cam_class`; at alpha 1 no map is looked at."""
+    """Eq. 1 on one batch, with the CAM of `recipe.cam_class`. At alpha 1 no map is looked at."""
 
     def __init__(self, model: Classifier, alpha: float, recipe: Recipe) -> None:
         super().__init__()
@@ -46,15 +46,15 @@ class Loss(nn.Module):
 
 
 class Step:
-    """A model and its optimizer. Each call is one step on one batch; returns its loss, detached.
+    """A model and its optimizer. Each call makes one step on a batch and returns the loss, detached.
 
     Args:
-        alpha: trade-off of Eq. 1.
-        parts: the batch goes through the network in so many parts, one after the other, and the gradients are
-            added up: less memory, and batch statistics of each part.
-        ranks: with `recipe.data_parallel`, who shares the batch; all ranks call with the same one.
-        noise: a seed of what the network draws itself (dropout, stochastic depth); callers' draws are left
-            as they are.
+        alpha: the trade-off of Eq. 1, in [0, 1].
+        parts: the batch goes through the network in so many parts, one after the other, and the gradients
+            are added up. That takes less memory, and each part has its own batch statistics.
+        ranks: the ranks that share the batch, with `recipe.data_parallel`; all call with the same batch.
+        noise: the seed of random numbers that the network draws itself (dropout, stochastic depth). The
+            caller's random numbers are left as they are.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Step:
     ) -> None:
         self.model, self.parts = model, parts
         self.loss = Loss(model, alpha, recipe)
-        self.device = model.head.weight.device
-        if self.device.type == "cuda":
+        device = model.head.weight.device
+        if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
@@ -81,8 +81,10 @@ class Step:
             self.gradient = Sharded(self.loss, ranks, recipe.shards)
         elif recipe.data_parallel and ranks.count > 1:
             self.gradient = Replicated(self.loss, ranks)
-        with self._seeded(noise):
-            self._noise = self._random_state()
+        self._gpus = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(self._gpus):
+            torch.manual_seed(noise)
+            self._noise = self._random_states()
 
     def __call__(
         self, images: Tensor, labels: Tensor, targets: Tensor | ops.BitMask, has_map: Tensor
@@ -108,24 +110,12 @@ class Step:
     @contextmanager
     def _own_noise(self) -> Iterator[None]:
         """Draw from this model's stream, so that it does not matter what else is trained meanwhile."""
-        with torch.random.fork_rng(devices=self._devices()):
+        with torch.random.fork_rng(self._gpus):
             torch.set_rng_state(self._noise[0])
-            if len(self._noise) > 1:
-                torch.cuda.set_rng_state(self._noise[1], self.device)
+            for gpu, state in zip(self._gpus, self._noise[1:], strict=True):
+                torch.cuda.set_rng_state(state, gpu)
             yield
-            self._noise = self._random_state()
+            self._noise = self._random_states()
 
-    @contextmanager
-    def _seeded(self, seed: int) -> Iterator[None]:
-        with torch.random.fork_rng(devices=self._devices()):
-            torch.manual_seed(seed)
-            yield
-
-    def _random_state(self) -> list[Tensor]:
-        states = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self.device))
-        return states
-
-    def _devices(self) -> list[torch.device]:
-        return [self.device] if self.device.type == "cuda" else []
+    def _random_states(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in self._gpus)]

@@ -612,8 +612,8 @@ class Alias(nn.Module):
 @pytest.mark.parametrize(
     ("build", "layer", "error", "message"),
     [
-        (gap, "4", ValueError, r"layer's output to be \[3, C, h, w\], got \[3, 5\]; pass to_maps"),
-        (gap, "", ValueError, r"layer's output to be \[3, C, h, w\], got \[3, 4\]; pass to_maps"),
+        (gap, "4", ValueError, r"a layer whose maps are \[3, C, h, w\], got \[3, 5\]; pass to_maps"),
+        (gap, "", ValueError, r"a layer whose maps are \[3, C, h, w\], got \[3, 4\]; pass to_maps"),
         (gap, "layer4", ValueError, "the name of a module of the model, got 'layer4'"),
         (gap, 2, TypeError, "layer must be a module or its name, got int"),
         (gap, nn.Conv2d(1, 1, 1), ValueError, "a module of the model, got another Conv2d"),
@@ -643,7 +643,7 @@ def test_a_layer_whose_result_is_its_input() -> None:
 
 
 def test_to_maps_and_probe_refused() -> None:
-    with pytest.raises(ValueError, match=r"what to_maps returns to be \[3, C, h, w\], got \[3, 25\]$"):
+    with pytest.raises(ValueError, match=r"a layer whose maps are \[3, C, h, w\], got \[3, 25\]$"):
         probes.explain(seeded(gap), "2", images(), to_maps=lambda t: t[:, 0].flatten(1))
     with pytest.raises(ValueError, match=r"probe must be one of cam, gradcam, .*, got 'scorecam'"):
         probes.explain(seeded(gap), "2", images(), probe="scorecam")

@@ -233,9 +233,17 @@ def test_the_class_of_the_cam(samples: store.Store) -> None:
         ("resnet18", "conv3", "resnet18 has no such layer; the nearest is 'layer4.1.conv2'"),
         ("resnet34", "conv3", "resnet34 has no such layer; the nearest is 'layer4.2.conv2'"),
         ("resnet18", "layer5", r"--cam-layer 'layer5': resnet18 has no such layer; the nearest is 'layer\d'"),
-        ("resnet18", "layer4.1.relu", "that layer runs 2 times in a forward pass"),
-        ("resnet18", "fc", "that layer takes no part in a forward pass"),
-        ("swin_t", "features.7.0.attn.qkv", "that layer takes no part in a forward pass"),
+        (
+            "resnet18",
+            "layer4.1.relu",
+            "layer4.1.relu: expected a layer that runs once .*, got one that runs again",
+        ),
+        ("resnet18", "fc", "expected a layer whose maps are"),
+        (
+            "swin_t",
+            "features.7.0.attn.qkv",
+            "expected a layer that runs in the forward pass",
+        ),
     ],
 )
 def test_layers_refused(arch: str, layer: str, message: str) -> None:
@@ -249,7 +257,7 @@ def test_layers_that_are_no_maps_are_refused() -> None:
     model.net.layer4.add_module("back", nn.Unflatten(2, (6, 6)))
     assert models.map_shape(model, 96) == (512, 6, 6)
     with pytest.raises(
-        InputError, match=r"expected a layer that gives maps \[B, C, h, w\], got \[1, 512, 36\]"
+        InputError, match=r"expected a layer whose maps are \[1, C, h, w\], got \[1, 512, 36\]"
     ):
         models.map_shape(model, 96, "layer4.flat")
 

@@ -39,7 +39,7 @@ def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE,
         maps.get("maps", samples.masks[rows]),
         maps.get("has_map", samples.has_mask[rows]),
         recipe=recipe,
-        round_number=0,
+        round_index=0,
     )
     return model, fitted
 
@@ -150,7 +150,7 @@ def test_best_epoch_is_kept_and_the_later_one_on_a_tie(
 
 
 def test_divergence_is_said(samples: store.Store) -> None:
-    with pytest.raises(InputError, match=r"diverged in round 0, epoch .* lower --lr"):
+    with pytest.raises(InputError, match=r"diverged in round 1, epoch .* lower --lr"):
         fit(samples, recipe=replace(RECIPE, lr=1e30, epochs=4))
 
 
@@ -159,7 +159,7 @@ def test_divergence_is_said(samples: store.Store) -> None:
     [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (1, 3, [1]), (4, 4, [4]), (5, 1, [1, 1, 1, 2])],
 )
 def test_a_trailing_batch_of_one_joins_the_one_before(count: int, size: int, expected: list[int]) -> None:
-    parts = list(batches(torch.arange(count), size))
+    parts = batches(torch.arange(count), size)
     assert [len(part) for part in parts] == expected
     assert torch.equal(torch.cat(parts), torch.arange(count))
 

@@ -46,7 +46,7 @@ def network(drops: bool = False, **options: Any) -> models.Classifier:
 def fit(samples: store.Store, jobs: list[Job], recipe: train.Recipe = RECIPE) -> list[train.Fitted]:
     rows = samples.rows("train")
     return train.fit(
-        jobs, samples, rows, samples.masks[rows], samples.has_mask[rows], recipe=recipe, round_number=0
+        jobs, samples, rows, samples.masks[rows], samples.has_mask[rows], recipe=recipe, round_index=0
     )
 
 
@@ -92,23 +92,24 @@ def short_of_memory(most: int, features: Callable[[Tensor], Tensor]) -> Callable
 
 
 def test_a_batch_that_does_not_fit_goes_in_parts(
-    samples: store.Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    samples: store.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = network()
     monkeypatch.setattr(model, "_run", short_of_memory(3, model._run))
     job = Job(model, 0.9, "accuracy model")
     (fitted,) = fit(samples, [job])
     assert fitted.parts == 4
-    said = capsys.readouterr().err
-    assert "too little memory on cpu for batches of 8" in said
-    assert "in 4 parts" in said
+    said = [record.getMessage() for record in caplog.records if record.name == "sal_fast.train.loop"]
+    assert said[-1] == (
+        "round 1: too little memory on cpu for batches of 8; they go through the accuracy model in 4 parts"
+    )
     monkeypatch.undo()
     again = Job(network(), 0.9, "accuracy model")
     rows = samples.rows("train")
     work = train.loop._Work(
         [again], samples, rows, samples.masks[rows], samples.has_mask[rows], RECIPE, 0, ALONE
     )
-    assert work._train(4) == [fitted]  # nothing is left of the attempts that failed
+    assert work.train(4) == [fitted]  # nothing is left of the attempts that failed
     assert same(again.model, model)
 
 
