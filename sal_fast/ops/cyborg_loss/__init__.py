@@ -41,7 +41,7 @@ def cyborg_loss(
     Returns:
         A scalar, float32 (float64 for float64). Differentiable in `logits` and `cam`.
 
-    Source: paper Sec. 3, Eq. 1 (Boyd et al. 2023b).
+    Source: paper Sec. 3, Eq. 1; CYBORG (Boyd, Tinsley, Bowyer and Czajka 2023).
     """
     _checks.floating("cyborg_loss", logits=logits, cam=cam)
     _checks.together("cyborg_loss", logits=logits, cam=cam, labels=labels)

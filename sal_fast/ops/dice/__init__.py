@@ -25,7 +25,7 @@ def dice(pred: Tensor | BitMask, mask: Tensor | BitMask, *, empty: Empty = "skip
     Raises:
         TypeError, ValueError: types, shapes, an unknown policy.
 
-    Source: Dice 1945; docs/method.md, "Evaluation".
+    Source: Dice 1945; docs/method.md, "Testing".
     """
     first, width = _masks.stored("dice", "pred", pred)
     second, _ = _masks.stored("dice", "mask", mask)

@@ -25,7 +25,7 @@ def minmax_normalize(maps: Tensor) -> Tensor:
     Raises:
         TypeError: maps is no tensor of a floating dtype. ValueError: fewer than two dimensions.
 
-    Source: docs/method.md, "Loss".
+    Source: docs/method.md, "The loss".
     """
     _checks.floating("minmax_normalize", maps=maps)
     if maps.ndim < 2:

@@ -49,7 +49,7 @@ def saliency_loss(
     Raises:
         TypeError, ValueError: types, shapes, a window that is even or does not fit.
 
-    Source: paper Sec. 3, Eq. 1; docs/method.md, "Loss".
+    Source: paper Sec. 3, Eq. 1; docs/method.md, "The loss".
     """
     _checks.floating("saliency_loss", cam=cam)
     words = target.words if isinstance(target, BitMask) else target

@@ -47,7 +47,7 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
         TypeError: types. ValueError: shapes, an n out of range that is given as a number; on the CPU also NaN
             in the maps and any n out of range.
 
-    Source: paper Sec. 6; docs/method.md, "Evaluation".
+    Source: paper Sec. 6; docs/method.md, "Testing".
     """
     _checks.floating("topn_mask", maps=maps)
     _checks.shape("topn_mask", "maps", maps, None, None, None)
@@ -106,7 +106,7 @@ def topn_dice(
         TypeError, ValueError: types, shapes, an unknown policy; on the CPU NaN or an infinity in the CAM
             (values beyond 1.7e38 count as infinite).
 
-    Source: paper Sec. 6; docs/method.md, "Evaluation".
+    Source: paper Sec. 6; docs/method.md, "Testing".
     """
     _checks.floating("topn_dice", cam=cam)
     stored, columns = _masks.stored("topn_dice", "mask", mask)
