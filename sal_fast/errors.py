@@ -1,4 +1,4 @@
-"""What goes wrong in a way the user can mend."""
+"""Errors that a user can mend."""
 
 import errno
 
@@ -6,4 +6,4 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(Exception):
-    """Bad input: one clear line; the command exits with status 2 and writes nothing over."""
+    """Bad input from a user. Its message is one line; the command exits with status 2 and overwrites nothing."""

@@ -1,4 +1,4 @@
-"""Plug-ins: criteria, networks, data sets, generators and trackers that a user brings along.
+"""Plug-ins: criteria, networks, data sets, generators and trackers of a user.
 
 A plug-in is named in one of three ways, and this module is the one loader for all of them:
 
@@ -34,14 +34,14 @@ GROUPS: dict[Kind, str] = {
     "generator": "sal_fast.generators",
     "tracker": "sal_fast.trackers",
 }
-_handed: dict[tuple[Kind, str], Any] = {}  # objects that were given in Python, by their names
+_handed: dict[tuple[Kind, str], Any] = {}  # objects that were handed over in Python, by their names
 
 
 @functools.cache
 def registered(kind: Kind) -> dict[str, EntryPoint]:
-    """The entry points of a kind by name: those of this package first, then the others by name.
+    """The entry points of a kind by name. Those of this package come first.
 
-    Raises InputError where two packages register different objects under one name.
+    Raises InputError if two packages register different objects under one name.
     """
     found: dict[str, EntryPoint] = {}
     for entry in sorted(entry_points(group=GROUPS[kind]), key=lambda entry: not _is_ours(entry)):
@@ -62,23 +62,23 @@ def names(kind: Kind) -> tuple[str, ...]:
 def is_reference(spec: str) -> bool:
     """True if the text names an object in a module or a file (`module:object`), not an entry point."""
     place, _, name = spec.rpartition(":")
-    local = ("<locals>", "<lambda>")  # in the names of objects that were handed over
+    local = ("<locals>", "<lambda>")  # these occur in the names of objects that were handed over
     return bool(place) and all(part.isidentifier() or part in local for part in name.split("."))
 
 
 def check(kind: Kind, spec: str) -> None:
-    """Raise InputError for a name that no package registers; it suggests the nearest one.
+    """Raise InputError for a name that no package registers. The message suggests the nearest one.
 
-    A `module:object` is accepted here: only `load` can tell whether it exists.
+    A `module:object` is accepted here, because only `load` can tell if it exists.
     """
     if not is_reference(spec) and spec not in registered(kind):
         raise InputError(f"unknown {kind} {spec!r}{suggest(spec, names(kind))}, or file.py:object")
 
 
 def hand_over(kind: Kind, plugin: object, spec: str | None = None) -> str:
-    """Make `load` know an object that a caller has in Python, and return the name that it goes by.
+    """Make an object known to `load`, and return its name there.
 
-    Without `spec` the name is `module:object`. Of two objects with one name, `load` gives the later one.
+    Without `spec` the name is `module:object`. If two objects get one name, `load` gives the later one.
     """
     spec = spec or described(plugin)
     _handed[kind, spec] = plugin
@@ -86,7 +86,7 @@ def hand_over(kind: Kind, plugin: object, spec: str | None = None) -> str:
 
 
 def load(kind: Kind, spec: str) -> Any:
-    """Import the object that `spec` names, unless it was handed over.
+    """The object that `spec` names. It is imported, unless it was handed over.
 
     Raises:
         InputError: no package registers the name, the file or module cannot be imported (the message repeats
@@ -105,7 +105,7 @@ def load(kind: Kind, spec: str) -> Any:
 
 
 def source(spec: str, kind: Kind = "generator") -> Path | None:
-    """The file that a plug-in is written in; None where it has none. Nothing of it is run."""
+    """The file that a plug-in is written in; None if there is none. The plug-in is not run."""
     if not is_reference(spec):
         entry = registered(kind).get(spec)
         return None if entry is None else source(entry.value, kind)
@@ -122,9 +122,9 @@ def source(spec: str, kind: Kind = "generator") -> Path | None:
 
 
 def digest(spec: str, kind: Kind = "generator") -> str | None:
-    """SHA-256 of the plug-in's source file, in hexadecimal; None for what comes with this package.
+    """SHA-256 of the plug-in's source file, in hexadecimal; None for the plug-ins of this package.
 
-    A run keeps it and refuses to go on with another. The package's own plug-ins have the package's version.
+    A run records it and refuses to go on with another. The version of the package stands for its own plug-ins.
     """
     if not is_reference(spec) and (spec not in registered(kind) or _is_ours(registered(kind)[spec])):
         return None
@@ -133,7 +133,7 @@ def digest(spec: str, kind: Kind = "generator") -> str | None:
 
 
 def described(plugin: object) -> str:
-    """`module:object` of an object that was handed over in Python, as a run's record names it."""
+    """The name `module:object` of an object in Python, which a run records."""
     name = getattr(plugin, "__qualname__", type(plugin).__qualname__)
     return f"{getattr(plugin, '__module__', type(plugin).__module__)}:{name}"
 
@@ -161,6 +161,6 @@ def _module(place: str) -> ModuleType:
     module = ModuleType(f"sal_fast_plugin_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    # compiled here: bytecode in a cache may be that of an older file of the same size and second
+    # We compile the file ourselves: cached bytecode may be of an older file with the same size and second.
     exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     return module

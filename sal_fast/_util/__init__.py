@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of the experiment: files, locks, memory, progress, suggestions."""
+"""Small tools that know nothing of the experiment: files, locks, memory, progress, suggestions."""

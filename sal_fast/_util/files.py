@@ -1,4 +1,4 @@
-"""Write files and folders so that each exists whole or not at all: aside, flushed, then renamed."""
+"""Write files and folders whole or not at all: they are written aside, flushed, and then renamed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield the new, empty folder `<path>.part` to fill. After the block it is flushed to the disk, with all
-    that is in it, and renamed to `path`.
+    """Yield the new, empty folder `<path>.part` to fill. After the block it is renamed to `path`.
+
+    Before that, the folder and all that is in it are flushed to the disk.
 
     With `replace`, a folder that is there already is removed just before the renaming. Without it, only an
     empty one is replaced, and OSError is raised for any other. If anything fails, the partial folder is
-    removed. What a killed process has left under its name is removed first, so only one process at a time may
-    make a folder.
+    removed. A partial folder that a killed process has left is removed at the start, so only one process at a
+    time may make a folder.
     """
     aside = path.with_name(path.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -81,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def flush(path: Path) -> None:
-    """Wait until the disk holds a file's bytes, or a folder's list of names."""
+    """Wait until the disk holds the bytes of a file, or the list of names of a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

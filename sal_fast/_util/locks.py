@@ -19,7 +19,7 @@ class InUse(InputError):
 def locked(file: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock file `file`, which is made if needed and stays afterwards; its content means nothing.
 
-    If another process holds it, we wait for our turn; with `busy` we raise InUse with that message instead.
+    If another process holds it, we wait until it is free. With `busy`, InUse is raised with that message instead.
     Raises OSError if the file cannot be made.
     """
     lock = FileLock(file)
@@ -37,8 +37,8 @@ def locked(file: Path, busy: str | None = None) -> Iterator[None]:
 def hold(path: Path, mark: str) -> Iterator[None]:
     """Make the folder `path` if needed and hold it, so that one process at a time writes to it.
 
-    `mark` is the file that is written first (by `_util.files`); a folder without it has to be empty. Raises
-    InputError if it is not empty or no folder, and InUse if another process holds it.
+    `mark` is the name of the file that is written first (by `_util.files`). A folder without this file has to
+    be empty. Raises InputError if it is not, or if `path` is no folder, and InUse if another process holds it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def hold(path: Path, mark: str) -> Iterator[None]:
             raise
         raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
     if not (path / mark).exists():
-        own = (".lock", f"{mark}.part")  # a start that was killed leaves these
+        own = (".lock", f"{mark}.part")  # a process that was killed at its start leaves these
         foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
         if foreign:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Memory that can be had."""
+"""Free memory, and tensors that are put where there is room."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on the device, caches included: torch's on a GPU, files' on the host.
+    """The bytes that can be allocated on the device.
 
-    A limit on the process's group (a container's) counts.
+    Memory that caches can give back counts as free: torch's cache on a GPU, cached files on the host. If the
+    process is in a control group with a limit, as in a container, that limit is respected.
     """
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -33,29 +34,31 @@ def free_memory(device: torch.device) -> int:
         with open(_CGROUP / "memory.stat", encoding="ascii") as file:
             cache = next(int(line.split()[1]) for line in file if line.startswith("inactive_file "))
         return min(free, max(0, most - used + cache))
-    except (OSError, ValueError, StopIteration):  # no limit, or none that can be read
+    except (OSError, ValueError, StopIteration):  # there is no limit, or it cannot be read
         return free
 
 
 def roomy(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """An uninitialised tensor on the device if it takes at most half of what is free there; else in memory
-    (pinned, for a GPU) by the same rule; else in a file without a name, which goes when the tensor does.
+    """An uninitialised tensor, in the first place of which it takes at most half of the free memory.
+
+    The places are the device, then for a GPU the pinned memory of the host, and then a file without a name,
+    which is deleted with the tensor and may be of any size.
     """
     needed = math.prod(shape) * dtype.itemsize
     if needed <= free_memory(device) // 2:
         return torch.empty(shape, dtype=dtype, device=device)
     if device.type == "cuda" and needed <= free_memory(torch.device("cpu")) // 2:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
-    with tempfile.TemporaryDirectory() as folder:  # the mapping outlives the name
+    with tempfile.TemporaryDirectory() as folder:  # the mapping stays valid after the file is deleted
         return torch.from_file(
             os.path.join(folder, "rows"), shared=True, size=math.prod(shape), dtype=dtype
         ).view(shape)
 
 
 def resident_memory() -> int:
-    """Bytes of this process that are in memory."""
+    """The bytes of memory that this process occupies."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # the most that it has had, in kilobytes
+    except OSError:  # without /proc: the most that it has occupied so far, in kilobytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, and lines in the log where there is none."""
+"""The progress of long work: a bar on a terminal, or lines in the log without one."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class _Bar:
     start: float = field(default_factory=time.perf_counter)
 
     def line(self, spent: float) -> str:
-        """How far it is after `spent` seconds, and an estimate of the rest once there is one."""
+        """The state after `spent` seconds, with an estimate of the time that is left if there is one."""
         left = duration(spent / self.done * (self.total - self.done)) if self.done else ""
         return f"{self.description}: {self.done} of {self.total}" + (f", about {left} left" if left else "")
 
 
-_open: _Bar | None = None  # the bar that is shown; one that is opened inside it is not
+_open: _Bar | None = None  # the bar that is shown; bars that are opened inside it are not
 _hidden = False
 _beating = False
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Show neither bars nor log records below WARNING: another process shows its own."""
+    """Show neither bars nor log records below WARNING inside the block, because another process shows its own."""
     global _hidden
     package = logging.getLogger("sal_fast")
     before, level, _hidden = _hidden, package.level, True
@@ -57,9 +57,9 @@ def hidden() -> Iterator[None]:
 
 @contextmanager
 def heartbeat() -> Iterator[None]:
-    """Without a terminal, log a line every EVERY seconds: how far the bar is, or that work goes on.
+    """Without a terminal, log a line every EVERY seconds inside the block.
 
-    A heartbeat inside another does nothing.
+    The line tells the state of the open bar, or that work goes on. A heartbeat inside another does nothing.
     """
     global _beating
     if _beating or _hidden or Console(stderr=True).is_terminal:
@@ -85,10 +85,10 @@ def heartbeat() -> Iterator[None]:
 
 @contextmanager
 def bar(description: str, total: int, *, log: bool = True) -> Iterator[Callable[..., None]]:
-    """Show a bar of `total` steps, and yield a function that advances it, by one or by what it is given.
+    """Show a bar of `total` steps, and yield a function that advances it by one step or by a given number.
 
-    Without a terminal the log tells now and then how far it is (`heartbeat`) and, with `log`, how long
-    it took. One bar is shown at a time: a bar that is opened inside another is not.
+    Without a terminal the log tells now and then how far the work is (`heartbeat`). With `log` it also tells
+    how long it took. Only one bar is shown at a time: a bar that is opened inside another is not shown.
     """
     global _open
     if _open is not None or _hidden:
@@ -128,7 +128,7 @@ def _in_log(shown: _Bar, log: bool) -> Iterator[Callable[..., None]]:
 
 
 def duration(seconds: float) -> str:
-    """`95` -> `1 min 35 s`: two units at most."""
+    """A time in words with at most two units: 95 -> `1 min 35 s`."""
     whole = round(seconds)
     for unit, name, below, below_name in (
         (86400, "d", 3600, "h"),

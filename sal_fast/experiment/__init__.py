@@ -1,1 +1,1 @@
-"""One run of the experiment: its options, regimes, budgets and rounds, and what is kept of it."""
+"""One run of the experiment: its options, regimes, budgets and rounds, and the files that it keeps."""

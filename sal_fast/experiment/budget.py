@@ -1,4 +1,4 @@
-"""How many images are labelled in each round, and which queries people annotate."""
+"""The plan of a run: how many images are labelled in each round, and for which queries people draw maps."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from dataclasses import dataclass
 
 from sal_fast.errors import InputError
 
-TOLERANCE = 1e-9  # fractions are sums of decimals
+TOLERANCE = 1e-9  # sums of decimal fractions are not exact
 AUTO = "auto"  # a human budget that is found while running
 PATIENCE = 2  # queries without a better prediction, after which the model takes over
 
 
 @dataclass(frozen=True)
 class Plan:
-    """labelled[r]: size of the labelled set in round r; human[r]: whether people draw query r's maps.
+    """The sizes of the labelled set, and the queries that people draw maps for.
 
-    Query 0 is the start set, query r is asked after round r - 1: labelled = round(P * min(stop, start + r *
-    query)); the last query takes the remainder. Query r is human when start + r * query <= human_budget; the
-    start set always is. With `auto` every query is, until `takes_over` says otherwise.
+    Query 0 is the start set, and query r is asked after round r - 1.
+
+    labelled: labelled[r] is the size of the labelled set in round r, round(P * min(stop, start + r * query))
+        for a pool of P images. The last query takes the remainder.
+    human: human[r] is True if people draw the maps of query r. That is so for the start set, and as long as
+        start + r * query <= human_budget.
+    auto: True if people draw the maps of every query until `takes_over` says otherwise.
     """
 
     labelled: tuple[int, ...]
@@ -32,7 +36,7 @@ class Plan:
         return len(self.labelled)
 
     def asks_people(self, number: int, trials: Sequence[float | None]) -> bool:
-        """Whether people draw query `number`'s maps; trials: see `takes_over`, of queries 0, 1, ..."""
+        """True if people draw the maps of query `number`. `trials` are those of the queries before it."""
         return self.human[number] and not (self.auto and takes_over(trials[:number]))
 
     def query_size(self, number: int) -> int:
@@ -40,9 +44,10 @@ class Plan:
 
 
 def plan(pool: int, start: float, query: float, stop: float, human_budget: float | str) -> Plan:
-    """The plan for a training pool of `pool` images; fractions are of that pool, the last may be `auto`.
+    """The plan for a training pool of `pool` images.
 
-    Raises InputError for a fraction out of range, or one that is less than one image.
+    The other arguments are shares of that pool; `human_budget` may also be `auto`. Raises InputError for a
+    share that is out of range or less than one image.
     """
     for name, value in (("start", start), ("query", query), ("stop", stop)):
         if not 0 < value <= 1:
@@ -78,16 +83,19 @@ def plan(pool: int, start: float, query: float, stop: float, human_budget: float
 
 
 def takes_over(trials: Sequence[float | None]) -> bool:
-    """Whether the model draws from the next query on, as `--human-budget auto` has it.
+    """True if the model draws from the next query on (`--human-budget auto`).
 
-    trials: for each query that people answered, the Dice of the maps that the model predicted beforehand with
-    those that people drew; None where there was nothing to compare. True once the last two are no better than
-    the best before them. (The paper leaves the choice of the change point as future work, App. B.)
+    This is so once the last two trials are no better than the best one before them. (The paper leaves the
+    choice of the change point to future work, App. B.)
+
+    Args:
+        trials: for each query that people answered, the Dice between the maps that the model predicted before
+            and those that people drew; None if there was nothing to compare.
     """
     known = [dice for dice in trials if dice is not None]
     return len(known) > PATIENCE and max(known[-PATIENCE:]) <= max(known[:-PATIENCE])
 
 
 def _count(pool: int, fraction: float) -> int:
-    """Halves round up, whatever the last bit of the product says."""
+    """The number of images in a fraction of the pool. Halves are rounded up, despite errors of rounding."""
     return math.floor(pool * fraction + 0.5 + TOLERANCE)

@@ -1,4 +1,4 @@
-"""Whether a configuration, its networks and its data go together; InputError names what does not."""
+"""Checks that a configuration, its networks and its data fit together. InputError names what does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def check_networks(config: Config) -> None:
-    """Refuse a network whose library is missing, and a CAM layer that the network does not have."""
+    """Refuse a network whose library is not installed, and a CAM layer that the network does not have."""
     for arch in (config.arch, *([teacher_arch(config)] if config.its_regime.has_teacher else [])):
         models.network(arch).check_installed()
     if config.cam_layer != FEATURES:
@@ -28,7 +28,7 @@ def check_networks(config: Config) -> None:
 
 
 def check_labels(config: Config, table: Table) -> None:
-    """Refuse images without a class, unless people are asked for them."""
+    """Refuse images without a class, unless people are asked for the classes."""
     unknown = table.labels.count(UNLABELLED)
     if unknown and config.annotator == "data":
         raise InputError(
@@ -38,7 +38,10 @@ def check_labels(config: Config, table: Table) -> None:
 
 
 def check_maps(config: Config, table: Table) -> None:
-    """Refuse data without the masks that the regime needs; note where Dice or the budget say nothing."""
+    """Refuse data without the masks that the regime needs.
+
+    Warn if Dice cannot be measured, or if the human budget is smaller than the start set.
+    """
     regime = config.its_regime
     drawn = [row for row in table.rows("train") if table.masks[row] is not None]
     if regime.uses_human_maps and not drawn and config.annotator == "data":
@@ -58,7 +61,10 @@ def check_maps(config: Config, table: Table) -> None:
 
 
 def check_features(config: Config, table: Table, plan: budget.Plan) -> None:
-    """Refuse features that are too few to compare maps at, or one value per channel for batch norm."""
+    """Refuse features that are too few to compare maps at.
+
+    Refuse also 1x1 features in a batch of one image: batch norm would get one value for each channel.
+    """
     for teacher in (False, True) if config.its_regime.has_teacher else (False,):
         arch = teacher_arch(config) if teacher else config.arch
         model = new_model(config, len(table.classes), teacher)

@@ -1,4 +1,4 @@
-"""The whole configuration of a run, in one dataclass that Python, the command line and a TOML file fill."""
+"""All options of a run in one dataclass, which is filled from Python, the command line or a TOML file."""
 
 from __future__ import annotations
 
@@ -41,129 +41,133 @@ class Config:
     """The options of one run of the paper's experiment (SAL, Algorithm 1).
 
     Every argument is optional, and an instance knows which ones were given: `given`. The others take the
-    value of the preset (`preset="auto"` is the data set's own, else the schedule of the CYBORG reference),
-    or the default. Reading an attribute always gives the resolved value. `sal-fast run --help` explains each
-    option.
+    value of the preset, or the default if the preset has none. With `preset="auto"` the preset is the data
+    set's own, or the schedule of the public CYBORG code for a data set without one. Reading an attribute
+    always gives the resolved value. `sal-fast run --help` explains each option.
 
-    Raises InputError for a value that is of another type, none of the option's words, or out of its bounds.
+    Raises InputError if a value has another type, is not one of the option's words, or is out of bounds.
     """
 
     data: str = option("builtin", affects="data", plugin="data", any_text=True, path="always", axis=True)
-    """The images: builtin; a folder with images/<class>/ and masks/<class>/; a .csv or .parquet manifest; a
-    folder that `sal-fast data prepare` made; with --root cub200, flowers102, imagenet-s, ham10000 or
-    food201; or a plug-in, file.py:object."""
+    """The images. They are the built-in set (builtin), a folder with images/<class>/ and masks/<class>/, a
+    .csv or .parquet manifest, a folder that `sal-fast data prepare` made, or a plug-in, file.py:object.
+    With --root they can be cub200, flowers102, imagenet-s, ham10000 or food201."""
     root: str | None = option(None, affects="data", path="always")
-    """The folder that holds the official archives of --data, unpacked."""
+    """The folder that holds the official archives of --data, unpacked or not."""
     regime: str = option("sal", affects="maps network", choices=tuple(REGIMES), axis=True)
-    """Which saliency maps are used, and who draws them (paper Sec. 5)."""
+    """The rule that says which saliency maps are used, and who draws them (paper Sec. 5)."""
     criterion: str = option("margin", affects="query", plugin="criterion", compared=True, axis=True)
-    """The rule by which images are chosen for labelling (App. A.1), or a plug-in, file.py:function."""
+    """The rule that chooses the images to label (paper App. A.1), or a plug-in, file.py:function."""
     probe: Probe = option("cam", affects="network training", choices=PROBES, compared=True, axis=True)
-    """The kind of saliency map: in training, for generated maps and in testing (App. H)."""
+    """The kind of saliency map that is used in training, for generated maps and in testing (paper App. H)."""
     cam_layer: str = option("features", affects="network training")
-    """The layer that saliency is made of: features (those that are pooled), conv3 (a ResNet-50's last
-    convolution before its batch norm, as in the public CYBORG code), or a module's dotted name, such as
-    layer3 or layer4.1.conv2."""
+    """The layer that saliency maps are made of. features is the layer that is pooled. conv3 is a ResNet-50's
+    last convolution before its batch norm, as in the public CYBORG code. A module's dotted name, such as
+    layer3 or layer4.1.conv2, is any other layer."""
     cam_class: CamClass = option("labelled", affects="training", choices=CAM_CLASSES)
     """The class whose map is compared in training and drawn for a query. Testing always takes the predicted
     class."""
     arch: str = option("resnet50", affects="network training", plugin="network", compared=True, axis=True)
     """The network, or a plug-in, file.py:function. xception needs timm: pip install "sal-fast[xception]"."""
     weights: str = option("none", affects="network training", path="by suffix")
-    """Initial weights: none, a weights name of torchvision (for xception: of timm), or a .safetensors, .pth
-    or .pt file."""
+    """The initial weights: none (random ones), the name of torchvision's weights (of timm's for xception), or
+    a .safetensors, .pth or .pt file."""
     teacher_arch: str = option(
         "same", affects="maps network", choices=("same",), plugin="network", only="has_teacher"
     )
-    """The teacher's network in the regime tait; same: that of --arch (the paper takes xception)."""
+    """The teacher's network in the regime tait. same takes that of --arch; the paper takes xception."""
     teacher_weights: str = option("same", affects="maps network", path="by suffix", only="has_teacher")
-    """The teacher's initial weights: none, a name or a file. same: those of --weights, but none where that
-    is a file and the teacher is another network."""
+    """The teacher's initial weights: none, a name or a file. same takes those of --weights, but if that is a
+    file and the teacher is another network, it takes none."""
     output_stride: int = option(32, affects="network training", least=1)
-    """Pixels per feature. 16, 8 or 4 keep more features of small images (ResNets only)."""
+    """Pixels for each feature. With 16, 8 or 4 small images keep more features (ResNets only)."""
     image_size: int = option(224, affects="network training", least=1)
-    """Pixels a side of the network's input, and of the frame that maps and Dice live in."""
+    """The side in pixels of the network's input. It is also the side of the frame, in which maps are kept and
+    Dice is measured."""
     map_size: int | None = option(None, affects="network training", least=3)
-    """Pixels a side at which CAM and map are compared. Not given: the resolution of the features."""
+    """The side in pixels at which CAM and map are compared. Without it they are compared at the resolution of
+    the features."""
     saliency_loss: SaliencyKind = option("ssim_l1", affects="training", choices=SALIENCY_KINDS)
-    """The distance of CAM and map (Eq. 1). mse is what the public CYBORG code computes."""
+    """The distance of CAM and map (paper Eq. 1). mse is what the public CYBORG code computes."""
     alpha: float | None = option(None, affects="maps", axis=True, least=0, most=1)
-    """Weight of classification in the accuracy model's loss (Eq. 1). Not given: the regime's own."""
+    """The weight of classification in the accuracy model's loss (paper Eq. 1). Without it the regime's own
+    weight is taken."""
     augment: Augment = option("none", affects="training", choices=AUGMENTS)
-    """none; standard: a random resized crop and flip, the same for image and map; color: that, and
-    brightness, contrast and saturation."""
+    """How training images are varied. standard takes a random resized crop and flip, the same for image and
+    map. color changes brightness, contrast and saturation, too. none varies nothing."""
     decoder: DecoderName = option("auto", affects="", choices=DECODERS)
-    """The library that decodes: dali, torch (torchvision) or pillow. auto: dali on a GPU that has it, else
-    torch."""
+    """The library that decodes images: dali, torch (torchvision) or pillow. auto takes dali on a GPU if it
+    is installed, else torch."""
     store: Keep = option("auto", affects="", choices=KEEPS)
-    """Where decoded images are kept: resident on the device, or streamed from disk each epoch. auto:
-    resident if they take at most half of the free memory."""
+    """The place of decoded images. resident keeps them on the device, stream reads and decodes them in each
+    epoch. auto keeps them if they take at most half of the free memory."""
     epochs: int = option(50, affects="training", least=1)
-    """Epochs that each model is trained for."""
+    """The number of epochs that each model is trained for."""
     batch_size: int = option(20, affects="training network", least=1)
-    """Images in a training step."""
+    """The number of images in a training step."""
     lr: float = option(0.005, affects="training", above=0)
-    """Learning rate of SGD (momentum 0.9, weight decay 1e-6)."""
+    """The learning rate of SGD, which has momentum 0.9 and weight decay 1e-6."""
     lr_step: int = option(12, affects="training", least=1)
-    """Epochs after which the rate falls to a tenth, again and again."""
+    """The number of epochs after which the learning rate falls to a tenth, each time."""
     start_fraction: float = option(0.05, affects="rounds")
-    """Share of the training pool that is labelled at the start."""
+    """The share of the training pool that is labelled at the start."""
     query_fraction: float = option(0.05, affects="rounds")
-    """Share of the pool that each query asks for."""
+    """The share of the training pool that each query asks for."""
     stop_fraction: float = option(1.0, affects="rounds")
-    """Share of the training pool at which the run ends."""
+    """The share of the training pool that is labelled when the run ends."""
     human_budget: float | Literal["auto"] = option(
         0.2, affects="maps rounds", only="uses_the_budget", axis=True
     )
-    """Share of the training pool that gets maps from people. auto: the model takes over once its predictions
-    of what people draw stop getting better (regimes sal and sal-single)."""
+    """The share of the training pool that gets maps from people. With auto the model takes over once its
+    predictions of what people draw stop getting better (regimes sal and sal-single)."""
     annotator: Literal["data", "people"] = option(
         "data",
         affects="maps",
         choices=("data", "people"),
         not_in_a_grid="a sweep does not wait for people; start such a run by itself",
     )
-    """Who answers queries. data: the data set's own labels and masks. people: see `sal-fast query`; the run
-    ends with status 75 while it waits for them."""
+    """The one who answers queries. data takes the data set's own labels and masks. people asks real people:
+    see `sal-fast query`. The run then ends with status 75 whenever it has to wait for them."""
     generator: str | None = option(None, affects="maps", plugin="generator", only="takes_a_generator")
     """A plug-in, file.py:function, that draws maps in the interpretability model's place (regime sal), or
-    the missing masks of the regime segmenter: docs/generators.md."""
+    the missing masks of the regime segmenter. See docs/generators.md."""
     segmenter_masks: str | None = option(None, affects="maps", path="always", only="uses_a_segmenter")
-    """The folder of <id>.png for the regime segmenter. With --segmenter-weights or --generator the missing
-    ones are made there."""
+    """The folder that holds <id>.png for each training image, for the regime segmenter. With
+    --segmenter-weights or --generator the missing ones are made there."""
     segmenter_weights: str | None = option(None, affects="maps", path="always", only="uses_a_segmenter")
     """A checkpoint of Segment Anything, for the regime segmenter."""
     warm_start: bool = option(False, affects="training")
     """Train each round from the last round's weights instead of the initial ones."""
     seed: int = option(0, affects="seed", axis=True, least=0, most=2**63 - 1)
-    """Every random draw follows from it."""
+    """The seed that every random draw follows from."""
     device: str = option("auto", affects="machine")
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    """The device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     precision: Precision = option("auto", affects="training network", choices=PRECISIONS)
-    """Precision of the network's products: float32 or bfloat16. auto: bfloat16 on a GPU that has it, float32
-    on a CPU."""
+    """The precision of the network's products: float32 or bfloat16. auto takes bfloat16 on a GPU that has
+    it, else float32."""
     compile: bool = option(False, affects="training network")
-    """Run the networks through torch.compile, on a GPU as CUDA graphs."""
+    """Run the networks through torch.compile; on a GPU they run as CUDA graphs."""
     data_parallel: bool = option(False, affects="machine")
-    """Under torchrun all processes train each model together, a part of every batch each. Without it they
-    take a model each."""
+    """Let all processes under torchrun train each model together, each on a part of every batch. Without it
+    each process trains one model."""
     deterministic: bool = option(False, affects="machine")
-    """Refuse operations that do not repeat bit by bit on a GPU. With --data-parallel batches are cut into
-    --shards parts, however many processes there are, so that their number changes nothing."""
+    """Refuse operations that do not repeat bit by bit on a GPU. With --data-parallel each batch is cut into
+    --shards parts, so that the number of processes changes nothing."""
     shards: int = option(6, affects="training", least=1)
-    """Parts of a batch with --data-parallel --deterministic, each with batch statistics of its own."""
+    """The parts of a batch with --data-parallel --deterministic. Each has its own batch statistics."""
     tracker: str = option(
         "table", affects="", plugin="tracker", not_in_a_grid="a sweep shows its runs itself"
     )
     """The plug-in that is told of every finished round: table, log, or file.py:function."""
     preset: str = option(presets.AUTO, affects="", choices=(presets.AUTO, *presets.PRESETS))
-    """Defaults of the schedule. auto: the data set's own, else cyborg (the reference's)."""
+    """The schedule that gives the defaults. auto takes the data set's own, or that of the public CYBORG code
+    (cyborg) if the data set has none."""
     out: str | None = option(
         None,
         affects="",
         not_in_a_grid="the sweep's --out names the folder, and each run gets one of its own in it",
     )
-    """The run folder. Not given: runs/<data>-<regime>-<criterion>-s<seed>."""
+    """The run folder. Without it the folder is runs/<data>-<regime>-<criterion>-s<seed>."""
     config: str | None = option(None, affects="", not_in_a_grid="put the options into this file")
     """A TOML file with any of these options. Command-line values override the file."""
 
@@ -179,13 +183,13 @@ class Config:
 
     @property
     def given(self) -> frozenset[str]:
-        """The names of the options that were given; the others have the preset's value or the default."""
+        """The names of the options that were given. The others have the preset's value or the default."""
         names: frozenset[str] = self.__dict__["_given"]
         return names
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Config:
-        """A configuration of options by name; raises InputError with the nearest name for an unknown one."""
+        """Make a configuration from options by name. For an unknown one, InputError suggests the nearest."""
         for name in options:
             if name not in OPTIONS:
                 raise InputError(f"unknown option {name!r}{suggest(name, OPTIONS)}")
@@ -193,26 +197,26 @@ class Config:
 
     @classmethod
     def from_toml(cls, path: str | Path, **options: Any) -> Config:
-        """The options of a TOML file, under those that are given here; dashes and underscores are one."""
+        """Read the options of a TOML file. `options` override them; dashes and underscores are the same."""
         return cls.of({**read_toml(Path(path)), **options})
 
     def replace(self, **changes: Any) -> Config:
-        """The same given options but for the changes. Presets apply again, where nothing was given."""
+        """A copy with other values of some options. Presets apply again to options that are not given."""
         kept = {name: getattr(self, name) for name in self.given}
         return Config.of({**kept, **changes})
 
     def options(self) -> dict[str, Any]:
-        """All resolved values by name, as run.json keeps them, with absolute paths of data and root."""
+        """All resolved values by name, as run.json keeps them. The paths of data and root are absolute."""
         values = {name: getattr(self, name) for name in OPTIONS}
         return values | {"data": absolute("data", self.data), "root": absolute("root", self.root)}
 
     def with_absolute_paths(self) -> Config:
-        """The same configuration, with every path spelt so that it does not depend on where one is."""
+        """The same configuration with absolute paths, so that it does not depend on the working directory."""
         spelt = {name: absolute(name, getattr(self, name)) for name in PATHS}
         return self.replace(**{name: path for name, path in spelt.items() if path != getattr(self, name)})
 
     def check(self) -> None:
-        """Raise InputError for the first options that do not go together."""
+        """Raise InputError for the first options that cannot be combined."""
         regime = REGIMES[self.regime]
         if self.human_budget == AUTO and not regime.can_be_tried:
             raise InputError(
@@ -235,12 +239,12 @@ class Config:
             )
 
     def plan(self, pool: int) -> Plan:
-        """The rounds for a training pool of `pool` images; raises InputError for fractions that cannot be."""
+        """The rounds for a training pool of `pool` images. Raises InputError for impossible fractions."""
         return plan(pool, self.start_fraction, self.query_fraction, self.stop_fraction, self.human_budget)
 
     @property
     def run_folder(self) -> Path:
-        """`out`, or the folder that is named after data, regime, criterion and seed."""
+        """The run folder: `out`, or one that is named after data, regime, criterion and seed."""
         if self.out is not None:
             return Path(os.path.expanduser(self.out))
         name = f"{short_name(self.data)}-{self.regime}-{short_name(self.criterion)}-s{self.seed}"
@@ -248,12 +252,12 @@ class Config:
 
     @property
     def its_regime(self) -> Regime:
-        """The regime's properties."""
+        """The properties of the regime."""
         return REGIMES[self.regime]
 
     @property
     def its_alpha(self) -> float:
-        """Alpha of the accuracy model: the one that was given, else the regime's."""
+        """The accuracy model's alpha: the one that was given, else the regime's."""
         return self.its_regime.alpha if self.alpha is None else self.alpha
 
 
@@ -284,7 +288,7 @@ def short_name(spec: str) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The options of a TOML file; dashes and underscores are one."""
+    """The options of a TOML file. Dashes and underscores in their names are the same."""
     try:
         values = tomllib.loads(Path(os.path.expanduser(path)).read_text(encoding="utf-8"))
     except FileNotFoundError:

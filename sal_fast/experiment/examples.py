@@ -1,4 +1,4 @@
-"""Some test images with what the model saw in them, kept for the report."""
+"""Keep some test images, with the saliency maps of the model on them, for the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ EXAMPLES = 24
 
 
 def keep(folder: Path, seen: Examples, store: Store, test_rows: Tensor, seed: int) -> None:
-    """Write examples.npz: the same images in every run with this data and seed, those with masks first."""
+    """Write examples.npz into `folder`.
+
+    Every run with this data and seed keeps the same images. Images with a mask are preferred.
+    """
     has_mask = store.has_mask[test_rows].cpu().numpy()
     order = seeds.stream(seed, "examples").permutation(len(test_rows))
     at = np.sort(order[np.argsort(~has_mask[order], kind="stable")][:EXAMPLES])

@@ -1,4 +1,4 @@
-"""A run as Python sees it: its options, its rounds and its model, read from its folder."""
+"""A run for use from Python: its options, its rounds and its model, read from its folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was started: what `sal_fast.run` and `sal_fast.load` return.
+    """A run that was started. `sal_fast.run` and `sal_fast.load` return it.
 
-    path: its folder. config: its options. classes: the names of the classes, in the order of the model's
-    outputs. rounds: the finished rounds. summary: None until the run is finished; see summary.json in
-    docs/report.md.
+    path: its folder.
+    config: its options.
+    classes: the names of the classes, in the order of the model's outputs.
+    rounds: the finished rounds.
+    summary: the content of summary.json (docs/report.md); None until the run is finished.
+    record: the content of run.json.
     """
 
     path: Path
@@ -37,22 +40,21 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """True if the run has come to its end."""
+        """True if the run is finished."""
         return self.summary is not None
 
     @property
     def plan(self) -> Plan:
-        """How many images are labelled in each round, and which queries people draw maps for."""
+        """The number of labelled images in each round, and the queries that people draw maps for."""
         return self.config.plan(len(self.record["splits"]["train"]))
 
     def model(self, device: str = "cpu") -> Classifier:
         """The accuracy model of the last finished round, in eval mode, ready to call.
 
         It is a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features
-        `[B, C, h, w]`, and `model.look(images)` gives logits and saliency maps. `images` are those of
-        `Run.images`.
+        `[B, C, h, w]`, and `model.look(images)` gives logits and saliency maps. `Run.images` makes `images`.
 
-        Raises InputError if no round is finished, or the weights of the last one are gone.
+        Raises InputError if no round is finished, or if the weights of the last one are gone.
         """
         if not self.rounds:
             raise InputError(f"{self.path}: no finished round yet, so there is no model; let a round finish")

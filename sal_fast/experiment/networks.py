@@ -1,4 +1,4 @@
-"""The networks of a run: made new, or read from what the run kept."""
+"""The networks of a run, which are made new or read from the weights that the run kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from sal_fast.models import Classifier, build, weights
 
 
 def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
-    """The network that every round starts from, or the teacher's: the same initial weights each time.
+    """The network that every round starts from, or the teacher's, with the same initial weights each time.
 
-    A layer's name belongs to one network, so a teacher of another one makes its maps from its features.
+    The name of a CAM layer belongs to one network. So if the teacher is another network, its maps are made of
+    its features.
     """
     arch = teacher_arch(config) if teacher else config.arch
     own = arch == config.arch
@@ -36,12 +37,16 @@ def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier
 
 
 def teacher_arch(config: Config) -> str:
-    """The teacher's network."""
+    """The name of the teacher's network."""
     return config.arch if config.teacher_arch == "same" else config.teacher_arch
 
 
 def teacher_weights(config: Config) -> str:
-    """The teacher's initial weights. `same`: those of --weights, but a file holds one network's alone."""
+    """The teacher's initial weights, as `Config.weights` names them.
+
+    `same` stands for those of --weights. But a file fits one network alone, so a teacher that is another
+    network then starts from random weights.
+    """
     if config.teacher_weights != "same":
         return config.teacher_weights
     fits = teacher_arch(config) == config.arch or not weights.is_file(config.weights)
@@ -49,14 +54,17 @@ def teacher_weights(config: Config) -> str:
 
 
 def load_kept(model: Classifier, arch: str, path: Path, ranks: Ranks) -> None:
-    """Load weights that this run kept; the first rank reads them for all."""
+    """Load weights that this run kept into a model. The first rank reads the file for all ranks."""
     if ranks.first:
         weights.load_into(model.net, model.backbone, str(path))
     ranks.same(model)
 
 
 def kept_model(config: Config, classes: int, path: Path, device: str = "cpu") -> Classifier:
-    """A model of a run from the weights that it kept, in eval mode."""
+    """A model of a run, in eval mode, with the weights in the file `path`.
+
+    Raises InputError if the file is gone.
+    """
     if not path.exists():
         raise InputError(f"{path}: the model's weights are gone; restore them, or repeat the run")
     model = new_model(config.replace(weights="none", compile=False), classes).to(torch.device(device))

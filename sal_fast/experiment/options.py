@@ -1,6 +1,6 @@
-"""An option says what it is: its default, its words, whom it is for, and what it affects.
+"""An option says what it is: its default, its words, its regimes, and what it affects.
 
-Every list of options in the program is derived from what stands here with each field of `Config`: the
+Each field of `Config` carries an `Option`. Every list of options in the program is derived from these: the
 choices, what a run folder refuses, which rounds runs share, what a sweep may vary, what reports compare.
 """
 
@@ -18,18 +18,21 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.regimes import REGIMES
 
 Affects = Literal["data", "seed", "query", "rounds", "maps", "network", "training", "machine"]
-"""What another value of an option changes: the images; every random draw; which images are asked for; the
-sizes of the rounds; who draws maps; the networks or the size of their maps; how they are trained; or only
-how and where it is computed, so that results differ in their last digits at most."""
+"""The things that an option can affect, which another value of it changes.
+
+data: the images. seed: every random draw. query: which images are asked for. rounds: the sizes of the rounds.
+maps: who draws maps. network: the networks, or the size of their maps. training: how they are trained.
+machine: only how and where a run computes, so that results differ in their last digits at most.
+"""
 
 
 class _Unset:
-    """The value of an option that nobody gave."""
+    """The class of `UNSET`, which stands for an option that nobody gave."""
 
     def __repr__(self) -> str:
         return "<default>"
 
-    def __reduce__(self) -> str:  # one object, pickled or not
+    def __reduce__(self) -> str:  # so that pickling gives the same object
         return "UNSET"
 
 
@@ -40,19 +43,19 @@ UNSET: Any = _Unset()
 class Option:
     """One option of a run.
 
-    default: its value where neither the user nor a preset gives one.
-    affects: what another value changes (`Affects`); nothing at all for an option that may change when a run
-    is
-        resumed, such as where its folder is.
-    choices: its words; empty where any value of its type goes.
-    plugin: the kind of plug-in that it may name; the registered names are its choices.
-    any_text: True if it takes any other text beside its words, such as a path.
+    default: its value if neither the user nor a preset gives one.
+    affects: what another value changes (`Affects`). It is empty for an option that may change when a run is
+        resumed, such as the run's folder.
+    choices: its words. They are empty if it takes any value of its type.
+    plugin: the kind of plug-in that it may name; the registered names belong to its words.
+    any_text: True if it takes other texts beside its words, such as a path.
     path: "always" if it names a file or folder; "by suffix" if it does so only with a suffix of weights.
-    only: the property that a regime must have for this option to matter; None: it matters to all.
-    compared: True if reports part their panels by it.
+    only: the property that a regime must have for this option to matter. None: it matters to all regimes.
+    compared: True if reports put runs with different values into different panels.
     axis: True if a grid file may list several values of it.
-    not_in_a_grid: why a grid file cannot set it; None where it can.
-    least, most: bounds of a number, both included; `above`: a bound that is not.
+    not_in_a_grid: why a grid file cannot set it. None: it can.
+    least, most: bounds of a number, both included.
+    above: a lower bound of a number, not included.
     """
 
     default: Any
@@ -71,27 +74,30 @@ class Option:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All words that the option takes, the names of plug-ins included; empty where it takes any text."""
+        """All words that the option takes, with the names of plug-ins; empty if it takes any value."""
         return (*self.choices, *(plugins.names(self.plugin) if self.plugin else ()))
 
     @property
     def can_change_on_resume(self) -> bool:
-        """True if a run goes on with another value: it affects nothing that is computed."""
+        """True if a run may go on with another value, because the option affects nothing that is computed."""
         return not self.affects
 
     @property
     def tells_runs_apart(self) -> bool:
-        """True if runs with other values are other experiments: reports name it where runs differ."""
+        """True if runs with other values are other experiments. Reports then name it where runs differ."""
         return not self.affects <= {"machine", "data", "seed"}
 
     def matters_to(self, regime: str) -> bool:
-        """True if a run of this regime reads the option."""
+        """True if a run of this regime reads the option. An unknown regime is taken to read all."""
         known = REGIMES.get(regime)
         return self.only is None or known is None or bool(getattr(known, self.only))
 
 
 def option(default: Any, *, affects: str, **more: Any) -> Any:
-    """A field of `Config`. `affects` lists words of `Affects`, separated by spaces; "" for none."""
+    """A field of `Config`. `affects` holds words of `Affects` separated by spaces, or "" for none.
+
+    `more` are further arguments of `Option`. Raises TypeError for an unknown word.
+    """
     words = affects.split()
     unknown = [word for word in words if word not in get_args(Affects)]
     if unknown:
@@ -103,7 +109,7 @@ def option(default: Any, *, affects: str, **more: Any) -> Any:
 def options_of(cls: type) -> dict[str, Option]:
     """The options of a configuration's dataclass by name.
 
-    Raises TypeError for a field that was not made by `option`: it would not say what it affects.
+    Raises TypeError for a field that was not made by `option`, because it does not say what it affects.
     """
     found = {field.name: field.metadata.get("option") for field in dataclasses.fields(cls)}
     bare = [name for name, one in found.items() if one is None]
@@ -113,7 +119,7 @@ def options_of(cls: type) -> dict[str, Option]:
 
 
 def check_value(name: str, value: object, one: Option, kind: object) -> None:
-    """Raise InputError for a value of another type, none of the option's words, or out of bounds."""
+    """Raise InputError if a value has another type, is not one of the words, or is out of bounds."""
     flag = spelling(name)
     if one.words and not one.any_text and isinstance(value, str):
         named = one.plugin is not None and plugins.is_reference(value)
@@ -128,18 +134,18 @@ def check_value(name: str, value: object, one: Option, kind: object) -> None:
 
 
 def helps_of(cls: type) -> dict[str, str]:
-    """The options' help texts: the docstrings below the fields, which are read from the source."""
+    """The help texts of the options. They are the docstrings below the fields, read from the source."""
     found = docstring_parser.parse_from_object(cls).params
     return {one.arg_name: " ".join((one.description or "").split()) for one in found}
 
 
 def types_of(cls: type) -> dict[str, object]:
-    """The options' types, as they are annotated."""
+    """The types of the options, as they are annotated."""
     return {name: kind for name, kind in get_type_hints(cls).items() if name in options_of(cls)}
 
 
 def spelling(name: str) -> str:
-    """An option as it is spelt on the command line: `batch_size` -> `--batch-size`."""
+    """The spelling of an option on the command line: `batch_size` -> `--batch-size`."""
     return "--" + name.replace("_", "-")
 
 
@@ -154,7 +160,7 @@ def _bounds(one: Option) -> str:
 
 
 def _fits(value: object, kind: object) -> bool:
-    """True if a value is of a field's type; a whole number is a number, True is not."""
+    """True if a value has a field's type. A whole number counts as a number, True does not."""
     kinds = get_args(kind) or (kind,)
     words = [word for one in kinds for word in get_args(one)]
     return type(value) in kinds or value in words or (float in kinds and type(value) is int)

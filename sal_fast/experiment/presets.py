@@ -1,4 +1,4 @@
-"""Schedules that go with a data set. Whatever the user names goes before them."""
+"""Presets: the schedules that belong to data sets. The options that a user gives override them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # the schedule of the CYBORG reference, tuned on 1,821 images of two classes: the options' own defaults
+    # The schedule of the public CYBORG code, for 1,821 images of two classes. It is the options' defaults.
     "cyborg": {},
-    # the paper's start sets (App. A); the schedule is cyborg's
+    # These have the paper's start sets (App. A) and the schedule of cyborg.
     "cub200": {"start_fraction": 0.05},
     "ham10000": {"start_fraction": 0.05},
     "flowers102": {"start_fraction": 0.1},
     "imagenet-s": {"start_fraction": 0.1},
     "food201": {"start_fraction": 0.1},
-    # minutes on two CPU cores
+    # A run takes minutes on two CPU cores.
     "builtin": {
         "arch": "resnet18",
         "image_size": 64,
@@ -33,16 +33,16 @@ AUTO = "auto"
 
 
 def named(preset: str, data: str) -> str:
-    """The preset itself; for `auto` the data set's own, or `cyborg` where it has none."""
+    """The name of the preset. `auto` is the data set's own, or `cyborg` if the data set has none."""
     if preset != AUTO:
         return preset
     return data if data in PRESETS else "cyborg"
 
 
 def options(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a preset sets, `given` those that the user named.
+    """The options that a preset sets, where `given` are the options that the user gave.
 
-    A preset's output stride is for ResNets: other networks have a fixed one, and get the default.
+    A preset's output stride is for ResNets. Other networks have a fixed stride, and get the default.
     """
     chosen = dict(PRESETS.get(preset, {}))
     if not str(given.get("arch", "resnet")).startswith("resnet"):

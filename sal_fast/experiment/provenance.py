@@ -1,4 +1,4 @@
-"""What a run was made with: the machine and its libraries, and digests of the files beside the data."""
+"""Records of what made a run: the machine, its libraries, and digests of the files beside the data."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from sal_fast.experiment.networks import teacher_arch
 from sal_fast.models import resolved, weights
 
 MASKS = "segmenter_masks"
-# The digests of inputs that may differ between runs which share their first rounds: they only say who draws.
+# Digests of inputs that may differ between runs sharing their first rounds, because they only say who draws.
 OWN = tuple(name for name, one in OPTIONS.items() if "maps" in one.affects and name != MASKS)
 
 
 def digests(config: Config, segmented: Masks | None) -> dict[str, str]:
-    """Digests of the files beside the data that decide the result: a run does not go on with others."""
+    """Digests of the files beside the data that decide the result, by option.
+
+    A run refuses to go on with other files. `segmented`: the segmenter's masks, if the run uses any.
+    """
     found = {name: _digest_of(config, name) for name in OPTIONS}
     if segmented is not None:
         found[MASKS] = segmented.digest()
@@ -34,17 +37,17 @@ def digests(config: Config, segmented: Masks | None) -> dict[str, str]:
 
 
 def own_digests(config: Config) -> dict[str, str]:
-    """The digests of `OWN` inputs alone."""
+    """The digests of the inputs that `OWN` lists."""
     return {name: digest for name, digest in digests(config, None).items() if name in OWN}
 
 
 def _digest_of(config: Config, name: str) -> str | None:
-    """The digest of the file that an option names; None where it names none, or the run does not read it."""
+    """The digest of the file that an option names; None if it names no file, or the run does not read it."""
     one, value = OPTIONS[name], getattr(config, name)
     if not one.affects or not one.matters_to(config.regime) or value is None:
         return None
     if name == "generator" and config.its_regime.uses_a_segmenter:
-        return None  # its masks are files already
+        return None  # the masks that it made are digested themselves
     if one.path == "by suffix":
         return _sha256(value) if weights.is_file(value) else None
     return plugins.digest(value, one.plugin) if one.plugin else None
@@ -55,7 +58,7 @@ def _sha256(path: str) -> str:
 
 
 def environment(config: Config, device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
-    """Versions and the machine, as run.json keeps them."""
+    """The versions and the machine, as run.json keeps them."""
     networks = config.arch, teacher_arch(config) if config.its_regime.has_teacher else None
     return {
         "sal_fast": sal_fast.__version__,

@@ -1,15 +1,16 @@
-"""What is kept of a run, so that the same command continues it: the only reader and writer of its files.
+"""The files of a run folder. This module is their only reader and writer.
 
-    run.json          resolved configuration, environment, data fingerprint, splits, the rule for ties
+    run.json          the resolved configuration, the environment, the data's fingerprint, the splits and the
+                      rule for ties
     rounds.jsonl      a line for each finished round
     rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (of the last round)
                       and, if people or a model on trial answer: answers.json, drawn/, predicted/
     start/            their answers to the start set
-    teacher.safetensors    regime tait
-    summary.json      when the run is finished
+    teacher.safetensors    the weights of the teacher (regime tait)
+    summary.json      written when the run is finished
 
-A round is finished when its line is there. Files are written aside, flushed to disk and renamed, so a killed
-run leaves whole files or none.
+The same command continues a run from these files. A round is finished when its line is there. Files are
+written aside, flushed to disk and renamed, so a killed run leaves whole files or none.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ OWN_NOTES = ("threads", "device", "decoder", "torch", "torchvision", "numpy")  #
 
 @dataclass(frozen=True)
 class People:
-    """How often and for how long people answered, cumulative over a round's labelled set.
+    """Counts of what people answered, and their time, over the whole labelled set of a round.
 
-    The seconds are None if nobody measured them. `label_seconds` were spent on images without a map,
+    The seconds are None if nobody measured them. `label_seconds` were spent on images without a map, and
     `map_seconds` on images with one.
     """
 
@@ -61,11 +62,14 @@ class People:
 
 @dataclass(frozen=True)
 class Round:
-    """One finished round: a line of rounds.jsonl. Counts are cumulative over the labelled set.
+    """One finished round, which is a line of rounds.jsonl. Its counts are those of the whole labelled set.
 
-    accuracy, dice: on the test set; dice is None where no test image has a mask. dice_floor: the Dice of a
-    random map. trial_dice: `--human-budget auto` compares maps that the model foresaw with those that people
-    drew. cc, kl: agreement with graded maps. seconds, timings and memory depend on the machine.
+    accuracy, dice: on the test set, 0 to 1. dice is None if no test image has a mask.
+    dice_floor: the Dice of a random map.
+    trial_dice: the Dice between maps that the model foresaw and those that people drew
+        (`--human-budget auto`).
+    cc, kl: the agreement with graded maps.
+    seconds, timings, memory: they depend on the machine.
     """
 
     round: int
@@ -89,7 +93,7 @@ class Round:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Round:
-        """The round of a line; raises KeyError, TypeError or ValueError for a line that is none."""
+        """Make a round from a line. Raises KeyError, TypeError or ValueError if it is no round's line."""
         known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
         for name in ("round", "labelled", "human_maps", "generated_maps", "empty_maps"):
             known[name] = int(line[name])
@@ -104,13 +108,13 @@ class Round:
 
 
 class RunFolder:
-    """One run's folder."""
+    """The folder of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the folder; the kernel lets go of it when the process ends, however it ends."""
+        """Lock the folder for this process. The kernel releases the lock however the process ends."""
         return hold(self.path, self.run_json.name)
 
     @property
@@ -126,7 +130,7 @@ class RunFolder:
         return self.path / "teacher.safetensors"
 
     def asked(self, query_index: int) -> Path:
-        """The folder that holds a query and the answers to it; query 0 is the start set."""
+        """The folder that holds a query and the answers to it. Query 0 is the start set."""
         return self.round(query_index - 1) if query_index else self.path / "start"
 
     def round(self, round_index: int) -> Path:
@@ -135,7 +139,7 @@ class RunFolder:
     # --- run.json ------------------------------------------------------------------------------------------
 
     def claim(self, run: Mapping[str, Any]) -> None:
-        """Write run.json; or compare with the one that is there, and refuse what differs."""
+        """Write run.json. If there is one already, compare it with `run`; InputError if they differ."""
         if not self.run_json.exists():
             write_json(self.run_json, {"format": FORMAT, TIES: NEW_TIES, **run})
             return
@@ -162,7 +166,7 @@ class RunFolder:
                 )  # fmt: skip
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Refuse a configuration other than the one in run.json, and name what differs."""
+        """Raise InputError, which names the difference, if run.json has another configuration."""
         if not self.run_json.exists():
             return
         kept = self.run()["config"]
@@ -181,7 +185,7 @@ class RunFolder:
             )
 
     def run(self) -> dict[str, Any]:
-        """run.json as it is, but that options which came later have their defaults, which change nothing.
+        """The content of run.json. Options that are younger than the run have their defaults.
 
         Raises InputError if it has another format, is damaged, or names an option that does not exist.
         """
@@ -208,7 +212,7 @@ class RunFolder:
         return {TIES: OLD_TIES, **there, "config": {**defaults, **there["config"]}}
 
     def config(self) -> Config:
-        """The configuration that the run was made with; it continues in this folder, wherever that is now."""
+        """The configuration that the run was made with, with `out` set to where this folder is now."""
         options = self.run()["config"] | {"out": str(self.path)}
         try:
             return Config.of(options)
@@ -218,7 +222,7 @@ class RunFolder:
     # --- rounds.jsonl --------------------------------------------------------------------------------------
 
     def finished(self) -> bool:
-        """True if summary.json tells of as many rounds as there are; InputError if they disagree."""
+        """True if there is a summary.json. Raises InputError if it disagrees with rounds.jsonl."""
         if not self.summary_json.exists():
             return False
         told, there = read_json(self.summary_json).get("rounds"), len(self.rounds())
@@ -232,7 +236,7 @@ class RunFolder:
     def rounds(self, *, mend: bool = True) -> list[dict[str, Any]]:
         """The lines of the finished rounds. A killed run may leave half a last line, which does not count.
 
-        mend: cut that half line off, and say so. Raises InputError for damage anywhere else.
+        With `mend` that half line is cut off, with a warning. Raises InputError for damage anywhere else.
         """
         path = self.path / "rounds.jsonl"
         if not path.exists():
@@ -257,13 +261,16 @@ class RunFolder:
         return rows
 
     def append(self, rows: list[dict[str, Any]]) -> None:
-        """Make rounds.jsonl these rows: the last is the round that has just finished."""
+        """Write all rows to rounds.jsonl. The last of them is the round that has just finished."""
         write_bytes(self.path / "rounds.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     # --- rounds/NNN ----------------------------------------------------------------------------------------
 
     def query(self, round_index: int) -> list[str]:
-        """The ids of the query that was made after a round, in order."""
+        """The ids of the query that was made after a round, in order of rank.
+
+        Raises InputError if its file cannot be read.
+        """
         path = self.round(round_index) / "query.csv"
         try:
             with open(path, newline="", encoding="utf-8") as file:
@@ -275,9 +282,9 @@ class RunFolder:
 
     @contextmanager
     def finishing(self, round_index: int) -> Iterator[Path]:
-        """Yield a folder to fill, and rename it to rounds/NNN when the block ends well.
+        """Yield a folder to fill, and rename it to rounds/NNN when the block ends without an error.
 
-        People's answers in a rounds/NNN whose line was lost come along.
+        If there is a rounds/NNN already, whose line was lost, the answers of people in it are kept.
         """
         aside = self.round(round_index).with_suffix(".part")
         shutil.rmtree(aside, ignore_errors=True)
@@ -299,7 +306,7 @@ class RunFolder:
         flush(there.parent)
 
     def prune(self, round_index: int) -> None:
-        """Keep weights and examples of one round alone."""
+        """Delete the weights and examples of all rounds but one."""
         for pattern in ("*.safetensors", "examples.npz"):
             for path in (self.path / "rounds").glob(f"[0-9]*/{pattern}"):
                 if path.parent != self.round(round_index):
@@ -311,7 +318,7 @@ def write_query(folder: Path, ids: list[str], scores: list[float]) -> None:
 
 
 def query_csv(ids: list[str], scores: list[float]) -> bytes:
-    """id, score, rank: one line for each image; the first is asked for first."""
+    """The content of query.csv: id, score and rank in one line for each image, the first rank first."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow(("id", "score", "rank"))
@@ -322,7 +329,7 @@ def query_csv(ids: list[str], scores: list[float]) -> bytes:
 
 
 def _line(line: bytes, index: int) -> dict[str, Any] | None:
-    """A line of rounds.jsonl, or None if it is not whole."""
+    """A line of rounds.jsonl as an object; None if it is not whole."""
     try:
         row = json.loads(line)
         return row if line.endswith(b"\n") and row["round"] == index else None

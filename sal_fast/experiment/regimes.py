@@ -16,11 +16,11 @@ TEACHER_ALPHA = 0.5  # Crum et al. 2023
 class Regime:
     """One training regime: how its loss is weighed, where its maps come from, and how reports show it.
 
-    alpha: weight of classification in the accuracy model's loss (Eq. 1).
+    alpha: the weight of classification in the accuracy model's loss (paper Eq. 1).
     within, beyond: the map source of a query inside the human budget, and of one after it.
         `interpretability` and `teacher` are models of their own, `accuracy` is the accuracy model itself,
         `callable` is the generator that the run names.
-    colour, marker: how figures draw it. The colours are Okabe and Ito's; colours and markers are the paper's.
+    colour, marker: how figures draw it, as in the paper. The colours are those of Okabe and Ito.
     variant_of: the regime that the paper claims to be better than this one (its third claim).
     """
 
@@ -32,7 +32,7 @@ class Regime:
     variant_of: str | None = None
 
     def drawer(self, generator: str | None) -> Source:
-        """The map source after the human budget; a generator that the run names replaces a model."""
+        """The map source after the human budget. A generator that the run names replaces a model."""
         return self.beyond if generator is None or self.beyond not in GENERATED else "callable"
 
     def source(self, human: bool, generator: str | None) -> Source:
@@ -51,12 +51,12 @@ class Regime:
 
     @property
     def uses_the_budget(self) -> bool:
-        """True if the human budget changes anything: the map source is another one after it."""
+        """True if the human budget changes anything, because the map source changes after it."""
         return self.within != self.beyond
 
     @property
     def has_teacher(self) -> bool:
-        """True if a teacher of its own is trained (TAIT)."""
+        """True if a teacher is trained (TAIT)."""
         return self.beyond == "teacher"
 
     @property
@@ -66,7 +66,7 @@ class Regime:
 
     @property
     def takes_a_generator(self) -> bool:
-        """True if `--generator` can draw: in the interpretability model's place, or a segmenter's masks."""
+        """True if `--generator` can draw in the place of the interpretability model or of a segmenter."""
         return self.beyond == "interpretability" or self.uses_a_segmenter
 
     @property

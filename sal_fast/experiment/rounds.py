@@ -1,4 +1,4 @@
-"""The steps of Algorithm 1, each with its seed, its time and what is kept of it."""
+"""The steps of Algorithm 1. Each has its seed, measures its time, and keeps its results."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
 
 @dataclass
 class Work:
-    """A round while it runs: where its files go, and what its steps found.
+    """A round while it runs: the folder for its files, and the results of its steps.
 
-    folder: renamed to rounds/NNN at the end; None on the ranks that write nothing.
+    folder: it is renamed to rounds/NNN at the end. None on the ranks that write nothing.
     """
 
     round_index: int
@@ -49,7 +49,8 @@ class Work:
 class Steps:
     """The steps of one run. Every rank takes every step; the first alone writes, and tells the others.
 
-    finished_rounds: the number of rounds that were finished before. on_round: called after each round.
+    start: int64, the rows of the start set. finished_rounds: the number of rounds that were finished before.
+    on_round: it is called after each round.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Steps:
     # --- the steps ---------------------------------------------------------------------------------------
 
     def labelled_so_far(self) -> Labelled:
-        """The start set, and the answer to the query of every finished round."""
+        """The labelled set: the start set, and the answers to the queries of all finished rounds."""
         labelled = self.answering.answer(0, self.start, None, None)
         for round_index in range(min(self.finished_rounds, self.plan.rounds - 1)):
             rows = self._finished_query(round_index, labelled)
@@ -85,7 +86,7 @@ class Steps:
         return labelled
 
     def train(self, work: Work, labelled: Labelled) -> tuple[Classifier, Classifier | None]:
-        """The accuracy model of a round, and the model that draws the next query's maps, if one does."""
+        """Train the accuracy model of a round, and the model that draws the next maps, if one does."""
         drawer = self.answering.drawer_after(work.round_index)
         wanted: list[tuple[str, float]] = [("accuracy", self.config.its_alpha)]
         if drawer == "interpretability":
@@ -107,13 +108,13 @@ class Steps:
                 return accuracy_model, None
 
     def test(self, work: Work, model: Classifier) -> Scores:
-        """Accuracy and Dice on the test set."""
+        """Measure accuracy and Dice on the test set."""
         with self._timed(work, "evaluate"):
             work.scores = evaluate(model, self.store, self.test_rows, self.recipe.probe, self.ranks)
         return work.scores
 
     def select(self, work: Work, model: Classifier, labelled: Labelled) -> Tensor:
-        """The query after a round: rows of the store, chosen from the remaining pool by the criterion."""
+        """Choose the query after a round from the remaining pool; int64, rows of the store."""
         rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
         if self.ties == "key":
             rest = rest[query.key_order(self._ids(rest), self.config.seed).to(rest.device)]
@@ -134,7 +135,7 @@ class Steps:
         return chosen
 
     def annotate(self, work: Work, rows: Tensor, model: Classifier | None) -> Labelled:
-        """Labels of the query after a round, and maps from its source; `model` draws them, if one does.
+        """Get the labels of the query after a round, and its maps; `model` draws the maps if a model does.
 
         Raises Waiting if people have not answered yet.
         """
@@ -143,9 +144,9 @@ class Steps:
 
     @contextmanager
     def round(self, round_index: int, labelled: Labelled) -> Iterator[Work]:
-        """Time a round and, when its block ends well, write what it leaves behind and its line.
+        """Time a round. When its block ends without an error, write its files and its line.
 
-        A round that ends to wait for people ends well.
+        Waiting for people is not an error here: the round is written, and then Waiting is raised again.
         """
         begin = time.perf_counter()
         waiting = None
@@ -172,7 +173,7 @@ class Steps:
     # --- inside ------------------------------------------------------------------------------------------
 
     def _line(self, work: Work, labelled: Labelled, seconds: float) -> dict[str, Any]:
-        """The line of rounds.jsonl. What depends on the machine stands in `seconds`, `timings`, `memory`."""
+        """The line of rounds.jsonl. Only `seconds`, `timings` and `memory` depend on the machine."""
         assert work.scores is not None
         assert work.fitted is not None
         scores, config = work.scores, self.config
@@ -194,7 +195,7 @@ class Steps:
         }
 
     def _scored_pool(self, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:
-        """The remaining pool with what the criterion reads of it."""
+        """The remaining pool, with the fields that the criterion reads."""
         reads = query.needs_of(self.config.criterion)
         scoring = partial(score, model, self.store, dtype=self._kept_dtype, ranks=self.ranks)
         logits = features = known = None
@@ -222,7 +223,7 @@ class Steps:
         return torch.float16 if half else torch.float32
 
     def _begun(self, work: Work, name: str) -> Classifier:
-        """A network to train: from the initial weights, or with `--warm-start` from the last round's."""
+        """A network to train. It has the initial weights, or with `--warm-start` the last round's."""
         model, index = self._new_model(), work.round_index
         trained_before = index > 0 and name in ("accuracy", self.answering.drawer(index))
         if self.config.warm_start and trained_before:
@@ -231,7 +232,7 @@ class Steps:
         return model
 
     def _teacher(self, work: Work, labelled: Labelled) -> Classifier:
-        """TAIT's teacher: trained once, on the human maps, then frozen and kept (Crum et al. 2023)."""
+        """TAIT's teacher. It is trained once on the human maps, then frozen and kept (Crum et al. 2023)."""
         model = self._new_model(teacher=True)
         if self.ranks.number(self.ranks.first and self.folder.teacher.exists()):
             load_kept(model, teacher_arch(self.config), self.folder.teacher, self.ranks)
@@ -258,7 +259,7 @@ class Steps:
         return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)
 
     def _finished_query(self, round_index: int, labelled: Labelled) -> Tensor:
-        """The query made after a finished round, as rows; InputError if its file is not what was asked."""
+        """The query made after a finished round, as rows. Raises InputError if its file does not fit."""
         taken = torch.cat((labelled.rows, self.answering.skipped))
         count = self.plan.query_size(round_index + 1)
         return self.ranks.of_first(
@@ -288,7 +289,7 @@ class Steps:
 
 
 def recipe(config: Config) -> Recipe:
-    """How the models of a run are trained."""
+    """The recipe by which the models of a run are trained."""
     return Recipe(
         data_parallel=config.data_parallel,
         shards=config.shards if config.data_parallel and config.deterministic else 0,

@@ -1,4 +1,4 @@
-"""From a configuration to a finished run: this module puts the parts together, and does nothing else."""
+"""Make a run from a configuration. This module puts the parts together, and does nothing else."""
 
 from __future__ import annotations
 
@@ -50,22 +50,23 @@ def run(
 ) -> Run:
     """Run, or continue, the experiment that `config` describes, and return it.
 
-    The keyword arguments go before the configuration. Each takes what the option of that name takes, or the
-    object itself; `docs/plugins.md` says what each kind of object must be.
+    The first four keyword arguments override the configuration. Each takes what its option takes
+    (`network` that of `arch`), or the object itself; docs/plugins.md describes each kind of object.
 
     Args:
-        config: the options; None: the built-in set with its own preset.
-        criterion: `f(pool, k, seed)`, which gives k positions of the pool.
-        network: `f(classes)`, which gives a module with `features` and `head`.
-        data: a `sal_fast.data.Table`, or `f(root)` which gives one; or a path, as `Config.data`.
-        generator: `f(pictures, labels)`, which gives maps, for the regimes sal and segmenter.
-        on_round: called as `on_round(run, round)` after each finished round, in the first process of several.
-            It takes the place of the table on the screen, unless the configuration names a tracker.
+        config: the options. None: the built-in set with its own preset.
+        criterion: `f(pool, k, seed)`, which returns k positions of the pool.
+        network: `f(classes)`, which returns a module with `features` and `head`.
+        data: a `sal_fast.data.Table`, or `f(root)`, which returns one; or a path, as `Config.data`.
+        generator: `f(pictures, labels)`, which returns maps, for the regimes sal and segmenter.
+        on_round: it is called as `on_round(run, round)` after each finished round, in the first process of
+            several. It replaces the table on the screen. A tracker that the configuration names is called
+            as well.
         until: stop after so many rounds; a later call goes on from there.
 
     Raises:
-        InputError: before anything is written over, for anything that cannot work.
-        Waiting: people have to answer a query first (`annotator="people"`); the same call continues then.
+        InputError: something cannot work. No file has been overwritten.
+        Waiting: people have to answer a query first (`annotator="people"`). The same call continues after it.
     """
     config = Config() if config is None else config
     config = _with_names(
@@ -75,7 +76,7 @@ def run(
     checks.check_networks(config)
     folder = RunFolder(config.run_folder)
     plug_ins = _PlugIns.of(config, on_round)
-    # before the folder is made: a mistyped name leaves nothing behind
+    # This comes before the folder is made, so that a mistyped name leaves nothing behind.
     table = None if folder.run_json.exists() else load_table(config.data, config.root)
     with (
         distributed.ranks() as ranks,
@@ -85,14 +86,14 @@ def run(
         try:
             _run(config, folder, ranks, plug_ins, table, until)
         except Waiting:
-            ranks.number(0)  # torchrun ends all when one ends: not while the first writes its round
+            ranks.number(0)  # torchrun ends all when one ends: we wait until the first has written its round
             raise
     return load(folder.path)
 
 
 @dataclass(frozen=True)
 class _PlugIns:
-    """What a run calls of the objects that its configuration names."""
+    """The objects that a run's configuration names, and that the run calls itself."""
 
     generator: annotate.Generator | None
     trackers: Sequence[OnRound]
@@ -108,14 +109,14 @@ class _PlugIns:
         return cls(generator, trackers)
 
     def tell(self, folder: RunFolder) -> None:
-        """Tell the trackers of the round that has just finished."""
+        """Tell the trackers that a round has just finished."""
         run = load(folder.path)
         for tracker in self.trackers:
             tracker(run, run.rounds[-1])
 
 
 def _with_names(config: Config, given: dict[str, Any]) -> Config:
-    """The configuration with the names of what was given beside it; objects are handed over to `plugins`."""
+    """The configuration with the names of the objects in `given`, which are handed over to `plugins`."""
     named: dict[str, str] = {}
     for name, value in given.items():
         if isinstance(value, str | Path):
@@ -131,7 +132,7 @@ def _with_names(config: Config, given: dict[str, Any]) -> Config:
 
 
 def _given_table(table: Table, root: Path | None) -> Table:
-    """A table that was handed over, as a plug-in for data gives it."""
+    """Return a table that was handed over, in the way of a plug-in for data."""
     return table
 
 
@@ -143,7 +144,7 @@ def _run(
     table: Table | None,
     until: int | None,
 ) -> None:
-    """The part of a run that every rank takes; the first alone looks into the folder, and writes to it."""
+    """Do the part of a run that every rank does. The first alone reads the run folder and writes to it."""
     if ranks.first:
         folder.check(config.options())
     if ranks.number(ranks.first and folder.finished()):
@@ -169,7 +170,10 @@ def _run(
 def _answering(
     config: Config, folder: RunFolder, ranks: Ranks, plug_ins: _PlugIns, table: Table, decoder: decode.Decoder
 ) -> tuple[Answering, torch.Tensor]:
-    """Read the data, write run.json or compare with it; who answers the queries, and the start set's rows."""
+    """Read the data, and write run.json or compare with it.
+
+    Returns the object that answers the queries, and the rows of the start set.
+    """
     plan = config.plan(len(table.rows("train")))
     stored = augment.stored_size(config.augment, config.image_size)
     samples = open_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
@@ -237,7 +241,7 @@ def _device(config: Config, ranks: Ranks) -> torch.device:
 
 @contextmanager
 def _deterministic(really: bool) -> Iterator[None]:
-    """Only for the run: the process may go on to another one."""
+    """Use deterministic algorithms inside the block. The process may go on to another run after it."""
     before = torch.are_deterministic_algorithms_enabled()
     if really:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -249,7 +253,7 @@ def _deterministic(really: bool) -> Iterator[None]:
 
 
 def _with_splits(config: Config, folder: RunFolder, ranks: Ranks, table: Table) -> Table:
-    """The samples with their splits, the same for every rank."""
+    """The samples with their splits, which are the same for every rank."""
     if int(ranks.number(len(table))) != len(table):
         raise InputError(
             f"rank {ranks.rank} finds {len(table)} images in {table.name}, the first rank others"
@@ -262,7 +266,7 @@ def _with_splits(config: Config, folder: RunFolder, ranks: Ranks, table: Table) 
 
 
 def _split(config: Config, folder: RunFolder, table: Table) -> Table:
-    """The splits that the run has already, or new ones from the seed."""
+    """The table with the splits that the run has already, or with new ones from the seed."""
     if not folder.run_json.exists():
         return splits.assign(table, seeds.stream(config.seed, "split"))
     kept = {name: split for split, names in folder.run()["splits"].items() for name in names}
@@ -276,14 +280,14 @@ def _split(config: Config, folder: RunFolder, table: Table) -> Table:
 
 
 def _check_same(samples: store.Store, ranks: Ranks) -> None:
-    """Refuse a rank that reads other files than the first does."""
+    """Refuse a rank that reads other files than the first rank."""
     mine = torch.tensor(list(bytes.fromhex(samples.fingerprint)), dtype=torch.uint8)
     if not torch.equal(ranks.broadcast(mine.clone()), mine):
         raise InputError(f"rank {ranks.rank} reads other images, masks or labels than the first rank does")
 
 
 def _start(config: Config, table: Table, plan: Plan) -> list[str]:
-    """The ids of the start set: the same for every regime and criterion of a seed."""
+    """The ids of the start set. They are the same for every regime and criterion with one seed."""
     pool = table.rows("train")
     labels = [table.labels[row] for row in pool]
     chosen = splits.start_set(labels, plan.labelled[0], seeds.stream(config.seed, "start"))
@@ -291,7 +295,7 @@ def _start(config: Config, table: Table, plan: Plan) -> list[str]:
 
 
 def _start_rows(folder: RunFolder, table: Table, count: int, ranks: Ranks) -> torch.Tensor:
-    """The rows of the start set that run.json names, known to every rank."""
+    """The rows of the start set, which the first rank reads from run.json and tells the others."""
     chosen = torch.empty(count, dtype=torch.int64)
     if ranks.first:
         row_of = {name: row for row, name in enumerate(table.ids)}
@@ -306,7 +310,10 @@ def _segmented(
     generator: annotate.Generator | None,
     ranks: Ranks,
 ) -> Masks | None:
-    """The segmenter's masks of the training pool, in its order; those that are missing are made first."""
+    """The segmenter's masks of the training pool, in its order. Masks that are missing are made first.
+
+    None if the regime uses no segmenter.
+    """
     if not config.its_regime.uses_a_segmenter or config.segmenter_masks is None:
         return None
     folder, rows = Path(os.path.expanduser(config.segmenter_masks)), samples.rows("train")

@@ -1,4 +1,4 @@
-"""Trackers: what is told of every finished round. `Table` is the default, the table on the screen."""
+"""Trackers, which are told of every finished round. `Table` is the default: the table on the screen."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def row(run: Run, last: Round) -> str:
 
 
 def seconds_left(run: Run) -> float:
-    """An estimate for the rounds to come, from the last round's time for each image that it trained on."""
+    """An estimate of the seconds that the rounds to come take.
+
+    It is made from the last round's time for each image that it trained on.
+    """
     turns, trials = Turns.of(run.config, run.plan), [one.trial_dice for one in run.rounds]
     last = run.rounds[-1]
     each = last.seconds / turns.work(last.round, trials)

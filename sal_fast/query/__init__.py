@@ -1,7 +1,7 @@
-"""Which images of the pool to label next.
+"""Choose the images of the pool that are labelled next.
 
-A criterion is a function `f(pool, k, seed)` (see `Criterion`). The six that come with this package have one
-file each; like those of a user they are found through `sal_fast.plugins` under their names.
+A criterion is a function `f(pool, k, seed)` (see `Criterion`). Each of the six that come with this package has
+its own file. Like the criteria of a user they are found by name through `sal_fast.plugins`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def select(
             `key_order` before the criterion sees them, and the query does not depend on their order in the
             pool. With `position` they stay as they are, so that the lowest position wins, as in runs of
             version 0.1.0.
-        key_seed: the seed of the keys, which is the run's; None: `seed`.
+        key_seed: the seed of the keys. A run gives its own seed here. None: `seed`.
 
     Returns:
         positions (in the caller's order of rows) and scores, on the device that the criterion left them on.
 
     Raises:
-        ValueError: a negative k, an unknown rule for ties, a field that the criterion needs and the pool
-            lacks, fields of different lengths, NaN or infinity in them.
-        InputError: a criterion that cannot be loaded or that returns anything but a query.
+        ValueError: k is negative, the rule for ties is unknown, the pool lacks a field that the criterion
+            needs, or the fields have different lengths or contain NaN or infinity.
+        InputError: the criterion cannot be loaded, or it returns something that is no query.
     """
     function = loaded(criterion)
     name = criterion if isinstance(criterion, str) else plugins.described(criterion)
@@ -71,7 +71,7 @@ def select(
 
 
 def loaded(criterion: str | Criterion) -> Criterion:
-    """The function of a criterion; InputError where there is none."""
+    """The function of a criterion. Raises InputError if it cannot be loaded or called."""
     function = plugins.load("criterion", criterion) if isinstance(criterion, str) else criterion
     if not callable(function):
         raise InputError(f"criterion {criterion}: expected a function f(pool, k, seed), got {function!r}")
@@ -79,7 +79,7 @@ def loaded(criterion: str | Criterion) -> Criterion:
 
 
 def needs_of(criterion: str | Criterion) -> frozenset[str]:
-    """The fields of a pool that a criterion declares to read; see `needs`."""
+    """The fields of a pool that a criterion declares to read (see `needs`)."""
     return frozenset(getattr(loaded(criterion), "needs", UNDECLARED))
 
 

@@ -13,7 +13,7 @@ from sal_fast.query.shown import shown
 
 @needs("logits", "features")
 def select(pool: Pool, k: int, seed: int) -> Tensor:
-    """See `ops.badge`. If all gradients are zero, which tells nothing, images are drawn uniformly."""
+    """Select by `ops.badge`. If all gradients are zero they tell nothing, and images are drawn uniformly."""
     probs = _softmax(pool.logits, pool.features.device)
     if pool.ties == "key" and not _any_gradient(probs, pool.features):
         order = seeds.stream(seed, "badge-without-gradients").permutation(len(pool))
@@ -25,9 +25,10 @@ def select(pool: Pool, k: int, seed: int) -> Tensor:
 
 
 def _softmax(logits: Tensor, device: torch.device) -> Tensor:
-    """Probabilities, computed in float64 block by block; kept in float32, or in float64 for float64 logits.
+    """The softmax of the logits, computed block by block in float64.
 
-    They are kept where the features are, which on a GPU may be the host's memory.
+    The result is kept in float32, or in float64 for float64 logits. It lies where the features lie, which in a
+    run on a GPU may be the host's memory.
     """
     kept = torch.float64 if logits.dtype == torch.float64 else torch.float32
     probs = torch.empty(logits.shape, dtype=kept, device=device)

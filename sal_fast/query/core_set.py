@@ -13,7 +13,7 @@ from sal_fast.query.shown import shown
 @needs("features", "labelled")
 def select(pool: Pool, k: int, seed: int) -> Tensor:
     features, labelled = pool.features, pool.labelled.features
-    assert labelled is not None  # `Pool.check` has seen them
+    assert labelled is not None  # `Pool.check` has made sure of it
     centers = labelled.to(features.device)
     with shown("core-set", pool, k) as progress:
         return ops.kcenter(

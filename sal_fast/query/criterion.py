@@ -14,13 +14,13 @@ from sal_fast.errors import InputError
 from sal_fast.query.pool import Pool, Positions, Query
 
 Criterion = Callable[[Pool, int, int], Positions | tuple[Positions, Any] | Query]
-"""`f(pool, k, seed)` with 1 <= k <= len(pool). It returns k positions of the pool, each once, the one to be
-labelled first at the front; or positions and scores (a higher score is asked for earlier). It draws from
-generators of its own, made from `seed`, and changes nothing in the pool."""
+"""A function `f(pool, k, seed)` with 1 <= k <= len(pool). It returns k different positions of the pool, of which
+the first is labelled first, or a pair of positions and scores (a higher score is asked for earlier). It draws
+random numbers from its own generators, made from `seed`, and changes nothing in the pool."""
 
 Field = Literal["ids", "logits", "features", "labelled", "images", "model"]
 FIELDS: tuple[Field, ...] = get_args(Field)
-UNDECLARED = frozenset({"ids", "logits", "features", "labelled"})  # given where nothing is declared
+UNDECLARED = frozenset({"ids", "logits", "features", "labelled"})  # what a criterion without a declaration is given
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 
 
@@ -48,10 +48,10 @@ def needs(*fields: Field, any_order: bool = False) -> Callable[[Declared], Decla
 
 
 def checked(name: str, answer: object, k: int, size: int) -> Query:
-    """What a criterion returned, as a Query; without scores they are k, k - 1, ..., 1.
+    """Check the answer of a criterion, and return it as a Query. Missing scores become k, k - 1, ..., 1.
 
-    Raises InputError that says what is wrong, if it is not k positions of 0..size-1, each once, as whole
-    numbers, with finite scores.
+    The answer has to be k different whole numbers in 0..size-1, perhaps with k finite scores. Raises
+    InputError, which says what is wrong, if it is not.
     """
     expected = f"criterion {name}: expected {k} different positions of 0 to {size - 1}"
     given, scores = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
@@ -78,10 +78,10 @@ def checked(name: str, answer: object, k: int, size: int) -> Query:
 
 
 def _numbers(given: object) -> Tensor | None:
-    """A vector of numbers; None if it is anything else."""
+    """The answer as a vector of numbers; None if it is none."""
     if not isinstance(given, Tensor):
         try:
-            array = np.array(given)  # a copy: it may be reversed, or read-only
+            array = np.array(given)  # a copy, because it may be reversed or read-only
             given = torch.from_numpy(array if array.size else array.astype(np.int64))
         except (TypeError, ValueError):
             return None
@@ -89,7 +89,7 @@ def _numbers(given: object) -> Tensor | None:
 
 
 def _what(given: object) -> str:
-    """A few words on a value of the wrong kind."""
+    """Describe a value of the wrong kind in a few words."""
     if isinstance(given, Tensor | np.ndarray):
         return f"{type(given).__name__} {given.dtype} {list(given.shape)}"
     return f"{type(given).__name__} {str(given)[:60]}"

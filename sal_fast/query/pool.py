@@ -1,4 +1,4 @@
-"""What a criterion is given, and what it returns."""
+"""The pool that a criterion is given, and the query that it returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Ties = Literal["key", "position"]
 TIES: tuple[Ties, ...] = get_args(Ties)
 Positions = Tensor | np.ndarray | Sequence[int]
 Images = Callable[[Tensor], Tensor]
-ROWS = 16_384  # rows that are handled together, so that little memory is needed for a pool of any size
+ROWS = 16_384  # rows are handled in blocks of this size, so that a pool of any size needs little memory
 
 
 class Query(NamedTuple):
@@ -30,10 +30,10 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Labelled:
-    """What is labelled so far, L images in the order in which their labels came.
+    """The L images that are labelled so far, in the order in which their labels came.
 
-    ids: L ids; empty where nobody knows them.
-    labels: int64 [L], class numbers (`Pool.classes` has their names); None where nobody knows them, as in
+    ids: L ids; empty if they are not known.
+    labels: int64 [L], class numbers (`Pool.classes` has their names); None if they are not known, as in
         `sal-fast select`.
     features: [L, d], the accuracy model's penultimate features; None unless the criterion reads features too.
     """
@@ -100,12 +100,12 @@ class Pool:
 
     @property
     def features(self) -> Tensor:
-        """[N, d], floating: what the accuracy model's last layer is given, in eval mode."""
+        """[N, d], floating: the inputs of the accuracy model's last layer, in eval mode."""
         return self._given("features")
 
     @property
     def labelled(self) -> Labelled:
-        """What is labelled so far."""
+        """The images that are labelled so far."""
         return self._given("labelled")
 
     @property
@@ -116,7 +116,7 @@ class Pool:
     def images(self, positions: Positions) -> Tensor:
         """The pictures at some positions, uint8 [n, S, S, 3], RGB.
 
-        They are decoded now: ask for some hundred at a time.
+        They are decoded by this call, so ask for some hundred at a time.
         """
         return self._given("images")(torch.as_tensor(positions, dtype=torch.int64))
 
@@ -144,7 +144,7 @@ class Pool:
         return self.replace(**dict.fromkeys(self._fields.keys() - needs))
 
     def check(self, criterion: str, needs: frozenset[str]) -> None:
-        """Raise ValueError if a field that the criterion needs is missing, not finite or of other length."""
+        """Raise ValueError if a field that the criterion needs is missing, not finite, or has another length."""
         for name in sorted(needs):
             if not self.has(name):
                 raise ValueError(f"{criterion}: the pool has no {name}, which this criterion reads")

@@ -12,15 +12,15 @@ from torch import distributed
 from sal_fast._util import progress
 from sal_fast.query.pool import Pool
 
-LONG = 10.0  # seconds after which a query is worth a line in a log
+LONG = 10.0  # seconds; a query that takes longer gets a line in the log
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def shown(criterion: str, pool: Pool, k: int) -> Iterator[Callable[[int, int], None]]:
-    """Yield what an op calls with (picked, to pick): it moves a bar on a terminal.
+    """Yield a function that an op calls with (picked, to pick). It moves a bar on a terminal.
 
-    A query that took a while is worth a line in the log, too. The first rank of a group speaks for all.
+    A query that takes longer than LONG also gets a line in the log. In a group only the first rank does this.
     """
     if pool.group is not None and distributed.get_rank(pool.group) > 0:
         yield lambda picked, total: None

@@ -1,1 +1,1 @@
-"""The answers to a run's queries: whose turn it is, what people said, what is labelled so far."""
+"""The answers to the queries of a run: the map source of each, people's answers, and the labelled set."""

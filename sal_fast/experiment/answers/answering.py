@@ -1,4 +1,4 @@
-"""The answer to a query: labels, and maps from the source whose turn it is."""
+"""The answer to a query: labels, and maps from the query's map source."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from sal_fast.models import Classifier
 
 
 class Answering:
-    """Answers the queries of a run in their order: how the earlier ones went decides whose turn it is.
+    """Answers the queries of a run.
 
-    Every rank takes every step. The first alone reads and writes files, and tells the others.
+    Queries have to come in order, because earlier answers may decide who draws the maps of later ones. Every
+    rank takes every step. The first alone reads and writes files, and tells the others. The classes that
+    people give are written to `store.labels`.
 
-    skipped: the rows that people would not label. trials: for each query, how well a model foresaw what
-    people drew (`budget.takes_over`). The classes that people give are written to `store.labels`.
-
-    loss_size: the resolution at which maps are compared. segmented: a segmenter's mask for every row of the
-    pool. generator: the function that the run names.
+    loss_size: the resolution at which maps are compared.
+    segmented: a segmenter's mask for every row of the pool, or None.
+    generator: the function that the run names, or None.
+    skipped: the rows that people did not want to label.
+    trials: for each query, how well a model foresaw the maps that people drew (`budget.takes_over`).
     """
 
     def __init__(
@@ -67,9 +69,15 @@ class Answering:
     def answer(
         self, query_index: int, rows: Tensor, model: Classifier | None, aside: Path | None
     ) -> Labelled:
-        """The labelled images of a query; `model` draws their maps, if one does.
+        """Answer a query: its labelled images with their maps.
 
-        `aside`: the folder of a round that is not finished yet. Raises Waiting if people have not answered.
+        Args:
+            rows: int64, the images of the query.
+            model: the model that draws the maps. None: no model draws, or its weights are read from the
+                folder.
+            aside: the folder of the round, if it is not finished yet.
+
+        Raises Waiting if people have not answered yet.
         """
         folder, source = aside or self.folder.asked(query_index), self.turns.source(query_index, self.trials)
         if self.config.annotator == "people":
@@ -94,7 +102,7 @@ class Answering:
         return answer
 
     def tally(self, query_index: int) -> dict[str, Any]:
-        """Counts of what people did, up to and with a query."""
+        """Counts of what people did, over all queries up to this one."""
         return tally(Answers(self.folder.asked(one)) for one in range(query_index + 1))
 
     # --- a machine's maps --------------------------------------------------------------------------------
@@ -103,9 +111,9 @@ class Answering:
         return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
 
     def _drawn(self, query_index: int, rows: Tensor, model: Classifier | None, folder: Path) -> Tensor:
-        """The maps that the query's drawer makes, uint8 [k, F, F]. They are made once, and kept as PNG files.
+        """The maps that a machine draws for a query, uint8 [k, F, F]. They are made once, and kept as PNG.
 
-        If people answered in between, the round's model is read from its file.
+        Without `model`, it is read from its file: the run waited for people in between.
         """
         size, drawer = self.store.image_size, self.drawer(query_index)
         maps = torch.empty(len(rows), size, size, dtype=torch.uint8, device=self.store.device)
@@ -124,7 +132,7 @@ class Answering:
         return maps
 
     def _kept_model(self, query_index: int, drawer: Source) -> Classifier:
-        """The model that the round before a query left for it."""
+        """The model that draws for a query, from the weights that the round before it kept."""
         arch, path = self.config.arch, self.folder.asked(query_index) / f"{drawer}.safetensors"
         if drawer == "teacher":
             arch, path = teacher_arch(self.config), self.folder.teacher
@@ -136,7 +144,10 @@ class Answering:
     # --- people's labels and maps ------------------------------------------------------------------------
 
     def _labelled_by_people(self, query_index: int, rows: Tensor) -> Tensor:
-        """Take over the classes that people gave. Returns the rows with a class; the others are skipped."""
+        """Store the classes that people gave. Returns the rows with a class; the others count as skipped.
+
+        Raises Waiting if answers are missing, and InputError if too few images of the start set have a class.
+        """
         waiting = int(self.ranks.of_first(lambda: self._open(query_index, rows), rows.new_empty(1)))
         if waiting:
             raise Waiting(self.folder.path, query_index, len(rows) - waiting, len(rows))
@@ -155,7 +166,7 @@ class Answering:
         return torch.tensor([len(Answers(self.folder.asked(query_index)).open(self._ids(rows)))])
 
     def _classes(self, query_index: int, rows: Tensor) -> Tensor:
-        """The numbers of the classes; -1 if everybody skipped the image."""
+        """The class numbers that people gave, int64 [k]; -1 for an image that everybody skipped."""
         there = Answers(self.folder.asked(query_index))
         given, classes = there.verdicts(), self.store.table.classes
         found = [given[name].label for name in self._ids(rows)]
@@ -177,7 +188,7 @@ class Answering:
         return answered(rows, maps, has_map, PEOPLE, self.loss_size)
 
     def _maps(self, query_index: int, rows: Tensor) -> Tensor:
-        """The maps that people drew, uint8 [k, F, F]; zeros where nobody drew one."""
+        """The maps that people drew, uint8 [k, F, F]; zeros for an image without a map."""
         size = self.store.image_size
         maps = torch.zeros(len(rows), size, size, dtype=torch.uint8)
         given = Answers(self.folder.asked(query_index)).verdicts()
@@ -196,9 +207,10 @@ class Answering:
 
 
 def _agreement(foreseen: Tensor, answer: Labelled) -> float | None:
-    """Mean Dice, 2 |A and B| / (|A| + |B|), of predicted maps and those that people drew; None without any.
+    """The mean Dice, 2 |A and B| / (|A| + |B|), between predicted maps and those that people drew.
 
-    It is taken in float64: `ops.dice` gives float32, and a run that goes on compares with earlier trials.
+    None if people drew no map. It is computed in float64, because a run that goes on compares it with earlier
+    trials, and `ops.dice` gives float32.
     """
     drawn = answer.maps.unpack(torch.arange(len(answer), device=foreseen.device)) > 127
     known = (answer.drawn_by == PEOPLE) & drawn.any((-2, -1))

@@ -17,9 +17,11 @@ NOBODY, PEOPLE, MACHINE = 0, 1, 2
 class Labelled:
     """The labelled images, in the order in which they were labelled.
 
-    rows: int64 [L], rows of the store. maps: L maps in the frame. drawn_by: int8 [L], NOBODY, PEOPLE, or
-    MACHINE (a model, a generator or a segmenter). says_where: bool [L], true if there is a map that is not
-    flat at the loss's resolution; an image without one is trained as if it had no map.
+    rows: int64 [L], rows of the store.
+    maps: L maps in the frame.
+    drawn_by: int8 [L], NOBODY, PEOPLE, or MACHINE (a model, a generator or a segmenter).
+    says_where: bool [L], true if the image has a map that is not flat at the loss's resolution. Other images
+        are trained without a map.
     """
 
     rows: Tensor
@@ -31,7 +33,7 @@ class Labelled:
         return len(self.rows)
 
     def add(self, answer: Labelled) -> Labelled:
-        """This set, then the answered query."""
+        """The labelled images of this set, followed by those of an answered query."""
         return Labelled(
             torch.cat((self.rows, answer.rows)),
             Masks.cat((self.maps, answer.maps)),
@@ -40,7 +42,7 @@ class Labelled:
         )
 
     def counts(self) -> dict[str, int]:
-        """Maps in use by origin, and how many were drawn but say nothing."""
+        """The numbers of labelled images, of maps in use by origin, and of empty maps."""
         used = self.says_where
         return {
             "labelled": len(self),
@@ -51,7 +53,11 @@ class Labelled:
 
 
 def answered(rows: Tensor, maps: Masks, has_map: Tensor, by: int, loss_size: tuple[int, int]) -> Labelled:
-    """An answered query; `has_map` bool [k] tells which images got a map at all."""
+    """Make an answered query from k images.
+
+    rows: int64 [k]. maps: k maps in the frame. has_map: bool [k], true if the image got a map at all. by: the
+    one who drew the maps. loss_size: the resolution at which maps are compared.
+    """
     drawn_by = torch.where(has_map, by, NOBODY).to(torch.int8)
     parts = torch.arange(len(maps), device=rows.device).split(1024)
     says_where = torch.cat([ops.says_where(maps.batch(part), loss_size) for part in parts] or [has_map])

@@ -1,10 +1,10 @@
-"""Queries that people answer: what is asked, what has come back, and how the run folder keeps it.
+"""Queries that people answer: the questions, the answers, and their files in the run folder.
 
     start/answers.json           the answers to the start set
-    rounds/007/answers.json      those to the query made after round 7
-    .../drawn/N/<id>.png         maps by the Nth annotator, at their pictures' own sizes
+    rounds/007/answers.json      the answers to the query made after round 7
+    .../drawn/N/<id>.png         the maps by the Nth annotator, at their pictures' own sizes
 
-Nothing here trains: a run that waits holds no GPU and no memory.
+A run that waits for people is no process, so it holds no GPU and no memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMAT = 1
 
 
 class Waiting(Exception):
-    """People have not answered a query yet; the run goes on when they have."""
+    """People have not answered a query yet. The run goes on when they have."""
 
     def __init__(self, folder: Path, query: int, answered: int, asked: int) -> None:
         self.folder, self.query, self.answered, self.asked = folder, query, answered, asked
@@ -43,7 +43,10 @@ class Waiting(Exception):
 
 @dataclass(frozen=True)
 class Kept:
-    """One person's answer for one image, in the run folder; `mask` is a PNG below the query's folder."""
+    """One person's answer for one image, as the run folder keeps it.
+
+    mask: the path of a PNG below the query's folder, or None.
+    """
 
     id: str
     label: str | None
@@ -55,14 +58,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an image's answers come to: a class, or None where all skipped it; the maps that were drawn."""
+    """The outcome of all answers for one image.
+
+    label: the class; None if everybody skipped the image. masks: the files of the maps that were drawn.
+    """
 
     label: str | None
     masks: list[Path]
 
 
 class Answers:
-    """The answers to one query, in its folder."""
+    """The answers to one query, which are kept in its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +84,7 @@ class Answers:
             raise InputError(f"{path}: the answers cannot be read ({error}); restore it") from None
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Keep these; who has answered for an image before is taken to have changed their mind."""
+        """Keep these answers. A person's new answer for an image replaces their earlier one."""
         kept = {(one.id, one.annotator): one for one in self.kept}
         names = list(dict.fromkeys(one.annotator for one in self.kept))
         for answer in answers:
@@ -99,10 +105,10 @@ class Answers:
         )
 
     def verdicts(self) -> dict[str, Verdict]:
-        """By id, of the images that somebody answered or skipped.
+        """The verdicts by id, for all images that somebody answered or skipped.
 
-        The class that most gave (of equals, the one given first); the maps of all who drew one. An image
-        counts as skipped where nobody gave a class.
+        The class is the one that most people gave; on a tie it is the one that was given first. The maps are
+        those of all people who drew one. An image counts as skipped if nobody gave a class.
         """
         by_id: dict[str, list[Kept]] = {}
         for one in self.kept:
@@ -115,16 +121,16 @@ class Answers:
         return found
 
     def open(self, ids: Sequence[str]) -> list[str]:
-        """Those of a query without an answer."""
+        """The ids that have no answer yet."""
         there = self.verdicts()
         return [name for name in ids if name not in there]
 
 
 def tally(answers: Iterable[Answers]) -> dict[str, Any]:
-    """What people have done, over several queries: images by outcome, answers and seconds by kind.
+    """Count what people have done over several queries: images by outcome, answers and seconds by kind.
 
-    Several people's answers for one image count each; seconds is None where nobody measured. Images that
-    nobody by name skipped are no annotator's (`query import --skip-rest`).
+    If several people answer for one image, each of their answers counts. Seconds are None if nobody measured
+    them. Images that `query import --skip-rest` gave up count for no annotator.
     """
     answers = list(answers)
     verdicts = [verdict for one in answers for verdict in one.verdicts().values()]
@@ -150,7 +156,10 @@ def _seconds(kept: Iterable[Kept]) -> float | None:
 
 
 def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
-    """uint8 [size, size]: a person's map as a data set's own would come out; of several, their mean."""
+    """The map that people drew, uint8 [size, size], read like a data set's own. Several give their mean.
+
+    Raises InputError if a file cannot be read.
+    """
     try:
         shown = files.read(image).size
         drawn = [files.read(path) for path in masks]
@@ -160,7 +169,7 @@ def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
 
 
 def asked(folder: RunFolder) -> Question:
-    """What a run waits for, answered or not; InputError where it waits for nothing."""
+    """The question that a run waits for, answered or not. Raises InputError if it waits for nothing."""
     if not folder.run_json.exists():
         raise InputError(f"{folder.path}: no run.json in it; name a run's folder")
     run, lines = folder.run(), folder.rounds()
@@ -191,9 +200,10 @@ def asked(folder: RunFolder) -> Question:
 
 
 def reopen(folder: RunFolder, asked: Question) -> Answers:
-    """The answers to what is asked, to add to; what a killed round has made of the earlier ones goes.
+    """The answers to what is asked, so that more can be added. The caller holds the folder's lock.
 
-    Hold the folder's lock. InputError where the run has gone on since it asked.
+    Maps, and a first teacher, that a killed round made from earlier answers are deleted. Raises InputError if
+    the run has gone on since it asked.
     """
     if len(folder.rounds()) != asked.query_index:
         raise InputError(
@@ -202,6 +212,6 @@ def reopen(folder: RunFolder, asked: Question) -> Answers:
     answers = Answers(folder.asked(asked.query_index))
     for drawn in ("maps", "predicted"):
         shutil.rmtree(answers.folder / drawn, ignore_errors=True)
-    if asked.maps:  # a teacher there is the killed round's: the next query is its first
+    if asked.maps:  # no query had a teacher's maps yet, so a teacher in the folder is the killed round's
         folder.teacher.unlink(missing_ok=True)
     return answers

@@ -1,4 +1,4 @@
-"""Whose turn it is to draw the maps of a query."""
+"""The map source of each query of a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Trials = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Turns:
-    """The map source of each query of a run. Query 0 is the start set, query r is asked after round r - 1.
+    """Tells the map source of each query of a run.
 
-    `trials` are those of the queries before (`budget.takes_over`): with `--human-budget auto` they decide
-    when the model takes over.
+    Query 0 is the start set, and query r is asked after round r - 1. The argument `trials` holds those of the
+    queries before (`budget.takes_over`). With `--human-budget auto` they decide when the model takes over.
     """
 
     regime: Regime
@@ -45,12 +45,15 @@ class Turns:
         return "none" if last else self.drawer(round_index + 1, trials)
 
     def work(self, round_index: int, trials: Trials) -> int:
-        """Images that a round trains on, two models counted apart: the measure of its cost."""
+        """A measure of a round's cost: the images that it trains on, counted once for each model."""
         models = 1 + (self.drawer_after(round_index, trials) == "interpretability")
         return self.plan.labelled[round_index] * models
 
     def certain_sources(self) -> list[Source]:
-        """The map sources that are known before the run. While a budget is sought, a model may draw."""
+        """The map source of each query as far as it is certain before the run.
+
+        With `--human-budget auto` a model may draw for every query but the start set, so it is listed there.
+        """
         return [
             self.regime.source(human and not (self.plan.auto and query_index), self.generator)
             for query_index, human in enumerate(self.plan.human)
