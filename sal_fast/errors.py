@@ -6,4 +6,4 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(Exception):
-    """Bad input from a user. Its message is one line; the command exits with status 2 and overwrites nothing."""
+    """Bad input. The message is one clear line. The command exits with status 2 and overwrites nothing."""

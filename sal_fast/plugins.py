@@ -124,7 +124,7 @@ def source(spec: str, kind: Kind = "generator") -> Path | None:
 def digest(spec: str, kind: Kind = "generator") -> str | None:
     """SHA-256 of the plug-in's source file, in hexadecimal; None for the plug-ins of this package.
 
-    A run records it and refuses to go on with another. The version of the package stands for its own plug-ins.
+    A run records it and refuses to go on with another. The package's version stands for its own plug-ins.
     """
     if not is_reference(spec) and (spec not in registered(kind) or _is_ours(registered(kind)[spec])):
         return None

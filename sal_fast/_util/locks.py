@@ -19,7 +19,7 @@ class InUse(InputError):
 def locked(file: Path, busy: str | None = None) -> Iterator[None]:
     """Hold the lock file `file`, which is made if needed and stays afterwards; its content means nothing.
 
-    If another process holds it, we wait until it is free. With `busy`, InUse is raised with that message instead.
+    If another process holds it, we wait for it. With `busy`, InUse is raised with that message instead.
     Raises OSError if the file cannot be made.
     """
     lock = FileLock(file)
@@ -38,7 +38,7 @@ def hold(path: Path, mark: str) -> Iterator[None]:
     """Make the folder `path` if needed and hold it, so that one process at a time writes to it.
 
     `mark` is the name of the file that is written first (by `_util.files`). A folder without this file has to
-    be empty. Raises InputError if it is not, or if `path` is no folder, and InUse if another process holds it.
+    be empty. Raises InputError if it is not empty or no folder, and InUse if another process holds it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -39,10 +39,10 @@ def free_memory(device: torch.device) -> int:
 
 
 def roomy(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """An uninitialised tensor, in the first place of which it takes at most half of the free memory.
+    """An uninitialised tensor, on the device if it takes at most half of the memory that is free there.
 
-    The places are the device, then for a GPU the pinned memory of the host, and then a file without a name,
-    which is deleted with the tensor and may be of any size.
+    Otherwise it lies in pinned memory of the host, if the device is a GPU and half of the host's free memory
+    is enough, or else in a file without a name, which is deleted with the tensor.
     """
     needed = math.prod(shape) * dtype.itemsize
     if needed <= free_memory(device) // 2:

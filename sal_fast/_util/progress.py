@@ -43,7 +43,7 @@ _beating = False
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Show neither bars nor log records below WARNING inside the block, because another process shows its own."""
+    """Show no bars, and no log records below WARNING, inside the block: another process shows its own."""
     global _hidden
     package = logging.getLogger("sal_fast")
     before, level, _hidden = _hidden, package.level, True

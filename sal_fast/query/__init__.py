@@ -1,7 +1,7 @@
 """Choose the images of the pool that are labelled next.
 
-A criterion is a function `f(pool, k, seed)` (see `Criterion`). Each of the six that come with this package has
-its own file. Like the criteria of a user they are found by name through `sal_fast.plugins`.
+A criterion is a function `f(pool, k, seed)` (see `Criterion`). Each of the six that come with this package
+has its own file. Like the criteria of a user they are found by name through `sal_fast.plugins`.
 """
 
 from __future__ import annotations

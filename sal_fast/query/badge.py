@@ -27,8 +27,8 @@ def select(pool: Pool, k: int, seed: int) -> Tensor:
 def _softmax(logits: Tensor, device: torch.device) -> Tensor:
     """The softmax of the logits, computed block by block in float64.
 
-    The result is kept in float32, or in float64 for float64 logits. It lies where the features lie, which in a
-    run on a GPU may be the host's memory.
+    The result is kept in float32, or in float64 for float64 logits. It lies where the features lie, which in
+    a run on a GPU may be the host's memory.
     """
     kept = torch.float64 if logits.dtype == torch.float64 else torch.float32
     probs = torch.empty(logits.shape, dtype=kept, device=device)

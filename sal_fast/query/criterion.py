@@ -14,13 +14,16 @@ from sal_fast.errors import InputError
 from sal_fast.query.pool import Pool, Positions, Query
 
 Criterion = Callable[[Pool, int, int], Positions | tuple[Positions, Any] | Query]
-"""A function `f(pool, k, seed)` with 1 <= k <= len(pool). It returns k different positions of the pool, of which
-the first is labelled first, or a pair of positions and scores (a higher score is asked for earlier). It draws
-random numbers from its own generators, made from `seed`, and changes nothing in the pool."""
+"""A function `f(pool, k, seed)` with 1 <= k <= len(pool).
+
+It returns k different positions of the pool, the one to be labelled first at the front; or a pair of positions
+and scores, where a higher score is asked for earlier. It draws random numbers from its own generators, made
+from `seed`, and changes nothing in the pool.
+"""
 
 Field = Literal["ids", "logits", "features", "labelled", "images", "model"]
 FIELDS: tuple[Field, ...] = get_args(Field)
-UNDECLARED = frozenset({"ids", "logits", "features", "labelled"})  # what a criterion without a declaration is given
+UNDECLARED = frozenset({"ids", "logits", "features", "labelled"})  # given if a criterion declares nothing
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 
 

@@ -14,7 +14,7 @@ Ties = Literal["key", "position"]
 TIES: tuple[Ties, ...] = get_args(Ties)
 Positions = Tensor | np.ndarray | Sequence[int]
 Images = Callable[[Tensor], Tensor]
-ROWS = 16_384  # rows are handled in blocks of this size, so that a pool of any size needs little memory
+ROWS = 16_384  # the rows of a block; blocks keep the memory small for a pool of any size
 
 
 class Query(NamedTuple):
@@ -144,7 +144,7 @@ class Pool:
         return self.replace(**dict.fromkeys(self._fields.keys() - needs))
 
     def check(self, criterion: str, needs: frozenset[str]) -> None:
-        """Raise ValueError if a field that the criterion needs is missing, not finite, or has another length."""
+        """Raise ValueError if a field that the criterion needs is missing, not finite or of other length."""
         for name in sorted(needs):
             if not self.has(name):
                 raise ValueError(f"{criterion}: the pool has no {name}, which this criterion reads")

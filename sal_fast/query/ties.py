@@ -33,7 +33,7 @@ def unsorted_order(ids: Sequence[str], seed: int) -> Tensor | None:
 
 
 def in_order(pool: Pool, order: Tensor) -> Pool:
-    """The pool with its rows in another order. Each matrix is copied once, to the place that `roomy` finds."""
+    """The pool with its rows in another order. Each matrix is copied once, to where `roomy` puts it."""
     return pool.replace(
         ids=[pool.ids[at] for at in order.tolist()],
         logits=_rows(pool.logits, order) if pool.has("logits") else None,
