@@ -16,9 +16,9 @@ from sal_fast.query.pool import Pool, Positions, Query
 Criterion = Callable[[Pool, int, int], Positions | tuple[Positions, Any] | Query]
 """A function `f(pool, k, seed)` with 1 <= k <= len(pool).
 
-It returns k different positions of the pool, the one to be labelled first at the front; or a pair of positions
-and scores, where a higher score is asked for earlier. It draws random numbers from its own generators, made
-from `seed`, and changes nothing in the pool.
+It returns k different positions of the pool, the one to be labelled first at the front. It may also return a
+pair of positions and scores, where a higher score is asked for earlier. It draws random numbers from its own
+generators, made from `seed`, and changes nothing in the pool.
 """
 
 Field = Literal["ids", "logits", "features", "labelled", "images", "model"]
