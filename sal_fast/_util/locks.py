@@ -43,7 +43,7 @@ def hold(path: Path, mark: str) -> Iterator[None]:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise InputError(f"{path} is no folder; --out names one") from None
+        raise InputError(f"{path} is no folder; name one with --out") from None
     except OSError as error:
         if error.errno in DISK_FULL:
             raise

@@ -33,7 +33,7 @@ from sal_fast.experiment.budget import AUTO, Plan, plan
 from sal_fast.experiment.options import UNSET, check_value, option, options_of, types_of
 from sal_fast.experiment.regimes import REGIMES, Regime, those_that
 
-WEIGHTS = (".safetensors", ".pth", ".pt")  # suffixes of files of weights
+WEIGHTS = (".safetensors", ".pth", ".pt")  # the suffixes of weights files
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Config:
             )
         if self.generator is not None and not regime.takes_a_generator:
             raise InputError(
-                f"--generator {self.generator}: regime {self.regime!r} asks none; expected one of "
+                f"--generator {self.generator}: regime {self.regime!r} takes no generator; expected one of "
                 f"{', '.join(those_that('takes_a_generator'))}"
             )
         if self.segmenter_weights is not None and not (regime.uses_a_segmenter and self.generator is None):
@@ -272,7 +272,7 @@ def absolute(name: str, value: str | None) -> str | None:
     if value is None or value in one.words:
         return value
     place, _, rest = value.rpartition(":") if plugins.is_reference(value) else (value, "", "")
-    named = bool(rest) and not place.endswith(".py")  # package.module:object
+    named = bool(rest) and not place.endswith(".py")  # it is package.module:object
     if named or (one.path == "by suffix" and Path(place).suffix not in WEIGHTS):
         return value
     path = str(Path(os.path.expanduser(place)).resolve())

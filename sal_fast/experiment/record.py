@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
-DATA = ("name", "fingerprint", "classes", "counts")  # of run.json's `data`
+DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `data` has to have
 TIES = "ties"  # run.json's key of the rule for ties of a query
-OLD_TIES, NEW_TIES = "position", "key"  # runs without the key were made with the first
-SECONDS = ("seconds", "label_seconds", "map_seconds")  # of people, where somebody measured them
-OWN_NOTES = ("threads", "device", "decoder", "torch", "torchvision", "numpy")  # of the environment
+OLD_TIES, NEW_TIES = "position", "key"  # a run.json without this key stands for the first
+SECONDS = ("seconds", "label_seconds", "map_seconds")  # fields of `People`; None if nobody measured
+OWN_NOTES = ("threads", "device", "decoder", "torch", "torchvision", "numpy")  # a change is noted
 
 
 @dataclass(frozen=True)

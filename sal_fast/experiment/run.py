@@ -256,7 +256,7 @@ def _with_splits(config: Config, folder: RunFolder, ranks: Ranks, table: Table) 
     """The samples with their splits, which are the same for every rank."""
     if int(ranks.number(len(table))) != len(table):
         raise InputError(
-            f"rank {ranks.rank} finds {len(table)} images in {table.name}, the first rank others"
+            f"rank {ranks.rank} finds {len(table)} images in {table.name}, the first rank another number"
         )
     codes = torch.empty(len(table), dtype=torch.int64)
     if ranks.first:

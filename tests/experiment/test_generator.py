@@ -127,7 +127,7 @@ def test_where_a_function_is(spec: str, said: str | None) -> None:
 
 
 def test_a_function_goes_with_regimes_that_ask_one(tiny: Tiny, written: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="regime 'b2' asks none"):
+    with pytest.raises(InputError, match="regime 'b2' takes no generator"):
         tiny(tmp_path / "run", regime="b2", generator=f"{written}:left")
 
 
