@@ -1,8 +1,8 @@
 """Runs of the experiment in processes that share them: `python rank_process.py FOLDER` is one of them.
 
-FOLDER/options.json lists the runs. Ranks meet at a port of their own for each, as torchrun would arrange.
-Where a run waits for people, the first rank answers as the data set would, and the run may stand in the list
-again.
+FOLDER/options.json lists the runs. For each the ranks meet at another port, as torchrun would arrange.
+If a run waits for people, the first rank answers as the data set would, and the list may name the run again.
+With `takes_over_after` the model of a run with `human_budget: auto` takes over after so many trials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def start(folder: Path, count: int, runs: list[dict[str, Any]]) -> list[subprocess.Popen[str]]:
-    """`count` processes that go through these runs together, one thread each."""
+    """Start `count` processes that go through these runs together, one thread each."""
     folder.mkdir(parents=True, exist_ok=True)
     ports = [free_port() for _ in runs]
     (folder / "options.json").write_text(json.dumps([[*pair] for pair in zip(ports, runs, strict=True)]))
@@ -47,7 +47,7 @@ def start(folder: Path, count: int, runs: list[dict[str, Any]]) -> list[subproce
 
 
 def together(folder: Path, count: int, runs: list[dict[str, Any]], timeout: float = 300) -> list[str]:
-    """Their standard outputs, when all have ended well."""
+    """Wait for such processes, and return their standard outputs. All must end well."""
     processes = start(folder, count, runs)
     try:
         said = [process.communicate(timeout=timeout) for process in processes]
@@ -63,6 +63,7 @@ def main(folder: Path) -> None:
     sys.path.append(str(Path(__file__).parents[1] / "experiment"))
     from experiment_runs import answer
 
+    from sal_fast.experiment import budget
     from sal_fast.experiment.answers.people import Waiting
     from sal_fast.experiment.config import Config
     from sal_fast.experiment.record import RunFolder
@@ -70,6 +71,9 @@ def main(folder: Path) -> None:
 
     for port, options in json.loads((folder / "options.json").read_text()):
         os.environ["MASTER_PORT"] = str(port)
+        queries = options.pop("takes_over_after", None)
+        if queries is not None:  # whatever the trials say: they hang on how small trainings fall
+            budget.takes_over = lambda trials, queries=queries: len(trials) - trials.count(None) >= queries
         try:
             run(Config.of(options))
         except Waiting as waiting:  # no rank ends before the first has written its round: torchrun ends all

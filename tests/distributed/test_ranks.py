@@ -1,4 +1,4 @@
-"""A run by one, two and three processes: the same queries, maps and metrics."""
+"""A run by one, two and three processes gives the same queries, maps and metrics."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.run import run
 
+SMALL = f"{Path(__file__).parents[1] / 'train/small_network.py'}:Small"
 # an accuracy and an interpretability model in the first round
-SIDE_BY_SIDE: dict[str, Any] = {**TINY, "regime": "sal", "human_budget": 0.25, "stop_fraction": 0.5}
+SIDE_BY_SIDE: dict[str, Any] = {
+    **TINY, "regime": "sal", "human_budget": 0.25, "stop_fraction": 0.5, "arch": SMALL, "output_stride": 32,
+}  # fmt: skip
 
 
 def by(count: int, root: Path, data: Path | str, runs: dict[str, dict[str, Any]]) -> dict[str, Path]:
@@ -38,7 +41,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def test_three_processes_change_nothing(shared_folder: Path, tmp_path: Path) -> None:
-    """Of three, one trains nothing, and each has a part of the pool."""
+    """One of the three trains nothing, and each has a part of the pool."""
     runs: dict[str, dict[str, Any]] = {
         "badge": {"criterion": "badge"},
         "sharded": {"criterion": "core-set", "data_parallel": True, "deterministic": True, "epochs": 1},
@@ -49,7 +52,7 @@ def test_three_processes_change_nothing(shared_folder: Path, tmp_path: Path) -> 
 
 
 def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: Path) -> None:
-    """Two processes ask people, and foresee their maps: as one that knows what they will say."""
+    """Two processes that ask people, and predict their maps, do as one that knows the answers."""
     mine = tmp_path / "mine.py"
     mine.write_text(
         "import os\n"
@@ -79,10 +82,10 @@ def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: P
 
 @pytest.mark.full
 def test_people_to_the_end(shared_folder: Path, tmp_path: Path) -> None:
-    """Three processes that end at every query: a model takes over, a teacher draws; warm starts."""
+    """Three processes end at every query; a model takes over, or a teacher draws, with warm starts."""
     warm: dict[str, Any] = {"warm_start": True, "epochs": 1, "stop_fraction": 1.0, "seed": 1}
     runs: dict[str, dict[str, Any]] = {
-        "auto": {**warm, "human_budget": "auto", "query_fraction": 0.12},
+        "auto": {**warm, "human_budget": "auto", "query_fraction": 0.12, "takes_over_after": 2},
         "tait": {**warm, "regime": "tait", "criterion": "core-set"},
     }
     alone = by(1, tmp_path, shared_folder, runs)
@@ -99,7 +102,7 @@ def test_people_to_the_end(shared_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
-    """At its own sizes, with fewer epochs and rounds; and the other models that draw maps."""
+    """All criteria, and the other models that draw maps, at the set's own sizes with fewer epochs."""
     short: dict[str, Any] = {"preset": "builtin", "epochs": 5, "stop_fraction": 0.4, "device": "cpu"}
     criteria = plugins.names("criterion")
     runs: dict[str, dict[str, Any]] = {name: {**short, "criterion": name} for name in criteria}
@@ -117,7 +120,7 @@ def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
 
 
 def test_data_parallel_finishes_and_is_close(shared_folder: Path, tmp_path: Path) -> None:
-    """DistributedDataParallel: the same first query size, metrics in range; equality is not promised."""
+    """DistributedDataParallel finishes its rounds, with metrics in range; equality is not promised."""
     runs: dict[str, dict[str, Any]] = {"ddp": {"data_parallel": True, "epochs": 1}}
     runs["layer"] = {**runs["ddp"], "cam_layer": "layer3", "probe": "gradcam++"}  # gradients of gradients
     for folder in by(2, tmp_path, shared_folder, runs).values():
@@ -131,8 +134,9 @@ def test_data_parallel_finishes_and_is_close(shared_folder: Path, tmp_path: Path
 def test_a_lost_rank_ends_the_run_and_another_number_of_ranks_goes_on(
     shared_folder: Path, tmp_path: Path
 ) -> None:
-    """torchrun, SIGKILL of one rank in the middle; the same command with three ranks ends the same."""
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SIDE_BY_SIDE.items()]
+    """After SIGKILL of one rank under torchrun, the same command with three ranks ends as if never killed."""
+    options = {**SIDE_BY_SIDE, "arch": "resnet18", "output_stride": 8}  # slow enough to be killed in time
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     words += [f"--data={shared_folder}", "--epochs=8", "--stop-fraction=1"]
 
     def torchrun(count: int, out: Path) -> subprocess.Popen[str]:
@@ -165,10 +169,8 @@ def test_a_lost_rank_ends_the_run_and_another_number_of_ranks_goes_on(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     ).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    begin = time.monotonic()
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert time.monotonic() - begin < 60
     assert not (broken / "summary.json").exists(), "it was over before a rank was lost"
     process = torchrun(3, broken)
     _, errors = process.communicate(timeout=300)

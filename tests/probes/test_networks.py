@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ class Case(NamedTuple):
 
 
 def resnet() -> ResNet:
-    return torchvision.models.resnet18(num_classes=CLASSES)
+    return ResNet(BasicBlock, [1, 1, 1, 2], num_classes=CLASSES)
 
 
 def vgg() -> nn.Sequential:
@@ -190,7 +190,7 @@ class Through(nn.Module):
 
 
 @pytest.mark.parametrize("probe", [probe for probe in ops.PROBES if probe != "cam"])
-def test_closed_form_equals_autograd_on_resnet18(probe: ops.Probe) -> None:
+def test_closed_form_equals_autograd_on_a_resnet(probe: ops.Probe) -> None:
     net, x = case("resnet.layer4").net, images(64)
     closed = probes.explain(net, "layer4", x, TARGET, probe=probe).maps
     general = probes.explain(Through(net), "net.layer4", x, TARGET, probe=probe).maps
@@ -203,8 +203,13 @@ def test_closed_form_equals_autograd_on_resnet18(probe: ops.Probe) -> None:
         torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-10)
 
 
+def quickly(quick: str, *names: str) -> list[Any]:
+    """One network in the quick tier; `test_by_definition` has them all there."""
+    return [quick, *(pytest.param(name, marks=pytest.mark.full) for name in names if name != quick)]
+
+
 @pytest.mark.parametrize(
-    "name", ["resnet.layer4", "resnet.layer3", "vgg.0.7", "mobilenet.features", "swin.permute"]
+    "name", quickly("resnet.layer3", "resnet.layer4", "vgg.0.7", "mobilenet.features", "swin.permute")
 )
 def test_against_captum(name: str) -> None:
     attr = pytest.importorskip("captum.attr")
@@ -232,7 +237,7 @@ def theirs(case: Case, probe: str, x: Tensor) -> Tensor:
 GRAD_CAM = [name for name in CASES if name not in ("densenet.features", "vgg.0.6", "resnet.layer4.1.bn2")]
 
 
-@pytest.mark.parametrize("name", GRAD_CAM)
+@pytest.mark.parametrize("name", quickly("swin.features", *GRAD_CAM))
 def test_against_grad_cam(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their maps in float64, before they are scaled."""
     base = pytest.importorskip("pytorch_grad_cam.base_cam")
@@ -245,7 +250,7 @@ def test_against_grad_cam(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(maps.detach().relu(), expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["resnet.layer4", "vgg.0.7", "swin.permute"])
+@pytest.mark.parametrize("name", quickly("vgg.0.7", "resnet.layer4", "swin.permute"))
 def test_against_grad_cam_plus_plus(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their 1e-6 is what stands between the two: the definition with it is theirs, without it ours."""
     base = pytest.importorskip("pytorch_grad_cam.base_cam")

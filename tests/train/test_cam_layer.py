@@ -132,12 +132,12 @@ def test_swins_layers_are_turned() -> None:
 
 @pytest.mark.parametrize(("layer", "probe"), [("layer4.0.conv3", "cam"), CASES[1]])
 def test_the_losses_gradient_by_finite_differences(layer: str, probe: ops.Probe) -> None:
-    """float64, batch statistics included; along random directions through all parameters."""
+    """float64, batch statistics included; along a random direction through all parameters."""
     block = Bottleneck if "conv3" in layer else BasicBlock
     model = small(layer, block).double().train()
-    images, labels = pictures()
-    targets = torch.zeros(4, 24, 24, dtype=torch.float64)
-    targets[:, 4:13, 6:18] = 1
+    images, labels = pictures(size=64)
+    targets = torch.zeros(4, 16, 16, dtype=torch.float64)
+    targets[:, 3:9, 4:12] = 1
     loss = Loss(model, 0.3, replace(RECIPE, probe=probe))
 
     def value() -> Tensor:
@@ -146,17 +146,16 @@ def test_the_losses_gradient_by_finite_differences(layer: str, probe: ops.Probe)
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(value(), parameters)
     count = sum(parameter.numel() for parameter in parameters)
-    for seed in (0, 1):
-        draws = torch.Generator().manual_seed(seed)
-        along = [torch.randn(p.shape, generator=draws, dtype=torch.float64) / count**0.5 for p in parameters]
-        expected = sum((a * g).sum() for a, g in zip(along, gradients, strict=True))
-        found = []
-        with torch.no_grad():
-            for step in (1e-6, -2e-6, 1e-6):
-                for parameter, direction in zip(parameters, along, strict=True):
-                    parameter += step * direction
-                found.append(value())
-        torch.testing.assert_close((found[0] - found[1]) / 2e-6, expected, rtol=1e-4, atol=1e-8)
+    draws = torch.Generator().manual_seed(0)
+    along = [torch.randn(p.shape, generator=draws, dtype=torch.float64) / count**0.5 for p in parameters]
+    expected = sum((a * g).sum() for a, g in zip(along, gradients, strict=True))
+    found = []
+    with torch.no_grad():
+        for step in (1e-6, -2e-6):
+            for parameter, direction in zip(parameters, along, strict=True):
+                parameter += step * direction
+            found.append(value())
+    torch.testing.assert_close((found[0] - found[1]) / 2e-6, expected, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize(("layer", "probe"), CASES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
 from sal_fast.train.loop import batches
 
+SMALL = f"{Path(__file__).with_name('small_network.py')}:Small"
 RECIPE = train.Recipe(
     epochs=2,
     batch_size=8,
@@ -31,7 +33,7 @@ RECIPE = train.Recipe(
 
 def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE, **maps: Any) -> tuple:
     rows = samples.rows("train")
-    model = models.build("resnet18", 3, output_stride=8, seed=0)
+    model = models.build(SMALL, 3, seed=0)
     (fitted,) = train.fit(
         [train.Job(model, alpha, "test")],
         samples,
@@ -90,8 +92,7 @@ def test_without_maps_only_the_classification_term_remains(samples: store.Store)
 def test_a_step_follows_the_gradient_of_equation_1(samples: store.Store, alpha: float) -> None:
     """One epoch of one batch moves the weights along a gradient that is worked out by hand in float64.
 
-    The relative error in float32 is 3e-5, and 3e-3 where a ReLU falls on its other side. Without the saliency
-    term it would be 0.97 at alpha 0.1.
+    The relative error in float32 is 2e-5. Without the saliency term it would be 0.95 at alpha 0.1.
     """
     rows = samples.rows("train")
     has_map = samples.has_mask[rows].clone()
@@ -99,7 +100,7 @@ def test_a_step_follows_the_gradient_of_equation_1(samples: store.Store, alpha: 
     one = replace(RECIPE, epochs=1, batch_size=100, saliency_loss="mse")
     moved, _ = fit(samples, alpha=alpha, recipe=one, has_map=has_map)
 
-    exact = models.build("resnet18", 3, output_stride=8, seed=0)
+    exact = models.build(SMALL, 3, seed=0)
     start = flat(exact.parameters())
     exact.double().train()
     (images,) = samples.views([rows])
@@ -114,9 +115,9 @@ def test_a_step_follows_the_gradient_of_equation_1(samples: store.Store, alpha: 
 
 
 def test_a_network_looks_where_its_maps_say(samples: store.Store) -> None:
-    """Maps that mark the left half, or the right half, of every image leave no doubt after two epochs.
+    """Maps that mark the left half, or the right half, of every image leave no doubt after eight epochs.
 
-    The Dice of the CAMs with the left half is 0.97 to 0.99 or 0.01 to 0.03, whichever the seed. Without the
+    The Dice of the CAMs with the left half is 0.96 to 0.99 or 0.01 to 0.03, whichever the seed. Without the
     saliency term both networks of a seed would be the same one.
     """
     rows = samples.rows("train")
@@ -126,16 +127,16 @@ def test_a_network_looks_where_its_maps_say(samples: store.Store) -> None:
     every = torch.ones(len(rows), dtype=torch.bool)
 
     def dice(maps: torch.Tensor, seed: int) -> float:
-        recipe = replace(RECIPE, seed=seed)
+        recipe = replace(RECIPE, epochs=8, lr=0.05, seed=seed)
         model, _ = fit(samples, alpha=0.1, recipe=recipe, maps=Masks.pack(maps[rows]), has_map=every)
         found = train.evaluate(model, on_the_left, rows, "cam")
         assert found.floor == 0.5
         assert found.dice is not None
         return found.dice
 
-    guided, misguided = ([dice(maps, seed) for seed in range(2)] for maps in (left, 255 - left))
-    assert sum(guided) / 2 > 0.75
-    assert sum(misguided) / 2 < 0.25
+    guided, misguided = ([dice(maps, seed) for seed in range(3)] for maps in (left, 255 - left))
+    assert sum(guided) / 3 > 0.75
+    assert sum(misguided) / 3 < 0.25
 
 
 def test_best_epoch_is_kept_and_the_later_one_on_a_tie(
