@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -74,12 +74,8 @@ def main(arguments: list[str]) -> int:
     folder = (options.out or Path("runs") / made_of.name).expanduser().resolve()
     configs = made_of.configs(folder, grid.Place(options.root, options.weights, options.segmenter_masks))
     outlook = plan.examine(configs)
-    choose = functools.partial(
-        Slot.on,
-        cpus=options.cpus_per_run,
-        gpus=options.gpus_per_run,
-        cpu_only=all(config.device == "cpu" for config in configs),
-    )
+    cpu_only = all(config.device == "cpu" for config in configs)
+    choose = partial(Slot.on, cpus=options.cpus_per_run, gpus=options.gpus_per_run, cpu_only=cpu_only)
     if options.plan:
         here = Node.here()
         slots = max(1, choose([here]).fits(here))

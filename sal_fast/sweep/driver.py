@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import sal_fast
-from sal_fast._util.files import read_json, write_json
+from sal_fast._util.files import write_json
 from sal_fast._util.locks import locked
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
@@ -30,8 +30,8 @@ class Progress:
     """Where a run stands.
 
     place: its position in the grid. rounds: how many are finished, by its folder. lost: workers that were
-    lost since the last finished round. rounds_at_start: finished rounds when it was handed out.
-    not_before: the time (of time.monotonic) until which it waits. note: a remark for the screen.
+    lost since the last finished round. not_before: the time (of time.monotonic) until which it waits. note: a
+    remark for the screen.
     """
 
     planned: PlannedRun
@@ -40,7 +40,6 @@ class Progress:
     handed_out: bool = False
     rounds: int = 0
     lost: int = 0
-    rounds_at_start: int = 0
     not_before: float = 0.0
     note: str = ""
 
@@ -164,7 +163,7 @@ class Driver:
 
     def _task(self, run: Progress, cluster: Cluster) -> Task:
         source = self._source(run)
-        run.rounds_at_start, run.note = run.rounds, ""
+        run.note = ""
         return Task(
             run.config,
             cluster.slot.cpus,
@@ -187,8 +186,7 @@ class Driver:
             return
         run.handed_out, run.state, run.note = False, "waiting", ""
         if event.state == "lost":
-            run.lost = 1 if run.rounds > run.rounds_at_start else run.lost + 1
-            run.note = f"again: {event.text}"
+            run.lost, run.note = run.lost + 1, f"again: {event.text}"
             if run.lost > self.retries:
                 lost = f"{run.lost} workers lost without a finished round"
                 self._fail(run, f"{lost}: {event.text} (see {self.log(run)})")
@@ -217,8 +215,9 @@ class Driver:
         """Count the finished rounds, and learn from the new ones how long they take."""
         with suppress(InputError):  # the run itself says what is damaged
             lines = run.folder.rounds(mend=False)
-            self.rates.add(run.config, run.planned.plan, map(Round.of, lines[run.rounds :]))
-            run.rounds = len(lines)
+            new = lines[run.rounds :]
+            self.rates.add(run.config, run.planned.plan, map(Round.of, new))
+            run.rounds, run.lost = len(lines), 0 if new else run.lost
 
     # --- what is left ------------------------------------------------------------------------------------
 
@@ -233,11 +232,6 @@ class Driver:
                 each.append(self.rates.seconds(run.config, images, rough=True))
         known = [seconds for seconds in each if seconds is not None]
         return None if len(known) < len(each) else max([0.0, sum(known) / self.slots, *known])
-
-    def summaries(self) -> dict[str, dict[str, Any]]:
-        """The content of summary.json of the runs that are done, by name."""
-        done = (run for run in self.runs.values() if run.state == "done")
-        return {run.name: read_json(run.folder.summary_json) for run in done}
 
 
 @contextmanager

@@ -76,18 +76,15 @@ class Grid:
             if found.setdefault(name, config) != config:
                 raise InputError(f"{self.path}: {_same_name(name, found[name], config)}")
         if not found:
-            raise InputError(f"{self._at('leave_out')}: leave_out leaves out every run")
+            raise InputError(f"{_line_of(self.path, self.text, 'leave_out')}: leave_out leaves out every run")
         return list(found.values())
 
     def _is_left_out(self, config: Config) -> bool:
         share = config.human_budget
         if not config.its_regime.uses_the_budget:
             return WITHOUT_EFFECT in self.leave_out and share != self._largest_budget(share)
-        return (
-            BELOW_START in self.leave_out
-            and not isinstance(share, str)
-            and share < config.start_fraction - budget.TOLERANCE
-        )
+        below = not isinstance(share, str) and share < config.start_fraction - budget.TOLERANCE
+        return below and BELOW_START in self.leave_out
 
     def _largest_budget(self, given: object) -> object:
         """The largest number in the list of budgets, else the list's first word; without a list, `given`."""
@@ -101,9 +98,10 @@ class Grid:
         for axis, item in zip(self.axes, items, strict=True):
             for name, value in item.items():
                 if brought.setdefault(name, value) != value:
+                    where = _line_of(self.path, self.text, axis)
                     raise InputError(
-                        f"{self._at(axis)}: {name} is {value!r} with {axis} {item[axis]!r}, and "
-                        f"{brought[name]!r} by another list; let one of them say it"
+                        f"{where}: {name} is {value!r} with {axis} {item[axis]!r}, and {brought[name]!r} by "
+                        f"another list; let one of them say it"
                     )
         return {**self.fixed, **brought}
 
@@ -133,9 +131,6 @@ class Grid:
             own = config.segmenter_masks or str(Path(place.segmenter_masks) / short_name(config.data))
             found["segmenter_masks"] = own
         return found
-
-    def _at(self, name: str) -> str:
-        return _line_of(self.path, self.text, name)
 
 
 def _check(config: Config) -> None:

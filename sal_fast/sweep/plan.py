@@ -34,12 +34,6 @@ PACE = tuple(
     for name, one in OPTIONS.items()
     if one.affects & {"data", "network"} and "maps" not in one.affects and one.path != "by suffix"
 )
-# the plug-ins that runs load, but for networks and data, which are looked into by themselves
-PLUGINS = tuple(
-    name
-    for name, one in OPTIONS.items()
-    if one.plugin and one.not_in_a_grid is None and not one.affects & {"data", "network"}
-)
 
 
 @dataclass(frozen=True)
@@ -98,9 +92,9 @@ def examine(configs: Sequence[Config]) -> Outlook:
             search.weights(teacher_arch(config), teacher_weights(config))
         if config.its_regime.uses_a_segmenter:
             search.masks(config)
-        for name in PLUGINS:
-            if getattr(config, name) is not None:
-                search.plugin(name, getattr(config, name))
+        for name, option in OPTIONS.items():  # networks and data are looked into by themselves
+            if option.plugin in ("criterion", "generator") and getattr(config, name) is not None:
+                search.plugin(option.plugin, getattr(config, name))
     _find_shares(planned)
     return Outlook(planned, unknown, list(search.problems))
 
@@ -158,10 +152,8 @@ class _Search:
                 f"--weights, or put it into {place}"
             )
 
-    def _find_plugin(self, name: str, spec: str) -> None:
-        """Import what draws queries or maps, as every run would."""
-        kind = OPTIONS[name].plugin
-        assert kind is not None
+    def _find_plugin(self, kind: plugins.Kind, spec: str) -> None:
+        """Import the plug-in, as every run would."""
         try:
             plugins.load(kind, spec)
         except InputError as error:
@@ -173,11 +165,9 @@ class _Search:
         if checkpoint is not None and not Path(checkpoint).is_file():
             self._add(f"segmenter_weights: file not found: {checkpoint}")
         if folder is None:
-            try:
-                config.check()
-            except InputError as error:
-                name = short_name(config.data)
-                self._add(f"data {name}: {error} (of a sweep: DIR/{name}/<id>.png)")
+            name = short_name(config.data)
+            needs = f"regime {config.regime!r} needs --segmenter-masks DIR"
+            self._add(f"data {name}: {needs}, with DIR/{name}/<id>.png for every training image")
         elif checkpoint is None and config.generator is None and not Path(folder).is_dir():
             self._add(f"segmenter_masks: no such folder: {folder}")
 

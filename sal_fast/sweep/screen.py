@@ -11,11 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sal_fast._util.files import read_json
 from sal_fast._util.progress import duration
 from sal_fast.sweep.driver import Driver, Progress
 
-COLOURS = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
-ORDER = ("failed", "running", "waiting", "done")  # a terminal that is too low cuts off the last ones
+# a terminal that is too low cuts off the last ones
+COLOURS = {"failed": "red", "running": "cyan", "waiting": "dim", "done": "green"}
 BESIDE_THE_ROWS = 7  # lines of the live table that are no rows
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def _in_words(run: Progress) -> str:
 
 def _picture(driver: Driver, height: int) -> Group:
     table = Table("run", "state", "rounds", "", expand=False)
-    runs = sorted(driver.runs.values(), key=lambda run: ORDER.index(run.state))
+    runs = sorted(driver.runs.values(), key=lambda run: [*COLOURS].index(run.state))
     room = max(3, height - BESIDE_THE_ROWS)
     for run in runs[:room]:
         table.add_row(
@@ -88,12 +89,11 @@ def results(driver: Driver) -> Table:
     table = Table("run", "rounds", "AULC accuracy", "AULC Dice", "human maps", "time")
     for column in table.columns[1:]:
         column.justify = "right"
-    summaries = driver.summaries()
     for run in driver.runs.values():
-        if run.name not in summaries:
+        if run.state != "done":
             table.add_row(Text(run.name), f"{run.rounds}/{run.total}", Text("failed", "red"))
             continue
-        summary = summaries[run.name]
+        summary = read_json(run.folder.summary_json)
         areas = (summary["aulc_accuracy"], summary["aulc_dice"])
         table.add_row(
             Text(run.name),

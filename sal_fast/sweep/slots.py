@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -34,20 +33,12 @@ class Slot:
     gpus: float
 
     @classmethod
-    def on(
-        cls,
-        nodes: Iterable[Node],
-        cpus: int | None = None,
-        gpus: float | None = None,
-        *,
-        cpu_only: bool = False,
-    ) -> Slot:
+    def on(cls, nodes: list[Node], cpus: int | None, gpus: float | None, cpu_only: bool = False) -> Slot:
         """The slot that a user asked for; None is replaced by what suits the nodes.
 
         gpus: 1 if any node has a GPU and the runs may use it, else 0. cpus: 1 for runs without a GPU; else
         the cores that fall to each run on the node with the fewest, at most `MOST_CPUS`.
         """
-        nodes = list(nodes)
         if gpus is None:
             gpus = float(not cpu_only and any(node.gpus for node in nodes))
         if cpus is None:

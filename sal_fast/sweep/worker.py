@@ -107,8 +107,6 @@ def _threads(folder: RunFolder, asked: int) -> int:
 def _write_to(path: Path) -> None:
     """Send everything that this process prints or logs to the file, and the stack of a crash too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
     file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (it is open as long as the process)
     for descriptor in (1, 2):  # what C libraries write to
         os.dup2(file.fileno(), descriptor)

@@ -25,6 +25,7 @@ class Ray:
         return lambda function: function
 
 
+ALL = partial(Slot.on, cpus=None, gpus=None)
 CPUS, GPUS = Node(8), Node(16, 2)
 
 
@@ -60,13 +61,13 @@ def test_what_no_node_has() -> None:
     with pytest.raises(
         InputError, match=r"no node has 1 CPUs and 1 GPUs for a run \(there are: 8 CPUs, 0 GPUs"
     ):
-        Cluster(Ray(CPUS), partial(Slot.on, gpus=1.0)).check()
+        Cluster(Ray(CPUS), partial(Slot.on, cpus=None, gpus=1.0)).check()
     with pytest.raises(InputError, match="no node has 9 CPUs"):
-        Cluster(Ray(CPUS), partial(Slot.on, cpus=9)).check()
+        Cluster(Ray(CPUS), partial(Slot.on, cpus=9, gpus=None)).check()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "head", "127.0.0.1:no", ""])
 def test_nobody_at_the_address(address: str) -> None:
     pytest.importorskip("ray", reason="pip install 'sal-fast[ray]'")
-    with pytest.raises(InputError, match=r"--address .*expected the host:port"), connected(address, Slot.on):
+    with pytest.raises(InputError, match=r"--address .*expected the host:port"), connected(address, ALL):
         pass
