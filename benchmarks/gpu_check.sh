@@ -50,15 +50,15 @@ sanitize() { # tool
     "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops -k "$small"
 }
 
-bench() { # op, dtype, rounds, arguments...
-  local name="benchmark_$1_$2_${*:4}"
-  step "${name//[ =-]/_}" run_in_site "$python" -m benchmarks.run "$1" --device cuda --dtype "$2" --rounds "$3" \
-    --out "$OUT" "${@:4}"
-}
-
-network=(--arch resnet50 --image-size 224 --precision bfloat16)
-package_bench() { # label, name, arguments...
-  step "bench_$1" run_in_site "$python" -m sal_fast bench "$2" --device cuda --out "$OUT/bench-$1-gpu.json" "${@:3}"
+# Measures by `sal_fast.bench.run`, which needs no library of the command line. The options are Python: "batch=2, rounds=5".
+bench() { # label, name, options
+  step "bench_$1" run_in_site "$python" -c "import logging
+logging.basicConfig()
+logging.getLogger('sal_fast').setLevel('DEBUG')
+from sal_fast import bench
+from sal_fast.bench import table
+document = bench.run('$2', device='cuda', out='$OUT/$1-gpu.json', ${*:3})
+print(*(sheet.markdown() for sheet in table.sheets(document)), sep='\n\n')"
 }
 
 if part build; then
@@ -72,7 +72,7 @@ cp -r tests benchmarks csrc docs README.md pyproject.toml "$site/work/"
 step gpu "$python" -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
 step build_info run_in_site "$python" -c "import sal_fast; print(sal_fast.build_info())"
 if part tests; then
-  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/data tests/train tests/test_devices.py
+  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/data tests/train tests/bench/test_clock.py tests/test_devices.py
 fi
 if part sanitizer; then
   for tool in memcheck racecheck synccheck; do
@@ -80,50 +80,39 @@ if part sanitizer; then
   done
 fi
 if part benchmarks; then
-  step kernels run_in_site "$python" -m benchmarks.kernels --out "$OUT"
+  step kernels run_in_site "$python" benchmarks/kernels.py "$OUT"
   for dtype in bfloat16 float32; do
-    bench cyborg_loss $dtype 50
-    bench saliency_loss $dtype 50
-    bench cam_head $dtype 50
-    bench ssim $dtype 50
-    bench minmax_normalize $dtype 50
-    bench uncertainty $dtype 50
-    bench topn_dice $dtype 50
-    bench crop $dtype 50
-  done
-  bench uncertainty float32 50 --size columns=10
-  bench uncertainty bfloat16 50 --size rows=2048 columns=128000
-  bench probes float32 20
-  # the experiment's own libraries are not on every such machine
-  if "$python" -c "import polars, rich, safetensors, tyro" 2>/dev/null; then
-    package_bench data data --images 4096 --rounds 3 --workers 14
-    for compiled in False True; do
-      package_bench "step_compile_$compiled" step "${network[@]}" --compile $compiled --batch-size 256 --images 2048 --rounds 20
-      package_bench "score_compile_$compiled" score "${network[@]}" --compile $compiled --images 4096 --rounds 5
+    for op in cyborg_loss cyborg_step saliency_loss cam_head ssim minmax_normalize uncertainty topn_dice crop; do
+      bench $op-$dtype $op "rounds=50, dtype='$dtype'"
     done
-    package_bench select select
+  done
+  bench uncertainty-10-columns uncertainty "rounds=50, columns=10"
+  bench uncertainty-128000-columns uncertainty "rounds=50, dtype='bfloat16', rows=2048, columns=128000"
+  bench probes probes "rounds=20"
+  # The experiment's own libraries are not on every such machine.
+  if "$python" -c "import matplotlib, polars, rich, safetensors, tyro" 2>/dev/null; then
+    bench data data "images=4096, rounds=3, workers=14"
+    for compiled in False True; do
+      network="arch='resnet50', image_size=224, precision='bfloat16', compile=$compiled"
+      bench step-compile-$compiled step "$network, batch_size=256, images=2048, rounds=20"
+      bench score-compile-$compiled score "$network, images=4096, rounds=5"
+    done
+    bench select select "rounds=3"
   fi
 fi
 
+gpu() { # field
+  nvidia-smi "--query-gpu=$1" --format=csv,noheader 2>/dev/null | head -n 1
+}
 name=gpu_check$(printf -- "-%s" "$@")
-"$python" - "$steps" "$OUT/${name%-}.json" <<'PYTHON'
-import json, os, subprocess, sys
-
-def gpu(field):
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        return "none"
+DEVICE=$(gpu name) DRIVER=$(gpu driver_version) "$python" - "$steps" "$OUT/${name%-}.json" <<'PYTHON'
+import json, os, sys
 
 lines = [line.rstrip("\n").split("\t") for line in open(sys.argv[1])]
 steps = [{"step": name, "exit_status": int(rc), "seconds": int(seconds)} for name, rc, seconds in lines]
 failed = [step["step"] for step in steps if step["exit_status"]]
-document = {
-    "schema": 1, "device": gpu("name"), "driver": gpu("driver_version"), "commit": os.environ["COMMIT"],
-    "csrc_tree": os.environ["CSRC_TREE"], "steps": steps, "failed": failed,
-}
-json.dump(document, open(sys.argv[2], "w"), indent=1)
+machine = {field: os.environ[field.upper()] or "none" for field in ("device", "driver", "commit", "csrc_tree")}
+json.dump({"schema": 1, **machine, "steps": steps, "failed": failed}, open(sys.argv[2], "w"), indent=1)
 print("failed:", ", ".join(failed) or "nothing")
 sys.exit(bool(failed))
 PYTHON

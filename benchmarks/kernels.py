@@ -1,14 +1,14 @@
 """Report the registers, stack, spills and shared memory of every compiled CUDA kernel.
 
-`python benchmarks/kernels.py` needs nvcc and no GPU. It prints a table and writes
-benchmarks/results/kernels-<version>-nvcc<release>.json.
+`python benchmarks/kernels.py [FOLDER]` needs nvcc and no GPU. It writes
+kernels-<version>-nvcc<release>.json to the folder, by default benchmarks/results.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +30,9 @@ _PTXAS = re.compile(
 )
 
 
-def report(source: Path, architectures: tuple[int, ...] = ARCHITECTURES) -> Iterator[dict[str, Any]]:
+def report(source: Path) -> Iterator[dict[str, Any]]:
     """Yield a record for every kernel of a .cu file and every architecture."""
-    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
+    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
     includes = [f"-I{CSRC / folder}" for folder in ("include", "cuda")]
     with tempfile.TemporaryDirectory() as folder:
         command = ["nvcc", "-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", *targets, *includes]
@@ -53,25 +53,14 @@ def report(source: Path, architectures: tuple[int, ...] = ARCHITECTURES) -> Iter
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architectures", type=int, nargs="+", default=list(ARCHITECTURES))
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    options = parser.parse_args()
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results"
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release ([\d.]+)", version)
-    kernels = []
+    kernels: list[dict[str, Any]] = []
     for source in sorted((CSRC / "cuda").glob("*.cu")):
-        of_source = list(report(source, tuple(options.architectures)))
-        kernels += of_source
-        for architecture in sorted({kernel["architecture"] for kernel in of_source}):
-            here = [kernel for kernel in of_source if kernel["architecture"] == architecture]
-            most = {f: max(k[f] for k in here) for f in ("registers", "shared", "stack", "spill_stores")}
-            print(
-                f"{source.name:22}{architecture:8}{len(here):4} kernels, at most {most['registers']:3} "
-                f"registers, {most['shared']:6} B shared, {most['stack']:3} B stack, "
-                f"{most['spill_stores']:3} B spilled",
-                flush=True,
-            )
+        kernels += report(source)
+        spilled = sum(kernel["spill_stores"] > 0 for kernel in kernels)
+        print(f"{source.name}: {len(kernels)} kernels so far, {spilled} with spills", flush=True)
     here = surroundings(torch.device("cpu"))
     document = {
         "schema": 1,
@@ -79,7 +68,7 @@ def main() -> None:
         "compiler": version.strip().splitlines()[-1],
         "kernels": kernels,
     }
-    path = options.out / f"kernels-{here['version']}-nvcc{release[1] if release else 'unknown'}.json"
+    path = folder / f"kernels-{here['version']}-nvcc{release[1] if release else 'unknown'}.json"
     write_json(path, document)
     print(path)
 

@@ -24,4 +24,7 @@ def run(name: str, **options: Any) -> dict[str, Any]:
     """
     from sal_fast.bench import measure, suite
 
-    return measure.measure(suite.load(name)(**options))
+    benchmark = suite.load(name)
+    kind = benchmark.setup
+    common = {name: options.pop(name) for name in kind.__dataclass_fields__ if name in options}
+    return measure.measure(benchmark, kind(**common), **options)

@@ -41,14 +41,15 @@ class Timer:
         return self._seconds(self.repeats) / self.per_call
 
     def _seconds(self, repeats: int) -> float:
-        self._wait()
+        self.wait()
         begin = time.perf_counter()
         for _ in range(repeats):
             next(self._turns)()
-        self._wait()
+        self.wait()
         return (time.perf_counter() - begin) / repeats
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait until a GPU has done all that it was asked for."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -64,9 +65,9 @@ class Timer:
                     for call in itertools.islice(itertools.cycle(calls), IN_A_GRAPH):
                         call()
         except RuntimeError:
-            self._wait()
+            self.wait()
             return False
-        self._wait()
+        self.wait()
         self._turns, self.per_call = itertools.repeat(graph.replay), IN_A_GRAPH
         return True
 
@@ -80,6 +81,18 @@ def in_turn(
         for name, timer in timers.items():
             timed[name].append(timer())
             advance()
+    return timed
+
+
+def parts(
+    call: Callable[[], dict[str, float]], rounds: int, advance: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Return the seconds of the parts of a call that measures them itself, one value for each round."""
+    timed: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, spent in call().items():
+            timed.setdefault(name, []).append(spent)
+        advance()
     return timed
 
 
@@ -112,16 +125,16 @@ def on_a_gpu(timer: Timer) -> dict[str, float | None]:
         return {"host_ms": None, "launches": None, "peak_bytes": None}
     returned = []
     for _ in range(9):
-        torch.cuda.synchronize(device)
+        timer.wait()
         begin = time.perf_counter()
         call()
         returned.append(time.perf_counter() - begin)
-    torch.cuda.synchronize(device)
+    timer.wait()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         call()
-        torch.cuda.synchronize(device)
+        timer.wait()
     events = profile.events() or []
     return {
         "host_ms": 1e3 * statistics.median(returned),
@@ -130,17 +143,13 @@ def on_a_gpu(timer: Timer) -> dict[str, float | None]:
     }
 
 
-def write_trace(path: Path, timers: Mapping[str, Timer], device: torch.device) -> None:
+def write_trace(path: Path, timers: Mapping[str, Timer]) -> None:
     """Write one call of each variant as a Chrome trace, each under its name."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile() as profile:
         for name, timer in timers.items():
             with torch.profiler.record_function(name):
                 timer.first()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                timer.wait()
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.export_chrome_trace(str(path))
 

@@ -13,26 +13,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sal_fast._util.files import write_bytes
-from sal_fast.bench import result, suite, table
-from sal_fast.report.figures import BLACK, BLUE, GREEN, VERMILLION, Picture, drawing, picture
+from sal_fast.bench import result, table
+from sal_fast.report.figures import BLACK, BLUE, GREEN, VERMILLION, drawing, picture
 
 # Ratios that keep their limit, miss it, and have none differ in colour and in hatch, so that one is enough.
-LOOKS = {True: (GREEN, ""), False: (VERMILLION, "///"), None: (BLUE, "")}
-WORDS = {True: "held", False: "missed", None: "nothing asked"}
+LOOKS = {True: (GREEN, "", "held"), False: (VERMILLION, "///", "missed"), None: (BLUE, "", "nothing asked")}
 WIDE = 6.0  # the axis is logarithmic if the largest value is more than that many times the smallest
 
 
 def write(document: dict[str, Any], path: Path) -> None:
-    """Write the figure of a result as PNG; a benchmark may have a figure of its own."""
-    write_bytes(path, draw(document).png)
-
-
-def draw(document: dict[str, Any]) -> Picture:
-    """Return the figure of a result with its description."""
-    name = document["bench"]
+    """Write the figure of a result as PNG."""
     with drawing():
-        drawn = suite.load(name).draw(document)
-        return picture(drawn, f"bench-{name}", f"What bench {name} measured on {document['device']}.")
+        write_bytes(path, picture(bars(document), document["bench"], "").png)
 
 
 def bars(document: dict[str, Any]) -> Figure:
@@ -45,13 +37,13 @@ def bars(document: dict[str, Any]) -> Figure:
     base = 0.0 if shares else 1.0
     drawn = Figure(figsize=(7.0, 1.5 + 0.44 * len(ratios)), layout="constrained")
     axes = drawn.add_subplot()
-    values = [value for ratio in ratios for value in _three(ratio)]
+    values = [value for ratio in ratios for value in _three(ratio)] or [base]
     wide = not shares and max(values) / max(min(values), 1e-9) > WIDE
     if wide:
         axes.set_xscale("log")
     for at, ratio in enumerate(ratios):
         value, low, high = _three(ratio)
-        colour, hatch = LOOKS[result.held(ratio)]
+        colour, hatch, _ = LOOKS[result.held(ratio)]
         axes.barh(at, value - base, left=base, height=0.62, color=colour, hatch=hatch)
         reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axes.errorbar(value, at, xerr=reach, fmt="o", markersize=3.5, color=BLACK, elinewidth=1.2, capsize=3)
@@ -96,11 +88,12 @@ def _three(ratio: dict[str, Any]) -> tuple[float, float, float]:
 def _legend(drawn: Figure, ratios: Sequence[dict[str, Any]]) -> None:
     found = {result.held(ratio) for ratio in ratios}
     handles: list[Any] = [
-        Patch(facecolor=colour, hatch=hatch, label=WORDS[held])
-        for held, (colour, hatch) in LOOKS.items()
+        Patch(facecolor=colour, hatch=hatch, label=word)
+        for held, (colour, hatch, word) in LOOKS.items()
         if held in found and found != {None}
     ]
-    handles.append(Line2D([], [], color=BLACK, linewidth=1.2, marker="|", label="10 to 90 % of rounds"))
+    if any(ratio["p10"] is not None for ratio in ratios):
+        handles.append(Line2D([], [], color=BLACK, linewidth=1.2, marker="|", label="10 to 90 % of rounds"))
     if found - {None}:
         handles.append(Line2D([], [], color=BLACK, linewidth=2.2, linestyle=":", label="asked"))
-    drawn.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    drawn.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)))

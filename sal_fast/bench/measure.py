@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -15,7 +16,7 @@ import torch
 
 from sal_fast._util.files import write_json
 from sal_fast.bench import clock, result
-from sal_fast.bench.suite import Benchmark, Case, Ratio
+from sal_fast.bench.suite import Benchmark, Case, Ratio, Setup, agree
 from sal_fast.errors import InputError
 
 LONG = 10.0  # seconds of measuring that the user is told of
@@ -29,71 +30,70 @@ def no_bar(name: str, total: int) -> AbstractContextManager[Callable[[], None]]:
     return nullcontext(lambda: None)
 
 
-def measure(benchmark: Benchmark, bar: Bar = no_bar) -> dict[str, Any]:
+def measure(benchmark: Benchmark, setup: Setup, bar: Bar = no_bar, **sizes: Any) -> dict[str, Any]:
     """Measure a benchmark, write the files that its options ask for, and return its document.
 
     Args:
-        benchmark: the benchmark with its options.
+        benchmark: the benchmark.
+        setup: the options of the kind that it takes.
         bar: opens a progress bar of a title and a total, and gives a function that advances it by one.
+        sizes: the benchmark's other options; what is left out has its default.
 
     Raises:
         AssertionError: one of our results is wrong. No speed is reported then.
         InputError: an option has a value that it cannot have.
     """
-    benchmark.check()
-    name = benchmark.device
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    bound = inspect.signature(benchmark.function).bind(setup, **sizes)
+    bound.apply_defaults()
+    _, *options = bound.arguments.items()
+    setup.check(benchmark.least, dict(options))
+    rounds = setup.rounds or benchmark.rounds
     load = os.getloadavg()[0]
     found: dict[str, Any] = {"copy_gb_s": None, "read_gb_s": None, "results": [], "ratios": [], "figures": {}}
-    with clock.threads(benchmark.threads):
-        for case in benchmark.cases(device):
-            if benchmark.only in case.name:
-                _add(found, case, benchmark, device, bar)
-        surroundings = result.surroundings(device)
+    with clock.threads(setup.threads):
+        for case in benchmark.function(*bound.args, **bound.kwargs):
+            if setup.only in case.name:
+                _add(found, case, f"bench {benchmark.name} {case.name}".rstrip(), setup, rounds, bar)
+        surroundings = result.surroundings(setup.place)
     if not found["results"]:
-        raise InputError(f"--only {benchmark.only}: bench {benchmark.name} has no case of such a name")
+        raise InputError(f"--only {setup.only}: bench {benchmark.name} has no case of such a name")
+    own = {name: value for name, value in vars(setup).items() if name not in Setup.__dataclass_fields__}
     document = {
         "schema": result.VERSION,
         "bench": benchmark.name,
         **surroundings,
         "load": [load, os.getloadavg()[0]],
-        "rounds": benchmark.rounds,
-        "options": benchmark.own,
-        "unit": benchmark.UNIT,
+        "rounds": rounds,
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in (*own.items(), *options)},
+        "unit": benchmark.unit,
         **found,
     }
     result.check(document)
-    if benchmark.out is not None:
-        write_json(Path(benchmark.out).expanduser(), document)
-    if benchmark.plot is not None:
+    if setup.out is not None:
+        write_json(Path(setup.out).expanduser(), document)
+    if setup.plot is not None:
         from sal_fast.bench import figure  # matplotlib is not on every machine with a GPU
 
-        figure.write(document, Path(benchmark.plot).expanduser())
+        figure.write(document, Path(setup.plot).expanduser())
     return document
 
 
-def _add(found: dict[str, Any], case: Case, benchmark: Benchmark, device: torch.device, bar: Bar) -> None:
+def _add(found: dict[str, Any], case: Case, title: str, setup: Setup, rounds: int, bar: Bar) -> None:
     """Measure a case and add it to what was found."""
     if case.bytes_moved and found["copy_gb_s"] is None:
-        found["copy_gb_s"], found["read_gb_s"] = (1e-9 * rate for rate in clock.bandwidth(device))
-    title = f"bench {benchmark.name} {case.name}".rstrip()
-    if case.parts is not None:
-        details: dict[str, dict[str, Any]] = {}
-        with bar(title, benchmark.rounds) as advance:
-            taken = []
-            for _ in range(benchmark.rounds):
-                taken.append(case.parts())
-                advance()
-        timed = {part: [parts[part] for parts in taken] for part in taken[0]}
+        found["copy_gb_s"], found["read_gb_s"] = (1e-9 * rate for rate in clock.bandwidth(setup.place))
+    timers: dict[str, clock.Timer] = {}
+    if case.parts is None:
+        timers, timed = _variants(case, title, setup.place, rounds, bar)
     else:
-        timers, timed = _variants(case, title, benchmark.rounds, device, bar)
-        if benchmark.trace is not None and not found["results"]:
-            clock.write_trace(Path(benchmark.trace).expanduser(), timers, device)
-        details = {
-            name: {"graph_replay": timer.graph, **clock.on_a_gpu(timer)} for name, timer in timers.items()
-        }
+        with bar(title, rounds) as advance:
+            timed = clock.parts(case.parts, rounds, advance)
+    if setup.trace is not None and not found["results"]:
+        clock.write_trace(Path(setup.trace).expanduser(), timers)
     for name, seconds in timed.items():
-        record = _record(case, name, seconds, found) | details.get(name, {})
+        record = _record(case, name, seconds, found)
+        if name in timers:
+            record |= {"graph_replay": timers[name].graph, **clock.on_a_gpu(timers[name])}
         found["results"].append(record)
         _log.debug("%s, %s: %.4g ms", title, name, record["ms"])
     ours, *others = timed
@@ -103,15 +103,17 @@ def _add(found: dict[str, Any], case: Case, benchmark: Benchmark, device: torch.
 
 
 def _variants(
-    case: Case, title: str, rounds: int, device: torch.device, bar: Bar
+    case: Case, title: str, device: torch.device, rounds: int, bar: Bar
 ) -> tuple[dict[str, clock.Timer], dict[str, list[float]]]:
     """Check our result, then time the variants in turn; return their timers and their seconds a round."""
     inputs = [case.inputs(0)]
-    case.verify(*inputs[0])
+    if isinstance(case.verify, tuple):
+        agree(next(iter(case.variants.values())), inputs[0], *case.verify)
+    else:
+        case.verify(*inputs[0])
     size = sum(tensor.nbytes for tensor in inputs[0])
-    if size:
-        count = min(MOST_INPUTS, 1 + math.ceil(clock.CACHE_BYTES / size))
-        inputs += [case.inputs(seed) for seed in range(1, count)]
+    count = min(MOST_INPUTS, 1 + math.ceil(clock.CACHE_BYTES / size)) if size else 1
+    inputs += [case.inputs(seed) for seed in range(1, count)]
     with bar(title, (1 + rounds) * len(case.variants)) as advance:
         timers = {}
         for name, variant in case.variants.items():
@@ -129,14 +131,9 @@ def _record(case: Case, name: str, seconds: Sequence[float], found: dict[str, An
     rate = case.bytes_moved and 1e-9 * case.bytes_moved / median
     return {
         **dict.fromkeys(result.RESULT),
-        "case": case.name,
-        "variant": name,
-        "items": case.items,
-        "ms": 1e3 * median,
-        "ms_p10": 1e3 * low,
-        "ms_p90": 1e3 * high,
+        **{"case": case.name, "variant": name, "items": case.items, "graph_replay": False},
+        **{"ms": 1e3 * median, "ms_p10": 1e3 * low, "ms_p90": 1e3 * high},
         "per_second": case.items / median if median else 0.0,
-        "graph_replay": False,
         "bytes": case.bytes_moved,
         "share_of_copy": rate and rate / found["copy_gb_s"],
         "share_of_read": rate and rate / found["read_gb_s"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-import subprocess
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,5 @@ def _git(revision: str) -> str:
     root = Path(sal_fast.__file__).parents[1]
     if not (root / "csrc").is_dir():  # an installed package may lie in somebody else's repository
         return "unknown"
-    command = ["git", "-C", str(root), "rev-parse", revision]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    status, found, _ = collect_env.run(f"git -C {shlex.quote(str(root))} rev-parse {revision}")
+    return "unknown" if status else found

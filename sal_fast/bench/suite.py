@@ -1,40 +1,34 @@
-"""The one suite: what a benchmark and its cases are, and the names of all benchmarks."""
+"""The one suite: what a benchmark, its options and its cases are, and where each benchmark is."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, Literal, get_type_hints
 
 import torch
+from torch import Tensor
 
 from sal_fast.bench import clock
+from sal_fast.bench.usual import with_gradient
 from sal_fast.errors import InputError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PARTS = ("data", "step", "score", "select", "run", "growth", "ops")
-OPS = (
-    "uncertainty",
-    "cam_head",
-    "minmax_normalize",
-    "saliency_loss",
-    "ssim",
-    "cyborg_loss",
-    "topn_dice",
-    "crop",
-    "probes",
-    "kcenter",
-    "badge",
-)
-NAMES = (*PARTS, *OPS)  # sal_fast/bench/cases/<name>.py has a class Benchmark
+MODULES = {
+    "data": "data",
+    "training": "step score",
+    "run": "run",
+    "query": "select",
+    "selection": "growth uncertainty kcenter badge",
+    "saliency": "cam_head minmax_normalize saliency_loss ssim cyborg_loss cyborg_step topn_dice probes",
+    "batches": "crop",
+}  # sal_fast/bench/cases/<module>.py has a benchmark of each name
+NAMES = tuple(" ".join(MODULES.values()).split())
 Variant = Callable[..., Any]
-Precision = Literal["float32", "bfloat16"]
+Inputs = Callable[..., tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,8 @@ class Case:
         variants: the ways by name; the first is ours.
         inputs: gives the arguments of every variant for a seed. Those of several seeds take turns, so that
             they are not found in a cache.
-        verify: raises AssertionError if ours is wrong on these arguments.
+        verify: raises AssertionError if ours is wrong on these arguments. Numbers stand for `agree` with
+            these tolerances.
         ratios: the ratios that are reported; None stands for every other variant over ours.
         items: how many of the benchmark's units one call processes.
         bytes_moved: the floor, the least that must cross the memory bus; None if it is not known.
@@ -75,27 +70,23 @@ class Case:
 
     name: str = ""
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    inputs: Callable[[int], tuple[Any, ...]] = lambda seed: ()
-    verify: Callable[..., None] = lambda *inputs: None
+    inputs: Inputs = lambda seed: ()
+    verify: Callable[..., None] | tuple[Any, ...] = lambda *inputs: None
     ratios: Sequence[Ratio] | None = None
     items: float = 1
-    bytes_moved: int | None = None
+    bytes_moved: float | None = None
     parts: Callable[[], dict[str, float]] | None = None
     figures: Callable[[], dict[str, float]] = dict
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """The options of every benchmark. A subclass adds its own options, and the cases."""
-
-    LEAST: ClassVar[dict[str, int]] = {}  # the least value of an option, if it is not 1
-    SMALL: ClassVar[dict[str, Any]] = {}  # options with which all cases run in a moment, for the tests
-    UNIT: ClassVar[str] = "calls"
+class Setup:
+    """The options of every benchmark."""
 
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    rounds: int = 5
-    """Every variant has its turn in each round."""
+    rounds: int | None = None
+    """Every variant has its turn in each round. None stands for the benchmark's own number."""
     threads: int | None = None
     """Threads of torch on the CPU; None keeps torch's own number."""
     only: str = ""
@@ -107,39 +98,134 @@ class Benchmark:
     trace: Path | None = None
     """A JSON file for a Chrome trace (torch.profiler): one call of each variant of the first case."""
 
-    def cases(self, device: torch.device) -> Iterator[Case]:
-        """Yield the cases. Each is measured before the next one is made."""
-        raise NotImplementedError
-
-    @staticmethod
-    def draw(document: dict[str, Any]) -> Figure:
-        """Return the figure of a result; it needs matplotlib."""
-        from sal_fast.bench import figure
-
-        return figure.bars(document)
-
     @property
-    def name(self) -> str:
-        """The benchmark's name, which is that of its module."""
-        return type(self).__module__.rpartition(".")[2]
+    def place(self) -> torch.device:
+        """The device as torch has it."""
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(automatic if self.device == "auto" else self.device)
 
-    @property
-    def own(self) -> dict[str, Any]:
-        """The options that this benchmark adds, as JSON has them."""
-        common = {option.name for option in dataclasses.fields(Benchmark)}
-        values = {name: value for name, value in dataclasses.asdict(self).items() if name not in common}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    def draws(self, seed: int) -> tuple[Callable[..., Tensor], ...]:
+        """Return torch.randn, torch.rand and torch.randint for the device, with a generator of that seed."""
+        generator = torch.Generator(self.place).manual_seed(seed)
+        kinds = (torch.randn, torch.rand, torch.randint)
+        return tuple(partial(kind, generator=generator, device=self.place) for kind in kinds)
 
-    def check(self) -> None:
-        """Raise InputError for the first impossible value, before anything is measured."""
-        for option in dataclasses.fields(self):
-            value, name = getattr(self, option.name), "--" + option.name.replace("_", "-")
-            least = self.LEAST.get(option.name, 1)
-            if type(value) is int and value < least:
-                raise InputError(f"{name} {value}: expected at least {least}")
+    def check(self, least: Mapping[str, int], options: Mapping[str, Any]) -> None:
+        """Raise InputError for the first impossible value of these options or of others.
+
+        Args:
+            least: the least value of an option, if it is not 1.
+            options: the other options.
+        """
+        for name, value in {**vars(self), **options}.items():
+            if type(value) is int and value < least.get(name, 1):
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} {value}: expected at least {least.get(name, 1)}")
         for name, kind in (("out", "json"), ("plot", "png"), ("trace", "json")):
             if getattr(self, name) is not None:
                 _check_file(Path(getattr(self, name)).expanduser(), f"--{name}", kind)
+
+
+@dataclass(frozen=True)
+class OpSetup(Setup):
+    """The options of a benchmark of a single op."""
+
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """The type of the op's main input."""
+
+    @property
+    def kind(self) -> torch.dtype:
+        """`dtype` as torch has it."""
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A function that yields cases.
+
+    Attributes:
+        function: takes a Setup, or one of its subclasses, and sizes with defaults, which are options too.
+            Each case is measured before the next one is made.
+        rounds: the number of rounds if the user gives none.
+        unit: the unit that cases count.
+        small: sizes at which all cases run in a moment, for the tests.
+        least: the least value of a size, if it is not 1.
+    """
+
+    function: Callable[..., Iterator[Case]]
+    rounds: int = 5
+    unit: str = "calls"
+    small: Mapping[str, Any] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name on the command line."""
+        return self.function.__name__
+
+    @property
+    def setup(self) -> type[Setup]:
+        """The kind of setup that the function takes."""
+        kind: type[Setup] = get_type_hints(self.function)["setup"]
+        return kind
+
+
+def benchmark(**properties: Any) -> Callable[[Callable[..., Iterator[Case]]], Benchmark]:
+    """Return a decorator that makes a benchmark of a function; for the properties see `Benchmark`."""
+    return lambda function: Benchmark(function, **properties)
+
+
+def load(name: str) -> Benchmark:
+    """Return the benchmark of that name."""
+    module = next(module for module, names in MODULES.items() if name in names.split())
+    found: Benchmark = getattr(importlib.import_module(f"sal_fast.bench.cases.{module}"), name)
+    return found
+
+
+def both_ways(
+    case: Case, *, leaves: int = 1, moved: tuple[float, float], tolerances: tuple[tuple[Any, ...], ...]
+) -> Iterator[Case]:
+    """Yield a case forward alone, and with the gradients to its first `leaves` inputs.
+
+    Args:
+        case: the name, the variants and the inputs.
+        leaves: how many inputs get a gradient.
+        moved: the floors in bytes of both.
+        tolerances: the numbers of both for `agree`.
+    """
+    backward = {name: with_gradient(function, leaves) for name, function in case.variants.items()}
+    for i, (way, variants) in enumerate((("forward", case.variants), ("forward-backward", backward))):
+        name = f"{case.name}-{way}"
+        yield Case(name, variants, case.inputs, tolerances[i], bytes_moved=moved[i])
+
+
+def compiled(function: Variant) -> Variant:
+    """Return the function behind torch.compile, for inputs of one shape."""
+    return torch.compile(function, dynamic=False)
+
+
+def agree(ours: Variant, inputs: Sequence[Tensor], rtol: float, atol: float, rows: int | None = None) -> None:
+    """Raise AssertionError if our result differs from that of float64 inputs, which the references compute.
+
+    Args:
+        ours: the function; it returns one tensor or several.
+        inputs: its arguments.
+        rtol: the relative tolerance.
+        atol: the absolute tolerance, as a share of the largest expected value.
+        rows: how many rows of each input to compare; None compares all.
+    """
+    inputs = [x[:rows] for x in inputs]
+    results = ours(*inputs), ours(*(x.double() if x.is_floating_point() else x for x in inputs))
+    pairs = [results] if isinstance(results[0], Tensor) else zip(*results, strict=True)
+    for got, expected in pairs:
+        close(got, expected, rtol, atol)
+
+
+def close(got: Tensor, expected: Tensor, rtol: float, atol: float) -> None:
+    """Raise AssertionError if two tensors differ; `atol` is a share of the largest expected value."""
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(got.double(), expected.double(), rtol=rtol, atol=atol * scale)
 
 
 def _check_file(path: Path, option: str, kind: str) -> None:
@@ -151,9 +237,3 @@ def _check_file(path: Path, option: str, kind: str) -> None:
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"{option} {path}: {above} is not a folder that can be written to")
-
-
-def load(name: str) -> type[Benchmark]:
-    """Return the class of the benchmark of that name."""
-    found: type[Benchmark] = importlib.import_module(f"sal_fast.bench.cases.{name}").Benchmark
-    return found

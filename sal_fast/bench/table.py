@@ -29,9 +29,10 @@ def sheets(document: dict[str, Any]) -> list[Sheet]:
     A result with a floor in bytes has a row a case: our time, its share of the bandwidth of a read, and how
     many times as long every other variant takes. Another result has a row a variant, and a row a ratio.
     """
-    before, after = document["load"]
-    title = f"{document['bench']} on {document['device']}, {count(document, 'threads')}, "
-    title += f"load {before:.1f} to {after:.1f}"
+    load = " to ".join(f"{value:.1f}" for value in document["load"])
+    title = (
+        f"{document['bench']} on {document['device']}, {count(document, 'threads')}, load {load or 'unknown'}"
+    )
     if document["read_gb_s"] is not None:
         return [_by_case(document, f"{title}, read {document['read_gb_s']:.1f} GB/s")]
     times = Sheet(title, ["", "ms a call", "10 to 90 %", f"{document['unit']} a second"], [])

@@ -29,14 +29,29 @@ def with_gradient(function: Callable[..., Any], inputs: int = 1) -> Callable[...
     return forward_and_backward
 
 
+def distances(count: int, size: int, uniform: Callable[..., Tensor]) -> Tensor:
+    """Return each pixel's distance to a random centre over a random radius, [count, size, size].
+
+    Values below 1 are a disc of 7 to 28 % of the image, like the masks that people draw.
+    """
+    down, across, far = uniform(3, count, 1, 1)
+    at = (torch.arange(size, device=far.device) + 0.5) / size
+    squared = (at[:, None] - 0.3 - 0.4 * down) ** 2 + (at - 0.3 - 0.4 * across) ** 2
+    return squared.sqrt() / (0.15 + 0.15 * far)
+
+
 # --- saliency --------------------------------------------------------------------------------------------
+
+
+def cam(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Return the map by an einsum."""
+    return torch.einsum("bchw,bc->bhw", features.float(), weight[target])
 
 
 def cam_head(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits by pooling and the linear layer, and the map by an einsum."""
-    features = features.float()
-    logits = F.linear(features.mean((2, 3)), weight, bias)
-    return logits, torch.einsum("bchw,bc->bhw", features, weight[target])
+    logits = F.linear(features.float().mean((2, 3)), weight, bias)
+    return logits, cam(features, weight, target)
 
 
 def normalised(maps: Tensor) -> Tensor:
@@ -69,21 +84,21 @@ def gaussian(window: int, device: torch.device) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
-    """Return the mean SSIM [B] of each pair, by five convolutions with a two-dimensional Gaussian."""
+    """Return the mean SSIM of all pairs, by five convolutions with a two-dimensional Gaussian."""
     channels = x.shape[1]
     kernel = gaussian(window, x.device).expand(channels, 1, window, window).to(x.dtype)
     mx, my, xx, yy, xy = (F.conv2d(image, kernel, groups=channels) for image in (x, y, x * x, y * y, x * y))
     similarity = ((2 * mx * my + C1) * (2 * (xy - mx * my) + C2)) / (
         (mx * mx + my * my + C1) * (xx - mx * mx + yy - my * my + C2)
     )
-    return similarity.mean((1, 2, 3))
+    return similarity.mean()
 
 
 def saliency_loss(cam: Tensor, target: Tensor, map_size: int | None = None) -> Tensor:
     """Return 1 - SSIM + L1 of the normalised maps."""
     x, y = at_one_size(cam, target, map_size)
     window = min(7 if map_size is None else 11, (min(x.shape[2:]) - 1) // 2 * 2 + 1)
-    return (1 - ssim(x, y, window)).mean() + (x - y).abs().mean()
+    return 1 - ssim(x, y, window) + (x - y).abs().mean()
 
 
 def cyborg_loss(
@@ -96,8 +111,8 @@ def cyborg_loss(
     map_size: int | None = None,
 ) -> Tensor:
     """Return the loss of Eq. 1 from the features."""
-    logits, cam = cam_head(features, weight, bias, labels)
-    return alpha * F.cross_entropy(logits, labels) + (1 - alpha) * saliency_loss(cam, masks, map_size)
+    logits, maps = cam_head(features, weight, bias, labels)
+    return alpha * F.cross_entropy(logits, labels) + (1 - alpha) * saliency_loss(maps, masks, map_size)
 
 
 def topn_dice(cam: Tensor, mask: Tensor) -> Tensor:
@@ -110,6 +125,15 @@ def topn_dice(cam: Tensor, mask: Tensor) -> Tensor:
         top = torch.zeros_like(human).scatter_(0, large.topk(n).indices, True)
         result.append((top & human).sum() / n)
     return torch.stack(result)
+
+
+def topn_dice_by_sort(cam: Tensor, mask: Tensor) -> Tensor:
+    """Interpolate and sort a whole batch."""
+    size, human = (mask.shape[1], mask.shape[2]), mask.flatten(1)
+    large, n = F.interpolate(cam.float()[:, None], size, mode="bilinear").flatten(1), human.sum(1)
+    order = large.argsort(dim=1, descending=True, stable=True)
+    first = torch.arange(large.shape[1], device=cam.device) < n[:, None]
+    return (human.gather(1, order) & first).sum(1) / n
 
 
 # --- batches ---------------------------------------------------------------------------------------------
@@ -154,6 +178,16 @@ def uncertainty(logits: Tensor, kind: str) -> Tensor:
         return 1 - p.max(1).values
     top = p.topk(2, dim=1).values
     return 1 - (top[:, 0] - top[:, 1])
+
+
+def lean_uncertainty(logits: Tensor, kind: str) -> Tensor:
+    """Compute it without a matrix of probabilities, but for entropy."""
+    if kind == "entropy":
+        return torch.special.entr(logits.softmax(1)).sum(1)
+    if kind == "least-confidence":
+        return 1 - (logits.amax(1) - logits.logsumexp(1)).exp()
+    p = (logits.topk(2, dim=1).values - logits.logsumexp(1, keepdim=True)).exp()
+    return 1 - (p[:, 0] - p[:, 1])
 
 
 def most_uncertain(logits: Tensor, k: int, kind: str) -> Tensor:

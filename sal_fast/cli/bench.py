@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -15,62 +16,72 @@ from sal_fast._util import progress
 from sal_fast.bench import figure, measure, result, suite, table
 from sal_fast.cli import parsing
 from sal_fast.cli.commands import chosen, purpose
+from sal_fast.cli.output import say
 from sal_fast.errors import InputError
 
-
-@dataclass(frozen=True)
-class Plot:
-    """Draw the figures of result files again."""
-
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """JSON files that `sal-fast bench NAME --out FILE` wrote."""
-    out: Path = Path()
-    """The folder for <name>.png."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Print the tables of result files in Markdown."""
-
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """JSON files that `sal-fast bench NAME --out FILE` wrote."""
+Files = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 
 def main(arguments: list[str]) -> int:
     """Compare what the parts of a run and single ops cost here with the usual code."""
-    kinds: dict[str, Any] = {name: suite.load(name) for name in suite.NAMES} | {"plot": Plot, "table": Table}
-    listed = {name: purpose(kind) for name, kind in kinds.items()}
+    functions: dict[str, Any] = {name: _command(suite.load(name)) for name in suite.NAMES}
+    functions |= {"plot": plot, "table": tables}
+    listed = {name: purpose(function) for name, function in functions.items()}
     name = chosen(listed, arguments, "sal-fast bench", str(main.__doc__))
     if name is None:
         return 0 if arguments else 2
-    command = parsing.one_line(kinds[name], arguments[1:], f"sal-fast bench {name}")
-    if isinstance(command, suite.Benchmark):
-        _measure(command)
-        return 0
-    if not command.files:
-        raise InputError(f"bench {arguments[0]}: name at least one result file")
-    documents = {path: result.read(path) for path in command.files}
-    for path, document in documents.items():
-        if isinstance(command, Plot):
-            target = command.out.expanduser() / f"{path.stem}.png"
-            figure.write(document, target)
-            print(target)
-        else:
-            print(*(sheet.markdown() for sheet in table.sheets(document)), sep="\n\n", end="\n\n")
+    parsing.one_line(functions[name], arguments[1:], f"sal-fast bench {name}")
     return 0
 
 
-def _measure(benchmark: suite.Benchmark) -> None:
-    parsing.device(benchmark.device)  # raises InputError if it is not there
-    document = measure.measure(benchmark, functools.partial(progress.bar, log=False))
-    console = Console()
-    for sheet in table.sheets(document):
-        grid = Grid(title=sheet.title)
-        for at, name in enumerate(sheet.columns):
-            grid.add_column(name, justify="right" if at else "left", overflow="fold")
-        for row in sheet.rows:
-            grid.add_row(*row)
-        console.print(grid, markup=False)
-    for path in (benchmark.out, benchmark.plot, benchmark.trace):
-        if path is not None:
-            print(path)
+def _command(benchmark: suite.Benchmark) -> Callable[..., None]:
+    """Return the command of a benchmark: a function of the benchmark's options that shows the result."""
+
+    def command(setup: suite.Setup, **sizes: Any) -> None:
+        parsing.device(setup.device)  # raises InputError if it is not there
+        document = measure.measure(benchmark, setup, functools.partial(progress.bar, log=False), **sizes)
+        for sheet in table.sheets(document):
+            grid = Grid(title=sheet.title)
+            for at, name in enumerate(sheet.columns):
+                grid.add_column(name, justify="right" if at else "left", overflow="fold")
+            for row in sheet.rows:
+                grid.add_row(*row)
+            Console().print(grid, markup=False)
+        for path in (setup.out, setup.plot, setup.trace):
+            if path is not None:
+                say(str(path))
+
+    command.__doc__ = benchmark.function.__doc__
+    unprefixed = Annotated[benchmark.setup, tyro.conf.arg(name="")]
+    command.__annotations__ = {**get_type_hints(benchmark.function), "setup": unprefixed}
+    command.__signature__ = inspect.signature(benchmark.function)  # type: ignore[attr-defined]
+    return command
+
+
+def plot(files: Files, out: Path = Path()) -> None:
+    """Draw the figures of result files again.
+
+    Args:
+        files: JSON files that `sal-fast bench NAME --out FILE` wrote.
+        out: the folder for <name>.png.
+    """
+    for path, document in _documents(files).items():
+        target = out.expanduser() / f"{path.stem}.png"
+        figure.write(document, target)
+        say(str(target))
+
+
+def tables(files: Files) -> None:
+    """Print the tables of result files in Markdown.
+
+    Args:
+        files: JSON files that `sal-fast bench NAME --out FILE` wrote.
+    """
+    for document in _documents(files).values():
+        print(*(sheet.markdown() for sheet in table.sheets(document)), sep="\n\n", end="\n\n")
+
+
+def _documents(files: tuple[Path, ...]) -> dict[Path, dict[str, Any]]:
+    if not files:
+        raise InputError("name at least one result file")
+    return {path: result.read(path) for path in files}

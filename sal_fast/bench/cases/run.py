@@ -5,16 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import ClassVar
-
-import torch
 
 import sal_fast
-from sal_fast.bench.suite import Benchmark as Base
-from sal_fast.bench.suite import Case, Ratio
+from sal_fast.bench.suite import Case, Ratio, Setup, benchmark
 from sal_fast.data import builtin
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
@@ -23,51 +17,32 @@ STAGES = ("train", "evaluate", "score", "select", "annotate")
 REST, START, WHOLE = "rest of the rounds", "before the rounds", "whole run"
 
 
-@dataclass(frozen=True)
-class Benchmark(Base):
+@benchmark(rounds=1, unit="runs", small={"epochs": 1, "image_size": 48, "criterion": "margin"})
+def run(setup: Setup, epochs: int = 3, criterion: str = "badge", image_size: int = 64) -> Iterator[Case]:
     """A whole run on the built-in set in the regime sal, and the shares of its stages.
 
     It has three rounds, with 24, 48 and 72 labelled images. The interpretability model annotates the last
     query.
+
+    Args:
+        epochs: epochs of each training.
+        criterion: how images are chosen for labelling.
+        image_size: pixels a side.
     """
+    if setup.trace is not None:
+        raise InputError("--trace: a whole run is too long for a trace; `sal-fast bench step` has one")
+    asked = {"epochs": epochs, "criterion": criterion, "image_size": image_size, "stop_fraction": 0.3}
+    Config.of(asked)  # raises InputError before anything costly is made
+    builtin.load()  # makes the files of the set, which is no part of a run's time
 
-    SMALL: ClassVar = {"epochs": 1, "image_size": 48, "criterion": "margin"}
-    UNIT: ClassVar = "runs"
-
-    rounds: int = 1
-    """How often the run is repeated."""
-    epochs: int = 3
-    """Epochs of each training."""
-    criterion: str = "badge"
-    """How images are chosen for labelling."""
-    image_size: int = 64
-    """Pixels a side."""
-
-    def check(self) -> None:
-        super().check()
-        if self.trace is not None:
-            raise InputError("--trace: a whole run is too long for a trace; `sal-fast bench step` has one")
-        Config.of({"criterion": self.criterion})
-
-    def cases(self, device: torch.device) -> Iterator[Case]:
-        builtin.load()  # makes the files of the set, which is no part of a run's time
-        ratios = [Ratio(name, WHOLE) for name in (*STAGES, REST, START)]
-        yield Case(parts=partial(self._once, device), ratios=ratios)
-
-    def _once(self, device: torch.device) -> dict[str, float]:
-        """Return the seconds of each part of a run."""
+    def parts() -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
-            asked = {
-                "epochs": self.epochs,
-                "criterion": self.criterion,
-                "image_size": self.image_size,
-                "stop_fraction": 0.3,
-                "device": str(device),
-                "out": str(Path(folder) / "run"),
-            }
+            config = Config.of({**asked, "device": str(setup.place), "out": str(Path(folder) / "run")})
             begin = time.perf_counter()
-            run = sal_fast.run(Config.of(asked), on_round=lambda run, finished: None)
+            rounds = sal_fast.run(config, on_round=lambda run, finished: None).rounds
             whole = time.perf_counter() - begin
-        stages = {name: sum(one.timings.get(name, 0.0) for one in run.rounds) for name in STAGES}
-        rounds = sum(one.seconds for one in run.rounds)
-        return {**stages, REST: rounds - sum(stages.values()), START: whole - rounds, WHOLE: whole}
+        stages = {name: sum(one.timings.get(name, 0.0) for one in rounds) for name in STAGES}
+        inside = sum(one.seconds for one in rounds)
+        return {**stages, REST: inside - sum(stages.values()), START: whole - inside, WHOLE: whole}
+
+    yield Case(parts=parts, ratios=[Ratio(name, WHOLE) for name in (*STAGES, REST, START)])

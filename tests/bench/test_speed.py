@@ -1,4 +1,7 @@
-"""The cases of the single ops at a small size under pytest-benchmark: pytest benchmarks/test_ops.py."""
+"""The cases of the single ops at a small size under pytest-benchmark.
+
+`pytest -m full tests/bench/test_speed.py` shows its table.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from sal_fast.bench import suite
 
-CPU = torch.device("cpu")
+OPS = (
+    *("uncertainty", "kcenter", "badge", "crop", "cam_head", "minmax_normalize"),
+    *("saliency_loss", "ssim", "cyborg_loss", "topn_dice"),
+)
 
 
 def every_variant() -> Iterator[Any]:
-    for op in suite.OPS:
-        kind = suite.load(op)
-        for case in kind(**kind.SMALL).cases(CPU):
+    for op in OPS:
+        benchmark = suite.load(op)
+        for case in benchmark.function(benchmark.setup(device="cpu"), **benchmark.small):
             for variant in case.variants:
                 if variant != "compile":  # that would take minutes
                     yield pytest.param(case, variant, id=f"{op}-{case.name}-{variant}")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("case", "variant"), list(every_variant()))
 def test_op(benchmark: Callable[..., Any], case: suite.Case, variant: str) -> None:
-    inputs = case.inputs(0)
-    case.verify(*inputs)
-    benchmark(case.variants[variant], *inputs)
+    benchmark(case.variants[variant], *case.inputs(0))

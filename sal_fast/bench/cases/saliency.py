@@ -1,0 +1,410 @@
+"""The ops between features, class activation maps, human maps and the loss; and the probes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sal_fast import ops
+from sal_fast import probes as explanations
+from sal_fast.bench import usual
+from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, benchmark, both_ways, compiled
+from sal_fast.bench.usual import with_gradient
+
+FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+BYTES = {"bool": 1, "packed": 1 / 8, "graded": 4}  # of a pixel of the human map
+ALPHA = 0.5
+PROBES: dict[ops.Probe, str] = {
+    "gradcam++": "GradCAMPlusPlus",
+    "gradcam": "GradCAM",
+}  # as grad-cam calls them
+
+
+def installed(name: str) -> bool:
+    """Return whether a package that ours is compared with is there."""
+    return importlib.util.find_spec(name) is not None
+
+
+def saliency_of(loss: Variant, map_size: int | None) -> Variant:
+    """Return a saliency loss as a function of features, weight, labels and masks."""
+    cam = ops.cam if loss is ops.saliency_loss else usual.cam
+    return lambda features, weight, labels, masks: loss(
+        cam(features, weight, labels), masks, map_size=map_size
+    )
+
+
+def resnet(depth: int) -> Any:
+    """Return a ResNet with random weights, the same each time."""
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    return get_model(f"resnet{depth}", weights=None)
+
+
+def maps(setup: OpSetup, seed: int, batch: int, side: int, frame: int) -> tuple[Tensor, Tensor]:
+    """Return CAMs [batch, side, side], and distances [batch, frame, frame] below 1 in one blob each."""
+    normal, uniform, _ = setup.draws(seed)
+    return normal(batch, side, side), usual.distances(batch, frame, uniform)
+
+
+@benchmark(rounds=15, small={"batch": 3, "channels": 16, "classes": 5})
+def cam_head(
+    setup: OpSetup, batch: int = 64, channels: int = 2048, side: int = 7, classes: int = 1000
+) -> Iterator[Case]:
+    """Logits and class activation maps from features.
+
+    The variant `logits` is the head without a map; `eager` computes the map by an einsum. The linear layer is
+    float32, as under AMP.
+
+    Args:
+        batch: images.
+        channels: channels of the features.
+        side: rows and columns of the features.
+        classes: outputs of the linear layer.
+    """
+
+    def inputs(seed: int, layout: str) -> tuple[Tensor, ...]:
+        normal, _, below = setup.draws(seed)
+        features = normal(batch, channels, side, side).relu().to(setup.kind)
+        weight, bias = 0.1 * normal(classes, channels), 0.1 * normal(classes)
+        return features.contiguous(memory_format=FORMATS[layout]), weight, bias, below(classes, (batch,))
+
+    def logits(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (F.linear(features.float().mean((2, 3)), weight, bias),)
+
+    moved = batch * channels * side**2 * setup.kind.itemsize
+    moved += 4 * (classes * channels + batch * (classes + channels + side**2))
+    variants = {
+        "sal_fast": lambda *given: ops.cam_head(*given)[:2],
+        "logits": logits,
+        "eager": usual.cam_head,
+        "compile": compiled(usual.cam_head),
+    }
+    for layout in FORMATS:
+        case = Case(layout, variants, partial(inputs, layout=layout))
+        # Backward reads the features for the weight's gradient, and writes their own.
+        yield from both_ways(
+            case, leaves=3, moved=(moved, 3 * moved), tolerances=((1e-4, 1e-5), (1e-2, 1e-4))
+        )
+
+
+@benchmark(rounds=15, small={"maps": 3, "side": 12})
+def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterator[Case]:
+    """Min-max normalisation of maps of 7 x 7 pixels, and of larger ones.
+
+    The variant `eager` gives NaN for a flat map; ours does not.
+
+    Args:
+        maps: maps.
+        side: pixels a side of the larger maps.
+    """
+    eager = usual.normalised
+    variants = {"sal_fast": ops.minmax_normalize, "eager": eager, "compile": compiled(eager)}
+    backward = max(1e-5, torch.finfo(setup.kind).eps)  # the gradient is of the maps' type
+    for size in (7, side):
+        case = Case(
+            str(size),
+            variants,
+            lambda seed, size=size: (setup.draws(seed)[0](maps, size, size).to(setup.kind),),
+        )
+        # The extremes need the whole map before a value is written; it stays in the cache.
+        moved = maps * size**2 * (setup.kind.itemsize + 4)
+        yield from both_ways(case, moved=(moved, 2 * moved), tolerances=((1e-5, 1e-6), (backward, backward)))
+
+
+@benchmark(rounds=15, small={"batch": 2, "frame": 32})
+def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
+    """The saliency loss, 1 - SSIM + L1, at the size of the human map and at that of the CAM.
+
+    Human maps are masks of bytes, masks of bits, or graded. The variant `eager` has five convolutions with a
+    Gaussian; `msssim` is pytorch-msssim, if it is installed.
+
+    Args:
+        batch: images.
+        side: pixels a side of the CAMs.
+        frame: pixels a side of the human maps.
+    """
+
+    def inputs(seed: int, target: str) -> tuple[Tensor, ...]:
+        cam, far = maps(setup, seed, batch, side, frame)
+        if target == "graded":
+            return cam.to(setup.kind), torch.exp(-(far**2))
+        return cam.to(setup.kind), ops.BitMask.pack(far < 1).words if target == "packed" else far < 1
+
+    def packed(cam: Tensor, words: Tensor, map_size: int | None) -> Tensor:
+        return ops.saliency_loss(cam, ops.BitMask(words, frame), map_size=map_size)
+
+    def msssim(cam: Tensor, target: Tensor, map_size: int | None) -> Tensor:
+        x, y = usual.at_one_size(cam, target, map_size)
+        ssim = importlib.import_module("pytorch_msssim").ssim
+        window = 7 if map_size is None else 11
+        return 1 - ssim(x, y, data_range=1.0, win_size=window) + (x - y).abs().mean()
+
+    eager: dict[str, Variant] = {"sal_fast": ops.saliency_loss, "eager": usual.saliency_loss}
+    eager |= {"msssim": msssim} if installed("pytorch_msssim") else {}
+    eager |= {"compile": compiled(usual.saliency_loss)}
+    for map_size in (frame, None):
+        for target, size in BYTES.items():
+            variants = {"sal_fast": packed} if target == "packed" else eager
+            case = Case(
+                f"{map_size or side}-{target}",
+                {name: partial(function, map_size=map_size) for name, function in variants.items()},
+                partial(inputs, target=target),
+            )
+            moved = [
+                int(batch * frame**2 * size) + batch * side**2 * (setup.kind.itemsize + gradient)
+                for gradient in (0, 4)
+            ]
+            yield from both_ways(case, moved=(moved[0], moved[1]), tolerances=((1e-5, 1e-5), (1e-2, 1e-2)))
+
+
+@benchmark(rounds=15, small={"batch": 2, "side": 24})
+def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) -> Iterator[Case]:
+    """SSIM with a window of 11 pixels and border `valid`, with gradients to no, one or both images.
+
+    The variant `eager` has five convolutions; `msssim` is pytorch-msssim, if it is installed.
+
+    Args:
+        batch: pairs of images.
+        channels: channels of an image.
+        side: pixels a side.
+    """
+
+    def inputs(seed: int) -> tuple[Tensor, ...]:
+        normal, uniform, _ = setup.draws(seed)
+        x = F.interpolate(uniform(batch, channels, 8, 8), (side, side), mode="bicubic").clamp(0, 1)
+        return x.to(setup.kind), (x + 0.1 * normal(x.shape)).clamp(0, 1).to(setup.kind)
+
+    variants: dict[str, Variant] = {"sal_fast": ops.ssim, "eager": usual.ssim}
+    if installed("pytorch_msssim"):
+        variants["msssim"] = partial(importlib.import_module("pytorch_msssim").ssim, data_range=1.0)
+    variants["compile"] = compiled(usual.ssim)
+    moved = batch * channels * side**2 * setup.kind.itemsize
+    yield Case("forward", variants, inputs, (1e-4, 1e-5), bytes_moved=2 * moved)
+    for leaves, way in ((1, "x"), (2, "xy")):
+        backward = {name: with_gradient(function, leaves) for name, function in variants.items()}
+        yield Case(
+            f"forward-backward-{way}", backward, inputs, (1e-2, 1e-2), bytes_moved=(2 + leaves) * moved
+        )
+
+
+def losses(map_size: int | None) -> dict[str, Variant]:
+    """Return Eq. 1 of features, weight, bias, labels and masks, ours and in eager torch."""
+
+    def ours(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+        head = ops.cam_head(features, weight, bias, labels)
+        return ops.cyborg_loss(head.logits, head.cam, labels, masks, alpha=ALPHA, map_size=map_size)
+
+    def cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(features.float().mean((2, 3)), weight, bias), rest[0])
+
+    eager = partial(usual.cyborg_loss, alpha=ALPHA, map_size=map_size)
+    return {"sal_fast": ours, "eager": eager, "cross_entropy": cross_entropy}
+
+
+@benchmark(rounds=15, small={"batch": 2, "channels": 16, "classes": 5, "frame": 32})
+def cyborg_loss(
+    setup: OpSetup,
+    batch: int = 64,
+    channels: int = 2048,
+    side: int = 7,
+    classes: int = 1000,
+    frame: int = 224,
+) -> Iterator[Case]:
+    """The loss of Eq. 1 forward and backward, at the size of the human map and at that of the CAM.
+
+    The case `cam` is CAM and saliency loss, with the gradient to the features. `head` has the linear layer,
+    the cross-entropy and the gradients to weight and bias as well.
+
+    Args:
+        batch: images.
+        channels: channels of the features.
+        side: rows and columns of the features.
+        classes: outputs of the linear layer.
+        frame: pixels a side of the human maps.
+    """
+
+    def inputs(seed: int, case: str) -> tuple[Tensor, ...]:
+        normal, _, below = setup.draws(seed)
+        features = normal(batch, channels, side, side).relu()
+        features = features.to(setup.kind, memory_format=torch.channels_last)
+        bias = () if case == "cam" else (torch.zeros(classes, device=setup.place),)
+        labels, masks = below(classes, (batch,)), maps(setup, seed, batch, side, frame)[1] < 1
+        return features, 0.02 * normal(classes, channels), *bias, labels, masks
+
+    # The weight's gradient needs the features a second time: from the cache, if they fit.
+    moved = 2 * batch * channels * side**2 * setup.kind.itemsize + batch * frame**2
+    floors = {"cam": (1, moved), "head": (3, moved + 2 * 4 * classes * channels)}
+    for size in (frame, None):
+        cams = {
+            "sal_fast": saliency_of(ops.saliency_loss, size),
+            "eager": saliency_of(usual.saliency_loss, size),
+        }
+        for name, functions in (("cam", cams), ("head", losses(size))):
+            leaves, floor = floors[name]
+            variants = {key: with_gradient(function, leaves) for key, function in functions.items()}
+            given = partial(inputs, case=name)
+            yield Case(f"{name}-{size or side}", variants, given, (2e-2, 1e-2), bytes_moved=floor)
+
+
+@benchmark(rounds=15, small={"batch": 2, "classes": 5, "frame": 32, "depth": 18, "image": 96})
+def cyborg_step(
+    setup: OpSetup, batch: int = 64, classes: int = 1000, frame: int = 224, depth: int = 50, image: int = 224
+) -> Iterator[Case]:
+    """The forward and backward of a ResNet with the loss of Eq. 1.
+
+    1 - cross_entropy / sal_fast is the share of saliency in a step. bfloat16 is that of autocast. `sal-fast
+    bench step` measures whole steps of this package.
+
+    Args:
+        batch: images.
+        classes: outputs of the linear layer.
+        frame: pixels a side of the human maps.
+        depth: layers of the ResNet: 18, 34, 50, 101 or 152.
+        image: pixels a side of the images.
+    """
+    model = resnet(depth)
+    trunk: Any = nn.Sequential(*list(model.children())[:-2])
+    trunk.to(setup.place, memory_format=torch.channels_last)
+
+    def features(images: Tensor) -> Any:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.dtype == torch.bfloat16):
+            return trunk(images.float())
+
+    def inputs(seed: int) -> tuple[Tensor, ...]:
+        normal, _, below = setup.draws(seed)
+        images = normal(batch, 3, image, image).to(setup.kind, memory_format=torch.channels_last)
+        weight, bias = 0.02 * normal(classes, model.fc.in_features), torch.zeros(classes, device=setup.place)
+        return images, weight, bias, below(classes, (batch,)), maps(setup, seed, batch, 1, frame)[1] < 1
+
+    def step(images: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor, loss: Variant) -> object:
+        leaves = [weight.detach().requires_grad_(), bias.detach().requires_grad_()]
+        return torch.autograd.grad(loss(features(images), *leaves, *rest), [*trunk.parameters(), *leaves])
+
+    @torch.no_grad()
+    def verify(images: Tensor, *rest: Tensor, size: int | None) -> None:
+        found, made = features(images), losses(size)
+        ours, eager = made["sal_fast"](found, *rest), made["eager"](found, *rest)
+        torch.testing.assert_close(ours, eager, rtol=1e-3, atol=1e-3)
+
+    for size in (frame, None):
+        variants = {name: partial(step, loss=loss) for name, loss in losses(size).items()}
+        yield Case(
+            f"resnet{depth}-{size or 'cam'}", variants, inputs, partial(verify, size=size), items=batch
+        )
+
+
+@benchmark(rounds=15, small={"batch": 2, "frame": 32})
+def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
+    """Dice of the top-N pixels of CAMs with human masks of bytes or bits, and of CAMs after a ReLU.
+
+    The ReLU leaves a third of the pixels. The variant `topk` goes image by image, since N differs; `sort`
+    sorts a batch.
+
+    Args:
+        batch: images.
+        side: pixels a side of the CAMs.
+        frame: pixels a side of the masks.
+    """
+
+    def inputs(seed: int, case: str) -> tuple[Tensor, ...]:
+        cam, far = maps(setup, seed, batch, side, frame)
+        cam = (cam - 0.43).relu() if case == "relu" else cam
+        return cam.to(setup.kind), ops.BitMask.pack(far < 1).words if case == "packed" else far < 1
+
+    def ours(cam: Tensor, stored: Tensor) -> ops.TopnDice:
+        return ops.topn_dice(cam, stored if stored.dtype == torch.bool else ops.BitMask(stored, frame))
+
+    def verify(cam: Tensor, stored: Tensor) -> None:
+        got, expected = ours(cam, stored), ours(cam.double(), stored)
+        assert torch.equal(got.n, expected.n)
+        # float32 may exchange neighbours of the N-th pixel.
+        assert int((got.hits - expected.hits).abs().max()) <= 2
+
+    variants: dict[str, Variant] = {"sal_fast": lambda *given: ours(*given).dice}
+    others = {
+        "topk": usual.topn_dice,
+        "sort": usual.topn_dice_by_sort,
+        "compile": compiled(usual.topn_dice_by_sort),
+    }
+    for case in ("bool", "packed", "relu"):
+        bits = case == "packed"
+        # The mask's size is needed before a pixel is chosen; its second read finds it in the cache.
+        moved = batch * (
+            frame * (4 * -(-frame // 32) if bits else frame) + side**2 * setup.kind.itemsize + 20
+        )
+        yield Case(
+            case,
+            variants if bits else variants | others,
+            partial(inputs, case=case),
+            verify,
+            bytes_moved=moved,
+        )
+
+
+@benchmark(rounds=15, small={"batch": 2, "depth": 18, "image": 64})
+def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> Iterator[Case]:
+    """Maps of a ResNet end to end, against grad-cam and captum if they are installed.
+
+    The variant `forward_alone` is the network without a map, the floor.
+
+    Args:
+        batch: images.
+        depth: layers of the ResNet: 18, 34, 50, 101 or 152.
+        image: pixels a side.
+    """
+    model = resnet(depth).to(setup.place).eval()
+    layer = model.get_submodule("layer4")
+
+    def inputs(seed: int) -> tuple[Tensor, ...]:
+        normal, _, below = setup.draws(seed)
+        return normal(batch, 3, image, image), below(1000, (batch,))
+
+    @torch.no_grad()
+    def ours(images: Tensor, classes: Tensor, probe: ops.Probe) -> Tensor:
+        return explanations.explain(model, layer, images, classes, probe=probe).maps
+
+    def grad_cam(images: Tensor, classes: Tensor, probe: ops.Probe) -> object:
+        """Grad-cam enlarges and normalises the maps too, in a small part of its time."""
+        import pytorch_grad_cam
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        with getattr(pytorch_grad_cam, PROBES[probe])(model, [layer]) as explain:
+            return explain(images, [ClassifierOutputTarget(int(c)) for c in classes])
+
+    def captum(images: Tensor, classes: Tensor) -> object:
+        from captum.attr import LayerGradCam
+
+        return LayerGradCam(model, layer).attribute(images, classes, relu_attributions=True)
+
+    @torch.no_grad()
+    def forward_alone(images: Tensor, classes: Tensor) -> object:
+        return model(images)
+
+    def verify(images: Tensor, classes: Tensor, probe: ops.Probe) -> None:
+        """Compare with autograd's maps, which a layer before the last one takes."""
+        images, classes = images[:2], classes[:2]
+        features = nn.Sequential(*list(model.children())[:-2])(images).detach().requires_grad_()
+        logits = model.get_submodule("fc")(features.mean((2, 3)))
+        (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), features)
+        expected = explanations.formulas.gradient_map(features, gradient, probe).detach()
+        got, expected = (ops.minmax_normalize(maps) for maps in (ours(images, classes, probe), expected))
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+    for probe in PROBES:
+        variants: dict[str, Variant] = {"sal_fast": partial(ours, probe=probe)}
+        if installed("pytorch_grad_cam"):
+            variants["grad_cam"] = partial(grad_cam, probe=probe)
+        if installed("captum") and probe == "gradcam":
+            variants["captum"] = captum
+        variants["forward_alone"] = forward_alone
+        moved = 4 * batch * 3 * image**2
+        yield Case(
+            f"resnet{depth}-{probe}", variants, inputs, partial(verify, probe=probe), bytes_moved=moved
+        )
