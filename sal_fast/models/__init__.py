@@ -66,9 +66,7 @@ class Classifier(nn.Module):
             raise InputError(
                 f"--cam-layer {cam_layer} looks into the network, which --compile closes; leave one out"
             )
-        self._run: Callable[[Tensor], Tensor] = self._features
-        if compiled:
-            self._run = torch.compile(self._features, mode="reduce-overhead")
+        self._compiled = torch.compile(self._features, mode="reduce-overhead") if compiled else None
 
     @property
     def head(self) -> nn.Linear:
@@ -85,6 +83,11 @@ class Classifier(nn.Module):
             return self._run(images)
         with torch.autocast(images.device.type, torch.bfloat16):
             return self._run(images)
+
+    def _run(self, images: Tensor) -> Tensor:
+        # A bound method kept in an attribute would make a circle: the memory of every model would wait for
+        # the garbage collector.
+        return self._features(images) if self._compiled is None else self._compiled(images)
 
     def _features(self, images: Tensor) -> Tensor:
         return self.backbone.features(self.net, images)

@@ -188,7 +188,7 @@ class _Work:
                     with torch.cuda.stream(stream):
                         total += step(*batch)
         for step in steps:
-            step.schedule.step()
+            step.end_epoch()
         return totals
 
     def _tested(self, job: Job, total: Tensor, epoch: int) -> float:

@@ -75,12 +75,12 @@ class Step:
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.lr_step, STEP_FACTOR)
-        self.gradient: Callable[[Batch], Tensor] = self._gradient
+        self.epochs, self.lr_step = 0, recipe.lr_step
+        self._shared: Callable[[Batch], Tensor] | None = None  # the gradient of a batch that ranks share
         if recipe.data_parallel and recipe.shards:
-            self.gradient = Sharded(self.loss, ranks, recipe.shards)
+            self._shared = Sharded(self.loss, ranks, recipe.shards)
         elif recipe.data_parallel and ranks.count > 1:
-            self.gradient = Replicated(self.loss, ranks)
+            self._shared = Replicated(self.loss, ranks)
         self._gpus = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(self._gpus):
             torch.manual_seed(noise)
@@ -91,9 +91,21 @@ class Step:
     ) -> Tensor:
         self.optimizer.zero_grad()
         with self._own_noise():
-            loss = self.gradient((images, labels, targets, has_map))
+            batch = images, labels, targets, has_map
+            loss = self._gradient(batch) if self._shared is None else self._shared(batch)
         self.optimizer.step()
         return loss
+
+    def end_epoch(self) -> None:
+        """Lower the rate to a tenth after every `lr_step` epochs.
+
+        torch's StepLR does the same, but it and the optimizer refer to each other: their memory, and the
+        model's, would wait for the garbage collector.
+        """
+        self.epochs += 1
+        if self.epochs % self.lr_step == 0:
+            for group in self.optimizer.param_groups:
+                group["lr"] *= STEP_FACTOR
 
     def _gradient(self, batch: Batch) -> Tensor:
         if self.parts == 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -269,3 +271,19 @@ def test_side_by_side_on_a_gpu(samples: store.Store, precision: Any) -> None:
     torch.testing.assert_close(
         together[0].model.head.weight.cpu(), on_cpu.model.head.weight, rtol=rough, atol=rough
     )
+
+
+def test_a_model_and_its_step_are_freed_at_once() -> None:
+    """Without the garbage collector, which may not come for many trainings: their memory would add up."""
+    model = models.build("resnet18", 2, output_stride=8)
+    step = Step(model.train(), alpha=0.5, recipe=RECIPE)
+    step(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), torch.rand(2, 32, 32), torch.ones(2).bool())
+    step.end_epoch()
+    held = [weakref.ref(thing) for thing in (model, step, step.optimizer, model.head.weight)]
+    gc.collect()
+    gc.disable()
+    try:
+        del model, step
+        assert [thing() is None for thing in held] == [True] * 4
+    finally:
+        gc.enable()
