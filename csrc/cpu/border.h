@@ -8,10 +8,6 @@ namespace sal_fast {
 
 inline namespace SAL_FAST_ISA {
 
-inline int64_t padding(int64_t window, Border border) {
-  return border == Border::valid ? 0 : window / 2;
-}
-
 // The image's row that stands at a padded row, or -1 for none.
 inline int64_t source_of(int64_t padded, int64_t length, int64_t pad, Border border) {
   const int64_t i = padded - pad;

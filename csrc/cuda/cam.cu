@@ -14,7 +14,10 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kWarpRows = 16;  // of a block's tile in the contraction
 constexpr int64_t kTileRows = kWarps * kWarpRows;
-static_assert(kTileRows >= kCamTile);
+
+// A block's tile has at least as many rows, and as many columns: that bounds the workspace.
+constexpr int64_t kLeastTile = 64;
+static_assert(kTileRows >= kLeastTile);
 
 __device__ float load_float(const void* values, DType dtype, int64_t at) {
   if (dtype == DType::float32) return static_cast<const float*>(values)[at];
@@ -379,7 +382,7 @@ void contract(const scalar* features, const Images& images, bool channels, bool 
               Contraction& result, void* stream) {
   result.row_tiles = ceil_divide(images.rows(), kTileRows);
   result.column_tiles = ceil_divide(images.columns(), kTileColumns<kPack, kVectors>);
-  static_assert(kTileColumns<kPack, kVectors> >= kCamTile);
+  static_assert(kTileColumns<kPack, kVectors> >= kLeastTile);
   const int64_t size = images.count * result.channel_parts(images.layout) * images.channels;
   result.of_channels = channels ? workspace : nullptr;
   result.of_pixels = pixels ? workspace + size : nullptr;
@@ -455,7 +458,23 @@ void backward(const CamBackwardArgs& args, void* stream) {
   }
 }
 
+// The sums of the tiles: over a tile's columns for each row, and over its rows for each column.
+template <typename Args>
+int64_t sums_floats(const Args& args) {
+  return args.images * (ceil_divide(args.channels, kLeastTile) * args.pixels +
+                        ceil_divide(args.pixels, kLeastTile) * args.channels);
+}
+
 }  // namespace
+
+int64_t workspace_floats(const CamArgs& args) {
+  return sums_floats(args);
+}
+
+// The sums, and two coefficients of each channel.
+int64_t workspace_floats(const CamBackwardArgs& args) {
+  return sums_floats(args) + 2 * args.images * args.channels;
+}
 
 int cam_cuda(const CamArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;

@@ -94,7 +94,7 @@ unsigned blocks_for(int64_t count) {
 
 }  // namespace
 
-int64_t saliency_loss_workspace(const SaliencyLossArgs& given) {
+int64_t workspace_floats(const SaliencyLossArgs& given) {
   const SaliencyLossArgs args = without_unused(given);
   if (few_pixels(args)) return 0;
   return with_shape(args.window, [&](auto shape) { return layout_of<decltype(shape)>(args).floats(); });

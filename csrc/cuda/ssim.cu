@@ -234,7 +234,7 @@ auto with_shape(int64_t window, Run run) {
 
 }  // namespace
 
-int64_t ssim_workspace(const SsimArgs& args) {
+int64_t workspace_floats(const SsimArgs& args) {
   const Slopes slopes = slopes_of(args, 0);
   const int64_t tiles = with_shape(args.window, [&](auto shape, auto) {
     return tiling_of<decltype(shape)>(args, slopes.rows, slopes.columns).count();

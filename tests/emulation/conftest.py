@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,14 @@ def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested structs as `struct.field`."""
+    flat: dict[str, Any] = {}
+    for name, field in fields.items():
+        flat |= _flat(field, f"{prefix}{name}.") if isinstance(field, dict) else {prefix + name: field}
+    return flat
+
+
 class Emulation:
     """csrc/cuda/*.cu on the host: one process, fed with launches."""
 
@@ -65,23 +74,23 @@ class Emulation:
         )
 
     def launch(
-        self,
-        name: str,
-        *fields: float | Tensor | None,
-        seed: int = 0,
-        most_blocks: int = 1 << 20,
-        offset: int = 0,
+        self, name: str, *, seed: int = 0, most_blocks: int = 1 << 20, offset: int = 0, **fields: Any
     ) -> None:
-        """Run launcher `name`; tensors (contiguous) are written back in place, None is a null pointer.
+        """Run launcher `name` with these fields, in a workspace of its own that is NaN at first.
+
+        Tensors are contiguous and written back in place, None is a null pointer, a dict is a nested struct.
 
         Args:
-            seed: of the order of threads and blocks.
+            seed: decides the order of threads and blocks.
             most_blocks: the grid is cut to so many; kernels stride over their grid.
             offset: bytes from a 64-byte boundary at which the first tensor starts.
+            fields: as in csrc/include/sal_fast/launch.
         """
-        request = struct.pack("64sqqq", name.encode(), seed, most_blocks, len(fields))
+        flat = _flat(fields)
+        request = struct.pack("64sqqq", name.encode(), seed, most_blocks, len(flat))
         tensors = []
-        for field in fields:
+        for path, field in flat.items():
+            request += struct.pack("64s", path.encode())
             if isinstance(field, Tensor):
                 assert field.is_contiguous()
                 content = _bytes(field)

@@ -16,7 +16,6 @@ from .conftest import Emulation
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PROBE_CODES = ("cam", "gradcam", "gradcam++", "hirescam")
 CLASSES = 6
-TILE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +46,16 @@ class Case:
         weight = torch.randn(CLASSES, self.channels, generator=draws).to(self.head)
         return storage, features[..., None], weight
 
-    def fields(self, storage: Tensor, weight: Tensor) -> tuple[Any, ...]:
+    def fields(self, storage: Tensor, weight: Tensor) -> dict[str, Any]:
         rows, columns = (self.pixels, self.channels) if self.nhwc else (self.channels, self.pixels)
         row_stride = columns + self.gap
-        return (
-            storage, DTYPES.index(self.dtype), len(self.target), self.channels, self.pixels, int(self.nhwc),
-            rows * row_stride + self.image_gap, row_stride, weight, DTYPES.index(self.head), CLASSES,
-            torch.tensor(self.target, dtype=torch.int64), PROBE_CODES.index(self.probe),
-        )  # fmt: skip
-
-    def workspace(self, pairs: int = 0) -> Tensor:
-        tiles = -(-self.channels // TILE) * self.pixels + -(-self.pixels // TILE) * self.channels
-        return torch.full((len(self.target) * (tiles + 2 * pairs * self.channels),), torch.nan)
+        return {
+            "features": storage, "dtype": DTYPES.index(self.dtype), "images": len(self.target),
+            "channels": self.channels, "pixels": self.pixels, "layout": int(self.nhwc),
+            "image_stride": rows * row_stride + self.image_gap, "row_stride": row_stride, "weight": weight,
+            "weight_dtype": DTYPES.index(self.head), "classes": CLASSES,
+            "target": torch.tensor(self.target, dtype=torch.int64), "probe": PROBE_CODES.index(self.probe),
+        }  # fmt: skip
 
     def options(self) -> dict[str, int]:
         return {
@@ -74,11 +71,11 @@ def forward(emulation: Emulation, case: Case, pool: bool = True, maps: bool = Tr
     pooled = torch.full((len(case.target), case.channels), torch.nan)
     cam = torch.full((len(case.target), case.pixels), torch.nan)
     known = None if pool else features.double().mean((2, 3)).float().contiguous()
-    fields = list(case.fields(storage, weight))
+    fields = case.fields(storage, weight)
     if not maps:  # nothing of the class is looked at
-        fields[8] = fields[11] = None
-    results = (known, pooled if pool else None, cam if maps else None)
-    emulation.launch("cam", *fields, *results, case.workspace(), **case.options())
+        fields |= {"weight": None, "target": None}
+    results = {"known_pooled": known, "pooled": pooled if pool else None, "cam": cam if maps else None}
+    emulation.launch("cam", **fields, **results, **case.options())
     return pooled, cam
 
 
@@ -104,14 +101,13 @@ def backward(
     grad_weight = torch.ones(CLASSES, case.channels)  # it is added to
     emulation.launch(
         "cam_backward",
-        *case.fields(storage, w),
-        exact_pooled.detach().float(),
-        exact_cam.detach().float(),
-        grad_cam if map_gradient else None,
-        grad_pooled if pool else None,
-        grad_features if features else None,
-        grad_weight if weight else None,
-        case.workspace(pairs=1),
+        **case.fields(storage, w),
+        pooled=exact_pooled.detach().float(),
+        cam=exact_cam.detach().float(),
+        grad_cam=grad_cam if map_gradient else None,
+        grad_pooled=grad_pooled if pool else None,
+        grad_features=grad_features if features else None,
+        grad_weight=grad_weight if weight else None,
         **case.options(),
     )
     if case.nhwc:
@@ -255,20 +251,23 @@ def test_gradcampp_denominator_at_zero(emulation: Emulation, mean: float) -> Non
     exact_f, exact_w = features.double()[..., None].requires_grad_(), weight.double().requires_grad_()
     exact = reference.cam(exact_f, exact_w, target, "gradcam++")
     grads = torch.autograd.grad(exact.sum(), (exact_f, exact_w))
-    fields = (features, 0, 1, 1, 4, 0, 4, 4, weight, 0, 1, target, PROBE_CODES.index("gradcam++"))
+    fields = {
+        "features": features, "dtype": 0, "images": 1, "channels": 1, "pixels": 4, "layout": 0,
+        "image_stride": 4, "row_stride": 4, "weight": weight, "weight_dtype": 0, "classes": 1,
+        "target": target, "probe": PROBE_CODES.index("gradcam++"),
+    }  # fmt: skip
     pooled, cam = torch.full((1, 1), torch.nan), torch.full((1, 4), torch.nan)
-    emulation.launch("cam", *fields, None, pooled, cam, torch.empty(5))
+    emulation.launch("cam", **fields, known_pooled=None, pooled=pooled, cam=cam)
     grad_features, grad_weight = torch.full((1, 1, 4), torch.nan), torch.zeros(1, 1)
     emulation.launch(
         "cam_backward",
-        *fields,
-        pooled,
-        cam,
-        torch.ones(1, 4),
-        None,
-        grad_features,
-        grad_weight,
-        torch.empty(7),
+        **fields,
+        pooled=pooled,
+        cam=cam,
+        grad_cam=torch.ones(1, 4),
+        grad_pooled=None,
+        grad_features=grad_features,
+        grad_weight=grad_weight,
     )
     torch.testing.assert_close(cam.double(), exact.detach()[..., 0])
     torch.testing.assert_close(grad_features.double(), grads[0][..., 0])

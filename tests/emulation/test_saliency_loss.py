@@ -73,16 +73,17 @@ def run(
     storage = stored.as_strided((used if stored.numel() else 0,), (1,))
     values = torch.full((len(cam),), torch.nan)
     gradient = torch.full(cam.shape, torch.nan) if grad else None
-    fields = [
-        cam, DTYPES.index(cam.dtype), *cam.shape,
-        storage, kind, *target.shape[1:], *stored.stride(), has_map,
-        *case.size, case.window, reference.SIGMA, BORDERS.index(case.border), KINDS.index(case.kind),
-        case.weight, values, gradient,
-    ]  # fmt: skip
-    floats = torch.zeros(1, dtype=torch.int64)
-    emulation.launch("saliency_loss_workspace", *fields, None, floats)
-    workspace = torch.full((int(floats),), torch.nan)
-    emulation.launch("saliency_loss", *fields, workspace, seed=case.seed, most_blocks=case.most_blocks)
+    images, cam_height, cam_width = cam.shape
+    image_stride, row_stride, column_stride = stored.stride()
+    emulation.launch(
+        "saliency_loss", cam=cam, dtype=DTYPES.index(cam.dtype), images=images, cam_height=cam_height,
+        cam_width=cam_width, target=storage, target_type=kind, target_height=target.shape[1],
+        target_width=target.shape[2], target_image_stride=image_stride, target_row_stride=row_stride,
+        target_column_stride=column_stride, has_map=has_map, height=case.size[0], width=case.size[1],
+        window=case.window, sigma=reference.SIGMA, border=BORDERS.index(case.border),
+        kind=KINDS.index(case.kind), weight=case.weight, values=values, grad=gradient, seed=case.seed,
+        most_blocks=case.most_blocks,
+    )  # fmt: skip
     return values, gradient
 
 

@@ -50,19 +50,22 @@ def storage_of(image: Tensor) -> Tensor:
     return image.as_strided((used if image.numel() else 0,), (1,))
 
 
+def strides_of(image: Tensor) -> dict[str, int]:
+    return dict(zip(("image", "channel", "row", "column"), image.stride(), strict=True))
+
+
 def run(emulation: Emulation, case: Case, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The values and the gradients asked for; outputs and workspace are NaN before."""
     values = torch.full((len(x),), torch.nan)
     grads = {name: torch.full(case.size, torch.nan) for name in case.grads}
-    fields = [
-        storage_of(x), storage_of(y), DTYPES.index(case.dtype), *case.size, *x.stride(), *y.stride(),
-        case.window, case.sigma, BORDERS.index(case.border), case.data_range,
-        values, grads.get("x"), grads.get("y"),
-    ]  # fmt: skip
-    floats = torch.zeros(1, dtype=torch.int64)
-    emulation.launch("ssim_workspace", *fields, None, floats)
-    workspace = torch.full((int(floats),), torch.nan)
-    emulation.launch("ssim", *fields, workspace, seed=case.seed, most_blocks=case.most_blocks)
+    images, channels, height, width = case.size
+    emulation.launch(
+        "ssim", x=storage_of(x), y=storage_of(y), dtype=DTYPES.index(case.dtype), images=images,
+        channels=channels, height=height, width=width, x_strides=strides_of(x), y_strides=strides_of(y),
+        window=case.window, sigma=case.sigma, border=BORDERS.index(case.border), data_range=case.data_range,
+        values=values, grad_x=grads.get("x"), grad_y=grads.get("y"), seed=case.seed,
+        most_blocks=case.most_blocks,
+    )  # fmt: skip
     return values, grads
 
 

@@ -46,9 +46,14 @@ def packed(mask: Tensor) -> Tensor:
     return words
 
 
-def mask_fields(mask: Tensor, bits: bool) -> tuple[Tensor | int, ...]:
+def mask_fields(mask: Tensor, bits: bool) -> dict[str, Tensor | int]:
     stored = packed(mask) if bits else mask
-    return storage_of(stored), BITS if bits else BYTES, mask.shape[1], mask.shape[2], *stored.stride()
+    image_stride, row_stride, column_stride = stored.stride()
+    return {
+        "data": storage_of(stored), "type": BITS if bits else BYTES, "height": mask.shape[1],
+        "width": mask.shape[2], "image_stride": image_stride, "row_stride": row_stride,
+        "column_stride": column_stride,
+    }  # fmt: skip
 
 
 # topn_mask -------------------------------------------------------------------------------------------------
@@ -59,13 +64,16 @@ def topn_mask(
 ) -> tuple[Tensor, Tensor]:
     """The mask as bool, and which maps are valid."""
     batch, height, width = maps.shape
-    counts = (n, 1, 0) if isinstance(n, Tensor) else (None, 0, n)
+    tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
     shape = (batch, height, -(-width // 32)) if bits else (batch, height, width)
     out = poisoned(*shape, dtype=torch.int32 if bits else torch.uint8)
     valid = poisoned(batch, dtype=torch.uint8)
+    image_stride, row_stride, column_stride = maps.stride()
     emulation.launch(
-        "topn_mask", storage_of(maps), DTYPES.index(maps.dtype), *maps.shape, *maps.stride(), *counts,
-        BITS if bits else BYTES, out, valid, **dataclasses.asdict(launch),
+        "topn_mask", maps=storage_of(maps), dtype=DTYPES.index(maps.dtype), images=batch, height=height,
+        width=width, image_stride=image_stride, row_stride=row_stride, column_stride=column_stride,
+        counts=tensor, counts_stride=0 if tensor is None else 1, count=count,
+        out_type=BITS if bits else BYTES, out=out, valid=valid, **dataclasses.asdict(launch),
     )  # fmt: skip
     assert (valid <= 1).all()
     if not bits:
@@ -160,9 +168,11 @@ def topn_dice(
     batch = len(cam)
     dice = poisoned(batch, dtype=torch.float32)
     hits, n = poisoned(batch, dtype=torch.int64), poisoned(batch, dtype=torch.int64)
+    height, width = size or mask.shape[1:]
     emulation.launch(
-        "topn_dice", cam, DTYPES.index(cam.dtype), *cam.shape, *mask_fields(mask, bits),
-        *(size or mask.shape[1:]), empty, dice, hits, n, **dataclasses.asdict(launch),
+        "topn_dice", cam=cam, dtype=DTYPES.index(cam.dtype), images=batch, cam_height=cam.shape[1],
+        cam_width=cam.shape[2], mask=mask_fields(mask, bits), height=height, width=width, empty=empty,
+        dice=dice, hits=hits, n=n, **dataclasses.asdict(launch),
     )  # fmt: skip
     return dice, hits, n
 
@@ -287,8 +297,8 @@ def test_dice(emulation: Emulation, first_bits: bool, second_bits: bool) -> None
         first, second = wide, wide.roll((1, 3), (1, 2)) & wide.flip(2)
         result = poisoned(batch, dtype=torch.float32)
         emulation.launch(
-            "dice", batch, *mask_fields(first, first_bits), *mask_fields(second, second_bits), 1.0, result,
-            most_blocks=2, seed=batch,
+            "dice", images=batch, first=mask_fields(first, first_bits),
+            second=mask_fields(second, second_bits), empty=1.0, dice=result, most_blocks=2, seed=batch,
         )  # fmt: skip
         assert torch.equal(result, dice_reference.dice(first, second, 1.0))
 
@@ -303,5 +313,6 @@ def test_dice_strides(emulation: Emulation) -> None:
         (wide[:1].expand(3, -1, -1), other),
     ):
         result = poisoned(3, dtype=torch.float32)
-        emulation.launch("dice", 3, *mask_fields(a, False), *mask_fields(b, False), math.nan, result)
+        masks = {"first": mask_fields(a, False), "second": mask_fields(b, False)}
+        emulation.launch("dice", images=3, **masks, empty=math.nan, dice=result)
         assert torch.equal(result, dice_reference.dice(a, b, math.nan))

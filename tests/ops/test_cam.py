@@ -170,9 +170,9 @@ def read_from(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     addresses = []
     launch = _launch.launch
 
-    def spy(name: str, device: torch.device, *fields: float) -> None:
-        addresses.append(int(fields[0]))
-        launch(name, device, *fields)
+    def spy(name: str, device: torch.device, **fields: Any) -> None:
+        addresses.append(fields["features"].data_ptr())
+        launch(name, device, **fields)
 
     monkeypatch.setattr(_launch, "launch", spy)
     return addresses

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sal_fast._util.words import PROBES, Probe
-from sal_fast.ops import _checks, _launch
-from sal_fast.ops.cam import reference, registration
+from sal_fast.ops import _checks
+from sal_fast.ops.cam import registration
 from sal_fast.ops.minmax_normalize import minmax_normalize
 
 Layout = Literal["nchw", "nhwc"]
@@ -74,11 +74,7 @@ def cam(
     Source: paper Sec. 3 (CAM, Zhou et al. 2016) and App. H; docs/method.md.
     """
     features = _checked("cam", features, weight, None, target, probe, layout)
-    if _launch.native(features) and _launch.native(weight):
-        maps = registration.cam(features, weight, target, probe)
-    else:
-        _checks.label_values("cam", "target", target, len(weight))
-        maps = reference.cam(features, weight, target, probe)
+    maps = registration.cam(features, weight, target, probe)[0]
     return minmax_normalize(maps) if normalize else maps
 
 
@@ -114,11 +110,8 @@ def cam_head(
     Source: paper Sec. 3; docs/method.md.
     """
     features = _checked("cam_head", features, weight, bias, target, probe, layout)
-    if _launch.native(features) and _launch.native(weight):
-        return CamHead(*registration.cam_head(features, weight, bias, target, probe))
-    if target is not None:
-        _checks.label_values("cam_head", "target", target, len(weight))
-    return CamHead(*reference.cam_head(features, weight, bias, target, probe))
+    logits, maps, pooled, predicted = registration.cam_head(features, weight, bias, target, probe)
+    return CamHead(logits, maps, pooled, predicted if target is None else target)
 
 
 def _checked(

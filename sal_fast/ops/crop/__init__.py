@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks
+from sal_fast.ops import _checks, _launch
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.crop import registration
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-# kMostSide of csrc/include/sal_fast/launch.h.
-_MOST_SIDE = 1 << 14
 
 
 def crop_images(
@@ -74,7 +71,7 @@ def crop_images(
             raise ValueError(f"{op}: out must be contiguous, got strides {out.stride()}")
     _checks.together(op, images=images, rows=rows, box=box, color=color, out=out)
     color, box = color.detach(), None if box is None else box.detach()
-    return registration.crop_images(images, rows, box, color, (h, w), dtype, out)
+    return registration.crop_images(images, rows, box, color, (h, w), dtype, out=out)
 
 
 def crop_masks(
@@ -121,8 +118,8 @@ def _size(op: str, size: int | tuple[int, int]) -> tuple[int, int]:
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise TypeError(f"{op}: size must be an int or two, got {size!r}")
-    if not 1 <= min(sides) <= max(sides) <= _MOST_SIDE:
-        raise ValueError(f"{op}: size must lie in 1..{_MOST_SIDE}, got {size!r}")
+    if not 1 <= min(sides) <= max(sides) <= _launch.MOST_SIDE:
+        raise ValueError(f"{op}: size must lie in 1..{_launch.MOST_SIDE}, got {size!r}")
     return sides
 
 
@@ -136,9 +133,10 @@ def _batch(op: str, name: str, stored: Tensor | BitMask, rows: Tensor | None, bo
     if box is not None:
         _checks.tensor(op, torch.float32, box=box)
         _checks.shape(op, "box", box, batch, 4)
-    if batch and not (count and 1 <= min(height, width) <= max(height, width) <= _MOST_SIDE):
+    if batch and not (count and 1 <= min(height, width) <= max(height, width) <= _launch.MOST_SIDE):
         raise ValueError(
-            f"{op}: {name} must have an image or more and sides of 1..{_MOST_SIDE}, got {list(stored.shape)}"
+            f"{op}: {name} must have an image or more and sides of 1..{_launch.MOST_SIDE}, got "
+            f"{list(stored.shape)}"
         )
     if rows is not None:
         _checks.label_values(op, "rows", rows, count)

@@ -7,7 +7,7 @@ from torch import Tensor
 from sal_fast.ops import _checks, _masks
 from sal_fast.ops._masks import Empty
 from sal_fast.ops.bit_mask import BitMask
-from sal_fast.ops.dice import reference, registration
+from sal_fast.ops.dice import registration
 
 
 def dice(pred: Tensor | BitMask, mask: Tensor | BitMask, *, empty: Empty = "skip") -> Tensor:
@@ -32,7 +32,4 @@ def dice(pred: Tensor | BitMask, mask: Tensor | BitMask, *, empty: Empty = "skip
     _checks.together("dice", pred=first, mask=second)
     if pred.shape != mask.shape:
         raise ValueError(f"dice: mask must have shape {list(pred.shape)} as pred, got {list(mask.shape)}")
-    value = _masks.empty_dice("dice", empty)
-    if registration.takes(first):
-        return registration.dice(first, second, width, value)
-    return reference.dice(_masks.unpacked(first, width), _masks.unpacked(second, width), value)
+    return registration.dice(first, second, width, _masks.empty_dice("dice", empty))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks, _launch
+from sal_fast.ops import _checks
 from sal_fast.ops.minmax_normalize import reference, registration
 
 
@@ -30,9 +30,7 @@ def minmax_normalize(maps: Tensor) -> Tensor:
     _checks.floating("minmax_normalize", maps=maps)
     if maps.ndim < 2:
         raise ValueError(f"minmax_normalize: maps must have shape [..., h, w], got {list(maps.shape)}")
-    if _launch.native(maps):
-        return registration.minmax_normalize(maps)
-    return reference.minmax_normalize(maps if maps.dtype == torch.float64 else maps.float())
+    return registration.minmax_normalize(maps)
 
 
 def is_flat(maps: Tensor) -> Tensor:

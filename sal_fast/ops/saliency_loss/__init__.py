@@ -8,7 +8,7 @@ from torch import Tensor
 from sal_fast._util.words import SALIENCY_KINDS as KINDS
 from sal_fast._util.words import SaliencyKind as Kind
 from sal_fast.ops import _checks
-from sal_fast.ops._reductions import REDUCTIONS, Reduction, reduce
+from sal_fast.ops._reductions import REDUCTIONS, Reduction
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.saliency_loss import reference, registration
 from sal_fast.ops.ssim import BORDERS, Border, check_window
@@ -76,12 +76,8 @@ def saliency_loss(
     if window is None:
         window = min(7 if map_size is None else 11, (min(size) - 1) // 2 * 2 + 1)
     check_window("saliency_loss", window, min(size))
-    if registration.takes(cam, target.shape[1:], size, window):
-        sizes = (target.shape[2], *size, window)
-        return registration.saliency_loss(cam, words, has_map, sizes, kind, border, reduction)
-    cam = cam if cam.dtype == torch.float64 else cam.float()
-    mask = target.unpack() if isinstance(target, BitMask) else target
-    return reduce(reference.saliency_loss(cam, mask, has_map, size, window, border, kind), reduction)
+    sizes = (target.shape[2], *size, window)
+    return registration.saliency_loss(cam, words, has_map, sizes, (kind, border, reduction))
 
 
 def says_where(target: Tensor | BitMask, size: tuple[int, int]) -> Tensor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from sal_fast.ops import _checks
 from sal_fast.ops._reductions import REDUCTIONS, Reduction, reduce
-from sal_fast.ops.ssim import reference, registration
+from sal_fast.ops.ssim import registration
 
 Border = Literal["valid", "zero", "reflect"]
 BORDERS: tuple[Border, ...] = get_args(Border)
@@ -64,11 +63,7 @@ def ssim(
             raise ValueError(f"ssim: {name} must be above 0, got {value:g}")
     _checks.choice("ssim", "border", border, BORDERS)
     _checks.choice("ssim", "reduction", reduction, REDUCTIONS)
-    if registration.takes(x, window):
-        return reduce(registration.ssim(x, y, window, sigma, border, data_range), reduction)
-    if x.dtype != torch.float64:
-        x, y = x.float(), y.float()
-    return reduce(reference.ssim(x, y, window, sigma, border, data_range).mean((1, 2, 3)), reduction)
+    return reduce(registration.ssim(x, y, window, sigma, border, data_range), reduction)
 
 
 def check_window(op: str, window: int, side: int) -> None:

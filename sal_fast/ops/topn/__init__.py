@@ -10,13 +10,9 @@ from torch import Tensor
 from sal_fast.ops import _checks, _masks
 from sal_fast.ops._masks import EMPTIES, Empty
 from sal_fast.ops.bit_mask import BitMask
-from sal_fast.ops.dice.reference import quotient
-from sal_fast.ops.topn import reference, registration
+from sal_fast.ops.topn import registration
 
 __all__ = ["EMPTIES", "Empty", "TopnDice", "topn_dice", "topn_mask"]
-
-# kLargestCell of csrc/include/sal_fast/topn.h: the difference of two cells is a finite float.
-_LARGEST_CELL = torch.finfo(torch.float32).max / 2
 
 
 class TopnDice(NamedTuple):
@@ -62,13 +58,8 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
         raise TypeError(f"topn_mask: n must be an int or an int64 tensor, got {type(n).__name__}")
     elif not 0 <= n <= area:
         raise ValueError(f"topn_mask: n must lie in 0..{area}, got {n}")
-    maps = maps.detach()
-    if registration.takes_maps(maps):
-        mask, valid = registration.topn_mask(maps, n, packed)
-    else:
-        counts = n if isinstance(n, Tensor) else torch.full((len(maps),), n, device=maps.device)
-        mask, valid = reference.topn_mask(maps, counts), ~maps.isnan().flatten(1).any(1)
-        mask = BitMask.pack(mask).words if packed else mask
+    tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
+    mask, valid = registration.topn_mask(maps.detach(), tensor, count, packed)
     if looks and not bool(valid.all()):
         raise ValueError("topn_mask: maps contain NaN; expected numbers")
     return BitMask(mask, maps.shape[2]) if packed else mask
@@ -130,14 +121,7 @@ def topn_dice(
         raise ValueError(
             "topn_dice: cam contains NaN, an infinity or values beyond 1.7e38; expected finite numbers"
         )
-    if registration.takes_cam(cam, height, width):
-        return TopnDice(*registration.topn_dice(cam, stored, (columns, height, width), value))
-    cam = cam if cam.dtype == torch.float64 else cam.float()
-    finite = _finite(cam)
-    human = reference.nearest(_masks.unpacked(stored, columns), (height, width))
-    hits, n = reference.topn_hits(torch.where(finite[:, None, None], cam, 0.0), human)
-    hits = torch.where(finite, hits, 0)
-    return TopnDice(torch.where(finite, quotient(hits, 2 * n, value), float("nan")), hits, n)
+    return TopnDice(*registration.topn_dice(cam, stored, (columns, height, width), value))
 
 
 def _all_finite(cam: Tensor) -> bool:
@@ -145,9 +129,4 @@ def _all_finite(cam: Tensor) -> bool:
     if cam.numel() == 0:
         return True
     low, high = (float(value) for value in cam.aminmax())
-    return low >= -_LARGEST_CELL and high <= _LARGEST_CELL
-
-
-def _finite(cam: Tensor) -> Tensor:
-    """Which images have no cell beyond the largest; bool [B]."""
-    return (cam.abs() <= _LARGEST_CELL).flatten(1).all(1)
+    return low >= -registration.LARGEST_CELL and high <= registration.LARGEST_CELL
