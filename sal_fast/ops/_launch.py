@@ -67,7 +67,7 @@ class Fallback(NamedTuple):
 class Derivative(NamedTuple):
     """How autograd differentiates an operator."""
 
-    save: Callable[..., None]  # save(ctx, arguments, results), after the forward
+    save: Callable[..., None]  # called as save(ctx, inputs=..., output=...), after the forward
     backward: Callable[..., Any]  # backward(ctx, *upstream) gives the gradients to the arguments
     leaving: int | None = None  # how many results the caller looks at; the derivative needs the others
 

@@ -45,8 +45,8 @@ def _backward_fake(upstream: Tensor, maps: Tensor) -> Tensor:
     return maps.new_empty(maps.shape)
 
 
-def _save(ctx: Any, arguments: tuple[Tensor], result: Tensor) -> None:
-    ctx.save_for_backward(arguments[0])
+def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0])
 
 
 def _differentiate(ctx: Any, upstream: Tensor) -> Tensor:

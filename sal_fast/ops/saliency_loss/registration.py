@@ -82,11 +82,11 @@ def _reference(cam: Tensor, target: Tensor, has_map: Tensor | None, *options: An
     return (reduce(losses, reduction),)
 
 
-def _save(ctx: Any, arguments: tuple[Any, ...], results: tuple[Tensor, Tensor]) -> None:
-    ctx.reduction = arguments[4][2]
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.reduction = inputs[4][2]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(results[1])
-    ctx.save_for_backward(arguments[0], results[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
 
 
 def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:

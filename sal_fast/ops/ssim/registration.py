@@ -59,10 +59,10 @@ def _reference(
     return (reference.ssim(x, y, window, sigma, border, data_range).mean((1, 2, 3)),)
 
 
-def _save(ctx: Any, arguments: tuple[Any, ...], results: Results) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*results[1:])
-    ctx.save_for_backward(*arguments[:2], *results[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:2], *output[1:])
 
 
 def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -76,8 +76,8 @@ def _backward_fake(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-def _save(ctx: Any, arguments: tuple[Tensor, str], result: Tensor) -> None:
-    logits, ctx.kind = arguments
+def _save(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
+    logits, ctx.kind = inputs
     ctx.save_for_backward(logits)
 
 
