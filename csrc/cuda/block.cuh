@@ -14,6 +14,28 @@ __device__ Value reduce_warp(Value value, Combine combine) {
   return value;
 }
 
+// Merges a value of each of kLanes neighbouring threads, and gives the result to all of them: kLanes is a
+// power of two of at most a warp, or the block. All threads of the block call it. The value's type has a
+// shuffle.
+template <int kLanes, typename Value, typename Merge>
+__device__ Value merge_lanes(Value value, Merge merge_two) {
+  constexpr int kInWarp = kLanes < kWarp ? kLanes : kWarp;
+#pragma unroll
+  for (int mask = kInWarp / 2; mask > 0; mask /= 2) value = merge_two(value, shuffle(value, mask));
+  if constexpr (kLanes > kWarp) {
+    constexpr int kWarps = kLanes / kWarp;
+    // Bytes, because a __shared__ variable has no constructor.
+    alignas(Value) __shared__ unsigned char storage[kWarps * sizeof(Value)];
+    Value* const of_warp = reinterpret_cast<Value*>(storage);
+    if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
+    __syncthreads();
+    value = of_warp[0];
+    for (int warp = 1; warp < kWarps; ++warp) value = merge_two(value, of_warp[warp]);
+    __syncthreads();  // the next row writes here again
+  }
+  return value;
+}
+
 // Each values[i] of the block's kThreads threads, combined by combine[i] and given to all of them.
 template <int kThreads, int count, typename... Combine>
 __device__ void reduce_block(float (&values)[count], Combine... combine) {

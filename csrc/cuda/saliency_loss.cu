@@ -87,11 +87,6 @@ auto with_shape(int64_t window, Run run) {
   return run(SaliencyAny{});
 }
 
-unsigned blocks_for(int64_t count) {
-  constexpr int64_t kMostBlocks = 1 << 20;  // the kernels stride over the grid
-  return static_cast<unsigned>(count < kMostBlocks ? count : kMostBlocks);
-}
-
 }  // namespace
 
 int64_t workspace_floats(const SaliencyLossArgs& given) {

@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kTileThreads, 3)
                       float* partial) {
   __shared__ Samples<Shape> x, y;
   __shared__ BlurredRows<Shape> blurred[5];
-  const int64_t pad = args.border == Border::valid ? 0 : args.window / 2;
+  const int64_t pad = padding(args.window, args.border);
   for (int64_t tile = blockIdx.x; tile < tiling.count(); tile += gridDim.x) {
     const TileAt at = tile_at<Shape>(tile, tiling);
     const int64_t image = at.plane / args.channels, channel = at.plane % args.channels;
@@ -205,11 +205,6 @@ __global__ void __launch_bounds__(kTileThreads)
     sum = sum_block<kTileThreads>(sum);
     if (threadIdx.x == 0) values[image] = sum / positions;
   }
-}
-
-unsigned blocks_for(int64_t count) {
-  constexpr int64_t kMostBlocks = 1 << 20;  // the kernels stride over the grid
-  return static_cast<unsigned>(count < kMostBlocks ? count : kMostBlocks);
 }
 
 template <typename Shape>
