@@ -1,6 +1,8 @@
 // Reductions over a block, in an order that depends on nothing but the number of threads.
 #pragma once
 
+#include <cstring>
+
 #include "device.cuh"
 
 namespace sal_fast {
@@ -14,9 +16,21 @@ __device__ Value reduce_warp(Value value, Combine combine) {
   return value;
 }
 
+// The value of the lane whose number differs in the bits of `mask`, word by word.
+template <typename Value>
+__device__ Value shuffle(const Value& value, int mask) {
+  unsigned words[sizeof(Value) / sizeof(unsigned)];
+  static_assert(sizeof words == sizeof value);
+  std::memcpy(words, &value, sizeof value);
+#pragma unroll
+  for (unsigned& word : words) word = __shfl_xor_sync(kAllLanes, word, mask);
+  Value other;
+  std::memcpy(&other, words, sizeof other);
+  return other;
+}
+
 // Merges a value of each of kLanes neighbouring threads, and gives the result to all of them: kLanes is a
-// power of two of at most a warp, or the block. All threads of the block call it. The value's type has a
-// shuffle.
+// power of two of at most a warp, or the block. All threads of the block call it.
 template <int kLanes, typename Value, typename Merge>
 __device__ Value merge_lanes(Value value, Merge merge_two) {
   constexpr int kInWarp = kLanes < kWarp ? kLanes : kWarp;

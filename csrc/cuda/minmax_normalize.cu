@@ -11,22 +11,6 @@ constexpr int kThreads = 256;
 constexpr int kWideThreads = 1024;
 constexpr int64_t kWarpSize = 1024;  // the largest map of a warp
 
-__device__ Extremes shuffle(const Extremes& a, int mask) {
-  Extremes b;
-  b.low = __shfl_xor_sync(kAllLanes, a.low, mask);
-  b.high = __shfl_xor_sync(kAllLanes, a.high, mask);
-  return b;
-}
-
-__device__ MapSums shuffle(const MapSums& a, int mask) {
-  MapSums b;
-  b.upstream = __shfl_xor_sync(kAllLanes, a.upstream, mask);
-  b.weighted = __shfl_xor_sync(kAllLanes, a.weighted, mask);
-  b.lows = __shfl_xor_sync(kAllLanes, a.lows, mask);
-  b.highs = __shfl_xor_sync(kAllLanes, a.highs, mask);
-  return b;
-}
-
 __device__ Extremes merge(Extremes a, const Extremes& b) {
   a.add(b.low, b.high);
   return a;

@@ -45,22 +45,6 @@ __device__ void for_each_value(const scalar* row, int64_t columns, Split split, 
   for (int64_t j = split.head + split.packs * size + lane; j < columns; j += kLanes) visit_one(j);
 }
 
-__device__ RowStats<float> shuffle(const RowStats<float>& a, int mask) {
-  RowStats<float> b;
-  b.max = __shfl_xor_sync(kAllLanes, a.max, mask);
-  b.second = __shfl_xor_sync(kAllLanes, a.second, mask);
-  b.others = __shfl_xor_sync(kAllLanes, a.others, mask);
-  b.weighted = __shfl_xor_sync(kAllLanes, a.weighted, mask);
-  return b;
-}
-
-__device__ TopColumns shuffle(const TopColumns& a, int mask) {
-  TopColumns b;
-  b.first = __shfl_xor_sync(kAllLanes, a.first, mask);
-  b.second = __shfl_xor_sync(kAllLanes, a.second, mask);
-  return b;
-}
-
 template <bool kWeighted, int kLanes, typename scalar>
 __device__ RowStats<float> row_stats(const scalar* row, int64_t columns, Split split, int lane) {
   RowStats<float> stats;

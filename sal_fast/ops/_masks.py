@@ -1,4 +1,4 @@
-"""Binary masks as arguments: bool tensors and BitMasks."""
+"""How ops take binary masks: as bool tensors and as BitMasks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BYTES, BITS = 0, 1
 
 
 def empty_dice(op: str, empty: str) -> float:
-    """The Dice that the policy gives an empty mask."""
+    """The Dice value that the policy gives an empty mask."""
     _checks.choice(op, "empty", empty, EMPTIES)
     return _EMPTY_DICE[empty]
 
 
 def stored(op: str, name: str, mask: Tensor | BitMask) -> tuple[Tensor, int]:
-    """The tensor of a mask, bool or words, and its width in pixels."""
+    """The tensor that stores a mask (bool, or the words of a BitMask), and the mask's width in pixels."""
     if isinstance(mask, BitMask):
         return mask.words, mask.width
     if not isinstance(mask, Tensor):

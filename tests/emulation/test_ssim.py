@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from precision import full
 from torch import Tensor
 
 from sal_fast.ops.ssim import BORDERS, reference
@@ -115,14 +116,24 @@ def test_images_of_one_window(emulation: Emulation, border: str) -> None:
         check(emulation, Case((2, 1, window, window), window, border))
 
 
-def test_types_and_which_gradients(emulation: Emulation) -> None:
-    for window, dtype, grads in itertools.product((5, 11), DTYPES, ("", "x", "y", "xy")):
+@pytest.mark.parametrize(
+    ("dtype", "grads"),
+    [
+        case
+        if case in ((torch.float32, ""), (torch.float16, "x"), (torch.bfloat16, "y"), (torch.float16, "xy"))
+        else full(*case)
+        for case in itertools.product(DTYPES, ("", "x", "y", "xy"))
+    ],
+)
+def test_types_and_which_gradients(emulation: Emulation, dtype: torch.dtype, grads: str) -> None:
+    for window in (5, 11):
         check(emulation, Case((2, 1, 13, 14), window, "zero", dtype, grads))
 
 
-def test_layouts_and_channels(emulation: Emulation) -> None:
-    for layout, window in itertools.product(("channels_last", "sliced", "transposed"), (7, 9)):
-        check(emulation, Case((2, 3, 12, 35), window, "reflect", torch.float32, "xy", layout))
+@pytest.mark.parametrize("window", [7, full(9)])
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "transposed"])
+def test_layouts_and_channels(emulation: Emulation, layout: str, window: int) -> None:
+    check(emulation, Case((2, 3, 12, 35), window, "reflect", torch.float32, "xy", layout))
 
 
 @pytest.mark.parametrize("data_range", [255.0, 0.01])

@@ -1,10 +1,12 @@
 """csrc/cuda/topn.cu and dice.cu, executed on the host, against a sort and the reference."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
+from precision import full
 from torch import Tensor
 
 from sal_fast.ops import BitMask
@@ -102,7 +104,9 @@ def maps_of(kind: str, batch: int, height: int, width: int) -> Tensor:
 KINDS = ("noise", "relu", "flat", "hot", "levels", "close", "infinite", "zeros", "tiny")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("relu", "infinite", "zeros", "tiny") else full(kind) for kind in KINDS]
+)
 def test_masks(emulation: Emulation, kind: str) -> None:
     for height, width in ((9, 31), (17, 40)):
         area = height * width
@@ -202,14 +206,19 @@ def check_dice(emulation: Emulation, cam: Tensor, mask: Tensor, **options: objec
     torch.testing.assert_close(dice, exact, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("bits", [False, True], ids=["bool", "packed"])
-@pytest.mark.parametrize("kind", ["random", "relu", "flat", "hot"])
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [
+        case if case in (("random", True), ("relu", False), ("flat", True)) else full(*case)
+        for case in itertools.product(("random", "relu", "flat", "hot"), (False, True))
+    ],
+)
 def test_dice_where_float32_is_exact(emulation: Emulation, kind: str, bits: bool) -> None:
     for cam, size in (((7, 7), (28, 28)), ((7, 5), (56, 40)), ((6, 6), (48, 96)), ((9, 33), (9, 33))):
         check_dice(emulation, exact_cams(4, *cam, kind=kind), masks_of(4, *size), bits=bits)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [full(DTYPES[0]), *DTYPES[1:]], ids=str)
 def test_dice_of_every_dtype(emulation: Emulation, dtype: torch.dtype) -> None:
     cam = exact_cams(3, 7, 7).to(dtype)
     check_dice(emulation, cam, masks_of(5, 28, 56)[1:4])

@@ -1,7 +1,7 @@
-"""The torch operators sal_fast::cam, sal_fast::cam_head and their backward.
+"""The torch operators sal_fast::cam and sal_fast::cam_head, and their backward.
 
-Features are handed to the kernels as they lie, a matrix with contiguous rows for each image. Matrix products
-are torch's, by their `out=` variants, which autocast leaves in float32.
+The kernels read the features where they are: each image is a matrix with contiguous rows. The matrix products
+are torch's, in their `out=` variants, which autocast leaves in float32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HeadResults = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _rows(features: Tensor) -> tuple[int, int] | None:
-    """Layout and row stride of [B, C, h, w] features, None where an image is no matrix with such rows."""
+    """Layout and row stride of features [B, C, h, w]. None if an image is no matrix with contiguous rows."""
     _, channels, height, width = features.shape
     _, by_channel, by_line, by_column = features.stride()
     pixels = height * width
@@ -45,7 +45,7 @@ def _rows(features: Tensor) -> tuple[int, int] | None:
 
 
 def _empty_like(features: Tensor) -> Tensor:
-    """Dense, in the layout that `_as_matrices` finds."""
+    """A dense tensor of the features' shape, in the layout that `_as_matrices` finds."""
     batch, channels, height, width = features.shape
     rows = _rows(features)
     if rows is not None and rows[0] == _NHWC:
@@ -85,7 +85,7 @@ def _launch_cam(features: Tensor, head: dict[str, Any], **wanted: Tensor | None)
 
 
 def _empty_results(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps and pooled features."""
+    """Memory for the maps and the pooled features."""
     batch, channels, height, width = features.shape
     return (
         features.new_empty((batch, height, width), dtype=torch.float32),
@@ -137,18 +137,8 @@ def _head_reference(
     return reference.cam_head(features, weight, bias, target, probe)
 
 
-def _backward_kernel(
-    grad_logits: Tensor | None,
-    grad_cam: Tensor | None,
-    grad_pooled: Tensor | None,
-    features: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    pooled: Tensor,
-    maps: Tensor,
-    probe: str,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_kernel(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    grad_logits, grad_cam, grad_pooled, features, weight, target, pooled, maps, probe, wanted = arguments
     wants_features, wants_weight, wants_bias = wanted
     grad_features = _empty_like(features) if wants_features else features.new_empty(0)
     grad_weight = pooled.new_empty(weight.shape if wants_weight else 0)
@@ -207,7 +197,7 @@ def _backward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _differentiate(
     ctx: Any, grad_logits: Tensor | None, grad_cam: Tensor | None, grad_pooled: Tensor | None, bias: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients to features, weight and bias, those that are wanted."""
+    """The gradients to features, weight and bias; None for those that are not wanted."""
     features, weight, target, pooled, maps = ctx.saved_tensors
     wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], bias]
     grads = _backward(

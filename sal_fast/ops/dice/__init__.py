@@ -11,21 +11,25 @@ from sal_fast.ops.dice import registration
 
 
 def dice(pred: Tensor | BitMask, mask: Tensor | BitMask, *, empty: Empty = "skip") -> Tensor:
-    """`Dice = 2 |A and B| / (|A| + |B|)` of two masks, for each image.
+    """`Dice = 2 |A and B| / (|A| + |B|)` of two masks A and B, for each image.
 
     Args:
         pred, mask: bool [B, H, W], or a `BitMask` of that shape.
-        empty: the Dice of two masks without a pixel: `skip` gives NaN (leave it out of means), `zero` 0,
-            `one` 1. Where one of them has pixels it is 0 by the formula.
+        empty: the Dice of two masks that are both empty. `skip` gives NaN (leave it out of means), `zero` 0,
+            `one` 1. If only one of them is empty, the formula gives 0.
 
     Returns:
-        float32 [B]. The counts are exact integers, so nothing overflows or rounds before the quotient. Not
-        differentiable.
+        float32 [B]. The counts are exact integers, so that nothing overflows or rounds before the quotient.
+        Not differentiable.
 
     Raises:
-        TypeError, ValueError: types, shapes, an unknown policy.
+        TypeError, ValueError: wrong types or shapes, an unknown policy.
 
+<<<<<<< HEAD
     Source: Dice 1945; docs/method.md, "Testing".
+=======
+    Source: Dice 1945 (Ecology 26); docs/method.md, "Evaluation".
+>>>>>>> 2edf737 (ops: docstrings in whole sentences; memory by psutil; the quick tier leaves repetitions to the full one)
     """
     first, width = _masks.stored("dice", "pred", pred)
     second, _ = _masks.stored("dice", "mask", mask)

@@ -27,27 +27,28 @@ def ssim(
     """Mean structural similarity of two images under a Gaussian window.
 
     `SSIM = (2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sxx + syy + C2))`, `C1 = (0.01 L)^2`,
-    `C2 = (0.03 L)^2`, L the data range; the means m and (co)variances s are weighted by a normalised
+    `C2 = (0.03 L)^2`, with the data range L. The means m and the (co)variances s are weighted by a normalised
     Gaussian of `window` x `window` samples.
 
     Args:
-        x, y: [B, C, H, W], floating, one shape, dtype and device, of any strides; fp16 and bf16 are computed
-            in float32.
-        window: samples a side, odd, at most min(H, W).
+        x, y: [B, C, H, W], floating, of one shape, dtype and device, with any strides. float16 and bfloat16
+            are computed in float32.
+        window: samples along a side, odd, at most min(H, W).
         sigma: standard deviation of the Gaussian, in pixels.
         border: `valid` (only windows inside the image, as pytorch-msssim), `zero` (padded with zeros, as
             fused-ssim), `reflect` (as torchmetrics and kornia).
         data_range: the range of the values.
-        reduction: of the per-image means: `none` gives [B].
+        reduction: how the means of the images are reduced; `none` gives [B].
 
     Returns:
-        float32 (float64 for float64), in [-1, 1]. Differentiable in `x` and `y`, once (float64: twice): the
-        gradients are made in the forward, at 4 bytes a value. An image with NaN gives NaN.
+        float32 (float64 for float64), in [-1, 1]. It can be differentiated once (float64: twice), in `x` and
+        `y`. The gradients are made in the forward and take 4 bytes a value. An image with NaN gives NaN.
 
     Raises:
-        TypeError, ValueError: types, shapes, a window that is even or does not fit, a range or sigma of 0.
+        TypeError, ValueError: wrong types or shapes, a window that is even or does not fit, a range or sigma
+            that is not above 0.
 
-    Source: Wang et al. 2004; paper Eq. 1.
+    Source: Wang et al. 2004 (IEEE Transactions on Image Processing 13); paper Eq. 1.
     """
     _checks.floating("ssim", x=x, y=y)
     _checks.together("ssim", x=x, y=y)
@@ -67,6 +68,7 @@ def ssim(
 
 
 def check_window(op: str, window: int, side: int) -> None:
+    """Check that the window is odd and at most `side`."""
     if window % 2 == 0 or not 1 <= window <= side:
         raise ValueError(
             f"{op}: window must be odd and between 1 and the image's shorter side {side}, got {window}"
