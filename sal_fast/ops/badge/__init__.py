@@ -33,7 +33,6 @@ def badge(
     `|g|^2 = |q|^2 |e|^2` and `g.g' = (q.q')(e.e')`. The first pick has the largest norm (the lowest index on
     a tie). Each next one is drawn with a chance proportional to its squared distance to the nearest pick.
     When all distances are zero, the lowest unpicked index follows.
-
     Both methods follow this law, but pick differently for one seed. `blocked` draws candidates by bounds of
     the distances and accepts them by the distances (rejection sampling), so that a pass over the pool gives
     many picks; the bounds include the rounding error of float32. `sequential` makes a pass for every pick, in
@@ -50,7 +49,7 @@ def badge(
         progress: called with (picked, to pick) now and then.
         group: ranks that call with the same inputs, each with its own copy, on machines of one kind with
             equally many threads. They divide the passes over the pool, exchange 8 bytes a row after each, and
-            return the picks of one process; every weight has the same bits.
+            return the picks of one process, and every weight has the same bits.
 
     Returns:
         int64 [min(k, N)] on the inputs' device, in the order of picking. The work is at most k N (C + d) in

@@ -42,6 +42,6 @@ def pick(weights: Tensor, sums: Tensor, numbers: np.ndarray) -> Tensor | None:
 
 
 def _after(ends: Tensor, target: Tensor) -> Tensor:
-    """The first place whose running sum exceeds the target; the last with a weight, if rounding leaves none."""
+    """The first place whose running sum exceeds the target, or the last with a weight if there is none."""
     last = torch.searchsorted(ends, ends[..., -1:].contiguous())
     return torch.minimum(torch.searchsorted(ends, target, right=True), last)

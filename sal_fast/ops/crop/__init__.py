@@ -53,7 +53,7 @@ def crop_images(
         range.
 
     Raises:
-        TypeError, ValueError: wrong types, shapes or devices, sides beyond 16384; on the CPU a row out of range.
+        TypeError, ValueError: wrong types, shapes or devices, sides beyond 16384; on the CPU a bad row.
     """
     op = "crop_images"
     _checks.tensor(op, torch.uint8, images=images)

@@ -36,6 +36,7 @@ def saliency_loss(
     counts = ~is_flat(human)
     if has_map is not None:
         counts = counts & has_map
+    # NaN in an image that does not count must have no gradient.
     cam = torch.where(counts[:, None, None], cam, 0.0)
     x, y = minmax_normalize(cam), minmax_normalize(human)
     if kind == "mse":
