@@ -41,16 +41,11 @@ def cyborg_loss(
     Returns:
         A scalar, float32 (float64 for float64). Differentiable in `logits` and `cam`.
 
-<<<<<<< HEAD
-    Source: paper Sec. 3, Eq. 1; CYBORG (Boyd, Tinsley, Bowyer and Czajka 2023).
-=======
     Raises:
         TypeError, ValueError: wrong types or shapes, an alpha outside [0, 1], and as `saliency_loss`; on the
-        CPU
-            also a label out of range.
+            CPU also a label out of range.
 
-    Source: paper Sec. 3, Eq. 1 (Boyd et al. 2023b).
->>>>>>> 2edf737 (ops: docstrings in whole sentences; memory by psutil; the quick tier leaves repetitions to the full one)
+    Source: paper Sec. 3, Eq. 1; CYBORG (Boyd, Tinsley, Bowyer and Czajka 2023).
     """
     _checks.floating("cyborg_loss", logits=logits, cam=cam)
     _checks.together("cyborg_loss", logits=logits, cam=cam, labels=labels)

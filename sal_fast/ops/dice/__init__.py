@@ -25,11 +25,7 @@ def dice(pred: Tensor | BitMask, mask: Tensor | BitMask, *, empty: Empty = "skip
     Raises:
         TypeError, ValueError: wrong types or shapes, an unknown policy.
 
-<<<<<<< HEAD
     Source: Dice 1945; docs/method.md, "Testing".
-=======
-    Source: Dice 1945 (Ecology 26); docs/method.md, "Evaluation".
->>>>>>> 2edf737 (ops: docstrings in whole sentences; memory by psutil; the quick tier leaves repetitions to the full one)
     """
     first, width = _masks.stored("dice", "pred", pred)
     second, _ = _masks.stored("dice", "mask", mask)
