@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 version: str
 compiler: str
@@ -8,6 +9,7 @@ cuda_architectures: str
 
 def cpu_capability() -> str: ...
 
-# <op>_cpu(*fields, threads) and <op>_cuda(*fields, stream) for each launcher: the fields of its struct in
-# csrc/include/sal_fast/launch, in their order; addresses, codes and streams as integers.
-def __getattr__(name: str) -> Callable[..., None]: ...
+# For each launcher <op>_cpu(fields, threads), <op>_cuda(fields, workspace, stream), and
+# <op>_workspace(fields), or None where it needs no workspace. `fields` has those of
+# csrc/include/sal_fast/launch by their names; see csrc/bindings/module.cpp.
+def __getattr__(name: str) -> Callable[..., Any]: ...

@@ -1,5 +1,5 @@
-// Every launcher, once: the Python module, the stubs of a build without CUDA and the emulation of the tests
-// are made from this list. OP(name, struct of arguments, types of its fields in their order).
+// Every launcher, once. The Python module, the stubs of a build without CUDA and the emulation of the tests
+// are made from this list, so that a new op is one line here and one include.
 #pragma once
 
 #include <type_traits>
@@ -14,53 +14,28 @@
 #include "sal_fast/launch/uncertainty.h"
 
 // clang-format off
-#define SAL_FAST_STRIDES int64_t, int64_t, int64_t, int64_t
-#define SAL_FAST_MASK Address, Code, int64_t, int64_t, int64_t, int64_t, int64_t
-#define SAL_FAST_LAUNCHERS(OP)                                                                                 \
-  OP(cam, CamArgs, Address, Code, int64_t, int64_t, int64_t, Code, int64_t, int64_t, Address, Code, int64_t,   \
-     Address, Code, Address, Address, Address, Address)                                                        \
-  OP(cam_backward, CamBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, int64_t, int64_t, Address, \
-     Code, int64_t, Address, Code, Address, Address, Address, Address, Address, Address, Address)              \
-  OP(crop_images, CropImagesArgs, Address, int64_t, int64_t, int64_t, int64_t, int64_t, Address, Address,       \
-     Address, int64_t, int64_t, int64_t, int64_t, Code, Address)                                               \
-  OP(crop_masks, CropMasksArgs, SAL_FAST_MASK, int64_t, Address, Address, int64_t, int64_t, int64_t, Address)   \
-  OP(dice, DiceArgs, int64_t, SAL_FAST_MASK, SAL_FAST_MASK, double, Address)                                   \
-  OP(minmax_normalize, MinmaxNormalizeArgs, Address, Code, int64_t, int64_t, Address)                          \
-  OP(minmax_normalize_backward, MinmaxNormalizeBackwardArgs, Address, Code, int64_t, int64_t, Address, Address) \
-  OP(uncertainty, UncertaintyArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address)                    \
-  OP(uncertainty_backward, UncertaintyBackwardArgs, Address, Code, int64_t, int64_t, int64_t, Code, Address,   \
-     int64_t, Address)                                                                                         \
-  OP(saliency_loss, SaliencyLossArgs, Address, Code, int64_t, int64_t, int64_t, Address, Code, int64_t, \
-     int64_t, int64_t, int64_t, int64_t, Address, int64_t, int64_t, int64_t, double, Code, Code, double, \
-     Address, Address, Address) \
-  OP(topn_mask, TopnMaskArgs, Address, Code, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, Address,     \
-     int64_t, int64_t, Code, Address, Address)                                                                 \
-  OP(topn_dice, TopnDiceArgs, Address, Code, int64_t, int64_t, int64_t, SAL_FAST_MASK, int64_t, int64_t,       \
-     double, Address, Address, Address)                                                                        \
-  OP(ssim, SsimArgs, Address, Address, Code, int64_t, int64_t, int64_t, int64_t, SAL_FAST_STRIDES,             \
-     SAL_FAST_STRIDES, int64_t, double, Code, double, Address, Address, Address, Address)
+#define SAL_FAST_LAUNCHERS(OP)                               \
+  OP(cam, CamArgs)                                           \
+  OP(cam_backward, CamBackwardArgs)                          \
+  OP(crop_images, CropImagesArgs)                            \
+  OP(crop_masks, CropMasksArgs)                              \
+  OP(dice, DiceArgs)                                         \
+  OP(minmax_normalize, MinmaxNormalizeArgs)                  \
+  OP(minmax_normalize_backward, MinmaxNormalizeBackwardArgs) \
+  OP(saliency_loss, SaliencyLossArgs)                        \
+  OP(ssim, SsimArgs)                                         \
+  OP(topn_dice, TopnDiceArgs)                                \
+  OP(topn_mask, TopnMaskArgs)                                \
+  OP(uncertainty, UncertaintyArgs)                           \
+  OP(uncertainty_backward, UncertaintyBackwardArgs)
 // clang-format on
 
 namespace sal_fast {
 
-// A pointer and an enum of a field, before their type is known.
-struct Address {
-  uintptr_t value;
-  template <typename T>
-  operator T*() const {
-    return reinterpret_cast<T*>(value);
-  }
-};
-
-struct Code {
-  int value;
-  template <typename Enum, typename = std::enable_if_t<std::is_enum_v<Enum>>>
-  operator Enum() const {
-    return static_cast<Enum>(value);
-  }
-};
-
-template <typename... Fields>
-struct Signature {};
+// Whether a launcher needs memory on the device beyond its outputs.
+template <typename Args, typename = void>
+constexpr bool kNeedsWorkspace = false;
+template <typename Args>
+constexpr bool kNeedsWorkspace<Args, std::void_t<decltype(Args::workspace)>> = true;
 
 }  // namespace sal_fast

@@ -1,63 +1,107 @@
-// sal_fast._C: <op>_cpu(*fields, threads) and <op>_cuda(*fields, stream) for every launcher, pointers and
-// enums as integers. sal_fast.ops checks, allocates and keeps tensors alive.
+// sal_fast._C has <op>_cpu(fields, threads) and <op>_cuda(fields, workspace, stream) for every launcher.
+// `fields` is a dict with the fields of launch/<op>.h by their names: numbers, enums as integers, nested
+// structs as dicts, and for a pointer None or an object with data_ptr(). <op>_workspace(fields) tells the
+// floats of workspace, where a launcher needs any, and is None elsewhere. sal_fast.ops checks and allocates,
+// and keeps everything alive until the launcher returns.
 #include <pybind11/pybind11.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "capability.h"
 #include "launchers.h"
 
-namespace pybind11::detail {
-
-template <>
-struct type_caster<sal_fast::Address> : type_caster<uintptr_t> {
-  template <typename>
-  using cast_op_type = sal_fast::Address;
-  operator sal_fast::Address() { return {value}; }
-};
-
-template <>
-struct type_caster<sal_fast::Code> : type_caster<int> {
-  template <typename>
-  using cast_op_type = sal_fast::Code;
-  operator sal_fast::Code() { return {value}; }
-};
-
-}  // namespace pybind11::detail
+namespace py = pybind11;
 
 namespace sal_fast {
 namespace {
 
-template <typename Args, typename... Fields>
-void bind(pybind11::module_& m, const std::string& name, void (*cpu)(const Args&, int),
-          int (*cuda)(const Args&, void*), Signature<Fields...>) {
-  const auto unlocked = pybind11::call_guard<pybind11::gil_scoped_release>();
-  m.def((name + "_cpu").c_str(), [cpu](Fields... fields, int threads) { cpu(Args{fields...}, threads); },
-        unlocked);
-  m.def((name + "_cuda").c_str(),
-        [cuda, name](Fields... fields, Address stream) {
-          const int error = cuda(Args{fields...}, stream);
-          if (error != 0) throw std::runtime_error(name + ": " + cuda_error_string(error));
-        },
-        unlocked);
-}
-
-// Floats of workspace on the device, of the launchers that need any.
-int64_t workspace_of(const SsimArgs& args) {
-  return ssim_workspace(args);
-}
-int64_t workspace_of(const SaliencyLossArgs& args) {
-  return saliency_loss_workspace(args);
-}
+// The names of a struct's fields, interned as the keys of the dicts are: a look-up compares addresses. The
+// workspace is no part of a dict, and null here. Never released: it outlives the interpreter.
 template <typename Args>
-int64_t workspace_of(const Args&) {
-  return 0;
+const std::vector<PyObject*>& names_of() {
+  static const std::vector<PyObject*> names = [] {
+    std::vector<PyObject*> all;
+    Args().for_each_field([&](const char* name, auto&) {
+      all.push_back(std::strcmp(name, "workspace") == 0 ? nullptr : PyUnicode_InternFromString(name));
+    });
+    return all;
+  }();
+  return names;
 }
 
-template <typename Args, typename... Fields>
-void bind_workspace(pybind11::module_& m, const std::string& name, Signature<Fields...>) {
-  m.def((name + "_workspace").c_str(), [](Fields... fields) { return workspace_of(Args{fields...}); });
+template <typename T>
+T* address_of(py::handle value) {
+  static PyObject* const method = PyUnicode_InternFromString("data_ptr");
+  if (value.is_none()) return nullptr;
+  const auto address = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(value.ptr(), method));
+  if (!address) throw py::error_already_set();
+  return reinterpret_cast<T*>(address.cast<uintptr_t>());
+}
+
+template <typename Args>
+Args read(py::handle fields);
+
+template <typename T>
+void read_into(py::handle value, T& field) {
+  if constexpr (std::is_class_v<T>) {
+    field = read<T>(value);
+  } else if constexpr (std::is_pointer_v<T>) {
+    field = address_of<std::remove_pointer_t<T>>(value);
+  } else if constexpr (std::is_enum_v<T>) {
+    field = static_cast<T>(value.cast<int>());
+  } else {
+    field = value.cast<T>();
+  }
+}
+
+// A field that is missing, unknown or of another type is an error.
+template <typename Args>
+Args read(py::handle fields) {
+  Args args{};
+  Py_ssize_t known = 0;
+  auto name = names_of<Args>().begin();
+  args.for_each_field([&](const char* text, auto& field) {
+    PyObject* const key = *name++;
+    if (!key) return;
+    PyObject* const value = PyDict_Check(fields.ptr()) ? PyDict_GetItemWithError(fields.ptr(), key) : nullptr;
+    if (!value) throw py::type_error(std::string("the field ") + text + " is missing");
+    ++known;
+    try {
+      read_into(value, field);
+    } catch (const py::cast_error&) {
+      throw py::type_error(std::string("the field ") + text + " is of another type");
+    }
+  });
+  if (PyDict_Size(fields.ptr()) != known)
+    throw py::type_error("there are fields that the launcher does not have");
+  return args;
+}
+
+template <typename Args>
+void bind(py::module_& m, const std::string& name, void (*cpu)(const Args&, int),
+          int (*cuda)(const Args&, void*)) {
+  m.def((name + "_cpu").c_str(), [cpu](const py::dict& fields, int threads) {
+    const Args args = read<Args>(fields);
+    const py::gil_scoped_release unlocked;
+    cpu(args, threads);
+  });
+  m.def((name + "_cuda").c_str(),
+        [cuda, name](const py::dict& fields, const py::object& workspace, uintptr_t stream) {
+          Args args = read<Args>(fields);
+          if constexpr (kNeedsWorkspace<Args>) args.workspace = address_of<float>(workspace);
+          const py::gil_scoped_release unlocked;
+          const int error = cuda(args, reinterpret_cast<void*>(stream));
+          if (error != 0) throw std::runtime_error(name + ": " + cuda_error_string(error));
+        });
+  const std::string measure = name + "_workspace";
+  if constexpr (kNeedsWorkspace<Args>) {
+    m.def(measure.c_str(), [](const py::dict& fields) { return workspace_floats(read<Args>(fields)); });
+  } else {
+    m.attr(measure.c_str()) = py::none();
+  }
 }
 
 }  // namespace
@@ -74,8 +118,6 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_architectures") = SAL_FAST_CUDA_ARCHITECTURES;
   m.def("cpu_capability", &cpu_capability_name);
 
-#define SAL_FAST_BIND(name, Args, ...)                               \
-  bind(m, #name, name##_cpu, name##_cuda, Signature<__VA_ARGS__>{}); \
-  bind_workspace<Args>(m, #name, Signature<__VA_ARGS__>{});
+#define SAL_FAST_BIND(op, Args) bind<Args>(m, #op, op##_cpu, op##_cuda);
   SAL_FAST_LAUNCHERS(SAL_FAST_BIND)
 }

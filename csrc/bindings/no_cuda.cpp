@@ -3,18 +3,14 @@
 
 namespace sal_fast {
 
-#define SAL_FAST_STUB(name, Args, ...)  \
-  int name##_cuda(const Args&, void*) { \
-    return -1;                          \
+#define SAL_FAST_STUB(op, Args)           \
+  int op##_cuda(const Args&, void*) {     \
+    return -1;                            \
+  }                                       \
+  int64_t workspace_floats(const Args&) { \
+    return 0;                             \
   }
 SAL_FAST_LAUNCHERS(SAL_FAST_STUB)
-
-int64_t ssim_workspace(const SsimArgs&) {
-  return 0;
-}
-int64_t saliency_loss_workspace(const SaliencyLossArgs&) {
-  return 0;
-}
 
 const char* cuda_status() {
   return SAL_FAST_NO_CUDA_REASON;

@@ -5,7 +5,7 @@
 // instantiated once per instruction set, could be merged by the linker into one that not every machine runs.
 #pragma once
 
-#include "border.h"
+#include "sal_fast/launch/ssim.h"
 #include "vec.h"
 
 namespace sal_fast {
@@ -40,9 +40,7 @@ class Arena {
 // The lanes before n of x, 0 in the others.
 inline Vec first_lanes(Vec x, int64_t n) {
   if (n >= kLanes) return x;
-  Bits lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return lane < Bits{} + static_cast<uint32_t>(n) ? x : Vec{};
+  return lane_numbers() < Bits{} + static_cast<uint32_t>(n) ? x : Vec{};
 }
 
 // out[q][i] = sum_k taps[k] in[q][i + k]

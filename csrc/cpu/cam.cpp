@@ -1,10 +1,16 @@
 #include <vector>
 
-#include "cam_rows.h"
 #include "capability.h"
 #include "parallel.h"
+#include "sal_fast/launch/cam.h"
 
 namespace sal_fast {
+
+// The images [begin, end), on one thread. weight_terms: [images, channels], what each image adds to the row
+// of its class, or null.
+SAL_FAST_DECLARE(void cam_rows(const CamArgs& args, int64_t begin, int64_t end))
+SAL_FAST_DECLARE(void cam_backward_rows(const CamBackwardArgs& args, float* weight_terms, int64_t begin,
+                                        int64_t end))
 
 void cam_cpu(const CamArgs& args, int threads) {
   const auto rows = SAL_FAST_DISPATCH(cam_rows);

@@ -156,9 +156,8 @@ void add_outer(int64_t rows, int64_t columns, const float* x, const float* y, co
 }
 
 Vec load_weights(const void* values, DType dtype, int64_t at, int64_t n) {
-  if (dtype == DType::float32) return load_first(static_cast<const float*>(values) + at, n);
-  if (dtype == DType::float16) return load_first(static_cast<const Float16*>(values) + at, n);
-  return load_first(static_cast<const BFloat16*>(values) + at, n);
+  return with_scalar(
+      dtype, [&](auto zero) { return load_first(static_cast<const decltype(zero)*>(values) + at, n); });
 }
 
 // Calls visit(c, n, the weights in the image's map of the n channels from c on), a vector at a time.
@@ -246,17 +245,11 @@ void backward(const CamBackwardArgs& args, float* weight_terms, int64_t begin, i
 }  // namespace
 
 void cam_rows(const CamArgs& args, int64_t begin, int64_t end) {
-  const auto run = args.dtype == DType::float32   ? forward<float>
-                   : args.dtype == DType::float16 ? forward<Float16>
-                                                  : forward<BFloat16>;
-  run(args, begin, end);
+  with_scalar(args.dtype, [&](auto zero) { forward<decltype(zero)>(args, begin, end); });
 }
 
 void cam_backward_rows(const CamBackwardArgs& args, float* weight_terms, int64_t begin, int64_t end) {
-  const auto run = args.dtype == DType::float32   ? backward<float>
-                   : args.dtype == DType::float16 ? backward<Float16>
-                                                  : backward<BFloat16>;
-  run(args, weight_terms, begin, end);
+  with_scalar(args.dtype, [&](auto zero) { backward<decltype(zero)>(args, weight_terms, begin, end); });
 }
 
 }  // namespace SAL_FAST_ISA

@@ -1,9 +1,15 @@
+#include "sal_fast/launch/crop.h"
 #include "capability.h"
-#include "crop_rows.h"
 #include "parallel.h"
 #include "scratch.h"
 
 namespace sal_fast {
+
+// The crops [begin, end), on one thread, and the floats of memory that it needs.
+SAL_FAST_DECLARE(int64_t crop_images_memory(const CropImagesArgs& args))
+SAL_FAST_DECLARE(void crop_images_rows(const CropImagesArgs& args, int64_t begin, int64_t end, float* memory))
+SAL_FAST_DECLARE(int64_t crop_masks_memory(const CropMasksArgs& args))
+SAL_FAST_DECLARE(void crop_masks_rows(const CropMasksArgs& args, int64_t begin, int64_t end, float* memory))
 
 void crop_images_cpu(const CropImagesArgs& args, int threads) {
   const auto run = SAL_FAST_DISPATCH(crop_images_rows);

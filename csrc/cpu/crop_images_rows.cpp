@@ -5,7 +5,6 @@
 // while the rows below still need them.
 #include "vec.h"
 // vec.h comes first: the templates below find its overloads by ordinary lookup.
-#include "crop_rows.h"
 #include "sal_fast/crop.h"
 
 namespace sal_fast {
@@ -327,10 +326,7 @@ int64_t crop_images_memory(const CropImagesArgs& args) {
 }
 
 void crop_images_rows(const CropImagesArgs& args, int64_t begin, int64_t end, float* memory) {
-  const auto run = args.dtype == DType::float32   ? dispatch<float>
-                   : args.dtype == DType::float16 ? dispatch<Float16>
-                                                  : dispatch<BFloat16>;
-  run(args, begin, end, memory);
+  with_scalar(args.dtype, [&](auto zero) { dispatch<decltype(zero)>(args, begin, end, memory); });
 }
 
 }  // namespace SAL_FAST_ISA

@@ -4,7 +4,6 @@
 // of the same one are copies.
 #include "mask_rows.h"
 // vec.h, by way of mask_rows.h, comes first.
-#include "crop_rows.h"
 #include "sal_fast/crop.h"
 
 namespace sal_fast {

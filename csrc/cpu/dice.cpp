@@ -1,11 +1,13 @@
 #include "sal_fast/launch/dice.h"
 
 #include "capability.h"
-#include "dice_rows.h"
 #include "parallel.h"
 #include "scratch.h"
 
 namespace sal_fast {
+
+// The images [begin, end), on one thread. memory: twice ceil(width / 32) words.
+SAL_FAST_DECLARE(void dice_rows(const DiceArgs& args, int64_t begin, int64_t end, uint32_t* memory))
 
 void dice_cpu(const DiceArgs& args, int threads) {
   const auto run = SAL_FAST_DISPATCH(dice_rows);

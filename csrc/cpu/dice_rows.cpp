@@ -2,8 +2,7 @@
 //
 // Bytes moved: both masks read once.
 #include "mask_rows.h"
-// After mask_rows.h, which opens this build's namespace.
-#include "dice_rows.h"
+#include "sal_fast/launch/dice.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {

@@ -104,17 +104,11 @@ void backward(const MinmaxNormalizeBackwardArgs& args, int64_t begin, int64_t en
 }  // namespace
 
 void minmax_normalize_rows(const MinmaxNormalizeArgs& args, int64_t begin, int64_t end) {
-  const auto run = args.dtype == DType::float32   ? forward<float>
-                   : args.dtype == DType::float16 ? forward<Float16>
-                                                  : forward<BFloat16>;
-  run(args, begin, end);
+  with_scalar(args.dtype, [&](auto zero) { forward<decltype(zero)>(args, begin, end); });
 }
 
 void minmax_normalize_backward_rows(const MinmaxNormalizeBackwardArgs& args, int64_t begin, int64_t end) {
-  const auto run = args.dtype == DType::float32   ? backward<float>
-                   : args.dtype == DType::float16 ? backward<Float16>
-                                                  : backward<BFloat16>;
-  run(args, begin, end);
+  with_scalar(args.dtype, [&](auto zero) { backward<decltype(zero)>(args, begin, end); });
 }
 
 }  // namespace SAL_FAST_ISA

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include "border.h"
 #include "capability.h"
 #include "parallel.h"
 #include "sal_fast/ssim.h"
@@ -77,7 +76,7 @@ void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
   BandedRows mean(positions, cam_lines(args)), square(positions, 2 * cam_lines(args));
   for (int64_t v = 0; v < positions; ++v)
     for (int64_t k = 0; k < args.window; ++k) {
-      const int64_t row = source_of(v + k, args.height, pad, args.border);
+      const int64_t row = padded_index(v + k - pad, args.height, pad, args.border);
       if (row < 0) {
         mean.all[v][args.cam_height] += taps[k];
         square.all[v][2 * args.cam_height] += taps[k];

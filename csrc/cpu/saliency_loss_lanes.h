@@ -149,7 +149,7 @@ class LaneImages {
       for (int64_t u = 0; u < columns_; ++u) {
         Vec m[5] = {};
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t row = source_of(v + k, height_, pad_, args_.border);
+          const int64_t row = padded_index(v + k - pad_, height_, pad_, args_.border);
           for (int q = 0; q < 5; ++q)
             m[q] += taps_[k] * (row < 0 ? Vec{} + padding_of[q] : moments_[q][row * columns_ + u]);
         }
@@ -159,7 +159,7 @@ class LaneImages {
         if (!args_.grad) continue;
         const auto slopes = ssim_slopes(moments, terms, -step);  // the loss is 1 - S
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t row = source_of(v + k, height_, pad_, args_.border);
+          const int64_t row = padded_index(v + k - pad_, height_, pad_, args_.border);
           if (row < 0) continue;
           spread_[0].add(row * columns_ + u, taps_[k] * slopes.x);
           spread_[1].add(row * columns_ + u, taps_[k] * slopes.square);
@@ -176,7 +176,7 @@ class LaneImages {
       for (int64_t u = 0; u < columns_; ++u) {
         Vec m[5] = {};
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t column = source_of(u + k, width_, pad_, args_.border);
+          const int64_t column = padded_index(u + k - pad_, width_, pad_, args_.border);
           const Vec x = column < 0 ? outside : x_[row * width_ + column];
           const Vec y = column < 0 ? outside : y_[row * width_ + column];
           const Vec tx = taps_[k] * x, ty = taps_[k] * y;
@@ -197,7 +197,7 @@ class LaneImages {
         const int64_t at = row * columns_ + u;
         const Vec by_x = spread_[0][at], by_xx = 2.0f * spread_[1][at], by_xy = spread_[2][at];
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t column = source_of(u + k, width_, pad_, args_.border);
+          const int64_t column = padded_index(u + k - pad_, width_, pad_, args_.border);
           if (column < 0) continue;
           const int64_t p = row * width_ + column;
           d_.add(p, taps_[k] * (by_x + by_xx * x_[p] + by_xy * y_[p]));

@@ -336,7 +336,7 @@ class Image {
   template <bool kBinary>
   void load_moments(int64_t row) {
     const Rows* m = buffers_.moment;
-    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    const int64_t source = padded_index(row - pad_, args_.height, pad_, args_.border);
     if (source < 0) {
       const float outside = -constants_.shift, squared = outside * outside;
       for (int64_t j = 0; j < width_; ++j) {
@@ -360,7 +360,7 @@ class Image {
 
   // The positions [row - window + 1, row] have been seen: what this padded row gets through x y is complete.
   void spread_to_row(int64_t row) {
-    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    const int64_t source = padded_index(row - pad_, args_.height, pad_, args_.border);
     if (source < 0) return;
     const Rows ring[1] = {buffers_.spread};
     for (int64_t j = 0; j < columns_; j += kLanes) {

@@ -1,6 +1,7 @@
 // Images [begin, end) of a batch, on one thread. Defined once per instruction set by saliency_loss_rows.cpp.
 #pragma once
 
+#include "capability.h"
 #include "sal_fast/launch/saliency_loss.h"
 #include "sal_fast/math.h"
 
@@ -46,16 +47,9 @@ struct SaliencyTables {
                   // + 1) ..
 };
 
-#define SAL_FAST_DECLARE_ROWS(isa)                                                                   \
-  namespace isa {                                                                                    \
-  void saliency_loss_rows(const SaliencyLossArgs& args, const SaliencyTables& tables, int64_t begin, \
-                          int64_t end, float* scratch);                                              \
-  int64_t saliency_loss_scratch(const SaliencyLossArgs& args); /* floats, 64-byte aligned */         \
-  }
-
-SAL_FAST_DECLARE_ROWS(generic)
-SAL_FAST_DECLARE_ROWS(avx2)
-SAL_FAST_DECLARE_ROWS(avx512)
-#undef SAL_FAST_DECLARE_ROWS
+// The images [begin, end), on one thread, and the floats of scratch, which are to be aligned to 64 bytes.
+SAL_FAST_DECLARE(void saliency_loss_rows(const SaliencyLossArgs& args, const SaliencyTables& tables,
+                                         int64_t begin, int64_t end, float* scratch))
+SAL_FAST_DECLARE(int64_t saliency_loss_scratch(const SaliencyLossArgs& args))
 
 }  // namespace sal_fast

@@ -134,19 +134,14 @@ inline void sum_target_rows(const SaliencyLossArgs& args, int64_t image, int64_t
     row.at += offset;
     sum_strided_rows(row, args.target_row_stride, args.target_column_stride, end - begin, length, out);
   };
-  switch (args.target_type) {
-    case TargetType::float32:
-      return run(ValueRow<float>{static_cast<const float*>(args.target)});
-    case TargetType::float16:
-      return run(ValueRow<Float16>{static_cast<const Float16*>(args.target)});
-    case TargetType::bfloat16:
-      return run(ValueRow<BFloat16>{static_cast<const BFloat16*>(args.target)});
-    case TargetType::bytes:
-      return run(ByteRow{static_cast<const uint8_t*>(args.target)});
-    case TargetType::bits:
-      return sum_rows(BitRow{static_cast<const uint32_t*>(args.target) + offset}, args.target_row_stride,
-                      end - begin, length, out);
-  }
+  if (args.target_type == TargetType::bytes) return run(ByteRow{static_cast<const uint8_t*>(args.target)});
+  if (args.target_type == TargetType::bits)
+    return sum_rows(BitRow{static_cast<const uint32_t*>(args.target) + offset}, args.target_row_stride,
+                    end - begin, length, out);
+  with_scalar(static_cast<DType>(args.target_type), [&](auto zero) {
+    using scalar = decltype(zero);
+    run(ValueRow<scalar>{static_cast<const scalar*>(args.target)});
+  });
 }
 
 // Row i of the target at the resolution of the loss; `sums` has room for a row of the target.
@@ -178,14 +173,10 @@ inline void average_target(const SaliencyLossArgs& args, int64_t image, float* s
 }
 
 inline void load_values(const void* data, DType dtype, int64_t offset, int64_t count, float* out) {
-  switch (dtype) {
-    case DType::float32:
-      return sum_rows(ValueRow<float>{static_cast<const float*>(data) + offset}, 0, 1, count, out);
-    case DType::float16:
-      return sum_rows(ValueRow<Float16>{static_cast<const Float16*>(data) + offset}, 0, 1, count, out);
-    case DType::bfloat16:
-      return sum_rows(ValueRow<BFloat16>{static_cast<const BFloat16*>(data) + offset}, 0, 1, count, out);
-  }
+  with_scalar(dtype, [&](auto zero) {
+    using scalar = decltype(zero);
+    sum_rows(ValueRow<scalar>{static_cast<const scalar*>(data) + offset}, 0, 1, count, out);
+  });
 }
 
 }  // namespace SAL_FAST_ISA

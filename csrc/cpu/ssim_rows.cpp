@@ -14,9 +14,7 @@ namespace {
 
 // A row of an image into row[0..width), minus the shift.
 template <typename scalar>
-void load_row(const void* data, int64_t offset, int64_t column_stride, int64_t width, float shift,
-              float* row) {
-  const scalar* from = static_cast<const scalar*>(data) + offset;
+void load_row(const scalar* from, int64_t column_stride, int64_t width, float shift, float* row) {
   int64_t i = 0;
   if (column_stride == 1)
     for (; i + kLanes <= width; i += kLanes) store(load(from + i) - shift, row + i);
@@ -24,14 +22,6 @@ void load_row(const void* data, int64_t offset, int64_t column_stride, int64_t w
     scalar one[kLanes] = {from[i * column_stride]};
     row[i] = load(one)[0] - shift;
   }
-}
-
-void load_row(const void* data, DType dtype, int64_t offset, int64_t column_stride, int64_t width,
-              float shift, float* row) {
-  const auto run = dtype == DType::float32   ? load_row<float>
-                   : dtype == DType::float16 ? load_row<Float16>
-                                             : load_row<BFloat16>;
-  run(data, offset, column_stride, width, shift, row);
 }
 
 // What a thread keeps of one plane. A ring holds the `window` latest rows.
@@ -100,7 +90,7 @@ class Band {
   float* slot(const Rows& ring, int64_t row) const { return ring[row % window_]; }
 
   void load_rows(int64_t row) {
-    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    const int64_t source = padded_index(row - pad_, args_.height, pad_, args_.border);
     float* const x = slot(buffers_.image[0], row);
     float* const y = slot(buffers_.image[1], row);
     load_padded_row(args_.x, args_.x_strides, source, x);
@@ -125,7 +115,10 @@ class Band {
     }
     const int64_t offset = plane_ / args_.channels * strides.image +
                            plane_ % args_.channels * strides.channel + source * strides.row;
-    load_row(data, args_.dtype, offset, strides.column, args_.width, constants_.shift, row + pad_);
+    with_scalar(args_.dtype, [&](auto zero) {
+      const auto* from = static_cast<const decltype(zero)*>(data) + offset;
+      load_row(from, strides.column, args_.width, constants_.shift, row + pad_);
+    });
     pad_row(row, args_.width, pad_, args_.border, -constants_.shift);
   }
 
@@ -163,7 +156,7 @@ class Band {
 
   // `own`: which of the fields is that of the gradient's own mean.
   void write_gradient(int own, const float* self, const float* other, int64_t row, float* grad) {
-    const int64_t source = source_of(row, args_.height, pad_, args_.border);
+    const int64_t source = padded_index(row - pad_, args_.height, pad_, args_.border);
     if (source < 0) return;
     const Rows spread[3] = {buffers_.spread[0], buffers_.spread[1], buffers_.spread[own]};
     float* const padded = buffers_.gradient[0];

@@ -1,6 +1,7 @@
 // A band of one plane, on one thread. Defined once per instruction set by ssim_rows.cpp.
 #pragma once
 
+#include "capability.h"
 #include "sal_fast/launch/ssim.h"
 #include "sal_fast/math.h"
 
@@ -11,23 +12,17 @@ inline namespace SAL_FAST_ISA {
 // A plane is cut into bands of equal height, at least 256 padded rows and 4 windows: not by the number of
 // threads, on which sums must not depend.
 inline int64_t ssim_bands(const SsimArgs& args) {
-  const int64_t padded = args.height + (args.border == Border::valid ? 0 : args.window - 1);
+  const int64_t padded = args.height + 2 * padding(args.window, args.border);
   const int64_t least = 4 * args.window > 256 ? 4 * args.window : 256;
   return padded < 2 * least ? 1 : padded / least;
 }
 
 }  // namespace SAL_FAST_ISA
 
-#define SAL_FAST_DECLARE_ROWS(isa)                                                                        \
-  namespace isa {                                                                                         \
-  /* The sum of S over the positions of the band, its gradients written. */                               \
-  double ssim_band(const SsimArgs& args, const float* taps, int64_t plane, int64_t band, float* scratch); \
-  int64_t ssim_scratch(const SsimArgs& args); /* floats, 64-byte aligned */                               \
-  }
-
-SAL_FAST_DECLARE_ROWS(generic)
-SAL_FAST_DECLARE_ROWS(avx2)
-SAL_FAST_DECLARE_ROWS(avx512)
-#undef SAL_FAST_DECLARE_ROWS
+// The sum of S over the positions of a band; its gradients are written.
+SAL_FAST_DECLARE(double ssim_band(const SsimArgs& args, const float* taps, int64_t plane, int64_t band,
+                                  float* scratch))
+// Floats of scratch, to be aligned to 64 bytes.
+SAL_FAST_DECLARE(int64_t ssim_scratch(const SsimArgs& args))
 
 }  // namespace sal_fast

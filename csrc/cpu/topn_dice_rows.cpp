@@ -92,8 +92,7 @@ Split split(const EnlargedRows& rows, Range range, const Buffers& buffers) {
   float* const in_mask = reinterpret_cast<float*>(buffers.in_mask);
   const Vec low = Vec{} + range.low, high = Vec{} + range.high;
   constexpr uint32_t kAllLanes = (1u << kLanes) - 1;
-  Bits lane;
-  for (int j = 0; j < kLanes; ++j) lane[j] = j;
+  const Bits lane = lane_numbers();
   Counts counts;
   int64_t hits = 0;
   const float* following = rows.values(0);
@@ -212,10 +211,7 @@ int64_t topn_dice_memory(const TopnDiceArgs& args) {
 
 void topn_dice_rows(const TopnDiceArgs& args, const TopnTables& tables, int64_t begin, int64_t end,
                     uint32_t* memory) {
-  const auto run = args.dtype == DType::float32   ? dice_images<float>
-                   : args.dtype == DType::float16 ? dice_images<Float16>
-                                                  : dice_images<BFloat16>;
-  run(args, tables, begin, end, memory);
+  with_scalar(args.dtype, [&](auto zero) { dice_images<decltype(zero)>(args, tables, begin, end, memory); });
 }
 
 }  // namespace SAL_FAST_ISA

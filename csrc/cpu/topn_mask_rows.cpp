@@ -73,10 +73,7 @@ int64_t topn_mask_memory(int64_t width) {
 }
 
 void topn_mask_rows(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t* memory) {
-  const auto run = args.dtype == DType::float32   ? mask_images<float>
-                   : args.dtype == DType::float16 ? mask_images<Float16>
-                                                  : mask_images<BFloat16>;
-  run(args, begin, end, memory);
+  with_scalar(args.dtype, [&](auto zero) { mask_images<decltype(zero)>(args, begin, end, memory); });
 }
 
 }  // namespace SAL_FAST_ISA

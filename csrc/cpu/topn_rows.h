@@ -2,6 +2,7 @@
 // topn_dice_rows.cpp.
 #pragma once
 
+#include "capability.h"
 #include "sal_fast/launch/topn.h"
 
 namespace sal_fast {
@@ -16,18 +17,11 @@ struct TopnTables {
   const int32_t* first;  // the first column of each cell, and the end behind
 };
 
-#define SAL_FAST_DECLARE_TOPN(isa)                                                                    \
-  namespace isa {                                                                                     \
-  int64_t topn_mask_memory(int64_t width);                                                            \
-  void topn_mask_rows(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t* memory);        \
-  int64_t topn_dice_memory(const TopnDiceArgs& args);                                                 \
-  void topn_dice_rows(const TopnDiceArgs& args, const TopnTables& tables, int64_t begin, int64_t end, \
-                      uint32_t* memory);                                                              \
-  }
-
-// ..._memory: the words of memory of one thread.
-SAL_FAST_DECLARE_TOPN(generic)
-SAL_FAST_DECLARE_TOPN(avx2)
-SAL_FAST_DECLARE_TOPN(avx512)
+// The images [begin, end), on one thread, and the words of memory that it needs.
+SAL_FAST_DECLARE(int64_t topn_mask_memory(int64_t width))
+SAL_FAST_DECLARE(void topn_mask_rows(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t* memory))
+SAL_FAST_DECLARE(int64_t topn_dice_memory(const TopnDiceArgs& args))
+SAL_FAST_DECLARE(void topn_dice_rows(const TopnDiceArgs& args, const TopnTables& tables, int64_t begin,
+                                     int64_t end, uint32_t* memory))
 
 }  // namespace sal_fast

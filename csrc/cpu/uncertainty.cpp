@@ -1,8 +1,13 @@
+#include "sal_fast/launch/uncertainty.h"
 #include "capability.h"
 #include "parallel.h"
-#include "uncertainty_rows.h"
 
 namespace sal_fast {
+
+// The rows [begin, end), on one thread.
+SAL_FAST_DECLARE(void uncertainty_rows(const UncertaintyArgs& args, int64_t begin, int64_t end))
+SAL_FAST_DECLARE(void uncertainty_backward_rows(const UncertaintyBackwardArgs& args, int64_t begin,
+                                                int64_t end))
 
 void uncertainty_cpu(const UncertaintyArgs& args, int threads) {
   const auto rows = SAL_FAST_DISPATCH(uncertainty_rows);

@@ -26,6 +26,14 @@ using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Bits = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 using HalfBits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
+// Calls run with a zero of the type of `dtype`.
+template <typename Run>
+inline auto with_scalar(DType dtype, Run run) {
+  if (dtype == DType::float32) return run(float{});
+  if (dtype == DType::float16) return run(Float16{});
+  return run(BFloat16{});
+}
+
 inline Vec as_float(Bits bits) {
   return (Vec)bits;
 }
@@ -171,11 +179,16 @@ inline Vec load_padded(const scalar* p, int64_t n) {
   return x;
 }
 
-// All bits of the first n lanes.
-inline Bits first_lanes(int64_t n) {
+// The number of each lane.
+inline Bits lane_numbers() {
   Bits lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return (Bits)(lane < Bits{} + static_cast<uint32_t>(n));
+  return lane;
+}
+
+// All bits of the first n lanes.
+inline Bits first_lanes(int64_t n) {
+  return (Bits)(lane_numbers() < Bits{} + static_cast<uint32_t>(n));
 }
 
 // The first n lanes; the others are 0.
@@ -198,9 +211,8 @@ inline void store_partial(Vec x, scalar* p, int64_t n) {
 // The last n of the values before `end`, of which there are kLanes or more; the other lanes are -inf.
 template <typename scalar>
 inline Vec load_last(const scalar* end, int64_t n) {
-  Bits lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return lane >= Bits{} + static_cast<uint32_t>(kLanes - n) ? load(end - kLanes) : Vec{} - kInfinity;
+  const Bits first = Bits{} + static_cast<uint32_t>(kLanes - n);
+  return lane_numbers() >= first ? load(end - kLanes) : Vec{} - kInfinity;
 }
 
 // A typedef: GCC drops the attribute from a `using` that depends on a template parameter.

@@ -14,43 +14,21 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kWarpRows = 16;  // of a block's tile in the contraction
 constexpr int64_t kTileRows = kWarps * kWarpRows;
-static_assert(kTileRows >= kCamTile);
 
-__device__ float load_float(const void* values, DType dtype, int64_t at) {
-  if (dtype == DType::float32) return static_cast<const float*>(values)[at];
-  if (dtype == DType::bfloat16) return to_float(static_cast<const __nv_bfloat16*>(values)[at]);
-  return to_float(static_cast<const __half*>(values)[at]);
-}
+// A block's tile has at least as many rows, and as many columns: that bounds the workspace.
+constexpr int64_t kLeastTile = 64;
+static_assert(kTileRows >= kLeastTile);
 
 // What forward and backward share: where the features lie, and the weight of each channel.
+#define SAL_FAST_COPY(type, name) name(args.name),
+
 struct Images {
-  int64_t count;
-  int64_t channels;
-  int64_t pixels;
-  Layout layout;
-  int64_t image_stride;
-  int64_t row_stride;
-  const void* weight;
-  DType weight_dtype;
-  int64_t classes;
-  const int64_t* target;
-  Probe probe;
-  const float* pooled;  // for gradcampp
+  SAL_FAST_CAM_INPUTS(SAL_FAST_MEMBER)
+  const float* known_pooled;  // for gradcampp
 
   template <typename Args>
-  Images(const Args& args, const float* pooled)
-      : count(args.images),
-        channels(args.channels),
-        pixels(args.pixels),
-        layout(args.layout),
-        image_stride(args.image_stride),
-        row_stride(args.row_stride),
-        weight(args.weight),
-        weight_dtype(args.weight_dtype),
-        classes(args.classes),
-        target(args.target),
-        probe(args.probe),
-        pooled(pooled) {}
+  Images(const Args& args, const float* known_pooled)
+      : SAL_FAST_CAM_INPUTS(SAL_FAST_COPY) known_pooled(known_pooled) {}
 
   SAL_FAST_HD int64_t rows() const { return layout == Layout::nchw ? channels : pixels; }
   SAL_FAST_HD int64_t columns() const { return layout == Layout::nchw ? pixels : channels; }
@@ -59,8 +37,8 @@ struct Images {
     const int64_t chosen = target[image];
     const bool valid = chosen >= 0 && chosen < classes;
     const float w = valid ? load_float(weight, weight_dtype, chosen * channels + channel) : 0.0f * kInfinity;
-    const bool needed = probe == Probe::gradcampp && pooled;
-    return channel_weight(w, needed ? pooled[image * channels + channel] : 0.0f, probe, pixels);
+    const bool needed = probe == Probe::gradcampp && known_pooled;
+    return channel_weight(w, needed ? known_pooled[image * channels + channel] : 0.0f, probe, pixels);
   }
 };
 
@@ -148,7 +126,7 @@ __global__ void __launch_bounds__(kThreads)
   };
 
   const int64_t tiles = result.row_tiles * result.column_tiles;
-  for (int64_t job = blockIdx.x; job < images.count * tiles; job += gridDim.x) {
+  for (int64_t job = blockIdx.x; job < images.images * tiles; job += gridDim.x) {
     const int64_t image = job / tiles;
     const int64_t row_tile = job % tiles / result.column_tiles;
     const int64_t column_tile = job % tiles % result.column_tiles;
@@ -220,8 +198,8 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     finish_kernel(Images images, Contraction sums, float* pooled, float* cam) {
-  const int64_t channels = pooled ? images.count * images.channels : 0;
-  const int64_t pixels = cam ? images.count * images.pixels : 0;
+  const int64_t channels = pooled ? images.images * images.channels : 0;
+  const int64_t pixels = cam ? images.images * images.pixels : 0;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < channels + pixels;
        i += int64_t{gridDim.x} * kThreads) {
     if (i < channels) {
@@ -249,7 +227,7 @@ __global__ void __launch_bounds__(kThreads)
     coefficients_kernel(Images images, Contraction sums, const float* grad_pooled, Affine* coefficients,
                         float* grad_weight) {
   const int64_t chunks = (images.channels + kThreads - 1) / kThreads;
-  for (int64_t job = blockIdx.x; job < images.count * chunks; job += gridDim.x) {
+  for (int64_t job = blockIdx.x; job < images.images * chunks; job += gridDim.x) {
     const int64_t image = job / chunks;
     const int64_t channel = job % chunks * kThreads + threadIdx.x;
     const bool inside = channel < images.channels;
@@ -271,9 +249,9 @@ __global__ void __launch_bounds__(kThreads)
     float sum = 0.0f;
     bool first = true;
     // A warp compares as many targets as it has lanes.
-    for (int64_t start = 0; first && start < images.count; start += kWarp) {
+    for (int64_t start = 0; first && start < images.images; start += kWarp) {
       const int64_t i = start + threadIdx.x % kWarp;
-      const unsigned same = __ballot_sync(kAllLanes, i < images.count && images.target[i] == own);
+      const unsigned same = __ballot_sync(kAllLanes, i < images.images && images.target[i] == own);
       for (unsigned left = same; left; left &= left - 1) {
         const int64_t other = start + __ffs(static_cast<int>(left)) - 1;
         first = other >= image;
@@ -314,7 +292,7 @@ __global__ void __launch_bounds__(kThreads)
   const bool nchw = images.layout == Layout::nchw;
   const int slot = threadIdx.x / tiles.width, place = threadIdx.x % tiles.width;
   const int64_t per_image = tiles.row_tiles * tiles.column_tiles;
-  for (int64_t job = blockIdx.x; job < images.count * per_image; job += gridDim.x) {
+  for (int64_t job = blockIdx.x; job < images.images * per_image; job += gridDim.x) {
     const int64_t image = job / per_image;
     const int64_t tile = job % per_image;
     const int64_t first_row = tile / tiles.column_tiles * tiles.slots * OuterTiles::kSteps + slot;
@@ -358,12 +336,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Bounded: the kernels stride over the grid.
-unsigned blocks_for(int64_t jobs) {
-  constexpr int64_t kMostBlocks = 1 << 20;
-  return static_cast<unsigned>(jobs < kMostBlocks ? jobs : kMostBlocks);
-}
-
 int64_t ceil_divide(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -379,11 +351,11 @@ void contract(const scalar* features, const Images& images, bool channels, bool 
               Contraction& result, void* stream) {
   result.row_tiles = ceil_divide(images.rows(), kTileRows);
   result.column_tiles = ceil_divide(images.columns(), kTileColumns<kPack, kVectors>);
-  static_assert(kTileColumns<kPack, kVectors> >= kCamTile);
-  const int64_t size = images.count * result.channel_parts(images.layout) * images.channels;
+  static_assert(kTileColumns<kPack, kVectors> >= kLeastTile);
+  const int64_t size = images.images * result.channel_parts(images.layout) * images.channels;
   result.of_channels = channels ? workspace : nullptr;
   result.of_pixels = pixels ? workspace + size : nullptr;
-  const unsigned blocks = blocks_for(images.count * result.row_tiles * result.column_tiles);
+  const unsigned blocks = blocks_for(images.images * result.row_tiles * result.column_tiles);
   SAL_FAST_LAUNCH((contract_kernel<scalar, kPack, kVectors>), blocks, kThreads, stream, features, images,
                   result);
 }
@@ -409,9 +381,9 @@ void forward(const CamArgs& args, void* stream) {
     const Images images(args, known);
     Contraction sums{};
     contract(features, images, pooled != nullptr, cam != nullptr, args.workspace, sums, stream);
-    const int64_t results = images.count * ((pooled ? images.channels : 0) + (cam ? images.pixels : 0));
-    SAL_FAST_LAUNCH(finish_kernel, blocks_for(ceil_divide(results, kThreads)), kThreads, stream, images, sums,
-                    pooled, cam);
+    const int64_t results = images.images * ((pooled ? images.channels : 0) + (cam ? images.pixels : 0));
+    SAL_FAST_LAUNCH(finish_kernel, blocks_for(results, kThreads), kThreads, stream, images, sums, pooled,
+                    cam);
   };
   if (args.pooled && args.cam && args.probe == Probe::gradcampp) {
     run(args.pooled, nullptr, nullptr);
@@ -425,7 +397,7 @@ template <int kPack, int kPhases, typename scalar>
 void write_outer(const Images& images, const MapGradients& gradients, const Affine* coefficients,
                  scalar* grad, void* stream) {
   const OuterTiles tiles(images, kPack, kPhases);
-  const unsigned blocks = blocks_for(images.count * tiles.row_tiles * tiles.column_tiles);
+  const unsigned blocks = blocks_for(images.images * tiles.row_tiles * tiles.column_tiles);
   SAL_FAST_LAUNCH((outer_kernel<scalar, kPack, kPhases>), blocks, kThreads, stream, images, tiles, gradients,
                   coefficients, grad);
 }
@@ -439,11 +411,11 @@ void backward(const CamBackwardArgs& args, void* stream) {
   Contraction sums{};
   sums.gradients = {args.grad_cam, args.cam};
   if (cam_backward_reads(args)) {
-    float* const parts = args.workspace + 2 * images.count * images.channels;
+    float* const parts = args.workspace + 2 * images.images * images.channels;
     contract(static_cast<const scalar*>(args.features), images, true, false, parts, sums, stream);
   }
   const int64_t chunks = ceil_divide(images.channels, kThreads);
-  SAL_FAST_LAUNCH(coefficients_kernel, blocks_for(images.count * chunks), kThreads, stream, images, sums,
+  SAL_FAST_LAUNCH(coefficients_kernel, blocks_for(images.images * chunks), kThreads, stream, images, sums,
                   args.grad_pooled, coefficients, args.grad_weight);
   if (!grad) return;
   if (aligned<scalar>(grad) && images.columns() % kPack == 0) {
@@ -455,7 +427,23 @@ void backward(const CamBackwardArgs& args, void* stream) {
   }
 }
 
+// The sums of the tiles: over a tile's columns for each row, and over its rows for each column.
+template <typename Args>
+int64_t sums_floats(const Args& args) {
+  return args.images * (ceil_divide(args.channels, kLeastTile) * args.pixels +
+                        ceil_divide(args.pixels, kLeastTile) * args.channels);
+}
+
 }  // namespace
+
+int64_t workspace_floats(const CamArgs& args) {
+  return sums_floats(args);
+}
+
+// The sums, and two coefficients of each channel.
+int64_t workspace_floats(const CamBackwardArgs& args) {
+  return sums_floats(args) + 2 * args.images * args.channels;
+}
 
 int cam_cuda(const CamArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;

@@ -123,11 +123,8 @@ __global__ void __launch_bounds__(kThreads) crop_masks_kernel(CropMasksArgs args
       });
 }
 
-// Rounded up, and bounded: the kernels stride over the grid.
-unsigned blocks_for(int64_t batch, int64_t area) {
-  constexpr int64_t kMostBlocks = 1 << 20;
-  const int64_t blocks = batch * ((area + kTile - 1) / kTile);
-  return static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
+unsigned blocks_for_tiles(int64_t batch, int64_t area) {
+  return blocks_for(batch * ((area + kTile - 1) / kTile));
 }
 
 }  // namespace
@@ -139,11 +136,11 @@ int crop_images_cuda(const CropImagesArgs& args, void* stream) {
   with_scalar(args.dtype, [&](auto zero) {
     using scalar = decltype(zero);
     if (whole) {
-      SAL_FAST_LAUNCH((crop_images_kernel<true, scalar>), blocks_for(args.batch, area), kThreads, stream,
-                      args);
+      SAL_FAST_LAUNCH((crop_images_kernel<true, scalar>), blocks_for_tiles(args.batch, area), kThreads,
+                      stream, args);
     } else {
-      SAL_FAST_LAUNCH((crop_images_kernel<false, scalar>), blocks_for(args.batch, area), kThreads, stream,
-                      args);
+      SAL_FAST_LAUNCH((crop_images_kernel<false, scalar>), blocks_for_tiles(args.batch, area), kThreads,
+                      stream, args);
     }
   });
   return cudaGetLastError();
@@ -152,7 +149,7 @@ int crop_images_cuda(const CropImagesArgs& args, void* stream) {
 int crop_masks_cuda(const CropMasksArgs& args, void* stream) {
   const int64_t area = args.out_height * args.out_width;
   if (args.batch * area == 0) return cudaSuccess;
-  SAL_FAST_LAUNCH(crop_masks_kernel, blocks_for(args.batch, area), kThreads, stream, args);
+  SAL_FAST_LAUNCH(crop_masks_kernel, blocks_for_tiles(args.batch, area), kThreads, stream, args);
   return cudaGetLastError();
 }
 

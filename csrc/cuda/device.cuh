@@ -62,17 +62,23 @@ struct alignas(16) Pack {
 // Calls run with a zero of the CUDA type of `dtype`.
 template <typename Run>
 void with_scalar(DType dtype, Run run) {
-  switch (dtype) {
-    case DType::float32:
-      run(float{});
-      break;
-    case DType::float16:
-      run(__half{});
-      break;
-    case DType::bfloat16:
-      run(__nv_bfloat16{});
-      break;
-  }
+  if (dtype == DType::float32) return run(float{});
+  if (dtype == DType::float16) return run(__half{});
+  run(__nv_bfloat16{});
+}
+
+// Value `at` of an array of this dtype.
+__device__ inline float load_float(const void* values, DType dtype, int64_t at) {
+  if (dtype == DType::float32) return static_cast<const float*>(values)[at];
+  if (dtype == DType::bfloat16) return to_float(static_cast<const __nv_bfloat16*>(values)[at]);
+  return to_float(static_cast<const __half*>(values)[at]);
+}
+
+// How many blocks do `count` jobs, `per_block` at a time. Bounded: the kernels stride over the grid.
+inline unsigned blocks_for(int64_t count, int64_t per_block = 1) {
+  constexpr int64_t kMostBlocks = 1 << 20;
+  const int64_t blocks = (count + per_block - 1) / per_block;
+  return static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
 }
 
 }  // namespace

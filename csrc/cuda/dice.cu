@@ -52,9 +52,7 @@ __global__ void __launch_bounds__(kThreads, 2) dice_kernel(DiceArgs args) {
 
 int dice_cuda(const DiceArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;
-  constexpr int64_t kMostBlocks = 1 << 20;  // the kernel strides over the grid
-  const auto blocks = static_cast<unsigned>(args.images < kMostBlocks ? args.images : kMostBlocks);
-  SAL_FAST_LAUNCH(dice_kernel, blocks, kThreads, stream, args);
+  SAL_FAST_LAUNCH(dice_kernel, blocks_for(args.images), kThreads, stream, args);
   return cudaGetLastError();
 }
 

@@ -1,6 +1,6 @@
 // Bytes moved: each map read and each result written once; a map's further reads come from the L1 or L2
 // cache. Not timed on a GPU yet.
-#include "device.cuh"
+#include "block.cuh"
 #include "sal_fast/minmax_normalize.h"
 
 namespace sal_fast {
@@ -11,50 +11,18 @@ constexpr int kThreads = 256;
 constexpr int kWideThreads = 1024;
 constexpr int64_t kWarpSize = 1024;  // the largest map of a warp
 
-__device__ Extremes shuffle(const Extremes& a, int mask) {
-  Extremes b;
-  b.low = __shfl_xor_sync(kAllLanes, a.low, mask);
-  b.high = __shfl_xor_sync(kAllLanes, a.high, mask);
-  return b;
-}
-
-__device__ MapSums shuffle(const MapSums& a, int mask) {
-  MapSums b;
-  b.upstream = __shfl_xor_sync(kAllLanes, a.upstream, mask);
-  b.weighted = __shfl_xor_sync(kAllLanes, a.weighted, mask);
-  b.lows = __shfl_xor_sync(kAllLanes, a.lows, mask);
-  b.highs = __shfl_xor_sync(kAllLanes, a.highs, mask);
-  return b;
-}
-
-__device__ void merge(Extremes& a, const Extremes& b) {
+__device__ Extremes merge(Extremes a, const Extremes& b) {
   a.add(b.low, b.high);
+  return a;
 }
 
-__device__ void merge(MapSums& a, const MapSums& b) {
-  a.upstream += b.upstream;
-  a.weighted += b.weighted;
-  a.lows += b.lows;
-  a.highs += b.highs;
+__device__ MapSums merge(const MapSums& a, const MapSums& b) {
+  return {a.upstream + b.upstream, a.weighted + b.weighted, a.lows + b.lows, a.highs + b.highs};
 }
 
-// Merges a value of each of kLanes neighbouring threads, a warp or the block, and gives it to all of them.
 template <int kLanes, typename Value>
 __device__ Value reduce(Value value) {
-#pragma unroll
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) merge(value, shuffle(value, mask));
-  if constexpr (kLanes > kWarp) {
-    constexpr int kWarps = kLanes / kWarp;
-    // Bytes, because a __shared__ variable has no constructor.
-    alignas(Value) __shared__ unsigned char storage[kWarps * sizeof(Value)];
-    Value* const of_warp = reinterpret_cast<Value*>(storage);
-    if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
-    __syncthreads();
-    value = of_warp[0];
-    for (int warp = 1; warp < kWarps; ++warp) merge(value, of_warp[warp]);
-    __syncthreads();  // the next map writes there again
-  }
-  return value;
+  return merge_lanes<kLanes>(value, [](const Value& a, const Value& b) { return merge(a, b); });
 }
 
 template <int kLanes, typename scalar>
@@ -114,12 +82,6 @@ __global__ void __launch_bounds__(kBlock)
       from_float(flat ? 0.0f : gradient.at(to_float(map[n]), upstream[at]), grad[at]);
     }
   });
-}
-
-unsigned blocks_for(int64_t maps, int64_t per_block) {
-  constexpr int64_t kMostBlocks = 1 << 20;  // bounded: the kernels stride over the grid
-  const int64_t blocks = (maps + per_block - 1) / per_block;
-  return static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
 }
 
 }  // namespace

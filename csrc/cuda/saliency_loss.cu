@@ -87,14 +87,9 @@ auto with_shape(int64_t window, Run run) {
   return run(SaliencyAny{});
 }
 
-unsigned blocks_for(int64_t count) {
-  constexpr int64_t kMostBlocks = 1 << 20;  // the kernels stride over the grid
-  return static_cast<unsigned>(count < kMostBlocks ? count : kMostBlocks);
-}
-
 }  // namespace
 
-int64_t saliency_loss_workspace(const SaliencyLossArgs& given) {
+int64_t workspace_floats(const SaliencyLossArgs& given) {
   const SaliencyLossArgs args = without_unused(given);
   if (few_pixels(args)) return 0;
   return with_shape(args.window, [&](auto shape) { return layout_of<decltype(shape)>(args).floats(); });

@@ -101,7 +101,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     float* const cam = layout.cam(image);
-    for (int i = threadIdx.x; i < cells; i += kThreads) cam[i] = cam_at(args, image * cells + i);
+    for (int i = threadIdx.x; i < cells; i += kThreads)
+      cam[i] = load_float(args.cam, args.dtype, image * cells + i);
     float extremes[4] = {kInfinity, -kInfinity, kInfinity, -kInfinity};
     add_target_extremes<kThreads>(args, image, extremes[2], extremes[3]);
     __syncthreads();

@@ -18,7 +18,7 @@ struct Side {
   int window;
   Border border;
 
-  __device__ int pad() const { return border == Border::valid ? 0 : window / 2; }
+  __device__ int pad() const { return static_cast<int>(padding(window, border)); }
 };
 
 // Calls visit(tap, sample) for the samples of a window; sample -1 stands for a zero.
@@ -63,7 +63,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     __syncthreads();  // the image before this one may still be read
-    for (int i = threadIdx.x; i < cells; i += kThreads) cam[i] = cam_at(args, image * cells + i);
+    for (int i = threadIdx.x; i < cells; i += kThreads)
+      cam[i] = load_float(args.cam, args.dtype, image * cells + i);
     for (int i = threadIdx.x / kWarp; i < pixels; i += kThreads / kWarp) {
       const Bin rows = bin_of(i / width, static_cast<int>(args.target_height), height);
       const Bin columns = bin_of(i % width, static_cast<int>(args.target_width), width);

@@ -62,7 +62,7 @@ struct Axis {
     const int all = border == Border::zero ? cells + 2 : cells;
     return most < all ? most : all;
   }
-  __device__ int pad() const { return border == Border::valid ? 0 : window / 2; }
+  __device__ int pad() const { return static_cast<int>(padding(window, border)); }
   __device__ int pixel(int sample) const { return padded_index(sample, length, pad(), border); }
   __device__ Between outside(int sample) const {
     return sample < 0 ? Between{-1, -1, 0.0f} : Between{cells, cells, 0.0f};

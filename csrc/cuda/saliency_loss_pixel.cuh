@@ -13,12 +13,6 @@ __device__ bool has_map(const SaliencyLossArgs& args, int64_t image) {
   return !args.has_map || args.has_map[image];
 }
 
-__device__ float cam_at(const SaliencyLossArgs& args, int64_t i) {
-  if (args.dtype == DType::float32) return static_cast<const float*>(args.cam)[i];
-  if (args.dtype == DType::float16) return to_float(static_cast<const __half*>(args.cam)[i]);
-  return to_float(static_cast<const __nv_bfloat16*>(args.cam)[i]);
-}
-
 // The loss and the gradient of an image without a map.
 __device__ void clear(const SaliencyLossArgs& args, int64_t image) {
   const int64_t cells = args.cam_height * args.cam_width;

@@ -1,6 +1,8 @@
 // The human map at the resolution of the loss.
 #pragma once
 
+#include <type_traits>
+
 #include "block.cuh"
 #include "sal_fast/saliency_loss.h"
 
@@ -36,8 +38,8 @@ __device__ unsigned sum_of_bytes(unsigned word) {
 }
 
 template <int kLanes>
-__device__ unsigned sum_bytes(const SaliencyLossArgs& args, const unsigned char* image, Bin rows, Bin columns,
-                              int lane) {
+__device__ unsigned sum_of(const SaliencyLossArgs& args, const unsigned char* image, Bin rows, Bin columns,
+                           int lane) {
   const int down = rows.end - rows.begin;
   const unsigned char* top = image + rows.begin * args.target_row_stride;
   unsigned sum = 0;
@@ -62,8 +64,8 @@ __device__ unsigned sum_bytes(const SaliencyLossArgs& args, const unsigned char*
 }
 
 template <int kLanes>
-__device__ unsigned sum_bits(const SaliencyLossArgs& args, const unsigned* image, Bin rows, Bin columns,
-                             int lane) {
+__device__ unsigned sum_of(const SaliencyLossArgs& args, const unsigned* image, Bin rows, Bin columns,
+                           int lane) {
   const int first = columns.begin / 32, last = (columns.end + 31) / 32;
   unsigned sum = 0;
   share_out<kLanes>(rows.end - rows.begin, last - first, lane, [&](int row, int word) {
@@ -74,8 +76,7 @@ __device__ unsigned sum_bits(const SaliencyLossArgs& args, const unsigned* image
 }
 
 template <int kLanes, typename scalar>
-__device__ float sum_floats(const SaliencyLossArgs& args, const scalar* image, Bin rows, Bin columns,
-                            int lane) {
+__device__ float sum_of(const SaliencyLossArgs& args, const scalar* image, Bin rows, Bin columns, int lane) {
   const scalar* corner =
       image + rows.begin * args.target_row_stride + columns.begin * args.target_column_stride;
   float sum = 0;
@@ -83,6 +84,26 @@ __device__ float sum_floats(const SaliencyLossArgs& args, const scalar* image, B
     sum += to_float(corner[row * args.target_row_stride + column * args.target_column_stride]);
   });
   return sum;
+}
+
+// Calls run with a pointer to the first value of an image of the target, of its own type; unsigned for bits.
+template <typename Run>
+__device__ float with_target(const SaliencyLossArgs& args, int64_t image, Run run) {
+  const auto of_type = [&](auto zero) {
+    return run(static_cast<const decltype(zero)*>(args.target) + image * args.target_image_stride);
+  };
+  switch (args.target_type) {
+    case TargetType::bytes:
+      return of_type(static_cast<unsigned char>(0));
+    case TargetType::bits:
+      return of_type(0u);
+    case TargetType::float32:
+      return of_type(0.0f);
+    case TargetType::float16:
+      return of_type(__half{});
+    default:
+      return of_type(__nv_bfloat16{});
+  }
 }
 
 template <int kLanes, typename Value>
@@ -96,30 +117,9 @@ __device__ Value reduce_lanes(Value value) {
 template <int kLanes>
 __device__ float pooled(const SaliencyLossArgs& args, int64_t image, Bin rows, Bin columns, int lane = 0) {
   const auto count = static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
-  const int64_t origin = image * args.target_image_stride;
-  switch (args.target_type) {
-    case TargetType::bytes: {
-      const auto* data = static_cast<const unsigned char*>(args.target) + origin;
-      return reduce_lanes<kLanes>(sum_bytes<kLanes>(args, data, rows, columns, lane)) / count;
-    }
-    case TargetType::bits: {
-      const auto* data = static_cast<const unsigned*>(args.target) + origin;
-      return reduce_lanes<kLanes>(sum_bits<kLanes>(args, data, rows, columns, lane)) / count;
-    }
-    case TargetType::float32: {
-      const auto* data = static_cast<const float*>(args.target) + origin;
-      return reduce_lanes<kLanes>(sum_floats<kLanes>(args, data, rows, columns, lane)) / count;
-    }
-    case TargetType::float16: {
-      const auto* data = static_cast<const __half*>(args.target) + origin;
-      return reduce_lanes<kLanes>(sum_floats<kLanes>(args, data, rows, columns, lane)) / count;
-    }
-    case TargetType::bfloat16: {
-      const auto* data = static_cast<const __nv_bfloat16*>(args.target) + origin;
-      return reduce_lanes<kLanes>(sum_floats<kLanes>(args, data, rows, columns, lane)) / count;
-    }
-  }
-  return 0.0f;
+  return with_target(args, image, [&](const auto* data) {
+    return reduce_lanes<kLanes>(sum_of<kLanes>(args, data, rows, columns, lane)) / count;
+  });
 }
 
 // Whether the target has the resolution of the loss: no bin to average.
@@ -133,22 +133,16 @@ __device__ Bin target_bin(bool same, int pixel, int64_t target_length, int lengt
 
 // One value of the target.
 __device__ float target_at(const SaliencyLossArgs& args, int64_t image, int row, int column) {
-  const int64_t line = image * args.target_image_stride + row * args.target_row_stride;
-  const int64_t at = line + column * args.target_column_stride;
-  switch (args.target_type) {
-    case TargetType::bytes:
-      return static_cast<const unsigned char*>(args.target)[at];
-    case TargetType::bits:
-      return static_cast<float>(static_cast<const unsigned*>(args.target)[line + column / 32] >> column % 32 &
-                                1);
-    case TargetType::float32:
-      return static_cast<const float*>(args.target)[at];
-    case TargetType::float16:
-      return to_float(static_cast<const __half*>(args.target)[at]);
-    case TargetType::bfloat16:
-      return to_float(static_cast<const __nv_bfloat16*>(args.target)[at]);
-  }
-  return 0.0f;
+  const int64_t line = row * args.target_row_stride;
+  return with_target(args, image, [&](const auto* data) {
+    if constexpr (std::is_same_v<decltype(data), const unsigned*>) {
+      return static_cast<float>(data[line + column / 32] >> column % 32 & 1);
+    } else if constexpr (std::is_same_v<decltype(data), const unsigned char*>) {
+      return static_cast<float>(data[line + column * args.target_column_stride]);
+    } else {
+      return to_float(data[line + column * args.target_column_stride]);
+    }
+  });
 }
 
 __device__ float human_at(const SaliencyLossArgs& args, bool same, int64_t image, Bin rows, Bin columns) {

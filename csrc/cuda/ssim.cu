@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kTileThreads, 3)
                       float* partial) {
   __shared__ Samples<Shape> x, y;
   __shared__ BlurredRows<Shape> blurred[5];
-  const int64_t pad = args.border == Border::valid ? 0 : args.window / 2;
+  const int64_t pad = padding(args.window, args.border);
   for (int64_t tile = blockIdx.x; tile < tiling.count(); tile += gridDim.x) {
     const TileAt at = tile_at<Shape>(tile, tiling);
     const int64_t image = at.plane / args.channels, channel = at.plane % args.channels;
@@ -207,11 +207,6 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
-unsigned blocks_for(int64_t count) {
-  constexpr int64_t kMostBlocks = 1 << 20;  // the kernels stride over the grid
-  return static_cast<unsigned>(count < kMostBlocks ? count : kMostBlocks);
-}
-
 template <typename Shape>
 Tiling tiling_of(const SsimArgs& args, int64_t rows, int64_t columns) {
   const auto tiles = [](int64_t side) { return (side + Shape::kTile - 1) / Shape::kTile; };
@@ -234,7 +229,7 @@ auto with_shape(int64_t window, Run run) {
 
 }  // namespace
 
-int64_t ssim_workspace(const SsimArgs& args) {
+int64_t workspace_floats(const SsimArgs& args) {
   const Slopes slopes = slopes_of(args, 0);
   const int64_t tiles = with_shape(args.window, [&](auto shape, auto) {
     return tiling_of<decltype(shape)>(args, slopes.rows, slopes.columns).count();

@@ -351,11 +351,6 @@ __global__ void __launch_bounds__(kThreads, 1) topn_dice_kernel(TopnDiceArgs arg
   }
 }
 
-unsigned blocks_for(int64_t images) {
-  constexpr int64_t kMostBlocks = 1 << 20;  // the kernels stride over the grid
-  return static_cast<unsigned>(images < kMostBlocks ? images : kMostBlocks);
-}
-
 }  // namespace
 
 int topn_mask_cuda(const TopnMaskArgs& args, void* stream) {

@@ -3,7 +3,7 @@
 // timed on a GPU yet.
 #include <type_traits>
 
-#include "device.cuh"
+#include "block.cuh"
 #include "sal_fast/uncertainty.h"
 
 namespace sal_fast {
@@ -45,49 +45,12 @@ __device__ void for_each_value(const scalar* row, int64_t columns, Split split, 
   for (int64_t j = split.head + split.packs * size + lane; j < columns; j += kLanes) visit_one(j);
 }
 
-__device__ RowStats<float> shuffle(const RowStats<float>& a, int mask) {
-  RowStats<float> b;
-  b.max = __shfl_xor_sync(kAllLanes, a.max, mask);
-  b.second = __shfl_xor_sync(kAllLanes, a.second, mask);
-  b.others = __shfl_xor_sync(kAllLanes, a.others, mask);
-  b.weighted = __shfl_xor_sync(kAllLanes, a.weighted, mask);
-  return b;
-}
-
-__device__ TopColumns shuffle(const TopColumns& a, int mask) {
-  TopColumns b;
-  b.first = __shfl_xor_sync(kAllLanes, a.first, mask);
-  b.second = __shfl_xor_sync(kAllLanes, a.second, mask);
-  return b;
-}
-
-// Merges a value of each of kLanes neighbouring threads, and gives the result to all of them: kLanes is a
-// power of two of at most a warp, or the block. All threads of the block call it.
-template <int kLanes, typename Value, typename Merge>
-__device__ Value reduce(Value value, Merge merge_two) {
-  constexpr int kInWarp = kLanes < kWarp ? kLanes : kWarp;
-#pragma unroll
-  for (int mask = kInWarp / 2; mask > 0; mask /= 2) value = merge_two(value, shuffle(value, mask));
-  if constexpr (kLanes > kWarp) {
-    constexpr int kWarps = kLanes / kWarp;
-    // Bytes, because a __shared__ variable has no constructor.
-    alignas(Value) __shared__ unsigned char storage[kWarps * sizeof(Value)];
-    Value* const of_warp = reinterpret_cast<Value*>(storage);
-    if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
-    __syncthreads();
-    value = of_warp[0];
-    for (int warp = 1; warp < kWarps; ++warp) value = merge_two(value, of_warp[warp]);
-    __syncthreads();  // the next row writes here again
-  }
-  return value;
-}
-
 template <bool kWeighted, int kLanes, typename scalar>
 __device__ RowStats<float> row_stats(const scalar* row, int64_t columns, Split split, int lane) {
   RowStats<float> stats;
   for_each_value<kLanes>(row, columns, split, lane,
                          [&](const auto& x, int64_t) { sal_fast::add<kWeighted>(stats, x); });
-  return reduce<kLanes>(stats, [](const auto& a, const auto& b) { return merge<kWeighted>(a, b); });
+  return merge_lanes<kLanes>(stats, [](const auto& a, const auto& b) { return merge<kWeighted>(a, b); });
 }
 
 // kLanes threads a row. The loop's trip count is the block's, so that every thread reaches every shuffle and
@@ -146,7 +109,7 @@ __global__ void __launch_bounds__(kThreads)
     });
     if constexpr (!kWeighted) {
       const bool tied = stats.max == stats.second;
-      top = reduce<kLanes>(top, [=](const auto& a, const auto& b) { return merge(a, b, tied); });
+      top = merge_lanes<kLanes>(top, [=](const auto& a, const auto& b) { return merge(a, b, tied); });
       // After every lane's own stores to the row: the barriers of a block-wide reduce order them, and this a
       // warp's.
       __syncwarp();
@@ -161,26 +124,19 @@ __global__ void __launch_bounds__(kThreads)
 constexpr int64_t kFewColumns = 128;
 constexpr int64_t kManyColumns = 8192;
 
-// Rounded up, and bounded: the kernels stride over the grid.
-unsigned blocks_for(int64_t rows, int lanes) {
-  constexpr int64_t kMostBlocks = 1 << 20;
-  const int64_t per_block = kThreads / lanes;
-  const int64_t blocks = (rows + per_block - 1) / per_block;
-  return static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
-}
-
 template <bool kWeighted, int kLanes, typename scalar>
 void forward(const UncertaintyArgs& args, void* stream) {
-  SAL_FAST_LAUNCH((forward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kLanes), kThreads,
-                  stream, static_cast<const scalar*>(args.logits), args.rows, args.columns, args.row_stride,
-                  args.kind, args.out);
+  SAL_FAST_LAUNCH((forward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kThreads / kLanes),
+                  kThreads, stream, static_cast<const scalar*>(args.logits), args.rows, args.columns,
+                  args.row_stride, args.kind, args.out);
 }
 
 template <bool kWeighted, int kLanes, typename scalar>
 void backward(const UncertaintyBackwardArgs& args, void* stream) {
-  SAL_FAST_LAUNCH((backward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kLanes), kThreads,
-                  stream, static_cast<const scalar*>(args.logits), args.rows, args.columns, args.row_stride,
-                  args.kind, args.upstream, args.upstream_stride, static_cast<scalar*>(args.grad));
+  SAL_FAST_LAUNCH((backward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kThreads / kLanes),
+                  kThreads, stream, static_cast<const scalar*>(args.logits), args.rows, args.columns,
+                  args.row_stride, args.kind, args.upstream, args.upstream_stride,
+                  static_cast<scalar*>(args.grad));
 }
 
 // Calls run with a value of the logits' type, whether the kind needs the weighted sum, and the threads a row.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import tempfile
 from pathlib import Path
 
@@ -22,20 +21,29 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
+    free = _available()
+    try:  # psutil knows nothing of groups
         most = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())
-        with open(_CGROUP / "memory.stat", encoding="ascii") as file:
-            cache = next(int(line.split()[1]) for line in file if line.startswith("inactive_file "))
-        return min(free, max(0, most - used + cache))
-    except (OSError, ValueError, StopIteration):  # there is no limit, or it cannot be read
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return min(free, max(0, most - used + int(stat["inactive_file"])))
+    except (OSError, ValueError, KeyError):  # there is no limit, or none that can be read
         return free
+
+
+def _available() -> int:
+    try:
+        import psutil  # here, because sal_fast.ops needs torch and numpy alone
+    except ImportError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all that the machine has
+    return int(psutil.virtual_memory().available)
+
+
+def resident_memory() -> int:
+    """The bytes of memory that this process occupies."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def roomy(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -53,12 +61,3 @@ def roomy(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> t
         return torch.from_file(
             os.path.join(folder, "rows"), shared=True, size=math.prod(shape), dtype=dtype
         ).view(shape)
-
-
-def resident_memory() -> int:
-    """The bytes of memory that this process occupies."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # without /proc: the most that it has occupied so far, in kilobytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

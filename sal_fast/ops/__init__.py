@@ -1,7 +1,7 @@
 """The fused ops: what the experiment, and anybody else's project, may import.
 
-Every op takes and returns torch tensors, states its formula, shapes and gradients in its docstring, and has a
-reference in plain torch beside it. Importing this module needs torch and numpy alone.
+Every op takes and returns torch tensors. Its docstring states the formula, the shapes and the gradients, and
+beside it stands a reference in plain torch. Importing this module needs torch and numpy alone.
 """
 
 from sal_fast.ops.badge import METHODS as BADGE_METHODS

@@ -1,6 +1,7 @@
-"""Checks that public ops share: TypeError for types, ValueError for shapes and ranges, expected and got.
+"""The checks that the public ops share. They raise TypeError for types, and ValueError for shapes and ranges.
 
-Plain loops: a small kernel takes less time than a few generators and dictionaries.
+Every message says what was expected and what was given. These are plain loops, because a small kernel takes
+less time than a few generators and dictionaries.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import Tensor
 
 
 def floating(op: str, **tensors: Tensor) -> None:
-    """Every argument is a tensor of a floating dtype."""
+    """Check that every argument is a tensor of a floating dtype."""
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
@@ -19,7 +20,7 @@ def floating(op: str, **tensors: Tensor) -> None:
 
 
 def tensor(op: str, dtype: torch.dtype, **tensors: Tensor) -> None:
-    """Every argument is a tensor of this dtype."""
+    """Check that every argument is a tensor of this dtype."""
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
@@ -29,7 +30,7 @@ def tensor(op: str, dtype: torch.dtype, **tensors: Tensor) -> None:
 
 
 def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
-    """`value` has these sizes; None stands for any."""
+    """Check that `value` has these sizes. None stands for any size."""
     if value.ndim == len(sizes):
         for size, found in zip(sizes, value.shape, strict=True):
             if size is not None and size != found:
@@ -41,7 +42,7 @@ def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
 
 
 def together(op: str, **tensors: Tensor | None) -> None:
-    """All on one device."""
+    """Check that all tensors are on one device. None stands for no tensor."""
     place = None
     for value in tensors.values():
         if value is None:
@@ -55,20 +56,24 @@ def together(op: str, **tensors: Tensor | None) -> None:
 
 
 def labels(op: str, name: str, value: Tensor, batch: int, classes: int) -> None:
-    """int64 [batch] with values in 0..classes-1 (values are looked at on the CPU only)."""
+    """Check that `value` is int64 [batch], and that its values are in 0..classes-1 (see `label_values`)."""
     label_type(op, name, value, batch)
     label_values(op, name, value, classes)
 
 
 def label_type(op: str, name: str, value: Tensor, batch: int) -> None:
-    """int64 [batch]."""
+    """Check that `value` is int64 [batch]."""
     shape(op, name, value, batch)
     if value.dtype != torch.int64:
         raise TypeError(f"{op}: {name} must be int64, got {value.dtype}")
 
 
 def label_values(op: str, name: str, value: Tensor, classes: int) -> None:
-    """In 0..classes-1; on the CPU only, and not while torch.compile traces: a graph looks at no values."""
+    """Check that the values are in 0..classes-1.
+
+    This happens only on the CPU, where nobody has to wait for them, and not while torch.compile traces,
+    because a graph looks at no values.
+    """
     if (
         value.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -81,5 +86,6 @@ def label_values(op: str, name: str, value: Tensor, classes: int) -> None:
 
 
 def choice(op: str, name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Check that `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")

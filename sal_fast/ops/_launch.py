@@ -1,10 +1,9 @@
-"""From tensors to the launchers of the native core: which tensors it takes, on which threads or stream."""
+"""From tensors to the launchers of the native core, and the one way in which every op is dispatched."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +13,9 @@ from sal_fast import _native
 # The codes of csrc/include/sal_fast/launch.h.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
+# kMostSide of csrc/include/sal_fast/launch.h.
+MOST_SIDE = 1 << 14
+
 # Looked up once: torch.compile guards a constant, and would not follow the loader.
 _CORES = {"cpu": _native.core(), "cuda": _native.cuda_core()}
 
@@ -21,132 +23,156 @@ library = torch.library.Library("sal_fast", "FRAGMENT")
 
 
 def native(tensor: Tensor) -> bool:
-    """Whether a kernel is compiled for tensors of this device and dtype; otherwise the reference runs."""
+    """True if a kernel is compiled for tensors of this device and dtype."""
     return has_core(tensor.device) and tensor.dtype in DTYPES
 
 
 def has_core(device: torch.device) -> bool:
-    """Whether kernels are compiled for tensors of this device."""
+    """True if kernels are compiled for tensors of this device."""
     return _CORES.get(device.type) is not None
 
 
-def launch(name: str, device: torch.device, *arguments: float) -> None:
-    """Call launcher `name` with the fields of its struct in csrc/include/sal_fast/launch.
+def launch(name: str, device: torch.device, **fields: Any) -> None:
+    """Call launcher `name` with the fields of its struct in csrc/include/sal_fast/launch, by their names.
 
-    On a GPU on the current stream; on the CPU on `torch.get_num_threads()` threads.
+    A tensor stands for its address, and None for a null pointer. On the CPU the launcher uses
+    `torch.get_num_threads()` threads. On a GPU it works on the current stream, in a workspace that is
+    allocated here if the launcher needs one.
+
+    The launcher releases the GIL, so that another thread may allocate meanwhile. The tensors and the
+    workspace are held here until it returns. Its kernels are in the stream by then: whoever gets the memory
+    next on this stream runs after them.
     """
     core = _CORES[device.type]
     if device.type == "cpu":
-        getattr(core, name + "_cpu")(*arguments, torch.get_num_threads())
+        getattr(core, name + "_cpu")(fields, torch.get_num_threads())
         return
     with torch.cuda.device(device):
-        getattr(core, name + "_cuda")(*arguments, torch.cuda.current_stream().cuda_stream)
+        floats_needed, workspace = getattr(core, name + "_workspace"), None
+        if floats_needed is not None:
+            workspace = torch.empty(floats_needed(fields), dtype=torch.float32, device=device)
+        getattr(core, name + "_cuda")(fields, workspace, torch.cuda.current_stream().cuda_stream)
+
+
+class Fallback(NamedTuple):
+    """What runs where the kernels do not take the arguments. Both callables get the operator's arguments."""
+
+    takes: Callable[..., bool]  # tells whether the kernels take them
+    reference: Callable[..., Any]  # gives the operator's results in plain torch
+    # False: the reference runs instead of the operator, and autograd differentiates it. True: the operator is
+    # defined for every device and dtype and runs the reference inside, and its derivative serves both.
+    inside: bool = False
+
+
+class Derivative(NamedTuple):
+    """How autograd differentiates an operator."""
+
+    save: Callable[..., None]  # called as save(ctx, inputs=..., output=...), after the forward
+    backward: Callable[..., Any]  # backward(ctx, *upstream) gives the gradients to the arguments
+    leaving: int | None = None  # how many results the caller looks at; the derivative needs the others
 
 
 def operator(
     schema: str,
-    forward: Callable[..., Any],
+    kernel: Callable[..., Any],
     fake: Callable[..., Any],
-    setup_context: Callable[..., None] | None = None,
-    differentiate: Callable[..., Any] | None = None,
-    devices: tuple[str, ...] = ("CPU", "CUDA"),
-    leaving: int | None = None,
+    fallback: Fallback | None = None,
+    derivative: Derivative | None = None,
 ) -> Callable[..., Any]:
-    """Define sal_fast::<name> with its derivative, and give the function to call it with.
+    """Define the torch operator sal_fast::<name>, and return the function that an op calls.
 
-    Without `differentiate`, as for the gradient of another operator, a derivative is an error. `leaving`: how
-    many outputs the caller looks at; the others are there for the derivative.
+    Args:
+        schema: the name, arguments and results of the operator.
+        kernel: allocates the results and calls `launch`.
+        fake: gives results of the right shapes and dtypes, for tracing.
+        fallback: None where the kernels take all, as for the backward of an operator that ran.
+        derivative: None makes a derivative of the operator an error.
 
     torch's dispatcher takes 40 us for an operator that is written in Python, more than a small kernel. So
-    plain tensors take the same functions as a `torch.autograd.Function`, without it; whatever needs to see
-    an operator (torch.compile, tensor subclasses, dispatch modes, functorch, other devices) does.
+    plain tensors take the same functions as a `torch.autograd.Function`, and bypass the dispatcher. Whatever
+    needs to see an operator (torch.compile, tensor subclasses, dispatch modes, functorch, other devices) sees
+    it.
     """
-    name = schema.split("(")[0]
+    name, run, beside = schema.split("(")[0], kernel, fallback
+    if fallback and fallback.inside:
+        run, beside = _either(kernel, fallback), None
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    for device in devices:
-        torch.library.impl(library, name, device)(forward)
+    for key in ("CPU", "CUDA") if run is kernel else ("CompositeExplicitAutograd",):
+        torch.library.impl(library, name, key)(run)
     torch.library.register_fake(f"sal_fast::{name}", fake, lib=library)
-    torch.library.register_autograd(
-        f"sal_fast::{name}",
-        differentiate or functools.partial(_refuse, name),
-        setup_context=setup_context,
-        lib=library,
+    save, backward = (
+        (derivative.save, derivative.backward) if derivative else (None, _refuse_derivative(name))
     )
+    torch.library.register_autograd(f"sal_fast::{name}", backward, setup_context=save, lib=library)
     overload = getattr(torch.ops.sal_fast, name).default
-    recorded = overload
-    if setup_context and differentiate:
-        recorded = _recorded(forward, setup_context, differentiate, leaving)
+    recorded = _recorded(run, derivative) if derivative else overload
 
     def call(*arguments: Any) -> Any:
+        if beside and not beside.takes(*arguments):
+            return beside.reference(*arguments)
         if torch.compiler.is_compiling() or not plain(arguments):
             return overload(*arguments)
         if torch.is_grad_enabled():
             for argument in arguments:
                 if isinstance(argument, Tensor) and argument.requires_grad:
                     return recorded(*arguments)
-        return forward(*arguments)
+        return run(*arguments)
 
     return call
 
 
-def _refuse(name: str, ctx: object, *upstream: Tensor) -> tuple[None, ...]:
-    raise NotImplementedError(f"{name.removesuffix('_backward')}: only first derivatives are implemented")
+def _either(kernel: Callable[..., Any], fallback: Fallback) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        return kernel(*arguments) if fallback.takes(*arguments) else fallback.reference(*arguments)
+
+    return run
 
 
-def _recorded(
-    run: Callable[..., Any],
-    setup_context: Callable[..., None],
-    differentiate: Callable[..., Any],
-    leaving: int | None,
-) -> Callable[..., Any]:
+def _refuse_derivative(name: str) -> Callable[..., Any]:
+    def refuse(ctx: object, *upstream: Tensor) -> None:
+        raise NotImplementedError(f"{name.removesuffix('_backward')}: only first derivatives are implemented")
+
+    return refuse
+
+
+def _recorded(run: Callable[..., Any], derivative: Derivative) -> Callable[..., Any]:
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:  # a setup_context of its own costs 15 us
-            output = run(*arguments)
-            setup_context(ctx, arguments, output)
-            return output[:leaving] if leaving else output
+            results = run(*arguments)
+            derivative.save(ctx, arguments, results)
+            return results[: derivative.leaving] if derivative.leaving else results
 
-        backward = staticmethod(differentiate)
+        backward = staticmethod(derivative.backward)
 
     apply: Callable[..., Any] = Direct.apply
     return apply
 
 
 def plain(arguments: tuple[Any, ...]) -> bool:
-    """Whether nothing but the kernels needs to see a call with these arguments."""
+    """True if nothing but the kernels needs to see a call with these arguments."""
     for argument in arguments:
         if isinstance(argument, Tensor) and (
-            type(argument) not in (Tensor, torch.nn.Parameter) or argument.device.type not in _CORES
+            type(argument) not in (Tensor, torch.nn.Parameter) or not (argument.is_cpu or argument.is_cuda)
         ):
             return False
     return not (torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
 
 
-def workspace(name: str, device: torch.device, *arguments: float) -> int:
-    """The address of what launcher `name` needs beyond its outputs; 0 for nothing, as on the CPU.
-
-    It is freed at once: what the allocator hands out next on this stream runs after the kernels that use it.
-    """
-    if device.type == "cpu":
-        return 0
-    floats = getattr(_CORES[device.type], name + "_workspace")(*arguments, 0)
-    return torch.empty(floats, dtype=torch.float32, device=device).data_ptr()
-
-
 class _FirstOnly(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, op: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.op = op
+        ctx.refuse = _refuse_derivative(op)
         return gradient.clone()
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[None, ...]:
-        raise NotImplementedError(f"{ctx.op}: only first derivatives are implemented")
+    def backward(ctx: Any, *upstream: Tensor) -> None:
+        ctx.refuse(ctx, *upstream)
 
 
 def first_derivative(op: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
-    """For operators that make the gradient in the forward: its own derivative is an error, not a number."""
-    if not torch.is_grad_enabled():  # not asked for
+    """The gradient of an operator that makes it in the forward. A second derivative is then an error."""
+    if not torch.is_grad_enabled():  # nobody asks for a second derivative
         return gradient
     result: Tensor = _FirstOnly.apply(op, gradient, *inputs)
     return result

@@ -1,8 +1,8 @@
-"""Binary masks as arguments: bool tensors and BitMasks."""
+"""How ops take binary masks: as bool tensors and as BitMasks."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,13 +20,13 @@ BYTES, BITS = 0, 1
 
 
 def empty_dice(op: str, empty: str) -> float:
-    """The Dice that the policy gives an empty mask."""
+    """The Dice value that the policy gives an empty mask."""
     _checks.choice(op, "empty", empty, EMPTIES)
     return _EMPTY_DICE[empty]
 
 
 def stored(op: str, name: str, mask: Tensor | BitMask) -> tuple[Tensor, int]:
-    """The tensor of a mask, bool or words, and its width in pixels."""
+    """The tensor that stores a mask (bool, or the words of a BitMask), and the mask's width in pixels."""
     if isinstance(mask, BitMask):
         return mask.words, mask.width
     if not isinstance(mask, Tensor):
@@ -38,17 +38,18 @@ def stored(op: str, name: str, mask: Tensor | BitMask) -> tuple[Tensor, int]:
 
 
 def unpacked(tensor: Tensor, width: int) -> Tensor:
-    """Bool [B, H, W] of what `stored` gave."""
+    """Bool [B, H, W], from the tensor that `stored` gave."""
     return tensor if tensor.dtype == torch.bool else BitMask(tensor, width).unpack()
 
 
-def addressable(tensor: Tensor) -> Tensor:
-    """As the kernels take it: words have to be neighbours."""
-    return tensor.contiguous() if tensor.dtype == torch.int32 and tensor.stride(2) != 1 else tensor
-
-
-def fields(tensor: Tensor, width: int) -> tuple[int, ...]:
-    """Those of the struct Mask, of an `addressable` tensor."""
+def fields(tensor: Tensor, width: int) -> dict[str, Any]:
+    """The fields of the struct Mask. The words of a row are copied if they are not neighbours."""
     packed = tensor.dtype == torch.int32
-    strides = (*tensor.stride()[:2], 1) if packed else tensor.stride()
-    return tensor.data_ptr(), BITS if packed else BYTES, tensor.shape[1], width, *strides
+    if packed and tensor.stride(2) != 1:
+        tensor = tensor.contiguous()
+    image_stride, row_stride, column_stride = tensor.stride()
+    return {
+        "data": tensor, "type": BITS if packed else BYTES, "height": tensor.shape[1], "width": width,
+        "image_stride": image_stride, "row_stride": row_stride,
+        "column_stride": 1 if packed else column_stride,
+    }  # fmt: skip

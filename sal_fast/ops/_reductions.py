@@ -1,4 +1,4 @@
-"""How per-image values become the result."""
+"""How the values of the images become the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def reduce(values: Tensor, reduction: str) -> Tensor:
-    """Reduce [B]; the mean of an empty batch is 0, not NaN."""
+    """Reduce the values [B] of the images. The mean of an empty batch is 0, not NaN."""
     if reduction == "none":
         return values
     return values.mean() if reduction == "mean" and len(values) else values.sum()

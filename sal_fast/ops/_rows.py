@@ -1,8 +1,8 @@
-"""Rows of matrices that may be larger than the memory at hand: what `kcenter` and `badge` share.
+"""What `kcenter` and `badge` share: rows of matrices that may be larger than the memory at hand.
 
-A pass over the pool is a walk over blocks of rows that stay in the cache (on a GPU: that fill it), so nothing
-of the size of the pool is made but a few numbers a row. Ranks of a group divide the blocks among them and
-exchange these numbers.
+A pass over the pool walks over blocks of rows that are small enough for the cache (on a GPU: large enough to
+fill it). So a few numbers a row are all that is made of the pool's size. The ranks of a group divide the
+blocks among them and exchange these numbers.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from torch import Tensor, distributed
 
 from sal_fast._util.memory import free_memory
 
-# Bytes of a block. A GPU needs more rows to be busy than a core's cache holds.
+# The bytes of a block. A GPU is busy only with more rows than a core's cache holds.
 _BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20}
-PARTS = 256  # runs of blocks that a sum is made of: fixed, so that it does not depend on who sums which
-_SAFE = 1e15  # of values whose squares and their sums float32 holds; below 1 / _SAFE they vanish
+# A sum is made of so many parts, each a run of blocks: fixed, so that it does not depend on who sums which.
+PARTS = 256
+# Float32 holds the squares of values below this, and their sums. Below 1 / _SAFE squares vanish.
+_SAFE = 1e15
 
 
 class Rows:
-    """The rows of a matrix [N, d], which stays where it is: in memory, on a GPU, in a mapped file.
+    """The rows of a matrix [N, d] that stays where it is: in memory, on a GPU or in a mapped file.
 
-    `device` is where the blocks are wanted. A matrix that lives elsewhere and fits there is copied once.
+    `device` is where the blocks are wanted. A matrix that is elsewhere is copied once if it fits on that
+    device.
     """
 
     def __init__(self, values: Tensor, device: torch.device) -> None:
@@ -43,20 +46,20 @@ class Rows:
         return self.values[at].to(self.device)
 
     def take(self, index: Tensor) -> Tensor:
-        """Rows by number, in their own dtype."""
+        """The rows with these numbers, in their own dtype."""
         return self.values[index.to(self.values.device)].to(self.device)
 
 
 class Share:
-    """A rank's share of every pass over the pool; all of it where there is no group.
+    """A rank's share of every pass over the pool. Without a group, this process has all of it.
 
-    Blocks of `rows` cover 0..count-1, all of one size: the last overlaps the one before. One shape, one order
-    of summation: equal rows get equal results wherever they stand. What is done to a block must bear being
-    done twice.
+    Blocks of `rows` cover 0..count-1. All have the same size, so that the last overlaps the one before, and
+    what is done to a block must bear being done twice. One shape means one order of summation: equal rows get
+    equal results wherever they stand.
 
-    The blocks are the same for any number of ranks, each is one rank's, and what the ranks found is put
-    together so that no bit tells who found it. All ranks must call `least`, `most`, `total` and `whole`
-    alike: what decides whether to is known to all, or went through them.
+    The blocks are the same for any number of ranks, and each belongs to one rank. What the ranks found is put
+    together so that no bit tells who found it. All ranks must make the same calls of `least`, `most`, `total`
+    and `whole`. So whatever decides about a call is known to all ranks, or came from such a call.
     """
 
     def __init__(self, op: str, device: torch.device, group: distributed.ProcessGroup | None) -> None:
@@ -69,11 +72,11 @@ class Share:
 
     @staticmethod
     def parts(count: int, rows: int) -> int:
-        """How many runs of blocks there are."""
+        """How many parts there are, each a run of blocks."""
         return min(-(-count // rows), PARTS)
 
     def walk(self, count: int, rows: int) -> Iterator[tuple[int, slice]]:
-        """This rank's blocks in turn, each with the number of its part."""
+        """Yield this rank's blocks in turn, each with the number of its part."""
         blocks, parts = -(-count // rows), self.parts(count, rows)
         for part in self._own(parts):
             for block in range(blocks * part // parts, blocks * (part + 1) // parts):
@@ -81,7 +84,7 @@ class Share:
                 yield part, slice(start, min(start + rows, count))
 
     def whole(self, values: Tensor, rows: int) -> None:
-        """Give every rank what each wrote in its walk over blocks of `rows`: where two overlap, the later."""
+        """Combine what all ranks wrote in their walks. Where blocks of `rows` overlap, the later one wins."""
         if self.size > 1 and len(values):
             count = len(values)
             blocks, parts = -(-count // rows), self.parts(count, rows)
@@ -92,17 +95,17 @@ class Share:
             self.total(values)
 
     def least(self, values: Tensor) -> None:
-        """Over the ranks, in place."""
+        """Replace the values by the least of all ranks."""
         if self.size > 1 and values.numel():
             distributed.all_reduce(values, distributed.ReduceOp.MIN, self.group)
 
     def most(self, values: Tensor) -> None:
-        """Over the ranks, in place."""
+        """Replace the values by the largest of all ranks."""
         if self.size > 1 and values.numel():
             distributed.all_reduce(values, distributed.ReduceOp.MAX, self.group)
 
     def total(self, values: Tensor) -> None:
-        """Over the ranks, in place. Of any number of ranks the same where all but one have a zero."""
+        """Replace the values by their sum over the ranks. It is exact where all ranks but one have a zero."""
         if self.size > 1 and values.numel():
             distributed.all_reduce(values, distributed.ReduceOp.SUM, self.group)
 
@@ -115,26 +118,33 @@ def _start(block: int, count: int, rows: int) -> int:
 
 
 def block_rows(device: torch.device, row_bytes: int) -> int:
-    """How many rows of this size a block has; a multiple of 64, so that products are not all edge."""
+    """How many rows of `row_bytes` a block has: a multiple of 64, because products of odd sizes are slow."""
     return max(64, _BLOCK.get(device.type, _BLOCK["cuda"]) // max(row_bytes, 1) // 64 * 64)
 
 
 def place(values: Tensor, device: torch.device | str | None) -> torch.device:
-    """Where the arithmetic runs: as asked, or where the values are."""
+    """The device where the arithmetic runs: the one that was asked for, or that of the values."""
     found = values.device if device is None else torch.device(device)
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda", torch.cuda.current_device())
     return found
 
 
+def picks_of(op: str, k: int, count: int) -> int:
+    """How many of `count` rows are picked when k are asked for."""
+    if k < 0:
+        raise ValueError(f"{op}: k must be at least 0, got {k}")
+    return min(k, count)
+
+
 def working_dtype(largest: float, *dtypes: torch.dtype) -> torch.dtype:
-    """float32 for inputs of at most its precision, if the squares of their values are within its range."""
+    """Float32 if it has the inputs' precision and its range holds their squares; otherwise float64."""
     within = largest == 0 or 1 / _SAFE < largest < _SAFE
     return torch.float32 if torch.float64 not in dtypes and within else torch.float64
 
 
 def check_values(op: str, name: str, total: Tensor, largest: float) -> None:
-    """Raise for NaN and infinity, which a sum keeps, and for what no arithmetic here can square."""
+    """Raise for NaN and infinity, which the sum `total` keeps, and for values too large to be squared."""
     if not bool(total.isfinite().all()) or not largest < float("inf"):
         raise ValueError(f"{op}: {name} contain NaN or infinity; expected finite numbers")
     if largest > 1e140:
@@ -142,7 +152,7 @@ def check_values(op: str, name: str, total: Tensor, largest: float) -> None:
 
 
 def check_memory(op: str, needed: int, share: Share) -> None:
-    """Raise, on all ranks alike, where one has too little."""
+    """Raise MemoryError on all ranks if one of them has less than `needed` bytes free."""
     least = torch.tensor(free_memory(share.device), device=share.device)
     share.least(least)
     free = int(least)
@@ -155,7 +165,7 @@ def check_memory(op: str, needed: int, share: Share) -> None:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Products in the precision of their dtype (no TF32, no bfloat16): bounds of their error rely on it."""
+    """Compute products in their dtype's precision (no TF32, no bfloat16). The error bounds rely on it."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -165,16 +175,17 @@ def full_precision() -> Iterator[None]:
 
 
 def product_error(width: int, dtype: torch.dtype) -> float:
-    """A bound, relative to |a||b|, of the rounding of a.b and of what is done to it before and after.
+    """A bound, relative to |a||b|, of the rounding of a.b and of the steps before and after it.
 
-    Any order of summing `width` terms errs by at most width unit roundoffs (Higham, Accuracy and Stability
-    of Numerical Algorithms, Sec. 3.1); 16 more for centring, norms and sums, a tenth for higher orders, and
-    twice that of the float64 sums that it is held against.
+    Whatever the order, summing `width` terms errs by at most `width` unit roundoffs (Higham, Accuracy and
+    Stability of Numerical Algorithms, 2nd ed. 2002, Sec. 3.1). There are 16 more for centring, norms and
+    sums, and a tenth for terms of higher order. The float64 sums that the product is compared with count
+    twice.
     """
     return (width + 16) * (0.55 * torch.finfo(dtype).eps + torch.finfo(torch.float64).eps)
 
 
 def magnitude(values: Tensor) -> Tensor:
-    """The largest absolute value of what is not empty, in float64; NaN where there is one."""
+    """The largest absolute value of a tensor that is not empty, in float64. It is NaN if there is one."""
     low, high = values.aminmax()
     return torch.maximum(high, -low).double()

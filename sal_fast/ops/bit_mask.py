@@ -16,13 +16,13 @@ _WORD = 32
 
 @dataclass(frozen=True)
 class BitMask:
-    """Masks [B, H, W] packed 32 pixels a word: an eighth of the bytes of a bool tensor.
+    """Masks [B, H, W] packed 32 pixels a word, which takes an eighth of the bytes of a bool tensor.
 
-    Pixel (b, y, x) is bit `x % 32` of `words[b, y, x // 32]`. A type of its own, so that an integer tensor
-    always means values.
+    Pixel (b, y, x) is bit `x % 32` of `words[b, y, x // 32]`. This is a type of its own, so that an integer
+    tensor always means values.
 
     Args:
-        words: int32 [B, H, ceil(W / 32)], the bits past W zero.
+        words: int32 [B, H, ceil(W / 32)]. The bits past W are zero.
         width: W.
 
     Raises:
@@ -39,7 +39,7 @@ class BitMask:
 
     @classmethod
     def pack(cls, mask: Tensor) -> BitMask:
-        """From bool [B, H, W], on its device."""
+        """Pack a bool tensor [B, H, W]. The result is on the same device."""
         if mask.dtype != torch.bool:
             raise TypeError(f"BitMask.pack: mask must be bool, got {mask.dtype}")
         _checks.shape("BitMask.pack", "mask", mask, None, None, None)
@@ -55,7 +55,7 @@ class BitMask:
         return cls(packed.view(torch.int32), width)
 
     def unpack(self) -> Tensor:
-        """Bool [B, H, W]."""
+        """The masks as a bool tensor [B, H, W]."""
         shifts = torch.arange(_WORD, dtype=torch.int32, device=self.words.device)
         return ((self.words[..., None] >> shifts) & 1).bool().flatten(2)[..., : self.width]
 
@@ -72,7 +72,7 @@ class BitMask:
         return len(self.words)
 
     def __getitem__(self, images: Tensor | slice) -> BitMask:
-        """The masks of some images, by index tensor, bool tensor or slice."""
+        """The masks of some images, chosen by an index tensor, a bool tensor or a slice."""
         return BitMask(self.words[images], self.width)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> BitMask:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import shutil
 import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,23 +31,32 @@ Compile = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compiles CUDA sources, as they are, into a program that runs them on the host under the sanitizers."""
+    """Compiles CUDA sources, as they are, into a program that runs them on the host under the sanitizers.
+
+    Each source is compiled once a session, whatever number of programs it is a part of.
+    """
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("the emulation needs g++")
     folder = tmp_path_factory.mktemp("emulation")
 
+    objects: dict[Path, Path] = {}
+
+    def compile_source(source: Path) -> Path:
+        target = folder / f"{source.stem}-{source.suffix[1:]}.o"
+        command = [compiler, *_FLAGS, "-x", "c++", "-c", str(source), "-o", str(target)]
+        job = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        assert job.returncode == 0, job.stderr
+        return target
+
     def compile_program(name: str, *sources: Path) -> Path:
-        program = folder / name
-        jobs = []
-        for source in (*sources, HERE / "emulator.cpp"):
-            target = folder / f"{name}-{source.stem}-{len(jobs)}.o"
-            command = [compiler, *_FLAGS, "-x", "c++", "-c", str(source), "-o", str(target)]
-            jobs.append((target, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
-        for _, job in jobs:
-            errors = job.communicate()[1]
-            assert job.returncode == 0, errors
-        link = [compiler, *_FLAGS, *(str(target) for target, _ in jobs), "-o", str(program)]
+        program, wanted = folder / name, (*sources, HERE / "emulator.cpp")
+        fresh = [source for source in wanted if source not in objects]
+        # The largest first, as many at a time as there are cores.
+        fresh.sort(key=lambda source: source.stat().st_size, reverse=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects.update(zip(fresh, pool.map(compile_source, fresh), strict=True))
+        link = [compiler, *_FLAGS, *(str(objects[source]) for source in wanted), "-o", str(program)]
         subprocess.run(link, check=True)
         return program
 
@@ -53,6 +65,14 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested structs as `struct.field`."""
+    flat: dict[str, Any] = {}
+    for name, field in fields.items():
+        flat |= _flat(field, f"{prefix}{name}.") if isinstance(field, dict) else {prefix + name: field}
+    return flat
 
 
 class Emulation:
@@ -65,23 +85,23 @@ class Emulation:
         )
 
     def launch(
-        self,
-        name: str,
-        *fields: float | Tensor | None,
-        seed: int = 0,
-        most_blocks: int = 1 << 20,
-        offset: int = 0,
+        self, name: str, *, seed: int = 0, most_blocks: int = 1 << 20, offset: int = 0, **fields: Any
     ) -> None:
-        """Run launcher `name`; tensors (contiguous) are written back in place, None is a null pointer.
+        """Run launcher `name` with these fields, in a workspace of its own that is NaN at first.
+
+        Tensors are contiguous and written back in place, None is a null pointer, a dict is a nested struct.
 
         Args:
-            seed: of the order of threads and blocks.
+            seed: decides the order of threads and blocks.
             most_blocks: the grid is cut to so many; kernels stride over their grid.
             offset: bytes from a 64-byte boundary at which the first tensor starts.
+            fields: as in csrc/include/sal_fast/launch.
         """
-        request = struct.pack("64sqqq", name.encode(), seed, most_blocks, len(fields))
+        flat = _flat(fields)
+        request = struct.pack("64sqqq", name.encode(), seed, most_blocks, len(flat))
         tensors = []
-        for field in fields:
+        for path, field in flat.items():
+            request += struct.pack("64s", path.encode())
             if isinstance(field, Tensor):
                 assert field.is_contiguous()
                 content = _bytes(field)

@@ -1,5 +1,6 @@
 // Runs launchers on request, for tests/emulation/conftest.py, which holds the protocol: requests come on
 // standard input, results go to standard output. Every buffer has the exact size, for the sanitizer.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -9,8 +10,6 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 #include "../../csrc/bindings/launchers.h"
@@ -41,14 +40,17 @@ struct Buffer {
   char* data;
 };
 
-// A field on the wire: a kind, then an integer, a double, or the bytes of a tensor.
+// A field on the wire: its name, a kind, then an integer, a double, or the bytes of a tensor. Fields of
+// nested structs are called struct.field.
 struct Field {
+  char name[64];
   int64_t integer = 0;
   double real = 0;
   std::unique_ptr<Buffer> buffer;
   size_t offset = 0;
 
   Field() {
+    read(name, sizeof name);
     switch (read<char>()) {
       case 'i':
         integer = read<int64_t>();
@@ -65,50 +67,51 @@ struct Field {
         std::exit(4);
     }
   }
-
-  template <typename T>
-  T as() const {
-    if constexpr (std::is_same_v<T, Address>) {
-      return {buffer ? reinterpret_cast<uintptr_t>(buffer->data + offset) : static_cast<uintptr_t>(integer)};
-    } else if constexpr (std::is_same_v<T, Code>) {
-      return {static_cast<int>(integer)};
-    } else if constexpr (std::is_floating_point_v<T>) {
-      return static_cast<T>(real);
-    } else {
-      return static_cast<T>(integer);
-    }
-  }
 };
 
-using Run = std::function<int(const std::vector<Field>&)>;
+using Fields = std::vector<Field>;
 
-template <typename Args, typename... Fields, size_t... i>
-Run adapt(int (*launcher)(const Args&, void*), Signature<Fields...>, std::index_sequence<i...>) {
-  return [launcher](const std::vector<Field>& fields) {
-    if (fields.size() != sizeof...(Fields)) std::exit(6);
-    return launcher(Args{fields[i].template as<Fields>()...}, nullptr);
-  };
+// Sets `value`, and the fields of a struct, from those on the wire. Counts what was used.
+template <typename T>
+void set(const Fields& fields, const std::string& name, T& value, size_t& used) {
+  if constexpr (std::is_class_v<T>) {
+    value.for_each_field([&](const char* part, auto& field) {
+      if (std::strcmp(part, "workspace") != 0)
+        set(fields, name.empty() ? part : name + "." + part, field, used);
+    });
+  } else {
+    const auto found =
+        std::find_if(fields.begin(), fields.end(), [&](const Field& field) { return name == field.name; });
+    if (found == fields.end()) std::exit(6);
+    ++used;
+    if constexpr (std::is_pointer_v<T>) {
+      value = found->buffer ? reinterpret_cast<T>(found->buffer->data + found->offset) : nullptr;
+    } else if constexpr (std::is_floating_point_v<T>) {
+      value = static_cast<T>(found->real);
+    } else {
+      value = static_cast<T>(found->integer);
+    }
+  }
 }
 
-int64_t workspace_of(const SsimArgs& args) {
-  return ssim_workspace(args);
-}
-int64_t workspace_of(const SaliencyLossArgs& args) {
-  return saliency_loss_workspace(args);
-}
+using Run = std::function<int(const Fields&)>;
+
+// The workspace has the size that the launcher asks for, and is NaN before.
 template <typename Args>
-int64_t workspace_of(const Args&) {
-  return 0;
-}
-
-// Writes the floats of workspace into one field more, an int64 tensor.
-template <typename Args, typename... Fields, size_t... i>
-Run measure(Signature<Fields...>, std::index_sequence<i...>) {
-  return [](const std::vector<Field>& fields) {
-    if (fields.size() != sizeof...(Fields) + 1) std::exit(6);
-    const int64_t floats = workspace_of(Args{fields[i].template as<Fields>()...});
-    std::memcpy(fields.back().buffer->data + fields.back().offset, &floats, sizeof floats);
-    return 0;
+Run adapt(int (*launcher)(const Args&, void*)) {
+  return [launcher](const Fields& fields) {
+    Args args{};
+    size_t used = 0;
+    set(fields, "", args, used);
+    if (used != fields.size()) std::exit(6);
+    if constexpr (kNeedsWorkspace<Args>) {
+      const Buffer workspace(workspace_floats(args) * sizeof(float));
+      std::memset(workspace.data, 0xff, workspace.size);
+      args.workspace = reinterpret_cast<float*>(workspace.data);
+      return launcher(args, nullptr);
+    } else {
+      return launcher(args, nullptr);
+    }
   };
 }
 
@@ -116,12 +119,7 @@ Run measure(Signature<Fields...>, std::index_sequence<i...>) {
 
 int main() {
   std::map<std::string, Run> launchers;
-#define SAL_FAST_ADD(name, Args, ...)                                                      \
-  {                                                                                        \
-    constexpr std::make_index_sequence<std::tuple_size_v<std::tuple<__VA_ARGS__>>> fields; \
-    launchers[#name] = adapt<Args>(name##_cuda, Signature<__VA_ARGS__>{}, fields);         \
-    launchers[#name "_workspace"] = measure<Args>(Signature<__VA_ARGS__>{}, fields);       \
-  }
+#define SAL_FAST_ADD(name, Args) launchers[#name] = adapt<Args>(name##_cuda);
   SAL_FAST_LAUNCHERS(SAL_FAST_ADD)
 
   char name[64];
@@ -129,7 +127,7 @@ int main() {
     emulation::seed = static_cast<unsigned>(read<int64_t>());
     emulation::most_blocks = static_cast<unsigned>(read<int64_t>());
     const auto count = read<int64_t>();
-    std::vector<Field> fields;
+    Fields fields;
     for (int64_t i = 0; i < count; ++i) fields.emplace_back();
     if (launchers.at(name)(fields)) return 5;
     for (const Field& field : fields)

@@ -51,8 +51,10 @@ def crop_images(
     shape = (batch_of(images, rows), 3, *size)
     out = torch.full(shape, POISON, dtype=torch.uint8).repeat_interleave(dtype.itemsize, -1).view(dtype)
     emulation.launch(
-        "crop_images", storage_of(images), *images.shape[:3], *images.stride()[:2], rows, box, color,
-        0 if color.ndim == 2 else 12, len(out), *size, DTYPES.index(dtype), out, **launch,
+        "crop_images", images=storage_of(images), stored=len(images), height=images.shape[1],
+        width=images.shape[2], image_stride=images.stride(0), row_stride=images.stride(1), rows=rows, box=box,
+        color=color, color_stride=0 if color.ndim == 2 else 12, batch=len(out), out_height=size[0],
+        out_width=size[1], dtype=DTYPES.index(dtype), out=out, **launch,
     )  # fmt: skip
     return out
 
@@ -72,9 +74,14 @@ def crop_masks(
         if masks.shape[2] % 32:
             stored[..., -1] |= -1 << masks.shape[2] % 32  # bits that are no pixels
     out = torch.full((batch_of(masks, rows), *size), POISON, dtype=torch.uint8)
+    fields = {
+        "data": storage_of(stored), "type": BITS if bits else BYTES, "height": masks.shape[1],
+        "width": masks.shape[2], "image_stride": stored.stride(0), "row_stride": stored.stride(1),
+        "column_stride": 1,
+    }  # fmt: skip
     emulation.launch(
-        "crop_masks", storage_of(stored), BITS if bits else BYTES, *masks.shape[1:], *stored.stride()[:2], 1,
-        len(masks), rows, box, *out.shape, out, **launch,
+        "crop_masks", masks=fields, stored=len(masks), rows=rows, box=box, batch=len(out),
+        out_height=size[0], out_width=size[1], out=out, **launch,
     )  # fmt: skip
     return out
 

@@ -23,9 +23,10 @@ def oracle(maps: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
 def run(emulation: Emulation, maps: Tensor, upstream: Tensor, **options: int) -> tuple[Tensor, Tensor]:
     out = torch.full(maps.shape, torch.nan)
     grad = torch.full_like(maps, torch.nan)
-    fields = (maps, DTYPES.index(maps.dtype), *maps.shape)
-    emulation.launch("minmax_normalize", *fields, out, **options)
-    emulation.launch("minmax_normalize_backward", *fields, upstream, grad, **options)
+    count, size = maps.shape
+    fields = {"maps": maps, "dtype": DTYPES.index(maps.dtype), "count": count, "size": size, **options}
+    emulation.launch("minmax_normalize", **fields, out=out)
+    emulation.launch("minmax_normalize_backward", **fields, upstream=upstream, grad=grad)
     return out, grad
 
 

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from precision import full
 from torch import Tensor
 
 from sal_fast.ops.ssim import BORDERS, reference
@@ -50,19 +51,22 @@ def storage_of(image: Tensor) -> Tensor:
     return image.as_strided((used if image.numel() else 0,), (1,))
 
 
+def strides_of(image: Tensor) -> dict[str, int]:
+    return dict(zip(("image", "channel", "row", "column"), image.stride(), strict=True))
+
+
 def run(emulation: Emulation, case: Case, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The values and the gradients asked for; outputs and workspace are NaN before."""
     values = torch.full((len(x),), torch.nan)
     grads = {name: torch.full(case.size, torch.nan) for name in case.grads}
-    fields = [
-        storage_of(x), storage_of(y), DTYPES.index(case.dtype), *case.size, *x.stride(), *y.stride(),
-        case.window, case.sigma, BORDERS.index(case.border), case.data_range,
-        values, grads.get("x"), grads.get("y"),
-    ]  # fmt: skip
-    floats = torch.zeros(1, dtype=torch.int64)
-    emulation.launch("ssim_workspace", *fields, None, floats)
-    workspace = torch.full((int(floats),), torch.nan)
-    emulation.launch("ssim", *fields, workspace, seed=case.seed, most_blocks=case.most_blocks)
+    images, channels, height, width = case.size
+    emulation.launch(
+        "ssim", x=storage_of(x), y=storage_of(y), dtype=DTYPES.index(case.dtype), images=images,
+        channels=channels, height=height, width=width, x_strides=strides_of(x), y_strides=strides_of(y),
+        window=case.window, sigma=case.sigma, border=BORDERS.index(case.border), data_range=case.data_range,
+        values=values, grad_x=grads.get("x"), grad_y=grads.get("y"), seed=case.seed,
+        most_blocks=case.most_blocks,
+    )  # fmt: skip
     return values, grads
 
 
@@ -112,14 +116,24 @@ def test_images_of_one_window(emulation: Emulation, border: str) -> None:
         check(emulation, Case((2, 1, window, window), window, border))
 
 
-def test_types_and_which_gradients(emulation: Emulation) -> None:
-    for window, dtype, grads in itertools.product((5, 11), DTYPES, ("", "x", "y", "xy")):
+@pytest.mark.parametrize(
+    ("dtype", "grads"),
+    [
+        case
+        if case in ((torch.float32, ""), (torch.float16, "x"), (torch.bfloat16, "y"), (torch.float16, "xy"))
+        else full(*case)
+        for case in itertools.product(DTYPES, ("", "x", "y", "xy"))
+    ],
+)
+def test_types_and_which_gradients(emulation: Emulation, dtype: torch.dtype, grads: str) -> None:
+    for window in (5, 11):
         check(emulation, Case((2, 1, 13, 14), window, "zero", dtype, grads))
 
 
-def test_layouts_and_channels(emulation: Emulation) -> None:
-    for layout, window in itertools.product(("channels_last", "sliced", "transposed"), (7, 9)):
-        check(emulation, Case((2, 3, 12, 35), window, "reflect", torch.float32, "xy", layout))
+@pytest.mark.parametrize("window", [7, full(9)])
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "transposed"])
+def test_layouts_and_channels(emulation: Emulation, layout: str, window: int) -> None:
+    check(emulation, Case((2, 3, 12, 35), window, "reflect", torch.float32, "xy", layout))
 
 
 @pytest.mark.parametrize("data_range", [255.0, 0.01])

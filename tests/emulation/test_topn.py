@@ -1,10 +1,12 @@
 """csrc/cuda/topn.cu and dice.cu, executed on the host, against a sort and the reference."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
+from precision import full
 from torch import Tensor
 
 from sal_fast.ops import BitMask
@@ -46,9 +48,14 @@ def packed(mask: Tensor) -> Tensor:
     return words
 
 
-def mask_fields(mask: Tensor, bits: bool) -> tuple[Tensor | int, ...]:
+def mask_fields(mask: Tensor, bits: bool) -> dict[str, Tensor | int]:
     stored = packed(mask) if bits else mask
-    return storage_of(stored), BITS if bits else BYTES, mask.shape[1], mask.shape[2], *stored.stride()
+    image_stride, row_stride, column_stride = stored.stride()
+    return {
+        "data": storage_of(stored), "type": BITS if bits else BYTES, "height": mask.shape[1],
+        "width": mask.shape[2], "image_stride": image_stride, "row_stride": row_stride,
+        "column_stride": column_stride,
+    }  # fmt: skip
 
 
 # topn_mask -------------------------------------------------------------------------------------------------
@@ -59,13 +66,16 @@ def topn_mask(
 ) -> tuple[Tensor, Tensor]:
     """The mask as bool, and which maps are valid."""
     batch, height, width = maps.shape
-    counts = (n, 1, 0) if isinstance(n, Tensor) else (None, 0, n)
+    tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
     shape = (batch, height, -(-width // 32)) if bits else (batch, height, width)
     out = poisoned(*shape, dtype=torch.int32 if bits else torch.uint8)
     valid = poisoned(batch, dtype=torch.uint8)
+    image_stride, row_stride, column_stride = maps.stride()
     emulation.launch(
-        "topn_mask", storage_of(maps), DTYPES.index(maps.dtype), *maps.shape, *maps.stride(), *counts,
-        BITS if bits else BYTES, out, valid, **dataclasses.asdict(launch),
+        "topn_mask", maps=storage_of(maps), dtype=DTYPES.index(maps.dtype), images=batch, height=height,
+        width=width, image_stride=image_stride, row_stride=row_stride, column_stride=column_stride,
+        counts=tensor, counts_stride=0 if tensor is None else 1, count=count,
+        out_type=BITS if bits else BYTES, out=out, valid=valid, **dataclasses.asdict(launch),
     )  # fmt: skip
     assert (valid <= 1).all()
     if not bits:
@@ -94,7 +104,9 @@ def maps_of(kind: str, batch: int, height: int, width: int) -> Tensor:
 KINDS = ("noise", "relu", "flat", "hot", "levels", "close", "infinite", "zeros", "tiny")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("relu", "infinite", "zeros", "tiny") else full(kind) for kind in KINDS]
+)
 def test_masks(emulation: Emulation, kind: str) -> None:
     for height, width in ((9, 31), (17, 40)):
         area = height * width
@@ -160,9 +172,11 @@ def topn_dice(
     batch = len(cam)
     dice = poisoned(batch, dtype=torch.float32)
     hits, n = poisoned(batch, dtype=torch.int64), poisoned(batch, dtype=torch.int64)
+    height, width = size or mask.shape[1:]
     emulation.launch(
-        "topn_dice", cam, DTYPES.index(cam.dtype), *cam.shape, *mask_fields(mask, bits),
-        *(size or mask.shape[1:]), empty, dice, hits, n, **dataclasses.asdict(launch),
+        "topn_dice", cam=cam, dtype=DTYPES.index(cam.dtype), images=batch, cam_height=cam.shape[1],
+        cam_width=cam.shape[2], mask=mask_fields(mask, bits), height=height, width=width, empty=empty,
+        dice=dice, hits=hits, n=n, **dataclasses.asdict(launch),
     )  # fmt: skip
     return dice, hits, n
 
@@ -192,14 +206,19 @@ def check_dice(emulation: Emulation, cam: Tensor, mask: Tensor, **options: objec
     torch.testing.assert_close(dice, exact, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("bits", [False, True], ids=["bool", "packed"])
-@pytest.mark.parametrize("kind", ["random", "relu", "flat", "hot"])
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [
+        case if case in (("random", True), ("relu", False), ("flat", True)) else full(*case)
+        for case in itertools.product(("random", "relu", "flat", "hot"), (False, True))
+    ],
+)
 def test_dice_where_float32_is_exact(emulation: Emulation, kind: str, bits: bool) -> None:
     for cam, size in (((7, 7), (28, 28)), ((7, 5), (56, 40)), ((6, 6), (48, 96)), ((9, 33), (9, 33))):
         check_dice(emulation, exact_cams(4, *cam, kind=kind), masks_of(4, *size), bits=bits)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [full(DTYPES[0]), *DTYPES[1:]], ids=str)
 def test_dice_of_every_dtype(emulation: Emulation, dtype: torch.dtype) -> None:
     cam = exact_cams(3, 7, 7).to(dtype)
     check_dice(emulation, cam, masks_of(5, 28, 56)[1:4])
@@ -287,8 +306,8 @@ def test_dice(emulation: Emulation, first_bits: bool, second_bits: bool) -> None
         first, second = wide, wide.roll((1, 3), (1, 2)) & wide.flip(2)
         result = poisoned(batch, dtype=torch.float32)
         emulation.launch(
-            "dice", batch, *mask_fields(first, first_bits), *mask_fields(second, second_bits), 1.0, result,
-            most_blocks=2, seed=batch,
+            "dice", images=batch, first=mask_fields(first, first_bits),
+            second=mask_fields(second, second_bits), empty=1.0, dice=result, most_blocks=2, seed=batch,
         )  # fmt: skip
         assert torch.equal(result, dice_reference.dice(first, second, 1.0))
 
@@ -303,5 +322,6 @@ def test_dice_strides(emulation: Emulation) -> None:
         (wide[:1].expand(3, -1, -1), other),
     ):
         result = poisoned(3, dtype=torch.float32)
-        emulation.launch("dice", 3, *mask_fields(a, False), *mask_fields(b, False), math.nan, result)
+        masks = {"first": mask_fields(a, False), "second": mask_fields(b, False)}
+        emulation.launch("dice", images=3, **masks, empty=math.nan, dice=result)
         assert torch.equal(result, dice_reference.dice(a, b, math.nan))

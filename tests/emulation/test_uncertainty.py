@@ -51,20 +51,18 @@ def run(emulation: Emulation, cases: list[tuple[Case, Tensor]]) -> list[Tensor]:
     outputs = []
     for case, storage in cases:
         dtype, kind = DTYPES.index(case.dtype), KINDS.index(case.kind)
-        fields = (storage, dtype, case.rows, case.columns, case.row_stride, kind)
-        options = {
-            "seed": case.seed,
-            "most_blocks": case.most_blocks,
-            "offset": case.offset * storage.itemsize,
-        }
+        fields = {
+            "logits": storage, "dtype": dtype, "rows": case.rows, "columns": case.columns,
+            "row_stride": case.row_stride, "kind": kind, "seed": case.seed,
+            "most_blocks": case.most_blocks, "offset": case.offset * storage.itemsize,
+        }  # fmt: skip
         if case.backward:
             out = torch.full((case.rows, case.columns), torch.nan, dtype=case.dtype)
-            emulation.launch(
-                "uncertainty_backward", *fields, case.upstream(), case.upstream_stride, out, **options
-            )
+            upstream = {"upstream": case.upstream(), "upstream_stride": case.upstream_stride}
+            emulation.launch("uncertainty_backward", **fields, **upstream, grad=out)
         else:
             out = torch.full((case.rows,), torch.nan)
-            emulation.launch("uncertainty", *fields, out, **options)
+            emulation.launch("uncertainty", **fields, out=out)
         outputs.append(out)
     return outputs
 

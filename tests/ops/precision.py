@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -57,8 +59,14 @@ def assert_replays(step: Callable[[], list[Tensor]], change: Callable[[], None])
         assert not torch.equal(got, old)
 
 
+def full(*arguments: object) -> Any:
+    """A case of the full tier: `pytest -m full` runs it, the quick tier leaves it out."""
+    return pytest.param(*arguments, marks=pytest.mark.full)
+
+
+@functools.cache
 def run_python(code: str, **environment: str) -> str:
-    """The standard output of a fresh interpreter."""
+    """The standard output of a fresh interpreter. The same code in the same environment runs once."""
     result = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env=os.environ | environment,

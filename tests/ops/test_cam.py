@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from precision import assert_replays, on_gpu
+from precision import assert_replays, full, on_gpu, run_python
 from torch import Tensor
 
 import sal_fast
@@ -23,6 +20,15 @@ from sal_fast.ops.cam import reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 probes = pytest.mark.parametrize("probe", ops.PROBES)
+# The two probes that differ most, in both layouts between them; the others are in the full tier.
+LAYOUTS_OF_PROBES = [("cam", "channels_last"), ("gradcam++", "contiguous"), ("gradcam++", "channels_last")]
+probes_and_layouts = pytest.mark.parametrize(
+    ("probe", "layout"),
+    [
+        case if case in LAYOUTS_OF_PROBES else full(*case)
+        for case in itertools.product(ops.PROBES, ("contiguous", "channels_last"))
+    ],
+)
 # channels, height, width
 SIZES = [(1, 1, 1), (3, 7, 7), (2049, 7, 7), (64, 1, 1), (5, 5, 10), (6, 31, 33), (130, 14, 14), (2, 1, 3),
          (16, 7, 12), (33, 2, 2), (40, 64, 64)]  # fmt: skip
@@ -134,8 +140,7 @@ def check(
 # Values ----------------------------------------------------------------------------------------------------
 
 
-@probes
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@probes_and_layouts
 @sizes
 def test_sizes(probe: ops.Probe, size: tuple[int, int, int], layout: str, device: torch.device) -> None:
     features, weight, bias, target = (x.to(device) for x in make(size, torch.float32))
@@ -143,9 +148,11 @@ def test_sizes(probe: ops.Probe, size: tuple[int, int, int], layout: str, device
     check(LAYOUTS[layout](features), weight, None, None, probe)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("head", DTYPES, ids=short)
-@pytest.mark.parametrize("dtype", DTYPES, ids=short)
+@pytest.mark.parametrize("layout", ["contiguous", full("channels_last")])
+@pytest.mark.parametrize(
+    ("dtype", "head"),
+    [case if len(set(case)) == 2 else full(*case) for case in itertools.product(DTYPES, DTYPES)],
+)
 def test_every_pair_of_dtypes(
     dtype: torch.dtype, head: torch.dtype, layout: str, device: torch.device
 ) -> None:
@@ -155,7 +162,7 @@ def test_every_pair_of_dtypes(
     check(LAYOUTS[layout](features), weight, bias.float(), None, "cam")  # a bias of another dtype
 
 
-@probes
+@pytest.mark.parametrize("probe", ["gradcam++", *map(full, ("cam", "gradcam", "hirescam"))])
 @pytest.mark.parametrize("layout", [*LAYOUTS, *COPIED])
 def test_layouts(probe: ops.Probe, layout: str, device: torch.device) -> None:
     for size in ((20, 7, 7), (3, 5, 10), (8, 8, 8), (17, 1, 6)):
@@ -170,9 +177,9 @@ def read_from(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     addresses = []
     launch = _launch.launch
 
-    def spy(name: str, device: torch.device, *fields: float) -> None:
-        addresses.append(int(fields[0]))
-        launch(name, device, *fields)
+    def spy(name: str, device: torch.device, **fields: Any) -> None:
+        addresses.append(fields["features"].data_ptr())
+        launch(name, device, **fields)
 
     monkeypatch.setattr(_launch, "launch", spy)
     return addresses
@@ -492,8 +499,19 @@ def test_second_derivative_is_refused(device: torch.device) -> None:
 # As a torch operator ---------------------------------------------------------------------------------------
 
 
-@probes
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "batch-slice-channels_last", "crop"])
+@pytest.mark.parametrize(
+    ("probe", "layout"),
+    [
+        ("cam", "contiguous"),
+        ("gradcam++", "crop"),
+        *(
+            full(*case)
+            for case in itertools.product(
+                ops.PROBES, ("contiguous", "channels_last", "batch-slice-channels_last", "crop")
+            )
+        ),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 def test_opcheck(probe: ops.Probe, layout: str, device: torch.device) -> None:
     for batch in (3, 0) if layout in ("contiguous", "channels_last") else (3,):
@@ -511,8 +529,14 @@ def test_opcheck(probe: ops.Probe, layout: str, device: torch.device) -> None:
             torch.library.opcheck(torch.ops.sal_fast.cam_head_backward, (*some, *plain, probe, wanted))
 
 
-@probes
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("probe", "known"),
+    [
+        ("cam", False),
+        ("gradcam++", True),
+        *(full(*case) for case in itertools.product(ops.PROBES, (True, False))),
+    ],
+)
 def test_compile(probe: ops.Probe, known: bool, device: torch.device) -> None:
     features, weight, bias, target = (x.to(device) for x in make((6, 7, 7), torch.float32))
 
@@ -595,8 +619,7 @@ def thread_counts() -> Iterator[tuple[int, ...]]:
     torch.set_num_threads(before)
 
 
-@probes
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@probes_and_layouts
 def test_thread_counts_give_the_same_bits(
     probe: ops.Probe, layout: str, thread_counts: tuple[int, ...]
 ) -> None:
@@ -643,14 +666,7 @@ print(json.dumps(out))
     ids=["reference", "generic", "avx2"],
 )
 def test_every_build_gives_the_same_answers(environment: dict[str, str], capability: str | None) -> None:
-    def run(**extra: str) -> dict[str, Any]:
-        command = [sys.executable, "-P", "-c", _SAME_ANSWERS]
-        result = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-        answers: dict[str, Any] = json.loads(result.stdout)
-        return answers
-
-    ours, other = run(), run(**environment)
+    ours, other = (json.loads(run_python(_SAME_ANSWERS, **extra)) for extra in ({}, environment))
     if capability is not None and other["capability"] != capability:
         pytest.skip(f"this machine has no {capability}")
     assert other["capability"] == capability

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from precision import HALVES, assert_as_good_as_torch, assert_replays, name_of, on_gpu, run_python
+from precision import HALVES, assert_as_good_as_torch, assert_replays, full, name_of, on_gpu, run_python
 from torch import Tensor
 
 from sal_fast import ops
@@ -384,7 +384,7 @@ def test_reductions(device: torch.device) -> None:
 # The torch operator ----------------------------------------------------------------------------------------
 
 
-@dtypes
+@pytest.mark.parametrize("dtype", [torch.float32, *map(full, HALVES)], ids=name_of)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
     for batch, with_grad, reduction in itertools.product((2, 0), (True, False), ("none", "mean")):
@@ -398,7 +398,7 @@ def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
             torch.library.opcheck(torch.ops.sal_fast.saliency_loss.default, arguments)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [True, full(False)])
 def test_compile(packed: bool, device: torch.device) -> None:
     def loss(cam: Tensor, target: Tensor | BitMask, has_map: Tensor) -> Tensor:
         return 2 * ops.saliency_loss(cam + 0.1, target, has_map=has_map, map_size=16)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from precision import full
 from scipy.stats import chisquare, ks_2samp, kstest
 
 from sal_fast import ops
@@ -163,8 +164,10 @@ def exact_law(p: np.ndarray, e: np.ndarray) -> tuple[int, np.ndarray, np.ndarray
     return first, second, (second[:, None] * left / left.sum(1, keepdims=True)).sum(0)
 
 
-@pytest.mark.parametrize("case", ["float64", "float32", "loose"])
-def test_badge_in_blocks_follows_the_law(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("case", "calls"), [("float32", 1000), full("float64", 3000), full("float32", 3000), full("loose", 3000)]
+)
+def test_badge_in_blocks_follows_the_law(case: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Second and third picks of 120 rows by their exact chances; loose: the float32 bounds say little."""
     rng = np.random.default_rng(5)
     p, e = rng.dirichlet(np.ones(4), 120), rng.normal(size=(120, 6)) * rng.uniform(0.2, 3, size=(120, 1))
@@ -174,7 +177,6 @@ def test_badge_in_blocks_follows_the_law(case: str, monkeypatch: pytest.MonkeyPa
     dtype = torch.float64 if case == "float64" else torch.float32
     probs, features = torch.from_numpy(p).to(dtype), torch.from_numpy(e).to(dtype)
     first, second, third = exact_law(probs.double().numpy(), features.double().numpy())
-    calls = 3000
     counts = np.zeros((2, 120))
     for seed in range(calls):
         picks = ops.badge(probs, features, 3, seed=seed).tolist()
@@ -187,8 +189,10 @@ def test_badge_in_blocks_follows_the_law(case: str, monkeypatch: pytest.MonkeyPa
     assert chisquare(counts[1, others], third[others] / third[others].sum() * calls).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("cost", [0, blocks.DRAW])
-def test_badge_in_blocks_follows_the_law_far_on(cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cost", "calls"), [(blocks.DRAW, 60), full(0, 300), full(blocks.DRAW, 300)])
+def test_badge_in_blocks_follows_the_law_far_on(
+    cost: int, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The 40th pick of blocks, given the 39 before: against one at a time, by how far the pool is left.
 
     Where draws cost nothing, all 40 come from the weights of the first pass.
@@ -203,14 +207,15 @@ def test_badge_in_blocks_follows_the_law_far_on(cost: int, monkeypatch: pytest.M
     left = {
         method: [
             float(torch.cdist(g, g[ops.badge(p, e, 40, seed=seed, method=method)]).amin(1).square().sum())
-            for seed in range(300)
+            for seed in range(calls)
         ]
         for method in ops.BADGE_METHODS
     }
     assert ks_2samp(*left.values()).pvalue > 1e-4
 
 
-def test_badge_draws_by_squared_distance() -> None:
+@pytest.mark.parametrize("calls", [800, full(4000)])
+def test_badge_draws_by_squared_distance(calls: int) -> None:
     rng = np.random.default_rng(9)
     p, e = rng.dirichlet(np.ones(3), 20), rng.normal(size=(20, 4))
     residual = p - np.eye(3)[p.argmax(1)]
@@ -218,13 +223,13 @@ def test_badge_draws_by_squared_distance() -> None:
     first = int((g**2).sum(1).argmax())
     law = ((g - g[first]) ** 2).sum(1)
     counts = np.zeros(20)
-    for seed in range(4000):
+    for seed in range(calls):
         picks = ops.badge(torch.from_numpy(p), torch.from_numpy(e), 2, seed=seed).tolist()
         assert picks[0] == first
         counts[picks[1]] += 1
     assert counts[first] == 0
     others = np.arange(20) != first
-    assert chisquare(counts[others], law[others] / law.sum() * 4000).pvalue > 1e-4
+    assert chisquare(counts[others], law[others] / law.sum() * calls).pvalue > 1e-4
 
 
 def test_badge_ends_cleanly_when_all_distances_are_zero() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from precision import HALVES, assert_as_good_as_torch, assert_replays, name_of, on_gpu, run_python
+from precision import HALVES, assert_as_good_as_torch, assert_replays, full, name_of, on_gpu, run_python
 from scipy.ndimage import correlate
 from torch import Tensor
 
@@ -257,7 +257,7 @@ def test_second_derivative_is_refused(device: torch.device) -> None:
         grad.sum().backward()
 
 
-@dtypes
+@pytest.mark.parametrize("dtype", [torch.float32, *map(full, HALVES)], ids=name_of)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
     for batch, with_x, with_y in itertools.product((2, 0), (True, False), (True, False)):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from precision import HALVES, assert_replays, name_of, on_gpu, run_python
+from precision import HALVES, assert_replays, full, name_of, on_gpu, run_python
 from torch import Tensor
 
 from sal_fast import ops
@@ -409,7 +409,7 @@ def test_bad_values_in_a_compiled_graph() -> None:
 # As a torch operator ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=name_of)
+@pytest.mark.parametrize("dtype", [torch.float32, *map(full, HALVES)], ids=name_of)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
     for batch in (3, 0):
@@ -422,7 +422,7 @@ def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
             torch.library.opcheck(torch.ops.sal_fast.topn_mask.default, (cam, counts, 5, packed))
 
 
-@packings
+@pytest.mark.parametrize("packed", [True, full(False)])
 def test_compile(packed: bool, device: torch.device) -> None:
     def score(cam: Tensor, mask: Tensor | BitMask, n: Tensor) -> tuple[Tensor, ...]:
         top = ops.topn_mask(cam, n, packed=packed)

@@ -1,17 +1,18 @@
-"""D^2 sampling in blocks: exact in distribution, many picks a pass over the pool.
+"""D^2 sampling in blocks: exact in distribution, with many picks for one pass over the pool.
 
-Every row has a weight that its squared distance to the nearest pick does not exceed. Distances only fall, so
-weights stay such bounds when picks are added. A batch of candidates is drawn by the weights; each is accepted
-with chance distance / weight, its distance computed in float64 against all picks so far: what is accepted
-follows the law of D^2 sampling, however loose the weights (rejection sampling). Weights come from products in
-float32 with their rounding error on top, so rounding costs draws and does not change the law.
+Every row has a weight, an upper bound of its squared distance to the nearest pick. Distances only fall, so
+the weights stay bounds when picks are added. A batch of candidates is drawn by the weights. Each candidate is
+accepted with the chance distance / weight, where the distance to all picks so far is computed in float64. The
+accepted rows follow the law of D^2 sampling, however loose the weights are (rejection sampling). Weights come
+from products in float32, with the rounding error added, so that rounding costs draws but does not change the
+law.
 
-A pass over the pool, which lowers the weights by the picks since the last, only saves rejected draws. It is
-made when these have cost as much as it will (ski rental). Where picks are far apart, as in many dimensions,
-one pass may do for hundreds.
+A pass over the pool lowers the weights by the picks since the last pass, which only saves rejected draws. So
+a pass is made when the rejected draws have cost as much as it will (ski rental). Where picks are far apart,
+as in many dimensions, one pass may serve hundreds of them.
 
-Where hardly any draw is accepted the weights are computed in float64. A weight is then the distance itself,
-and where all are zero the pool has nothing more to tell.
+Where hardly any draw is accepted, the weights are computed in float64. A weight is then the distance itself.
+When all of them are zero, the pool has nothing left to tell apart.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from sal_fast.ops.badge.reference import ROUNDING
 
 BATCH = 64  # candidates drawn at a time
 GROUP = 256  # the most picks in one product
-# Costs, in multiply-adds in float32. The clock would make picks depend on the machine's load.
-DRAW = 1 << 20  # a candidate, beside its products
-READ = 16  # a row in a pass, beside its products: so many of these
-REST = 128  # a product of two rows, beside its multiply-adds
-EXACT = 4  # a multiply-add in float64
-SCARCE = BATCH // 16  # accepted of a batch straight after a pass: fewer, and float32 weights are given up
+# Costs in multiply-adds of float32. With times instead, picks would depend on the machine's load.
+DRAW = 1 << 20  # of a candidate, beside its products
+READ = 16  # of a row in a pass, beside its products: as much as so many products
+REST = 128  # of a product of two rows, beside its multiply-adds
+EXACT = 4  # of a multiply-add in float64
+SCARCE = BATCH // 16  # If fewer of a batch are accepted right after a pass, float32 weights are given up.
 
 
 def blocked(
@@ -46,7 +47,7 @@ def blocked(
     progress: Callable[[int, int], None] | None,
     share: Share,
 ) -> Tensor:
-    """See `sal_fast.ops.badge`; k <= N."""
+    """The method `blocked` of `sal_fast.ops.badge`, for k <= N."""
     pool = _Pool(probs, features, share)
     picks = [pool.longest()][:k]
     known = draw = 0  # picks that the weights know of, batches drawn
@@ -82,7 +83,7 @@ def sequential(
     progress: Callable[[int, int], None] | None,
     share: Share,
 ) -> Tensor:
-    """See `sal_fast.ops.badge`; k <= N. Pick t is made by draw t, all in float64, a pass a pick."""
+    """The method `sequential`, for k <= N. Draw t makes pick t, after a pass over the pool in float64."""
     pool = _Pool(probs, features, share, torch.float64)
     picks = [pool.longest()][:k]
     numbers = draws.uniform(seed, 0, k)[:, 0]
@@ -98,7 +99,7 @@ def sequential(
 
 
 def memory(probs: Tensor, features: Tensor, k: int, device: torch.device) -> int:
-    """Bytes beside the inputs: what a row keeps, a pass makes of a block, and of picks and candidates."""
+    """Bytes that are needed beside the inputs: for rows, a block of a pass, picks and candidates."""
     count, width = len(probs), probs.shape[1] + features.shape[1]
     block = max(
         _rows.block_rows(device, 4 * (width + 2 * GROUP)) * (width + 4 * GROUP) * 8,
@@ -108,14 +109,14 @@ def memory(probs: Tensor, features: Tensor, k: int, device: torch.device) -> int
 
 
 def _lowest(picks: list[int], k: int, device: torch.device) -> Tensor:
-    """All distances are zero: the lowest rows that are not picked follow."""
+    """Complete the picks by the lowest unpicked rows, when all distances are zero."""
     there = set(picks)
     rest = [row for row in range(k) if row not in there]
     return torch.tensor(picks + rest[: k - len(picks)], dtype=torch.int64, device=device)
 
 
 class _Gradients(NamedTuple):
-    """Last-layer gradients as what they are outer products of: g.g' = (q.q')(e.e')."""
+    """Gradients of the last layer, kept as the factors of their outer products: g.g' = (q.q')(e.e')."""
 
     residuals: Tensor  # q [n, C]
     features: Tensor  # e [n, d]
@@ -123,10 +124,12 @@ class _Gradients(NamedTuple):
 
 
 class _Pool:
-    """Three numbers a row: `weights` (0 once picked) and `norms`, float64, and `tops`, the likeliest class.
+    """The pool, with three numbers for each row.
 
-    In float32 a weight is a bound of the squared distance; in float64 it is the squared distance. `sums` are
-    those of the weights, by chunks. Passes are shared; what else is done is done by all ranks alike.
+    `weights` (0 once a row is picked) and `norms` are float64, `tops` is the likeliest class. With float32
+    products a weight is a bound of the squared distance; with float64 it is the squared distance. `sums`
+    holds the sums of the weights over chunks of rows. The ranks share the passes, and all do everything else
+    alike.
     """
 
     def __init__(self, probs: Rows, features: Rows, share: Share, dtype: torch.dtype | None = None) -> None:
@@ -161,17 +164,17 @@ class _Pool:
         self.dtype = dtype or _rows.working_dtype(
             most[1] * max(1.0, most[0]), probs.values.dtype, features.values.dtype
         )
-        # of the sum of two squared norms, which twice a product of the norms does not exceed
+        # Relative to the sum of two squared norms, which is at least twice the product of the norms.
         self.error = _rows.product_error(classes + width, torch.float32)
         scale = (1 + classes * (1 + most[0]) ** 2) * (1 + width * most[1] ** 2)
         self.vanishing = 4 * (classes + width) * torch.finfo(torch.float32).tiny * scale
 
     def longest(self) -> int:
-        """The row of the largest norm, the first of equals."""
+        """The row of the largest norm; the first one if several are equal."""
         return int(self.norms.argmax()) if len(self.norms) else 0
 
     def cover(self, picks: list[int]) -> None:
-        """Lower the weights of the whole pool by these picks, a pass for every GROUP of them."""
+        """Lower the weights of the whole pool by these picks, with one pass for every GROUP of them."""
         count = len(self.norms)
         for start in range(0, len(picks), GROUP):
             index = torch.tensor(picks[start : start + GROUP], device=self.device)
@@ -188,7 +191,7 @@ class _Pool:
         self.sums = draws.sums(self.weights)
 
     def accept(self, candidates: Tensor, numbers: np.ndarray, picks: list[int], most: int) -> list[int]:
-        """Of candidates drawn by the weights, in turn, those that D^2 sampling would draw; at most `most`."""
+        """Accept the candidates, drawn by the weights, that D^2 sampling would draw; at most `most`."""
         rows = self._gradients(candidates, torch.float64)
         near = torch.full_like(rows.norms, torch.inf)
         for start in range(0, len(picks), GROUP):
@@ -210,7 +213,7 @@ class _Pool:
         return accepted
 
     def _bound(self, rows: _Gradients, others: _Gradients) -> Tensor:
-        """Bounds of the squared distances to the nearest, float64 [n]."""
+        """Upper bounds of the squared distances to the nearest of `others`, float64 [n]."""
         inner = (rows.residuals @ others.residuals.T).mul_(rows.features @ others.features.T)
         low = inner.mul_(-2).add_((others.norms * (1 + self.error)).float()).amin(1)
         return low.double().add_(rows.norms, alpha=1 + self.error).add_(self.vanishing)
@@ -221,7 +224,7 @@ class _Pool:
         return _Gradients(residuals, self.features.take(index).to(dtype), self.norms[index])
 
     def _residuals(self, probs: Tensor, tops: Tensor, dtype: torch.dtype) -> Tensor:
-        """p - onehot(argmax p), a new tensor."""
+        """p - onehot(argmax p), as a new tensor."""
         result = probs.to(dtype, copy=True)
         if probs.shape[1]:
             result[torch.arange(len(tops), device=self.device), tops.long()] -= 1
@@ -229,7 +232,7 @@ class _Pool:
 
 
 def _squared(rows: _Gradients, others: _Gradients) -> Tensor:
-    """Squared distances in float64, [n, m]; what rounding leaves of a zero is a zero."""
+    """Squared distances in float64, [n, m]. Values that are zero but for rounding are set to zero."""
     scale = rows.norms[:, None] + others.norms
     inner = (rows.residuals @ others.residuals.T).mul_(rows.features @ others.features.T)
     squared = inner.mul_(-2).add_(scale)

@@ -1,4 +1,4 @@
-"""BADGE, one pick a pass, in plain torch."""
+"""BADGE in plain torch, with one pass over the pool for every pick."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ ROUNDING = 64 * torch.finfo(torch.float64).eps
 
 
 def badge(probs: Tensor, features: Tensor, k: int, uniform: list[float]) -> Tensor:
-    """See `sal_fast.ops.badge`, method sequential; float64 arithmetic, `uniform[t]` makes pick t > 0."""
+    """The method `sequential` of `sal_fast.ops.badge` in float64. `uniform[t]` makes pick t > 0."""
     count = len(probs)
     if k == 0:
         return torch.empty(0, dtype=torch.int64, device=probs.device)
@@ -24,7 +24,7 @@ def badge(probs: Tensor, features: Tensor, k: int, uniform: list[float]) -> Tens
         inner = (residual @ residual[pick]) * (features @ features[pick])
         scale = norms + norms[pick]
         squared = scale - 2 * inner
-        # what rounding leaves of a zero is a zero: equal rows are never told apart
+        # A distance that is zero but for rounding is zero: equal rows are never told apart.
         squared = torch.where(squared <= ROUNDING * scale, 0.0, squared)
         distances = torch.minimum(distances, squared)
         distances[pick] = 0.0
@@ -32,7 +32,7 @@ def badge(probs: Tensor, features: Tensor, k: int, uniform: list[float]) -> Tens
         total = float(cumulative[-1])
         if total > 0:
             pick = int(torch.searchsorted(cumulative, draw * total, right=True))
-            pick = min(pick, int(distances.nonzero()[-1]))  # draw * total may round up to total
+            pick = min(pick, int(distances.nonzero()[-1]))  # because draw * total may round up to total
         else:
             pick = int(unpicked.int().argmax())
         picks.append(pick)

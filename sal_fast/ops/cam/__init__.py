@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sal_fast._util.words import PROBES, Probe
-from sal_fast.ops import _checks, _launch
-from sal_fast.ops.cam import reference, registration
+from sal_fast.ops import _checks
+from sal_fast.ops.cam import registration
 from sal_fast.ops.minmax_normalize import minmax_normalize
 
 Layout = Literal["nchw", "nhwc"]
@@ -19,12 +19,12 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class CamHead(NamedTuple):
-    """What `cam_head` returns."""
+    """The result of `cam_head`."""
 
     logits: Tensor  # [B, K]
     cam: Tensor  # [B, h, w]
     pooled: Tensor  # [B, C]
-    classes: Tensor  # int64 [B]: whose map `cam` is
+    classes: Tensor  # int64 [B]: the class whose map `cam` is
 
 
 def cam(
@@ -38,8 +38,8 @@ def cam(
 ) -> Tensor:
     """The map `sum_k w_k F_k` of one class per image, at the features' resolution.
 
-    With a global average pool and one linear layer `W` behind the features, `d logit / d F = W / (hw)` is
-    constant over space, so all four probes are weights on the same channels and need no backward pass:
+    If a global average pool and one linear layer `W` follow the features, `d logit / d F = W / (hw)` is
+    constant over space. So all four probes are weights of the same channels, and none needs a backward pass:
 
     ======== =================================================== ==========================
     probe    w_k                                                 then
@@ -50,35 +50,32 @@ def cam(
     gradcam++ `relu(g_k) hw / (2 + S_k g_k)`, `S_k = sum_ij F_k` ReLU
     ======== =================================================== ==========================
 
-    No bias enters. Grad-CAM++'s denominator is kept at least 1e-3 from zero, where features are negative.
+    The bias plays no part. The denominator of Grad-CAM++ is kept at least 1e-3 from zero, which it may come
+    near where features are negative.
 
     Args:
-        features: [B, C, h, w], float32, float16, bfloat16 or float64. Contiguous and channels_last features
-            are read as they lie, and so are batch slices of them and views whose channels or pixels are
-            contiguous; others are copied.
-        weight: [K, C], the linear layer's. Its dtype may be another of the first three (float32 arithmetic);
-            float64 goes with float64.
+        features: [B, C, h, w], float32, float16, bfloat16 or float64. Contiguous and channels_last features,
+            batch slices of them, and views whose channels or pixels are contiguous are read in place. Others
+            are copied.
+        weight: [K, C], the weight of the linear layer. It may have another dtype of the first three (the
+            arithmetic is in float32), but float64 goes only with float64.
         target: int64 [B], the class of each image, 0..K-1.
         probe: see above.
-        normalize: min-max normalise each map (see `minmax_normalize`).
-        layout: `nhwc` where features are [B, h, w, C] (Swin's; unflatten a ViT's [B, T, C]).
+        normalize: whether each map is min-max normalised (see `minmax_normalize`).
+        layout: `nhwc` if the features are [B, h, w, C], as those of Swin. Unflatten a ViT's [B, T, C] first.
 
     Returns:
-        [B, h, w], float32 (float64 for float64). Differentiable in `features` and `weight`, once; ReLU's
-        derivative at 0 is 0. NaN and infinities propagate.
+        [B, h, w], float32 (float64 for float64). It can be differentiated once, in `features` and `weight`;
+        the derivative of ReLU at 0 is 0. NaN and infinities propagate.
 
     Raises:
-        TypeError, ValueError: types, shapes, an unknown probe or layout; on the CPU also a class out of
-            range. On a GPU it makes its image's map NaN.
+        TypeError, ValueError: wrong types or shapes, an unknown probe or layout; on the CPU also a class out
+            of range, which on a GPU makes the map of its image NaN.
 
-    Source: paper Sec. 3 (CAM, Zhou et al. 2016) and App. H; docs/method.md.
+    Source: paper Sec. 3 (CAM: Zhou et al. 2016) and App. H; docs/method.md.
     """
     features = _checked("cam", features, weight, None, target, probe, layout)
-    if _launch.native(features) and _launch.native(weight):
-        maps = registration.cam(features, weight, target, probe)
-    else:
-        _checks.label_values("cam", "target", target, len(weight))
-        maps = reference.cam(features, weight, target, probe)
+    maps = registration.cam(features, weight, target, probe)[0]
     return minmax_normalize(maps) if normalize else maps
 
 
@@ -93,32 +90,29 @@ def cam_head(
 ) -> CamHead:
     """Global average pool, linear layer, and the map of one class per image.
 
-    `pooled = mean_ij F`, `logits = pooled W' + b`, and `cam` as the function of that name gives it. Where the
-    class is known, pooled features and map come from one read of the features (two for gradcam++ and where
-    the class must be predicted first); their gradient is the sum of two outer products and reads them at
-    most once, for the weight's.
+    `pooled = mean_ij F`, `logits = pooled W' + b`, and `cam` is what the function of that name gives. The
+    pooled features and the map come from one read of the features, or from two for gradcam++ and for a class
+    that must be predicted first. The gradient to the features is a sum of two outer products. The backward
+    reads the features at most once, for the gradient to the weight.
 
     Args:
         features, weight, probe, layout: see `cam`.
         bias: [K], of any dtype that `weight` may have, or None.
-        target: int64 [B], the class whose map is made, or None: the predicted one, the lowest on a tie.
+        target: int64 [B], the class whose map is made. None means the predicted class, the lowest on a tie.
 
     Returns:
         `CamHead(logits [B, K], cam [B, h, w], pooled [B, C], classes int64 [B])`, float32 (float64 for
-        float64), under autocast too. All but `classes` differentiable in `features`, `weight` and `bias`,
-        once; the gradient to `features` has their dtype and memory format.
+        float64), under autocast too. All but `classes` can be differentiated once, in `features`, `weight`
+        and `bias`. The gradient to `features` has their dtype and memory format.
 
     Raises:
-        As `cam`.
+        TypeError, ValueError: as `cam`.
 
     Source: paper Sec. 3; docs/method.md.
     """
     features = _checked("cam_head", features, weight, bias, target, probe, layout)
-    if _launch.native(features) and _launch.native(weight):
-        return CamHead(*registration.cam_head(features, weight, bias, target, probe))
-    if target is not None:
-        _checks.label_values("cam_head", "target", target, len(weight))
-    return CamHead(*reference.cam_head(features, weight, bias, target, probe))
+    logits, maps, pooled, predicted = registration.cam_head(features, weight, bias, target, probe)
+    return CamHead(logits, maps, pooled, predicted if target is None else target)
 
 
 def _checked(
@@ -130,7 +124,7 @@ def _checked(
     probe: str,
     layout: str,
 ) -> Tensor:
-    """The features as [B, C, h, w], after every check of types and shapes."""
+    """The features as [B, C, h, w], after all checks of types and shapes."""
     given = {"features": features, "weight": weight} | ({} if bias is None else {"bias": bias})
     _checks.floating(op, **given)
     _checks.together(op, **given, target=target)

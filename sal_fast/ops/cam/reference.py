@@ -1,4 +1,4 @@
-"""Closed-form probes and the linear head, in plain torch: the oracle of the kernels, and their fallback."""
+"""The probes in closed form and the linear head, in plain torch. The kernels are tested against it."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ def _compute(x: Tensor) -> Tensor:
 
 
 def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    known = torch.amp.is_autocast_available(x.device.type)  # it is not for meta tensors
+    known = torch.amp.is_autocast_available(x.device.type)  # it is not available for meta tensors
     return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
 
 
@@ -41,7 +41,7 @@ def cam_head(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits, maps, pooled features and the maps' classes; see `sal_fast.ops.cam_head`."""
     with _no_autocast(features):
-        # Converted once, so that the parts of each gradient are summed before they are rounded.
+        # They are converted once, so that the parts of each gradient are summed before they are rounded.
         features, weight = _compute(features), _compute(weight)
         pooled = features.mean((-2, -1))
         logits = torch.nn.functional.linear(pooled, weight, None if bias is None else _compute(bias))

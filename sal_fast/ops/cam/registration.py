@@ -1,7 +1,7 @@
-"""The torch operators sal_fast::cam, sal_fast::cam_head and their backward.
+"""The torch operators sal_fast::cam and sal_fast::cam_head, and their backward.
 
-Features are handed to the kernels as they lie, a matrix with contiguous rows for each image. Matrix products
-are torch's, by their `out=` variants, which autocast leaves in float32.
+The kernels read the features where they are: each image is a matrix with contiguous rows. The matrix products
+are torch's, in their `out=` variants, which autocast leaves in float32.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _checks, _launch
+from sal_fast.ops.cam import reference
 
 # Of launch/cam.h.
 _PROBE_CODES = {"cam": 0, "gradcam": 1, "gradcam++": 2, "hirescam": 3}
 _NCHW, _NHWC = 0, 1
-_TILE = 64
+
+HeadResults = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 # Layout ----------------------------------------------------------------------------------------------------
 
 
 def _rows(features: Tensor) -> tuple[int, int] | None:
-    """Layout and row stride of [B, C, h, w] features, None where an image is no matrix with such rows."""
+    """Layout and row stride of features [B, C, h, w]. None if an image is no matrix with contiguous rows."""
     _, channels, height, width = features.shape
     _, by_channel, by_line, by_column = features.stride()
     pixels = height * width
@@ -43,7 +45,7 @@ def _rows(features: Tensor) -> tuple[int, int] | None:
 
 
 def _empty_like(features: Tensor) -> Tensor:
-    """Dense, in the layout that `_as_matrices` finds."""
+    """A dense tensor of the features' shape, in the layout that `_as_matrices` finds."""
     batch, channels, height, width = features.shape
     rows = _rows(features)
     if rows is not None and rows[0] == _NHWC:
@@ -51,70 +53,39 @@ def _empty_like(features: Tensor) -> Tensor:
     return features.new_empty(features.shape)
 
 
-def _as_matrices(features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """The features, copied only if they must be, and what the launchers are told of them."""
+def _as_matrices(features: Tensor) -> dict[str, Any]:
+    """The fields of the features, which are copied only if they must be."""
     rows = _rows(features)
     if rows is None:
         features = features.contiguous()
         rows = _NCHW, features.shape[2] * features.shape[3]
     batch, channels, height, width = features.shape
-    layout, stride = rows
-    return features, (
-        features.data_ptr(), _launch.DTYPES[features.dtype], batch, channels, height * width,
-        layout, features.stride(0), stride,
-    )  # fmt: skip
+    return {
+        "features": features, "dtype": _launch.DTYPES[features.dtype], "images": batch, "channels": channels,
+        "pixels": height * width, "layout": rows[0], "image_stride": features.stride(0),
+        "row_stride": rows[1],
+    }  # fmt: skip
 
 
 # Kernels ---------------------------------------------------------------------------------------------------
 
 
-def _workspace(features: Tensor, pairs: int = 0) -> Tensor | None:
-    """Of a GPU: cam_workspace() of launch/cam.h, and two floats for each channel that `pairs` asks for."""
-    if features.device.type == "cpu":
-        return None
-    batch, channels, height, width = features.shape
-    pixels = height * width
-    tiles = -(-channels // _TILE) * pixels + -(-pixels // _TILE) * channels
-    return features.new_empty(batch * (tiles + 2 * pairs * channels), dtype=torch.float32)
+def _head(weight: Tensor, target: Tensor | None, probe: str) -> dict[str, Any]:
+    """The fields of the linear layer, and of the map that is asked of it."""
+    return {
+        "weight": weight.contiguous(), "weight_dtype": _launch.DTYPES[weight.dtype], "classes": len(weight),
+        "target": None if target is None else target.contiguous(), "probe": _PROBE_CODES[probe],
+    }  # fmt: skip
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _launch_cam(
-    features: Tensor,
-    weight: Tensor,
-    target: Tensor | None,
-    probe: str,
-    *,
-    known_pooled: Tensor | None = None,
-    pooled: Tensor | None = None,
-    maps: Tensor | None = None,
-) -> None:
-    """Fill `pooled` and `maps`, those that are given."""
-    features, matrices = _as_matrices(features)
-    weight = weight.contiguous()
-    target = None if target is None else target.contiguous()
-    workspace = _workspace(features)
-    _launch.launch(
-        "cam",
-        features.device,
-        *matrices,
-        weight.data_ptr(),
-        _launch.DTYPES[weight.dtype],
-        len(weight),
-        _address(target),
-        _PROBE_CODES[probe],
-        _address(known_pooled),
-        _address(pooled),
-        _address(maps),
-        _address(workspace),
-    )
+def _launch_cam(features: Tensor, head: dict[str, Any], **wanted: Tensor | None) -> None:
+    """Fill `pooled` and `cam`, those that are given."""
+    results = {"known_pooled": None, "pooled": None, "cam": None} | wanted
+    _launch.launch("cam", features.device, **_as_matrices(features), **head, **results)
 
 
 def _empty_results(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps and pooled features."""
+    """Memory for the maps and the pooled features."""
     batch, channels, height, width = features.shape
     return (
         features.new_empty((batch, height, width), dtype=torch.float32),
@@ -122,22 +93,30 @@ def _empty_results(features: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor, Tensor]:
+def _takes(features: Tensor, weight: Tensor, *_: Any) -> bool:
+    return _launch.native(features) and _launch.native(weight)
+
+
+def _cam_kernel(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor, Tensor]:
     _checks.label_values("cam", "target", target, len(weight))
     maps, pooled = _empty_results(features)
-    _launch_cam(features, weight, target, probe, pooled=pooled, maps=maps)
+    _launch_cam(features, _head(weight, target, probe), pooled=pooled, cam=maps)
     return maps, pooled
 
 
-def _cam_head(
+def _cam_reference(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor]:
+    _checks.label_values("cam", "target", target, len(weight))
+    return (reference.cam(features, weight, target, probe),)
+
+
+def _head_kernel(
     features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    maps, pooled = _empty_results(features)
-    if target is None:
-        _launch_cam(features, weight, None, probe, pooled=pooled)
-    else:
+) -> HeadResults:
+    if target is not None:
         _checks.label_values("cam_head", "target", target, len(weight))
-        _launch_cam(features, weight, target, probe, pooled=pooled, maps=maps)
+    maps, pooled = _empty_results(features)
+    head = _head(weight, target, probe)
+    _launch_cam(features, head, pooled=pooled, cam=None if target is None else maps)
     logits = pooled.new_empty(len(pooled), len(weight))
     if bias is None:
         torch.mm(pooled, weight.float().t(), out=logits)
@@ -146,22 +125,20 @@ def _cam_head(
     if target is not None:
         return logits, maps, pooled, target.new_empty(0)
     classes = logits.argmax(1)  # the lowest of equals
-    _launch_cam(features, weight, classes, probe, known_pooled=pooled, maps=maps)
+    _launch_cam(features, head | {"target": classes}, known_pooled=pooled, cam=maps)
     return logits, maps, pooled, classes
 
 
-def _cam_head_backward(
-    grad_logits: Tensor | None,
-    grad_cam: Tensor | None,
-    grad_pooled: Tensor | None,
-    features: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    pooled: Tensor,
-    maps: Tensor,
-    probe: str,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+def _head_reference(
+    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
+) -> HeadResults:
+    if target is not None:
+        _checks.label_values("cam_head", "target", target, len(weight))
+    return reference.cam_head(features, weight, bias, target, probe)
+
+
+def _backward_kernel(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    grad_logits, grad_cam, grad_pooled, features, weight, target, pooled, maps, probe, wanted = arguments
     wants_features, wants_weight, wants_bias = wanted
     grad_features = _empty_like(features) if wants_features else features.new_empty(0)
     grad_weight = pooled.new_empty(weight.shape if wants_weight else 0)
@@ -178,28 +155,13 @@ def _cam_head_backward(
         else:
             torch.mm(grad_logits.t(), pooled, out=grad_weight)
     if wants_features or (wants_weight and grad_cam is not None):
-        features, matrices = _as_matrices(features)
-        weight, target = weight.contiguous(), target.contiguous()
-        grad_cam = None if grad_cam is None else grad_cam.contiguous()
-        grad_pooled = None if grad_pooled is None else grad_pooled.contiguous()
-        workspace = _workspace(features, pairs=1)
         _launch.launch(
-            "cam_backward",
-            features.device,
-            *matrices,
-            weight.data_ptr(),
-            _launch.DTYPES[weight.dtype],
-            len(weight),
-            target.data_ptr(),
-            _PROBE_CODES[probe],
-            pooled.data_ptr(),
-            maps.data_ptr(),
-            _address(grad_cam),
-            _address(grad_pooled),
-            grad_features.data_ptr() if wants_features else 0,
-            grad_weight.data_ptr() if wants_weight else 0,
-            _address(workspace),
-        )
+            "cam_backward", features.device, **_as_matrices(features), **_head(weight, target, probe),
+            pooled=pooled, cam=maps, grad_cam=None if grad_cam is None else grad_cam.contiguous(),
+            grad_pooled=None if grad_pooled is None else grad_pooled.contiguous(),
+            grad_features=grad_features if wants_features else None,
+            grad_weight=grad_weight if wants_weight else None,
+        )  # fmt: skip
     if wants_bias and grad_logits is not None:
         grad_bias = grad_logits.sum(0)
     else:
@@ -211,27 +173,17 @@ def _cam_fake(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> t
     return _empty_results(features)
 
 
-def _cam_head_fake(
+def _head_fake(
     features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> HeadResults:
     maps, pooled = _empty_results(features)
     batch = features.shape[0]
     classes = features.new_empty(batch if target is None else 0, dtype=torch.int64)
     return pooled.new_empty(batch, weight.shape[0]), maps, pooled, classes
 
 
-def _cam_head_backward_fake(
-    grad_logits: Tensor | None,
-    grad_cam: Tensor | None,
-    grad_pooled: Tensor | None,
-    features: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    pooled: Tensor,
-    maps: Tensor,
-    probe: str,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _, _, _, features, weight, _, pooled, _, _, wanted = arguments
     return (
         _empty_like(features) if wanted[0] else features.new_empty(0),
         weight.new_empty(weight.shape if wanted[1] else 0),
@@ -245,17 +197,17 @@ def _cam_head_backward_fake(
 def _differentiate(
     ctx: Any, grad_logits: Tensor | None, grad_cam: Tensor | None, grad_pooled: Tensor | None, bias: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients to features, weight and bias, those that are wanted."""
+    """The gradients to features, weight and bias; None for those that are not wanted."""
     features, weight, target, pooled, maps = ctx.saved_tensors
     wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], bias]
-    grads = _cam_head_backward_operator(
+    grads = _backward(
         grad_logits, grad_cam, grad_pooled, features, weight, target, pooled, maps, ctx.probe, wanted
     )
     a, b, c = (grad if needed else None for grad, needed in zip(grads, wanted, strict=True))
     return a, b, c
 
 
-def _cam_setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: tuple[Tensor, Tensor]) -> None:
+def _cam_save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: tuple[Tensor, Tensor]) -> None:
     features, weight, target, ctx.probe = inputs
     maps, pooled = output
     ctx.set_materialize_grads(False)
@@ -269,7 +221,7 @@ def _cam_differentiate(
     return grad_features, grad_weight, None, None
 
 
-def _cam_head_setup(
+def _head_save(
     ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None, str], output: tuple[Tensor, ...]
 ) -> None:
     features, weight, bias, target, ctx.probe = inputs
@@ -280,7 +232,7 @@ def _cam_head_setup(
     ctx.save_for_backward(features, weight, predicted if target is None else target, pooled, maps)
 
 
-def _cam_head_differentiate(
+def _head_differentiate(
     ctx: Any,
     grad_logits: Tensor | None,
     grad_cam: Tensor | None,
@@ -294,37 +246,25 @@ def _cam_head_differentiate(
     return grad_features, grad_weight, grad_bias, None, None
 
 
-_cam_head_backward_operator = _launch.operator(
+_backward = _launch.operator(
     "cam_head_backward(Tensor? grad_logits, Tensor? grad_cam, Tensor? grad_pooled, Tensor features,"
     " Tensor weight, Tensor target, Tensor pooled, Tensor cam, str probe, bool[3] wanted)"
     " -> (Tensor features, Tensor weight, Tensor bias)",
-    _cam_head_backward,
-    _cam_head_backward_fake,
+    _backward_kernel,
+    _backward_fake,
 )
-_cam_operator = _launch.operator(
+cam = _launch.operator(
     "cam(Tensor features, Tensor weight, Tensor target, str probe) -> (Tensor cam, Tensor pooled)",
-    _cam,
+    _cam_kernel,
     _cam_fake,
-    _cam_setup,
-    _cam_differentiate,
+    _launch.Fallback(_takes, _cam_reference),
+    _launch.Derivative(_cam_save, _cam_differentiate),
 )
-_cam_head_operator = _launch.operator(
+cam_head = _launch.operator(
     "cam_head(Tensor features, Tensor weight, Tensor? bias, Tensor? target, str probe)"
     " -> (Tensor logits, Tensor cam, Tensor pooled, Tensor classes)",
-    _cam_head,
-    _cam_head_fake,
-    _cam_head_setup,
-    _cam_head_differentiate,
+    _head_kernel,
+    _head_fake,
+    _launch.Fallback(_takes, _head_reference),
+    _launch.Derivative(_head_save, _head_differentiate),
 )
-
-
-def cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> Tensor:
-    result: Tensor = _cam_operator(features, weight, target, probe)[0]
-    return result
-
-
-def cam_head(
-    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logits, maps, pooled, predicted = _cam_head_operator(features, weight, bias, target, probe)
-    return logits, maps, pooled, predicted if target is None else target

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks
+from sal_fast.ops import _checks, _launch
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.crop import registration
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-# kMostSide of csrc/include/sal_fast/launch.h.
-_MOST_SIDE = 1 << 14
 
 
 def crop_images(
@@ -25,38 +22,38 @@ def crop_images(
     dtype: torch.dtype = torch.float32,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Boxes of stored images at one size, as channels that an affine map makes of their RGB values.
+    """Crop boxes of stored images to one size, and map their RGB values by an affine map.
 
-    With a box (left, top, right, bottom) in parts of an image of H x W pixels, and a result of h x w::
+    A box is (left, top, right, bottom), in parts of an image of H x W pixels. For a result of h x w::
 
         result[b, c, y, x] = sum_k color[b, c, k] P_k(y', x') + color[b, c, 3]
         x' = (left + (x + 1/2) (right - left) / w) W - 1/2,  held within 0..W-1;  y' likewise
         P_k the bilinear interpolation of images[rows[b], :, :, k], of four pixels, without antialiasing
 
-    right < left mirrors, as does bottom < top; places outside the image have the colour of its edge.
-    Normalising is color = [diag(1 / (255 std)) | -mean / std]; brightness, saturation, and contrast about a
-    given grey compose with it. Places are kept to 2^-32 of a pixel, values in float32. Where no pixel is
-    between two others (the whole image at its own size, mirrored or not) the map is applied to the pixels as
-    they are.
+    A box with right < left mirrors, and so does one with bottom < top. Places outside the image have the
+    colour of its edge. Normalising is color = [diag(1 / (255 std)) | -mean / std]; brightness, saturation,
+    and contrast about a given grey can be composed with it. Places are kept to 2^-32 of a pixel, values in
+    float32. If no pixel falls between two others (the whole image at its own size, mirrored or not), the map
+    is applied to the pixels as they are.
 
     Args:
-        images: uint8 [N, H, W, 3]. Images and rows may be strided; with other strides all are copied.
-        rows: int64 [B], which image, in any order and as often as wanted; None: all, once.
-        box: float32 [B, 4]; None: the whole image. Coordinates beyond +-16384 count as that.
-        size: (h, w), or the side of a square.
-        color: float32 [3, 4], or [B, 3, 4] for a map of each image's own. What is not finite gives NaN or
-            infinity in its channel.
-        dtype: of the result: float32, float16 or bfloat16.
-        out: what to write to: contiguous, of the result's shape and dtype. A batch of more than 32 MB that is
-            allocated anew costs more time on the CPU than to compute it.
+        images: uint8 [N, H, W, 3]. Images and rows may be strided; if pixels are too, all images are copied.
+        rows: int64 [B], the images to crop, in any order and as often as wanted. None means all, once. box:
+        float32 [B, 4]. None means the whole image. Coordinates beyond +-16384 count as +-16384. size: (h, w),
+        or the side of a square. color: float32 [3, 4], or [B, 3, 4] for a map of each image's own. Numbers
+        that are not finite give NaN
+            or infinity in their channel.
+        dtype: the dtype of the result: float32, float16 or bfloat16. out: the tensor to write to, contiguous,
+        of the result's shape and dtype. On the CPU it takes longer to
+            allocate a batch of more than 32 MB anew than to compute it.
 
     Returns:
-        [B, 3, h, w] contiguous, or `out`. Not differentiable: box and color are constants. An image
-        whose box holds NaN or an infinity is NaN; on a GPU, and in a compiled graph, so is one whose row is
-        out of range.
+        [B, 3, h, w] contiguous, or `out`. Not differentiable: box and color are constants. An image whose box
+        holds NaN or an infinity is NaN. On a GPU, and in a compiled graph, so is one whose row is out of
+        range.
 
     Raises:
-        TypeError: types. ValueError: shapes, devices, sides beyond 16384; on the CPU a row out of range.
+        TypeError, ValueError: wrong types, shapes or devices, sides beyond 16384; on the CPU a bad row.
     """
     op = "crop_images"
     _checks.tensor(op, torch.uint8, images=images)
@@ -73,8 +70,8 @@ def crop_images(
         if not out.is_contiguous():
             raise ValueError(f"{op}: out must be contiguous, got strides {out.stride()}")
     _checks.together(op, images=images, rows=rows, box=box, color=color, out=out)
-    color, box = color.detach(), None if box is None else box.detach()
-    return registration.crop_images(images, rows, box, color, (h, w), dtype, out)
+    box = None if box is None else box.detach()
+    return registration.crop_images(images, rows, box, color.detach(), (h, w), dtype, out=out)
 
 
 def crop_masks(
@@ -84,19 +81,19 @@ def crop_masks(
     *,
     size: int | tuple[int, int],
 ) -> Tensor:
-    """The same boxes of stored masks, by nearest: values are copied, never mixed.
+    """Crop the same boxes of stored masks, by nearest: values are copied, never mixed.
 
     Pixel x of a row is the stored pixel `floor((left + (x + 1/2) (right - left) / w) W)`, held within 0..W-1,
-    and y likewise. A place less than w 2^-32 below a pixel counts as on its edge, so that no rounding moves
-    those that are.
+    and likewise for y. A place less than w 2^-32 below the edge of a pixel counts as being on it, so that
+    rounding moves no place off an edge.
 
     Args:
-        masks: uint8 or bool [N, H, W], rows contiguous or all are copied; or a `BitMask` of that shape.
-        rows, box, size: as for `crop_images`.
+        masks: uint8 or bool [N, H, W], or a `BitMask` of that shape. If rows are not contiguous, all are
+        copied. rows, box, size: as for `crop_images`.
 
     Returns:
-        [B, h, w] of the masks' dtype, bool of a `BitMask`. All 0 for an image whose box holds NaN or an
-        infinity; on a GPU, and in a compiled graph, also for one whose row is out of range.
+        [B, h, w] of the masks' dtype; bool for a `BitMask`. It is all 0 for an image whose box holds NaN or
+        an infinity. On a GPU, and in a compiled graph, also for one whose row is out of range.
 
     Raises:
         TypeError, ValueError: as `crop_images`.
@@ -121,13 +118,13 @@ def _size(op: str, size: int | tuple[int, int]) -> tuple[int, int]:
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise TypeError(f"{op}: size must be an int or two, got {size!r}")
-    if not 1 <= min(sides) <= max(sides) <= _MOST_SIDE:
-        raise ValueError(f"{op}: size must lie in 1..{_MOST_SIDE}, got {size!r}")
+    if not 1 <= min(sides) <= max(sides) <= _launch.MOST_SIDE:
+        raise ValueError(f"{op}: size must lie in 1..{_launch.MOST_SIDE}, got {size!r}")
     return sides
 
 
 def _batch(op: str, name: str, stored: Tensor | BitMask, rows: Tensor | None, box: Tensor | None) -> int:
-    """How many crops are asked for; checks rows, boxes and the sides of what is stored."""
+    """The number of crops, after checks of rows, boxes and the sides of the stored images or masks."""
     count, height, width = stored.shape[:3]
     if rows is not None:
         _checks.tensor(op, torch.int64, rows=rows)
@@ -136,9 +133,10 @@ def _batch(op: str, name: str, stored: Tensor | BitMask, rows: Tensor | None, bo
     if box is not None:
         _checks.tensor(op, torch.float32, box=box)
         _checks.shape(op, "box", box, batch, 4)
-    if batch and not (count and 1 <= min(height, width) <= max(height, width) <= _MOST_SIDE):
+    if batch and not (count and 1 <= min(height, width) <= max(height, width) <= _launch.MOST_SIDE):
         raise ValueError(
-            f"{op}: {name} must have an image or more and sides of 1..{_MOST_SIDE}, got {list(stored.shape)}"
+            f"{op}: {name} must have an image or more and sides of 1..{_launch.MOST_SIDE}, got "
+            f"{list(stored.shape)}"
         )
     if rows is not None:
         _checks.label_values(op, "rows", rows, count)

@@ -1,15 +1,15 @@
-"""Crops of stored images, in plain torch: the oracle of the kernels, and their fallback."""
+"""Crops of stored images, in plain torch. The kernels are tested against it."""
 
 import torch
 from torch import Tensor
 
-# Places are integers, in units of 2^-32 of a stored pixel, as in csrc/include/sal_fast/crop.h.
+# Places are integers in units of 2^-32 of a stored pixel, as in csrc/include/sal_fast/crop.h.
 _PIXEL = 1 << 32
 _FARTHEST = 1 << 14
 
 
 def _places(low: Tensor, high: Tensor, pixels: int, out: int) -> Tensor:
-    """Int64 [B, out]: the centres of the crop's pixels, from the edge of a side of `pixels`."""
+    """The centres of the crop's pixels, counted from the edge of a side of `pixels`; int64 [B, out]."""
     start, end = (edge.double().nan_to_num(0).clamp(-_FARTHEST, _FARTHEST) for edge in (low, high))
     step = (end - start) * pixels / out
     first = ((start * pixels + 0.5 * step) * _PIXEL).round().long()
@@ -19,7 +19,7 @@ def _places(low: Tensor, high: Tensor, pixels: int, out: int) -> Tensor:
 def _chosen(
     stored: Tensor, rows: Tensor | None, box: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-    """The images [B, H, W, ...], the edges of their boxes, and which have a row and a finite box."""
+    """The images [B, H, W, ...], the edges of their boxes, and which of them have a row and a finite box."""
     if rows is None:
         rows = torch.arange(len(stored), device=stored.device)
     if box is None:
@@ -31,7 +31,7 @@ def _chosen(
 def crop_images(
     images: Tensor, rows: Tensor | None, box: Tensor | None, color: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """See `sal_fast.ops.crop_images`; of the dtype of `color`."""
+    """See `sal_fast.ops.crop_images`. The result has the dtype of `color`."""
     pixels, (left, top, right, bottom), valid = _chosen(images, rows, box)
     pixels = pixels.to(color.dtype)
     for dim, low, high in ((2, left, right), (1, top, bottom)):
@@ -49,11 +49,11 @@ def crop_images(
 
 
 def crop_masks(masks: Tensor, rows: Tensor | None, box: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """See `sal_fast.ops.crop_masks`; of unpacked masks."""
+    """See `sal_fast.ops.crop_masks`. The masks are unpacked."""
     pixels, (left, top, right, bottom), valid = _chosen(masks, rows, box)
     for dim, low, high in ((2, left, right), (1, top, bottom)):
         side, out = pixels.shape[dim], size[dim - 1]
-        place = _places(low, high, side, out) + out  # of 2^-32: what may lie on an edge does
+        place = _places(low, high, side, out) + out  # in units of 2^-32: a place that may lie on an edge does
         at = place.clamp(0, side * _PIXEL - 1) >> 32
         pixels = torch.take_along_dim(pixels, at[:, None, :] if dim == 2 else at[:, :, None], dim)
     return pixels * valid[:, None, None]

@@ -27,19 +27,23 @@ def cyborg_loss(
 ) -> Tensor:
     """`L = 1/B sum_i [ alpha CE_i + (1 - alpha) has_map_i Ls_i ]` (paper Eq. 1).
 
-    `CE` is the cross-entropy in nats, `Ls` is `saliency_loss`. An image without a map contributes its
-    classification term only; the mean divides by the batch size all the same.
+    `CE` is the cross-entropy in nats, `Ls` is `saliency_loss`. An image without a map contributes only its
+    classification term, but the mean still divides by the batch size.
 
     Args:
         logits: [B, K], floating.
-        cam: [B, h, w], the raw CAM of the labelled class.
+        cam: [B, h, w], the CAM of the labelled class, not normalised.
         labels: int64 [B], 0..K-1.
         target: [B, H, W], human or generated maps.
-        alpha: in [0, 1]; 1 is cross-entropy alone, 0 saliency alone.
+        alpha: in [0, 1]. 1 means cross-entropy alone, 0 saliency alone.
         has_map, map_size, window, border, kind: see `saliency_loss`.
 
     Returns:
         A scalar, float32 (float64 for float64). Differentiable in `logits` and `cam`.
+
+    Raises:
+        TypeError, ValueError: wrong types or shapes, an alpha outside [0, 1], and as `saliency_loss`; on the
+            CPU also a label out of range.
 
     Source: paper Sec. 3, Eq. 1; CYBORG (Boyd, Tinsley, Bowyer and Czajka 2023).
     """

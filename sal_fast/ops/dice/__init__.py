@@ -7,23 +7,23 @@ from torch import Tensor
 from sal_fast.ops import _checks, _masks
 from sal_fast.ops._masks import Empty
 from sal_fast.ops.bit_mask import BitMask
-from sal_fast.ops.dice import reference, registration
+from sal_fast.ops.dice import registration
 
 
 def dice(pred: Tensor | BitMask, mask: Tensor | BitMask, *, empty: Empty = "skip") -> Tensor:
-    """`Dice = 2 |A and B| / (|A| + |B|)` of two masks, for each image.
+    """`Dice = 2 |A and B| / (|A| + |B|)` of two masks A and B, for each image.
 
     Args:
         pred, mask: bool [B, H, W], or a `BitMask` of that shape.
-        empty: the Dice of two masks without a pixel: `skip` gives NaN (leave it out of means), `zero` 0,
-            `one` 1. Where one of them has pixels it is 0 by the formula.
+        empty: the Dice of two masks that are both empty. `skip` gives NaN (leave it out of means), `zero` 0,
+            `one` 1. If only one of them is empty, the formula gives 0.
 
     Returns:
-        float32 [B]. The counts are exact integers, so nothing overflows or rounds before the quotient. Not
-        differentiable.
+        float32 [B]. The counts are exact integers, so that nothing overflows or rounds before the quotient.
+        Not differentiable.
 
     Raises:
-        TypeError, ValueError: types, shapes, an unknown policy.
+        TypeError, ValueError: wrong types or shapes, an unknown policy.
 
     Source: Dice 1945; docs/method.md, "Testing".
     """
@@ -32,7 +32,4 @@ def dice(pred: Tensor | BitMask, mask: Tensor | BitMask, *, empty: Empty = "skip
     _checks.together("dice", pred=first, mask=second)
     if pred.shape != mask.shape:
         raise ValueError(f"dice: mask must have shape {list(pred.shape)} as pred, got {list(mask.shape)}")
-    value = _masks.empty_dice("dice", empty)
-    if registration.takes(first):
-        return registration.dice(first, second, width, value)
-    return reference.dice(_masks.unpacked(first, width), _masks.unpacked(second, width), value)
+    return registration.dice(first, second, width, _masks.empty_dice("dice", empty))

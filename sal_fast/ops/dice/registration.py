@@ -1,4 +1,4 @@
-"""The torch operator sal_fast::dice."""
+"""The torch operator sal_fast::dice. Its masks are bool, or the words of a BitMask."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _launch, _masks
+from sal_fast.ops.dice import reference
 
 
-def takes(first: Tensor) -> bool:
-    """Whether the kernels do: pixels of an image are counted in 32 bits."""
+def _takes(first: Tensor, second: Tensor, width: int, empty: float) -> bool:
+    """The kernels count the pixels of an image in 32 bits."""
     return _launch.has_core(first.device) and first.shape[1] * first.shape[2] < 1 << 31
 
 
-def _forward(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
-    first, second = _masks.addressable(first), _masks.addressable(second)
-    result = first.new_empty(first.shape[0], dtype=torch.float32)
+def _kernel(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
+    result = _fake(first, second, width, empty)
     _launch.launch(
-        "dice", first.device, first.shape[0], *_masks.fields(first, width), *_masks.fields(second, width),
-        empty, result.data_ptr(),
+        "dice", first.device, images=first.shape[0], first=_masks.fields(first, width),
+        second=_masks.fields(second, width), empty=empty, dice=result,
     )  # fmt: skip
     return result
 
@@ -27,12 +27,13 @@ def _fake(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
     return first.new_empty(first.shape[0], dtype=torch.float32)
 
 
-_operator = _launch.operator(
-    "dice(Tensor first, Tensor second, SymInt width, float empty) -> Tensor", _forward, _fake
+def _reference(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
+    return reference.dice(_masks.unpacked(first, width), _masks.unpacked(second, width), empty)
+
+
+dice = _launch.operator(
+    "dice(Tensor first, Tensor second, SymInt width, float empty) -> Tensor",
+    _kernel,
+    _fake,
+    _launch.Fallback(_takes, _reference),
 )
-
-
-def dice(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
-    """Of what `takes`; bool, or the words of a BitMask, each."""
-    result: Tensor = _operator(first, second, width, empty)
-    return result

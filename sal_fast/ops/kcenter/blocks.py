@@ -1,11 +1,11 @@
-"""Greedy k-center in blocks: the picks of one at a time, some hundred of them a pass over the pool.
+"""Greedy k-center in blocks: the picks of one at a time, some hundred of them for one pass over the pool.
 
 Every row has an upper bound of its squared distance to the nearest centre. Distances only fall, so a bound
-stays one when centres are added. A block takes the rows of the largest bounds, computes their distances in
-float64, as differences squared and summed, and picks among them for as long as the farthest beats every bound
-outside: nothing there can win. Bounds come from products in float32, with their rounding error on top; a
-centre's distance is computed where the error leaves open whether it is the nearest. So rounding costs time
-and changes no pick.
+stays a bound when centres are added. A block takes the rows of the largest bounds and computes their
+distances in float64, as sums of squared differences. It picks among them as long as the farthest beats every
+bound outside, because no row outside can then win. Bounds come from products in float32, with the rounding
+error added. The distance to a centre is computed wherever the error leaves open whether it is the nearest. So
+rounding costs time, but changes no pick.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor
 from sal_fast.ops import _rows
 from sal_fast.ops._rows import Rows, Share
 
-BLOCK = 256  # candidates, and the most centres in one product
-FEW = 32  # a block of fewer picks than this is followed by a pass, if there is anything new to pass on
-LOOSE = 16  # distances to compute per candidate: more, or no pick of a block, and float32 bounds are given up
+BLOCK = 256  # The candidates of a block, and the most centres in one product.
+FEW = 32  # After a block of fewer picks a pass follows, if there are picks that the bounds do not know of.
+LOOSE = 16  # If a candidate needs more distances, or a block gives no pick, float32 bounds are given up.
 
 
 def kcenter(
@@ -32,7 +32,7 @@ def kcenter(
     progress: Callable[[int, int], None] | None,
     share: Share,
 ) -> Tensor:
-    """See `sal_fast.ops.kcenter`; k <= N."""
+    """See `sal_fast.ops.kcenter`. Here k <= N."""
     pool = _Pool(features, centers, share)
     if k == 0:
         return torch.empty(0, dtype=torch.int64, device=features.device)
@@ -62,7 +62,7 @@ def kcenter(
 
 
 def memory(features: Tensor, k: int, device: torch.device) -> int:
-    """Bytes beside the inputs: what a row keeps, a pass makes of a block, and of the candidates."""
+    """Bytes that are needed beside the inputs: for the rows, for a block in a pass, for the candidates."""
     count, width = features.shape
     block = max(
         _rows.block_rows(device, 4 * (width + BLOCK)) * (3 * width + 2 * BLOCK) * 4,
@@ -83,9 +83,10 @@ def _in_blocks(rows: Rows, size: int) -> Iterator[Tensor]:
 
 
 class _Pool:
-    """Two float64 numbers a row: `upper`, a bound of the squared distance (-inf once picked), and `norms`.
+    """The pool, with two float64 numbers for each row.
 
-    Passes are shared; what else is done is done by all ranks alike.
+    `upper` is an upper bound of the squared distance to the nearest centre (-inf once a row is picked),
+    `norms` the squared norm. The ranks share the passes, and all do everything else alike.
     """
 
     def __init__(self, features: Rows, centers: Rows | None, share: Share) -> None:
@@ -104,7 +105,7 @@ class _Pool:
         self.loose, self.settled = False, 4 * BLOCK
 
     def _survey(self, name: str, rows: Rows, norms: Tensor | None) -> tuple[Tensor, float]:
-        """The sum of the rows and the largest magnitude; their squared norms where they are asked for."""
+        """The sum of the rows and the largest magnitude. Squared norms go into `norms`, if it is given."""
         size = _rows.block_rows(self.device, 8 * rows.width)
         parts = self.share.parts(len(rows), size)
         totals = torch.zeros(parts, rows.width, dtype=torch.float64, device=self.device)
@@ -126,11 +127,11 @@ class _Pool:
 
     def _work_in(self, dtype: torch.dtype) -> None:
         self.dtype, width = dtype, self.features.width
-        # of the sum of two squared norms, which twice a product of the norms does not exceed
+        # Relative to the sum of two squared norms, which is at least twice the product of the norms.
         self.error = _rows.product_error(width, dtype)
         self.vanishing = 4 * width * torch.finfo(dtype).tiny
         self.shift = self.mean.to(dtype)
-        self.centred_norms = False  # whether `norms` are those of the centred rows
+        self.centred_norms = False  # True once `norms` belongs to the centred rows
 
     def farthest_from_origin(self) -> int:
         return int(self.norms.argmax())
@@ -139,7 +140,7 @@ class _Pool:
         self.upper[torch.tensor(picks, dtype=torch.int64, device=self.device)] = -torch.inf
 
     def cover(self, groups: Iterable[Tensor]) -> None:
-        """Lower the bounds of the whole pool by groups of new centres, a pass each."""
+        """Lower the bounds of the whole pool by groups of new centres, with one pass for each group."""
         for group in groups:
             centers = [self._centred(part) for part in group.split(BLOCK)]
             scaled = [(norms * (1 + self.error)).to(self.dtype) for _, norms in centers]
@@ -162,7 +163,7 @@ class _Pool:
         self.share.least(self.upper)
 
     def block(self, picks: list[int], most: int) -> list[int]:
-        """The next picks, as far as the farthest candidates decide them: perhaps none, with better bounds."""
+        """The next picks, as far as the farthest candidates decide them: perhaps none, but better bounds."""
         index, outside, first_outside = _largest(self.upper, BLOCK)
         rows = self.features.take(index)
         distance, computed = self._nearest(index, rows, picks)
@@ -186,12 +187,12 @@ class _Pool:
         return found
 
     def to_float64(self, picks: list[int]) -> None:
-        """Where float32 bounds decide little: take all anew."""
+        """Compute all bounds anew in float64, where those in float32 decide little."""
         self._work_in(torch.float64)
         self.cover(itertools.chain(self._given(), _taken(self.features, picks, BLOCK)))
 
     def settle(self, picks: list[int]) -> None:
-        """Where float64 bounds decide nothing: the distances themselves, of more rows each time."""
+        """Compute the distances themselves where float64 bounds decide nothing, for more rows each time."""
         for part in _largest(self.upper, self.settled)[0].split(BLOCK):
             self.upper[part] = self._nearest(part, self.features.take(part), picks)[0]
         self.settled *= 4
@@ -204,12 +205,12 @@ class _Pool:
         return rows, _norms(rows)
 
     def _nearest(self, index: Tensor, rows: Tensor, picks: list[int]) -> tuple[Tensor, int]:
-        """Squared distances of candidates to their nearest centres, and how many were computed for that."""
+        """Squared distances of candidates to their nearest centres, and how many distances that took."""
         upper, norms = self.upper[index], self.norms[index]
-        covered = upper <= 0  # and nothing is nearer
+        covered = upper <= 0  # then no other centre is nearer
         result = torch.full_like(upper, torch.inf).masked_fill_(covered, 0.0)
         centred = rows.to(self.dtype) - self.shift
-        # a centre may be the nearest where the least that its distance can be is within the bound
+        # A centre may be the nearest if the lower bound of its distance is within the upper bound.
         limit = upper - norms * (1 - self.error) + self.vanishing
         limit[covered] = -torch.inf
         computed = 0
@@ -219,7 +220,7 @@ class _Pool:
             candidate, near = (least <= limit[:, None]).nonzero(as_tuple=True)
             computed += len(candidate)
             for start in range(0, len(candidate), len(index)):
-                # always as many: a sum's last bit may depend on the shape that it is a part of
+                # Always equally many, because a sum's last bit may depend on the shape that it is part of.
                 pairs = torch.arange(start, start + len(index), device=self.device)
                 pairs.clamp_(max=len(candidate) - 1)
                 which = candidate[pairs]
@@ -229,9 +230,9 @@ class _Pool:
 
 
 def _largest(values: Tensor, count: int) -> tuple[Tensor, float, int]:
-    """Numbers, ascending, of the `count` largest, the lowest of equals; then value and number of the next.
+    """The positions, ascending, of the `count` largest values; then value and position of the next largest.
 
-    Those of -inf are left out.
+    Of equal values the lowest positions are taken. Values of -inf are left out.
     """
     if len(values) <= count:
         return (values > -torch.inf).nonzero()[:, 0], -torch.inf, len(values)
@@ -249,5 +250,5 @@ def _squares(differences: Tensor) -> Tensor:
 
 
 def _norms(rows: Tensor) -> Tensor:
-    """Squared norms, summed in float64."""
+    """Squared norms, with sums in float64."""
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square_()

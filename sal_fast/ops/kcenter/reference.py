@@ -1,11 +1,11 @@
-"""Greedy k-center, one pick a pass, in plain torch."""
+"""Greedy k-center in plain torch, with one pass over the pool for every pick."""
 
 import torch
 from torch import Tensor
 
 
 def squared_distances(features: Tensor, center: Tensor) -> Tensor:
-    """|x_i - c|^2 as a sum of squares: nothing cancels. Float64 [N]."""
+    """|x_i - c|^2, float64 [N]. It is a sum of squares, so that nothing cancels."""
     return (features - center).square().sum(1)
 
 

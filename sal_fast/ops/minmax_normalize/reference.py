@@ -5,11 +5,12 @@ from torch import Tensor
 
 
 def extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimum and maximum of each map, kept as [..., 1, 1]; amin and amax share a tie's gradient."""
+    """Minimum and maximum of each map, as [..., 1, 1]. Ties share the gradient of amin and amax."""
     return maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
 
 
 def is_flat(maps: Tensor) -> Tensor:
+    """See `sal_fast.ops.is_flat`."""
     low, high = extremes(maps)
     scale = torch.maximum(low.abs(), high.abs())
     return (high - low <= 8 * torch.finfo(maps.dtype).eps * scale)[..., 0, 0]

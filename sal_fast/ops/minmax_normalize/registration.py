@@ -8,56 +8,58 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _launch
+from sal_fast.ops.minmax_normalize import reference
 
 
-def _fields(maps: Tensor) -> tuple[int, ...]:
+def _inputs(maps: Tensor) -> dict[str, Any]:
     size = maps.shape[-2] * maps.shape[-1]
     count = maps.numel() // max(1, size)
-    return maps.data_ptr(), _launch.DTYPES[maps.dtype], count, size
+    return {"maps": maps, "dtype": _launch.DTYPES[maps.dtype], "count": count, "size": size}
 
 
-def _forward(maps: Tensor) -> Tensor:
+def _kernel(maps: Tensor) -> Tensor:
     maps = maps.contiguous()
     result = torch.empty_like(maps, dtype=torch.float32)
-    _launch.launch("minmax_normalize", maps.device, *_fields(maps), result.data_ptr())
+    _launch.launch("minmax_normalize", maps.device, **_inputs(maps), out=result)
     return result
 
 
-def _backward(upstream: Tensor, maps: Tensor) -> Tensor:
-    maps, upstream = maps.contiguous(), upstream.contiguous()
+def _fake(maps: Tensor) -> Tensor:
+    return maps.new_empty(maps.shape, dtype=torch.float32)
+
+
+def _reference(maps: Tensor) -> Tensor:
+    return reference.minmax_normalize(maps if maps.dtype == torch.float64 else maps.float())
+
+
+def _backward_kernel(upstream: Tensor, maps: Tensor) -> Tensor:
+    maps = maps.contiguous()
     grad = torch.empty_like(maps)
     _launch.launch(
-        "minmax_normalize_backward", maps.device, *_fields(maps), upstream.data_ptr(), grad.data_ptr()
+        "minmax_normalize_backward", maps.device, **_inputs(maps), upstream=upstream.contiguous(), grad=grad
     )
     return grad
-
-
-def _forward_fake(maps: Tensor) -> Tensor:
-    return maps.new_empty(maps.shape, dtype=torch.float32)
 
 
 def _backward_fake(upstream: Tensor, maps: Tensor) -> Tensor:
     return maps.new_empty(maps.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
     ctx.save_for_backward(inputs[0])
 
 
 def _differentiate(ctx: Any, upstream: Tensor) -> Tensor:
-    (maps,) = ctx.saved_tensors
-    grad: Tensor = _minmax_normalize_backward(upstream, maps)
-    return grad
+    return minmax_normalize_backward(upstream, *ctx.saved_tensors)
 
 
-_minmax_normalize_backward = _launch.operator(
-    "minmax_normalize_backward(Tensor upstream, Tensor maps) -> Tensor", _backward, _backward_fake
+minmax_normalize_backward = _launch.operator(
+    "minmax_normalize_backward(Tensor upstream, Tensor maps) -> Tensor", _backward_kernel, _backward_fake
 )
-_minmax_normalize = _launch.operator(
-    "minmax_normalize(Tensor maps) -> Tensor", _forward, _forward_fake, _setup_context, _differentiate
+minmax_normalize = _launch.operator(
+    "minmax_normalize(Tensor maps) -> Tensor",
+    _kernel,
+    _fake,
+    _launch.Fallback(_launch.native, _reference),
+    _launch.Derivative(_save, _differentiate),
 )
-
-
-def minmax_normalize(maps: Tensor) -> Tensor:
-    result: Tensor = _minmax_normalize(maps)
-    return result

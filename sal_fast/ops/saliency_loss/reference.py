@@ -11,11 +11,12 @@ SIGMA = 1.5
 
 
 def reduced(target: Tensor, size: tuple[int, int], like: Tensor) -> Tensor:
-    """The target averaged over areas to `size`, in the arithmetic's dtype."""
+    """The target averaged over areas to `size`, in the dtype of `like`."""
     return F.adaptive_avg_pool2d(target.to(like.dtype), size)
 
 
 def says_where(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """See `sal_fast.ops.says_where`."""
     return ~is_flat(reduced(target, size, torch.zeros((), dtype=torch.float32)))
 
 
@@ -28,14 +29,15 @@ def saliency_loss(
     border: str,
     kind: str,
 ) -> Tensor:
-    """Per-image losses [B]; see `sal_fast.ops.saliency_loss`."""
+    """The losses of the images, [B]; see `sal_fast.ops.saliency_loss`."""
     if tuple(cam.shape[-2:]) != size:
         cam = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     human = reduced(target, size, cam)
     counts = ~is_flat(human)
     if has_map is not None:
         counts = counts & has_map
-    cam = torch.where(counts[:, None, None], cam, 0.0)  # NaN in an image that does not count has no gradient
+    # NaN in an image that does not count must have no gradient.
+    cam = torch.where(counts[:, None, None], cam, 0.0)
     x, y = minmax_normalize(cam), minmax_normalize(human)
     if kind == "mse":
         loss = ((x - y) ** 2).mean((-2, -1))

@@ -1,4 +1,4 @@
-"""The torch operator sal_fast::ssim: the per-image means, and their gradients made on the way."""
+"""The torch operator sal_fast::ssim: the mean of each image, and its gradients, which are made on the way."""
 
 from __future__ import annotations
 
@@ -8,61 +8,58 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _launch
+from sal_fast.ops.ssim import reference
 
 # Of launch/ssim.h.
 BORDER_CODES = {"valid": 0, "zero": 1, "reflect": 2}
 _MOST_WINDOW_ON_CUDA = 511
 
+Results = tuple[Tensor, Tensor, Tensor]
 
-def takes(x: Tensor, window: int) -> bool:
-    """Whether the kernels do; the reference takes any window."""
+
+def _takes(x: Tensor, y: Tensor, window: int, *_: Any) -> bool:
     return _launch.native(x) and (x.device.type == "cpu" or window <= _MOST_WINDOW_ON_CUDA)
 
 
-def _outputs(x: Tensor, with_grad_x: bool, with_grad_y: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _strides(x: Tensor) -> dict[str, int]:
+    image, channel, row, column = x.stride()
+    return {"image": image, "channel": channel, "row": row, "column": column}
+
+
+def _kernel(
+    x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float, *with_grads: bool
+) -> Results:
+    values, grad_x, grad_y = results = _fake(x, y, window, sigma, border, data_range, *with_grads)
+    images, channels, height, width = x.shape
+    if images:
+        _launch.launch(
+            "ssim", x.device, x=x, y=y, dtype=_launch.DTYPES[x.dtype], images=images, channels=channels,
+            height=height, width=width, x_strides=_strides(x), y_strides=_strides(y), window=window,
+            sigma=sigma, border=BORDER_CODES[border], data_range=data_range, values=values,
+            grad_x=grad_x if with_grads[0] else None, grad_y=grad_y if with_grads[1] else None,
+        )  # fmt: skip
+    return results
+
+
+def _fake(
+    x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float, *with_grads: bool
+) -> Results:
     """Float32 whatever the images are: the mean's gradient may be too small for float16."""
-
-    def gradient(wanted: bool) -> Tensor:
-        return x.new_empty(x.shape if wanted else (0,), dtype=torch.float32)
-
-    return x.new_empty(x.shape[0], dtype=torch.float32), gradient(with_grad_x), gradient(with_grad_y)
-
-
-def _forward(
-    x: Tensor,
-    y: Tensor,
-    window: int,
-    sigma: float,
-    border: str,
-    data_range: float,
-    with_grad_x: bool,
-    with_grad_y: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    values, grad_x, grad_y = _outputs(x, with_grad_x, with_grad_y)
-    fields = [
-        x.data_ptr(), y.data_ptr(), _launch.DTYPES[x.dtype], *x.shape, *x.stride(), *y.stride(), window,
-        sigma, BORDER_CODES[border], data_range, values.data_ptr(), grad_x.data_ptr() if with_grad_x else 0,
-        grad_y.data_ptr() if with_grad_y else 0,
-    ]  # fmt: skip
-    if x.shape[0]:
-        _launch.launch("ssim", x.device, *fields, _launch.workspace("ssim", x.device, *fields))
+    values, nothing = x.new_empty(x.shape[0], dtype=torch.float32), (0,)
+    grad_x = values.new_empty(x.shape if with_grads[0] else nothing)
+    grad_y = values.new_empty(x.shape if with_grads[1] else nothing)
     return values, grad_x, grad_y
 
 
-def _forward_fake(
-    x: Tensor,
-    y: Tensor,
-    window: int,
-    sigma: float,
-    border: str,
-    data_range: float,
-    with_grad_x: bool,
-    with_grad_y: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(x, with_grad_x, with_grad_y)
+def _reference(
+    x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float, *_: bool
+) -> tuple[Tensor]:
+    if x.dtype != torch.float64:
+        x, y = x.float(), y.float()
+    return (reference.ssim(x, y, window, sigma, border, data_range).mean((1, 2, 3)),)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*inputs[:2], *output[1:])
@@ -78,21 +75,19 @@ def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tenso
     return *grads, None, None, None, None, None, None
 
 
-_operator = _launch.operator(
+_ssim = _launch.operator(
     "ssim(Tensor x, Tensor y, int window, float sigma, str border, float data_range, bool with_grad_x, "
     "bool with_grad_y) -> (Tensor values, Tensor grad_x, Tensor grad_y)",
-    _forward,
-    _forward_fake,
-    _setup_context,
-    _differentiate,
-    leaving=1,
+    _kernel,
+    _fake,
+    _launch.Fallback(_takes, _reference),
+    _launch.Derivative(_save, _differentiate, leaving=1),
 )
 
 
-def ssim(x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float) -> Tensor:
-    """[B], of what `takes`."""
+def ssim(x: Tensor, y: Tensor, *options: Any) -> Tensor:
+    """The mean of each image, [B]. `options`: window, sigma, border, data_range."""
     recording = torch.is_grad_enabled()
-    values: Tensor = _operator(
-        x, y, window, sigma, border, data_range, recording and x.requires_grad, recording and y.requires_grad
-    )[0]
+    with_grads = recording and x.requires_grad, recording and y.requires_grad
+    values: Tensor = _ssim(x, y, *options, *with_grads)[0]
     return values

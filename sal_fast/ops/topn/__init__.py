@@ -1,4 +1,4 @@
-"""Top-N binarisation of maps, and their Dice overlap with masks."""
+"""The N largest pixels of maps, and their Dice overlap with masks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from torch import Tensor
 from sal_fast.ops import _checks, _masks
 from sal_fast.ops._masks import EMPTIES, Empty
 from sal_fast.ops.bit_mask import BitMask
-from sal_fast.ops.dice.reference import quotient
-from sal_fast.ops.topn import reference, registration
+from sal_fast.ops.topn import registration
 
 __all__ = ["EMPTIES", "Empty", "TopnDice", "topn_dice", "topn_mask"]
 
-# kLargestCell of csrc/include/sal_fast/topn.h: the difference of two cells is a finite float.
-_LARGEST_CELL = torch.finfo(torch.float32).max / 2
-
 
 class TopnDice(NamedTuple):
-    """Per image: dice float32 [B], hits int64 [B] (pixels in both), n int64 [B] (pixels in the mask)."""
+    """For each image: dice float32 [B], hits int64 [B] (pixels in both), n int64 [B] (pixels in the mask)."""
 
     dice: Tensor
     hits: Tensor
@@ -32,20 +28,21 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: Literal[False] = False) 
 @overload
 def topn_mask(maps: Tensor, n: int | Tensor, *, packed: Literal[True]) -> BitMask: ...
 def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor | BitMask:
-    """Exactly the n largest values of each map set; the lowest index (row-major) wins a tie.
+    """Masks of exactly the n largest values of each map. The lowest index (row-major) wins a tie.
 
     Args:
-        maps: [B, H, W], floating, of any strides. Infinities are values like others; -0 equals 0.
-        n: how many, 0..HW: one number, or int64 [B] on the maps' device.
-        packed: whether the result is a `BitMask`, an eighth of the bytes.
+        maps: [B, H, W], floating, with any strides. Infinities are values like others, and -0 equals 0.
+        n: how many values, 0..HW: one number, or int64 [B] on the maps' device.
+        packed: whether the result is a `BitMask`, which takes an eighth of the bytes.
 
     Returns:
-        bool [B, H, W], or a `BitMask`. Not differentiable. On a GPU, and in a compiled graph, nothing is set
-        for a map with NaN or whose n is out of range.
+        bool [B, H, W], or a `BitMask`. Not differentiable. On a GPU, and in a compiled graph, the mask of a
+        map with NaN, or with an n out of range, is empty.
 
     Raises:
-        TypeError: types. ValueError: shapes, an n out of range that is given as a number; on the CPU also NaN
-            in the maps and any n out of range.
+        TypeError: wrong types. ValueError: wrong shapes, an n out of range that is a number; on the CPU also
+        NaN in the maps and any n
+            out of range.
 
     Source: paper Sec. 6; docs/method.md, "Testing".
     """
@@ -62,13 +59,8 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
         raise TypeError(f"topn_mask: n must be an int or an int64 tensor, got {type(n).__name__}")
     elif not 0 <= n <= area:
         raise ValueError(f"topn_mask: n must lie in 0..{area}, got {n}")
-    maps = maps.detach()
-    if registration.takes_maps(maps):
-        mask, valid = registration.topn_mask(maps, n, packed)
-    else:
-        counts = n if isinstance(n, Tensor) else torch.full((len(maps),), n, device=maps.device)
-        mask, valid = reference.topn_mask(maps, counts), ~maps.isnan().flatten(1).any(1)
-        mask = BitMask.pack(mask).words if packed else mask
+    tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
+    mask, valid = registration.topn_mask(maps.detach(), tensor, count, packed)
     if looks and not bool(valid.all()):
         raise ValueError("topn_mask: maps contain NaN; expected numbers")
     return BitMask(mask, maps.shape[2]) if packed else mask
@@ -83,19 +75,19 @@ def topn_dice(
 ) -> TopnDice:
     """Dice of a CAM's top N pixels against a mask of N pixels: `Dice = 2 TP / (N + N) = TP / N`.
 
-    The CAM is enlarged bilinearly (half-pixel centres) to `size` while pixels are compared; the enlarged map
-    is never in memory. Where it ties, the lowest index (row-major) comes first. A pixel is two blends
-    `a + t (b - a)`, down and then across, in float32 with one rounding after the subtraction: neighbours of
-    one value, as the zeros of a ReLU, give pixels of that value exactly. A map enlarged by other means rounds
-    otherwise and may differ in pixels that lie within rounding of the N-th.
+    The CAM is enlarged bilinearly (half-pixel centres) to `size` while its pixels are compared; the enlarged
+    map is never in memory. The lowest index (row-major) wins a tie. A pixel is two blends `a + t (b - a)`,
+    down and then across, in float32 with one rounding after the subtraction. So neighbours of one value, as
+    the zeros of a ReLU, give pixels of exactly that value. A map that is enlarged by other means rounds
+    differently, and may differ in pixels that are within rounding of the N-th.
 
     Args:
-        cam: [B, h, w], floating, raw: min-max does not change an order. fp16 and bf16 are computed in
-            float32.
-        mask: bool [B, H, W] of any strides, or a `BitMask`. With `size` pixel i of a side is read at
-            `floor(i in / out)`: by nearest.
-        size: (height, width) at which pixels are counted; None: the mask's.
-        empty: the Dice of an image whose mask is empty: `skip` gives NaN (leave it out of means), `zero` 0,
+        cam: [B, h, w], floating. It need not be normalised, which does not change the order. float16 and
+            bfloat16 are computed in float32.
+        mask: bool [B, H, W] with any strides, or a `BitMask`. With `size`, pixel i of a side is read by
+            nearest, at `floor(i in / out)`.
+        size: (height, width) at which pixels are counted. None means the mask's size.
+        empty: the Dice of an image whose mask is empty. `skip` gives NaN (leave it out of means), `zero` 0,
             `one` 1.
 
     Returns:
@@ -103,8 +95,8 @@ def topn_dice(
         infinity has a Dice of NaN and no hits.
 
     Raises:
-        TypeError, ValueError: types, shapes, an unknown policy; on the CPU NaN or an infinity in the CAM
-            (values beyond 1.7e38 count as infinite).
+        TypeError, ValueError: wrong types or shapes, an unknown policy; on the CPU NaN or an infinity in the
+            CAM (values beyond 1.7e38 count as infinite).
 
     Source: paper Sec. 6; docs/method.md, "Testing".
     """
@@ -130,24 +122,12 @@ def topn_dice(
         raise ValueError(
             "topn_dice: cam contains NaN, an infinity or values beyond 1.7e38; expected finite numbers"
         )
-    if registration.takes_cam(cam, height, width):
-        return TopnDice(*registration.topn_dice(cam, stored, (columns, height, width), value))
-    cam = cam if cam.dtype == torch.float64 else cam.float()
-    finite = _finite(cam)
-    human = reference.nearest(_masks.unpacked(stored, columns), (height, width))
-    hits, n = reference.topn_hits(torch.where(finite[:, None, None], cam, 0.0), human)
-    hits = torch.where(finite, hits, 0)
-    return TopnDice(torch.where(finite, quotient(hits, 2 * n, value), float("nan")), hits, n)
+    return TopnDice(*registration.topn_dice(cam, stored, (columns, height, width), value))
 
 
 def _all_finite(cam: Tensor) -> bool:
-    """By the cheapest operator: beside the kernel its time counts."""
+    """True if no cell is beyond LARGEST_CELL. Of torch's operators this is the cheapest that tells."""
     if cam.numel() == 0:
         return True
     low, high = (float(value) for value in cam.aminmax())
-    return low >= -_LARGEST_CELL and high <= _LARGEST_CELL
-
-
-def _finite(cam: Tensor) -> Tensor:
-    """Which images have no cell beyond the largest; bool [B]."""
-    return (cam.abs() <= _LARGEST_CELL).flatten(1).all(1)
+    return low >= -registration.LARGEST_CELL and high <= registration.LARGEST_CELL

@@ -1,13 +1,14 @@
-"""Top-N by a stable sort, in plain torch."""
+"""The N largest pixels by a stable sort, in plain torch."""
 
 import torch
 from torch import Tensor
 
 
 def enlarged(cam: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, h, w] at `size`: bilinear, half-pixel centres, rows before columns, each blend a + t (b - a).
+    """The CAM [B, h, w] enlarged to `size`: bilinear, half-pixel centres, rows before columns.
 
-    So equal neighbours give equal pixels, and pixels between two cells are in the order of their places.
+    Each blend is a + t (b - a). So equal neighbours give equal pixels, and pixels between two cells are in
+    the order of their places.
     """
     for dim, pixels in ((1, size[0]), (2, size[1])):
         cells = cam.shape[dim]
@@ -22,7 +23,7 @@ def enlarged(cam: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, H, W] at `size`: pixel i of a side stands for floor(i in / out)."""
+    """The mask [B, H, W] read at `size`: pixel i of a side stands for floor(i in / out)."""
     for dim, pixels in ((1, size[0]), (2, size[1])):
         if mask.shape[dim] != pixels:
             at = torch.arange(pixels, device=mask.device) * mask.shape[dim] // pixels
@@ -31,7 +32,7 @@ def nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def topn_mask(maps: Tensor, n: Tensor) -> Tensor:
-    """See `sal_fast.ops.topn_mask`. Nothing is set where n is out of range or the map has NaN."""
+    """See `sal_fast.ops.topn_mask`. The mask is empty where n is out of range or the map has NaN."""
     flat = maps.flatten(1)
     valid = (n >= 0) & (n <= flat.shape[1]) & ~flat.isnan().any(1)
     order = flat.argsort(dim=1, descending=True, stable=True)
@@ -40,7 +41,7 @@ def topn_mask(maps: Tensor, n: Tensor) -> Tensor:
 
 
 def topn_hits(cam: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in both the mask and the enlarged CAM's top N, and N: int64 [B] each."""
+    """The number of pixels in both the mask and the top N of the enlarged CAM, and N; int64 [B] each."""
     n = mask.flatten(1).sum(1)
     top = topn_mask(enlarged(cam, (mask.shape[1], mask.shape[2])), n)
     return (top & mask).flatten(1).sum(1), n

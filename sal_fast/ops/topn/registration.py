@@ -8,31 +8,34 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _launch, _masks
+from sal_fast.ops.bit_mask import BitMask
+from sal_fast.ops.dice.reference import quotient
+from sal_fast.ops.topn import reference
 
-# kMostSide of csrc/include/sal_fast/launch.h.
-_MOST_SIDE = 1 << 14
+# kLargestCell of csrc/include/sal_fast/topn.h: the difference of two cells is a finite float.
+LARGEST_CELL = torch.finfo(torch.float32).max / 2
+
+DiceResults = tuple[Tensor, Tensor, Tensor]
 
 
-def takes_maps(maps: Tensor) -> bool:
-    """Whether the kernels do; the reference takes any size."""
+def _mask_takes(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> bool:
     return _launch.native(maps) and maps.shape[1] * maps.shape[2] < 1 << 31
 
 
-def takes_cam(cam: Tensor, height: int, width: int) -> bool:
-    return _launch.native(cam) and max(cam.shape[1], cam.shape[2], height, width) <= _MOST_SIDE
-
-
-def _topn_mask_forward(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
-    mask, valid = _topn_mask_fake(maps, n, count, packed)
-    counts = (n.data_ptr(), n.stride(0)) if n is not None else (0, 0)
+def _mask_kernel(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
+    mask, valid = _mask_fake(maps, n, count, packed)
+    images, height, width = maps.shape
+    image_stride, row_stride, column_stride = maps.stride()
     _launch.launch(
-        "topn_mask", maps.device, maps.data_ptr(), _launch.DTYPES[maps.dtype], *maps.shape, *maps.stride(),
-        *counts, count, _masks.BITS if packed else _masks.BYTES, mask.data_ptr(), valid.data_ptr(),
+        "topn_mask", maps.device, maps=maps, dtype=_launch.DTYPES[maps.dtype], images=images, height=height,
+        width=width, image_stride=image_stride, row_stride=row_stride, column_stride=column_stride, counts=n,
+        counts_stride=0 if n is None else n.stride(0), count=count,
+        out_type=_masks.BITS if packed else _masks.BYTES, out=mask, valid=valid,
     )  # fmt: skip
     return mask, valid
 
 
-def _topn_mask_fake(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
+def _mask_fake(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
     batch, height, width = maps.shape
     shape, dtype = (batch, height, width), torch.bool
     if packed:
@@ -40,52 +43,56 @@ def _topn_mask_fake(maps: Tensor, n: Tensor | None, count: int, packed: bool) ->
     return maps.new_empty(shape, dtype=dtype), maps.new_empty(batch, dtype=torch.bool)
 
 
-def _topn_dice_forward(
-    cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    cam, mask = cam.contiguous(), _masks.addressable(mask)
-    width, *size = sizes
-    dice, hits, n = results = _topn_dice_fake(cam, mask, sizes, empty)
+def _mask_reference(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
+    counts = torch.full((len(maps),), count, device=maps.device) if n is None else n
+    mask = reference.topn_mask(maps, counts)
+    return BitMask.pack(mask).words if packed else mask, ~maps.isnan().flatten(1).any(1)
+
+
+def _dice_takes(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> bool:
+    return _launch.native(cam) and max(*cam.shape[1:], *sizes[1:]) <= _launch.MOST_SIDE
+
+
+def _dice_kernel(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> DiceResults:
+    cam = cam.contiguous()
+    (images, cam_height, cam_width), (columns, height, width) = cam.shape, sizes
+    dice, hits, n = results = _dice_fake(cam, mask, sizes, empty)
     _launch.launch(
-        "topn_dice", cam.device, cam.data_ptr(), _launch.DTYPES[cam.dtype], *cam.shape,
-        *_masks.fields(mask, width), *size, empty, dice.data_ptr(), hits.data_ptr(), n.data_ptr(),
+        "topn_dice", cam.device, cam=cam, dtype=_launch.DTYPES[cam.dtype], images=images,
+        cam_height=cam_height, cam_width=cam_width, mask=_masks.fields(mask, columns), height=height,
+        width=width, empty=empty, dice=dice, hits=hits, n=n,
     )  # fmt: skip
     return results
 
 
-def _topn_dice_fake(
-    cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch = cam.shape[0]
-    return (
-        cam.new_empty(batch, dtype=torch.float32),
-        cam.new_empty(batch, dtype=torch.int64),
-        cam.new_empty(batch, dtype=torch.int64),
-    )
+def _dice_fake(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> DiceResults:
+    dice = cam.new_empty(cam.shape[0], dtype=torch.float32)
+    return dice, torch.empty_like(dice, dtype=torch.int64), torch.empty_like(dice, dtype=torch.int64)
 
 
-_topn_mask = _launch.operator(
-    # n: of each image, or None: count. valid: false for a map with NaN or an n out of range.
+def _dice_reference(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> DiceResults:
+    columns, height, width = sizes
+    cam = cam if cam.dtype == torch.float64 else cam.float()
+    finite = (cam.abs() <= LARGEST_CELL).flatten(1).all(1)
+    human = reference.nearest(_masks.unpacked(mask, columns), (height, width))
+    hits, n = reference.topn_hits(torch.where(finite[:, None, None], cam, 0.0), human)
+    hits = torch.where(finite, hits, 0)
+    return torch.where(finite, quotient(hits, 2 * n, empty), float("nan")), hits, n
+
+
+topn_mask = _launch.operator(
+    # n: how many of each image, or None: `count`. mask: bool, or the words of a BitMask. valid: false for a
+    # map with NaN or an n out of range.
     "topn_mask(Tensor maps, Tensor? n, SymInt count, bool packed) -> (Tensor mask, Tensor valid)",
-    _topn_mask_forward,
-    _topn_mask_fake,
+    _mask_kernel,
+    _mask_fake,
+    _launch.Fallback(_mask_takes, _mask_reference),
 )
-_topn_dice = _launch.operator(
-    # sizes: the mask's width; height and width at which pixels are counted.
+topn_dice = _launch.operator(
+    # mask: bool, or the words of a BitMask. sizes: the mask's width; height and width at which pixels are
+    # counted.
     "topn_dice(Tensor cam, Tensor mask, SymInt[] sizes, float empty) -> (Tensor dice, Tensor hits, Tensor n)",
-    _topn_dice_forward,
-    _topn_dice_fake,
+    _dice_kernel,
+    _dice_fake,
+    _launch.Fallback(_dice_takes, _dice_reference),
 )
-
-
-def topn_mask(maps: Tensor, n: int | Tensor, packed: bool) -> tuple[Tensor, Tensor]:
-    """Of what `takes_maps`: the mask, bool or the words of a BitMask, and which images are valid."""
-    tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
-    result: tuple[Tensor, Tensor] = _topn_mask(maps, tensor, count, packed)
-    return result
-
-
-def topn_dice(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Of what `takes_cam`: dice, hits, n. `mask`: bool, or the words of a BitMask."""
-    result: tuple[Tensor, Tensor, Tensor] = _topn_dice(cam, mask, sizes, empty)
-    return result

@@ -1,4 +1,4 @@
-"""Uncertainty of each row of logits: margin, least confidence, entropy."""
+"""The uncertainty of each row of logits: margin, least confidence or entropy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def uncertainty(logits: Tensor, kind: Kind = "margin") -> Tensor:
-    """How unsure a classifier is of each sample, from its logits in one read; higher is queried first.
+    """How unsure a classifier is of each sample, from one read of its logits. Higher is queried first.
 
     With p = softmax(logits[i]) and p1 >= p2 its two largest probabilities::
 
@@ -25,26 +25,26 @@ def uncertainty(logits: Tensor, kind: Kind = "margin") -> Tensor:
         least-confidence  1 - p1             in [0, 1 - 1/C]
         entropy           -sum p log p       in [0, log C], in nats
 
-    All three are taken from sums over the classes but the first, so that they keep their relative precision,
-    and with it the order of the samples, where p1 rounds to 1. A logit of -inf has probability 0 and
-    contributes 0. So does, in float32, one that is 88 or more below the row's largest.
+    All three are computed from sums over all classes but the likeliest. So they keep their relative
+    precision, and with it the order of the samples, even where p1 rounds to 1. A logit of -inf has
+    probability 0 and contributes 0. In float32 so does a logit that is 88 or more below the largest of its
+    row.
 
     Args:
         logits: [N, C], C >= 1, float32, float16, bfloat16 (float32 arithmetic) or float64. Rows may be
-            strided; they are not copied as long as a row is contiguous.
+            strided. They are not copied as long as each row is contiguous.
         kind: one of `KINDS`.
 
     Returns:
-        [N], float32, or float64 for float64 logits.
-
-        Differentiable in the logits, once. Between equal logits the lowest class counts as the larger.
+        [N], float32, or float64 for float64 logits. It can be differentiated once, in the logits. Of equal
+        logits, the one of the lowest class counts as the larger.
 
     Raises:
         TypeError: logits is not a tensor, or of another dtype.
-        ValueError: a shape other than [N, C >= 1]; another kind; on the CPU a row that holds NaN or +inf, or
-            nothing but -inf. On a GPU such a row gives NaN, without a synchronisation.
+        ValueError: a shape other than [N, C >= 1]; an unknown kind; on the CPU a row that holds NaN or +inf,
+            or nothing but -inf. On a GPU such a row gives NaN, because the check would have to wait.
 
-    Source: Boyd et al., SAL, App. A.1.
+    Source: paper App. A.1.
     """
     _checks.floating("uncertainty", logits=logits)
     if logits.dtype not in _DTYPES:

@@ -1,4 +1,4 @@
-"""Uncertainty of each row of logits, in plain torch: the oracle of the kernels, and their fallback."""
+"""The uncertainty of each row of logits, in plain torch. The kernels are tested against it."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ def _compute_dtype(logits: Tensor) -> torch.dtype:
 
 
 def _parts(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """z = x - max, exp(z), the column of the largest, and the sum of exp(z) over all columns but that one.
+    """z = x - max, exp(z), the column of the largest logit, and the sum of exp(z) over all other columns.
 
-    That sum is 1 / p1 - 1: from it 1 - p1 comes without cancellation, however confident the model.
+    That sum is 1 / p1 - 1. It gives 1 - p1 without cancellation, however confident the model is.
     """
     x = logits.to(_compute_dtype(logits))
-    first = x.argmax(1, keepdim=True)  # the lowest column of equals
+    first = x.argmax(1, keepdim=True)  # of equals, the lowest column
     z = x - x.gather(1, first)
     weight = z.exp()
     z = z.masked_fill(weight == 0, 0)  # 0 log 0 = 0, for logits of -inf too
@@ -35,7 +35,7 @@ def uncertainty(logits: Tensor, kind: str) -> Tensor:
 
 
 def uncertainty_backward(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
-    """The gradient to the logits, given that to the uncertainties. Derivation: README.md."""
+    """The gradient to the logits, from the gradient to the uncertainties. Derivation: README.md."""
     z, weight, first, others = _parts(logits)
     p = weight / (weight.gather(1, first) + others)
     if kind == "entropy":

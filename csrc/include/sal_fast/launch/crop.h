@@ -4,40 +4,39 @@
 
 namespace sal_fast {
 
-// No side beyond kMostSide. A row out of 0..stored-1, and a box with NaN or an infinity, give NaN, or 0 in
-// masks.
-struct CropImagesArgs {
-  const uint8_t* images;  // [stored, height, width, 3], a row of pixels contiguous
-  int64_t stored;
-  int64_t height;
-  int64_t width;
-  int64_t image_stride;
-  int64_t row_stride;
-  const int64_t* rows;   // [batch], or null: the first, the second, ...
-  const float* box;      // [batch, 4]: left, top, right, bottom in 0..1, or null: the whole image
-  const float* color;    // [3, 4], of each image
-  int64_t color_stride;  // 0: one for all
-  int64_t batch;
-  int64_t out_height;
-  int64_t out_width;
-  DType dtype;
-  void* out;  // [batch, 3, out_height, out_width] contiguous
-};
+// No side is longer than kMostSide. An image whose row is not in 0..stored-1, or whose box holds NaN or an
+// infinity, becomes NaN; a mask becomes 0.
 
-struct CropMasksArgs {
-  Mask masks;  // bytes are copied as they are; bits give 0 or 1. Columns are neighbours
-  int64_t stored;
-  const int64_t* rows;
-  const float* box;
-  int64_t batch;
-  int64_t out_height;
-  int64_t out_width;
-  void* out;  // [batch, out_height, out_width] bytes, contiguous
-};
+// clang-format off
+#define SAL_FAST_CROP_IMAGES(FIELD)                                                    \
+  FIELD(const uint8_t*, images)  /* [stored, height, width, 3], each row contiguous */ \
+  FIELD(int64_t, stored)                                                               \
+  FIELD(int64_t, height)                                                               \
+  FIELD(int64_t, width)                                                                \
+  FIELD(int64_t, image_stride)                                                         \
+  FIELD(int64_t, row_stride)                                                           \
+  FIELD(const int64_t*, rows)    /* [batch], or null: 0, 1, 2, ... */                  \
+  FIELD(const float*, box)       /* [batch, 4]: left, top, right, bottom in 0..1, or null: the whole image */ \
+  FIELD(const float*, color)     /* [3, 4], for each image */                          \
+  FIELD(int64_t, color_stride)   /* 0: one for all images */                           \
+  FIELD(int64_t, batch)                                                                \
+  FIELD(int64_t, out_height)                                                           \
+  FIELD(int64_t, out_width)                                                            \
+  FIELD(DType, dtype)                                                                  \
+  FIELD(void*, out)              /* [batch, 3, out_height, out_width] contiguous */
 
-void crop_images_cpu(const CropImagesArgs& args, int threads);
-int crop_images_cuda(const CropImagesArgs& args, void* stream);
-void crop_masks_cpu(const CropMasksArgs& args, int threads);
-int crop_masks_cuda(const CropMasksArgs& args, void* stream);
+#define SAL_FAST_CROP_MASKS(FIELD)                                                     \
+  FIELD(Mask, masks)  /* column stride 1. Bytes are copied as they are, bits give 0 or 1 */ \
+  FIELD(int64_t, stored)                                                               \
+  FIELD(const int64_t*, rows)                                                          \
+  FIELD(const float*, box)                                                             \
+  FIELD(int64_t, batch)                                                                \
+  FIELD(int64_t, out_height)                                                           \
+  FIELD(int64_t, out_width)                                                            \
+  FIELD(void*, out)   /* [batch, out_height, out_width] bytes, contiguous */
+// clang-format on
+
+SAL_FAST_LAUNCHER(crop_images, CropImagesArgs, SAL_FAST_CROP_IMAGES)
+SAL_FAST_LAUNCHER(crop_masks, CropMasksArgs, SAL_FAST_CROP_MASKS)
 
 }  // namespace sal_fast

@@ -4,15 +4,15 @@
 
 namespace sal_fast {
 
-struct DiceArgs {
-  int64_t images;
-  Mask first;
-  Mask second;   // of the size of the first
-  double empty;  // the Dice of two masks without a pixel
-  float* dice;   // [images]
-};
+// clang-format off
+#define SAL_FAST_DICE(FIELD)                                                   \
+  FIELD(int64_t, images)                                                       \
+  FIELD(Mask, first)                                                           \
+  FIELD(Mask, second)   /* of the size of the first */                         \
+  FIELD(double, empty)  /* the Dice of two masks that are both empty */        \
+  FIELD(float*, dice)   /* [images] */
+// clang-format on
 
-void dice_cpu(const DiceArgs& args, int threads);
-int dice_cuda(const DiceArgs& args, void* stream);
+SAL_FAST_LAUNCHER(dice, DiceArgs, SAL_FAST_DICE)
 
 }  // namespace sal_fast

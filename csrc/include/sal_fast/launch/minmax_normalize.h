@@ -4,26 +4,24 @@
 
 namespace sal_fast {
 
-struct MinmaxNormalizeArgs {
-  const void* maps;  // [count, size] contiguous
-  DType dtype;
-  int64_t count;
-  int64_t size;
-  float* out;  // [count, size]
-};
+// clang-format off
+#define SAL_FAST_MAPS(FIELD)                                                   \
+  FIELD(const void*, maps)  /* [count, size] contiguous */                     \
+  FIELD(DType, dtype)                                                          \
+  FIELD(int64_t, count)                                                        \
+  FIELD(int64_t, size)
 
-struct MinmaxNormalizeBackwardArgs {
-  const void* maps;
-  DType dtype;
-  int64_t count;
-  int64_t size;
-  const float* upstream;  // [count, size] contiguous
-  void* grad;             // [count, size] of the dtype of the maps
-};
+#define SAL_FAST_MINMAX_NORMALIZE(FIELD)                                       \
+  SAL_FAST_MAPS(FIELD)                                                         \
+  FIELD(float*, out)  /* [count, size] */
 
-void minmax_normalize_cpu(const MinmaxNormalizeArgs& args, int threads);
-int minmax_normalize_cuda(const MinmaxNormalizeArgs& args, void* stream);
-void minmax_normalize_backward_cpu(const MinmaxNormalizeBackwardArgs& args, int threads);
-int minmax_normalize_backward_cuda(const MinmaxNormalizeBackwardArgs& args, void* stream);
+#define SAL_FAST_MINMAX_NORMALIZE_BACKWARD(FIELD)                              \
+  SAL_FAST_MAPS(FIELD)                                                         \
+  FIELD(const float*, upstream)  /* [count, size] contiguous */                \
+  FIELD(void*, grad)             /* [count, size], of the maps' dtype */
+// clang-format on
+
+SAL_FAST_LAUNCHER(minmax_normalize, MinmaxNormalizeArgs, SAL_FAST_MINMAX_NORMALIZE)
+SAL_FAST_LAUNCHER(minmax_normalize_backward, MinmaxNormalizeBackwardArgs, SAL_FAST_MINMAX_NORMALIZE_BACKWARD)
 
 }  // namespace sal_fast

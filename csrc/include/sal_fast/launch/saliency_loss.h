@@ -6,43 +6,41 @@ namespace sal_fast {
 
 enum class SaliencyKind : int { ssim_l1, mse };
 
-// The first three as DType. bytes: uint8 or bool. bits: 32-bit words, the lowest bit first, whole words a
-// row.
+// The first three are those of DType. bytes: uint8 or bool. bits: 32-bit words, the lowest bit first; a row
+// is a whole number of words.
 enum class TargetType : int { float32, float16, bfloat16, bytes, bits };
 
-// What saliency_loss_cuda can take: no window larger, no side of CAM, target or loss beyond kMostSide.
+// The largest window that saliency_loss_cuda takes. No side of a CAM, a target or the loss may be longer than
+// kMostSide, on either device.
 constexpr int64_t kSaliencyMostWindow = 33;
 
-struct SaliencyLossArgs {
-  const void* cam;  // [images, cam_height, cam_width] contiguous
-  DType dtype;
-  int64_t images;
-  int64_t cam_height;
-  int64_t cam_width;
-  const void* target;  // [images, target_height, target_width]; strides in elements, of words for bits
-  TargetType target_type;
-  int64_t target_height;
-  int64_t target_width;
-  int64_t target_image_stride;
-  int64_t target_row_stride;
-  int64_t target_column_stride;  // 1 for bits
-  const bool* has_map;           // [images], or null: all have one
-  int64_t height;                // the resolution of the loss: the CAM's own, or larger
-  int64_t width;
-  int64_t window;
-  double sigma;
-  Border border;
-  SaliencyKind kind;
-  double weight;     // of a value in what is differentiated: 1 / images for their mean
-  float* values;     // [images]
-  float* grad;       // [images, cam_height, cam_width]: weight d values[image] / d cam, or null
-  float* workspace;  // on the device, saliency_loss_workspace() floats; the CPU needs none
-};
+// clang-format off
+#define SAL_FAST_SALIENCY_LOSS(FIELD)                                                           \
+  FIELD(const void*, cam)    /* [images, cam_height, cam_width] contiguous */                   \
+  FIELD(DType, dtype)                                                                           \
+  FIELD(int64_t, images)                                                                        \
+  FIELD(int64_t, cam_height)                                                                    \
+  FIELD(int64_t, cam_width)                                                                     \
+  FIELD(const void*, target) /* [images, target_height, target_width]; strides of bits count words */ \
+  FIELD(TargetType, target_type)                                                                \
+  FIELD(int64_t, target_height)                                                                 \
+  FIELD(int64_t, target_width)                                                                  \
+  FIELD(int64_t, target_image_stride)                                                           \
+  FIELD(int64_t, target_row_stride)                                                             \
+  FIELD(int64_t, target_column_stride)  /* 1 for bits */                                        \
+  FIELD(const bool*, has_map)  /* [images], or null: every image has a map */                   \
+  FIELD(int64_t, height)       /* the resolution of the loss: the CAM's own, or larger */       \
+  FIELD(int64_t, width)                                                                         \
+  FIELD(int64_t, window)                                                                        \
+  FIELD(double, sigma)                                                                          \
+  FIELD(Border, border)                                                                         \
+  FIELD(SaliencyKind, kind)                                                                     \
+  FIELD(double, weight)      /* of one value in the result: 1 / images for the mean */          \
+  FIELD(float*, values)      /* [images] */                                                     \
+  FIELD(float*, grad)        /* [images, cam_height, cam_width]: weight d values[image] / d cam, or null */ \
+  FIELD(float*, workspace)
+// clang-format on
 
-void saliency_loss_cpu(const SaliencyLossArgs& args, int threads);
-int saliency_loss_cuda(const SaliencyLossArgs& args, void* stream);
-
-// Floats of workspace that saliency_loss_cuda needs.
-int64_t saliency_loss_workspace(const SaliencyLossArgs& args);
+SAL_FAST_LAUNCHER(saliency_loss, SaliencyLossArgs, SAL_FAST_SALIENCY_LOSS)
 
 }  // namespace sal_fast

@@ -6,31 +6,27 @@ namespace sal_fast {
 
 enum class Kind : int { margin, least_confidence, entropy };
 
-struct UncertaintyArgs {
-  const void* logits;  // [rows, columns], a row contiguous
-  DType dtype;
-  int64_t rows;
-  int64_t columns;
-  int64_t row_stride;
-  Kind kind;
-  float* out;  // [rows]
-};
+// clang-format off
+#define SAL_FAST_LOGITS(FIELD)                                                 \
+  FIELD(const void*, logits)  /* [rows, columns], each row contiguous */       \
+  FIELD(DType, dtype)                                                          \
+  FIELD(int64_t, rows)                                                         \
+  FIELD(int64_t, columns)                                                      \
+  FIELD(int64_t, row_stride)                                                   \
+  FIELD(Kind, kind)
 
-struct UncertaintyBackwardArgs {
-  const void* logits;
-  DType dtype;
-  int64_t rows;
-  int64_t columns;
-  int64_t row_stride;
-  Kind kind;
-  const float* upstream;    // [rows]
-  int64_t upstream_stride;  // 0 for an expanded scalar
-  void* grad;               // [rows, columns] contiguous, of the dtype of the logits
-};
+#define SAL_FAST_UNCERTAINTY(FIELD)                                            \
+  SAL_FAST_LOGITS(FIELD)                                                       \
+  FIELD(float*, out)  /* [rows] */
 
-void uncertainty_cpu(const UncertaintyArgs& args, int threads);
-int uncertainty_cuda(const UncertaintyArgs& args, void* stream);
-void uncertainty_backward_cpu(const UncertaintyBackwardArgs& args, int threads);
-int uncertainty_backward_cuda(const UncertaintyBackwardArgs& args, void* stream);
+#define SAL_FAST_UNCERTAINTY_BACKWARD(FIELD)                                   \
+  SAL_FAST_LOGITS(FIELD)                                                       \
+  FIELD(const float*, upstream)    /* [rows] */                                \
+  FIELD(int64_t, upstream_stride)  /* 0 for an expanded scalar */              \
+  FIELD(void*, grad)               /* [rows, columns] contiguous, of the logits' dtype */
+// clang-format on
+
+SAL_FAST_LAUNCHER(uncertainty, UncertaintyArgs, SAL_FAST_UNCERTAINTY)
+SAL_FAST_LAUNCHER(uncertainty_backward, UncertaintyBackwardArgs, SAL_FAST_UNCERTAINTY_BACKWARD)
 
 }  // namespace sal_fast
