@@ -48,7 +48,7 @@ def say(text: str) -> None:
 
 
 def tell(text: str, stream: TextIO | None = None) -> None:
-    """Print one message, on stderr if no stream is given; outside a terminal its lines stay whole for grep."""
+    """Print one message, on stderr by default. Outside a terminal its lines stay whole, for grep."""
     stream = stream or sys.stderr
     print(fitted(text) if stream.isatty() else text, file=stream, flush=True)
 
