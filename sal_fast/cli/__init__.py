@@ -45,11 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except SystemExit as done:  # a command's --help
         sys.stdout.flush()
-        return int(done.code or 0)
+        if not isinstance(done.code, int | None):
+            raise
+        return done.code or 0
     except InputError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        output.complain(
+        output.tell(
             "\nsal-fast: interrupted; what is finished is kept, and the same command continues from there"
         )
         return 130
@@ -68,5 +70,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    output.complain(f"sal-fast: error: {message}")
+    output.tell(f"sal-fast: error: {message}")
     return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -12,12 +13,13 @@ from typing import Annotated
 import torch
 import tyro
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as Sheet
 
 from sal_fast._util.words import Augment, DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.commands import chosen, purpose
-from sal_fast.cli.output import say
+from sal_fast.cli.output import say, tell
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
 from sal_fast.data.augment import stored_size
 from sal_fast.errors import InputError
@@ -46,12 +48,11 @@ def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None =
         root: the folder of the official archives, unpacked or not.
     """
     found = check.look(data, root)
-    console = Console()
-    console.print(_sheet(found), markup=False)
+    Console().print(_sheet(found), markup=False)
     if data in catalog.ENTRIES and not found.notes:
         say("all counts are those of the paper's Table 1")
     for line in (*(f"note: {note}" for note in found.notes), *found.problems):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(line, sys.stdout)
     say(f"{len(found.problems)} problem{'s' * (len(found.problems) != 1)} that a run would refuse")
     return 2 if found.problems else 0
 
@@ -59,11 +60,14 @@ def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None =
 def _sheet(found: check.Findings) -> Sheet:
     """Lay the findings out with one line per class."""
     table = found.table
-    sheet = Sheet("class", title=f"{table.name}: {len(table)} images, {len(table.classes)} classes")
+    sheet = Sheet(
+        Column("class", overflow="fold"),
+        title=f"{table.name}: {len(table)} images, {len(table.classes)} classes",
+    )
     columns = {"images": range(len(table)), **found.rows}
     del columns["binary mask"]
     for column in columns:
-        sheet.add_column(column, justify="right")
+        sheet.add_column(column, justify="right", min_width=max(map(len, column.split())))
     tallies = [Counter(table.class_name(row) for row in rows) for rows in columns.values()]
     for name in (*table.classes, *([""] if tallies[0][""] else [])):
         sheet.add_row(name or "(no label yet)", *(str(tally[name]) for tally in tallies))
@@ -107,13 +111,13 @@ def prepare_data(
     with closing(decode.choose(decoder, device)) as decoding:
         broken = prepare.prepare(table, out, recipe, decoding)
     for error in broken:
-        print(error)
+        tell(str(error), sys.stdout)
     if broken:
         raise InputError(
             f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their files, "
             f"then repeat the command: the others are kept"
         )
-    say(f"{out}: {len(table)} samples, for --image-size {image_size} --augment {augment}")
+    say(f"{len(table)} samples, for --image-size {image_size} --augment {augment}: {out}")
     return 0
 
 
@@ -138,7 +142,7 @@ def render_fixations(
     """
     place = Path(os.path.expanduser(out))
     done = fixations.write(Path(os.path.expanduser(file)), place, sigma, longest)
-    say(f"{place}: maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}")
+    say(f"maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}: {place}")
     if done.outside:
         say(f"note: fixations outside their images, left out: {done.outside}")
     if done.empty:

@@ -47,8 +47,8 @@ def say(text: str) -> None:
     print(fitted(text), flush=True)
 
 
-def complain(text: str, stream: TextIO | None = None) -> None:
-    """Print one message on stderr; outside a terminal it stays on one line, which can be searched for."""
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print one message, on stderr by default. Outside a terminal its lines stay whole, for grep."""
     stream = stream or sys.stderr
     print(fitted(text) if stream.isatty() else text, file=stream, flush=True)
 
@@ -58,7 +58,7 @@ class _Screen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            complain(PREFIX.get(record.levelno, "") + self.format(record))
+            tell(PREFIX.get(record.levelno, "") + self.format(record))
         except BrokenPipeError:
             raise
         except Exception:

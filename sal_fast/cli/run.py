@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import tyro
 
 from sal_fast.cli import parsing
+from sal_fast.cli.output import say
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import OPTIONS, TYPES, Config, read_toml
 from sal_fast.experiment.options import UNSET, helps_of, spelling
@@ -33,18 +34,19 @@ def main(arguments: list[str]) -> int:
     except Waiting as waiting:
         if not distributed.is_first():
             return 0  # torchrun would end the first at once
-        print(
+        say(
             f"\n{waiting}\n"
             f"  sal-fast query export {waiting.folder} --to labelstudio (or folder)\n"
             f"  sal-fast query import {waiting.folder} FILE\n"
-            f"then repeat this command, or: sal-fast run --resume {waiting.folder}"
+            f"then repeat this command, or:\n"
+            f"  sal-fast run --resume {waiting.folder}"
         )
         return WAITING
     if distributed.is_first():
         finished, page = done.path / "summary.json", done.path / "report" / "index.html"
         if not page.exists() or page.stat().st_mtime < finished.stat().st_mtime:
             report.write([done.path], page.parent)
-        print(ending(done, page))
+        say(ending(done, page))
     return 0
 
 
@@ -59,7 +61,8 @@ def ending(run: Run, page: Path) -> str:
         f"\naccuracy {shown('accuracy')}, Dice {shown('dice')} (a random map: {shown('dice_floor')})\n"
         f"{summary['human_maps']} human and {summary['generated_maps']} generated maps\n"
         f"AULC: accuracy {shown('aulc_accuracy')}, Dice {shown('aulc_dice')}\n"
-        f"report: {page}"
+        f"report:\n"
+        f"  {page}"
     )
 
 

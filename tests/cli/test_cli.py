@@ -170,7 +170,7 @@ def test_run_then_run_again_then_report(
     assert main(words) == 0
     out = capsys.readouterr().out
     page = tmp_path / "run" / "report" / "index.html"
-    assert f"report: {page}" in out
+    assert f"report:\n  {page}\n" in out
     assert "AULC: accuracy 0." in out
     assert page.is_file()
     written = page.stat().st_mtime_ns

@@ -38,7 +38,7 @@ def test_lines_break_between_words_only(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_message_is_one_line_in_a_file_and_is_broken_on_a_terminal() -> None:
     message, file, terminal = "word " * 40, io.StringIO(), io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]
-    output.complain(message, file)
-    output.complain(message, terminal)
+    output.tell(message, file)
+    output.tell(message, terminal)
     assert file.getvalue() == message + "\n"
     assert max(map(len, terminal.getvalue().splitlines())) <= 80

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from sal_fast._util.files import read_json
-from sal_fast.annotate.people.question import Answer, Problems, Question, in_order, new_folder, pictures
+from sal_fast.annotate.people.question import (
+    Answer,
+    Problems,
+    Question,
+    fill_template,
+    in_order,
+    new_folder,
+    pictures,
+)
 from sal_fast.data import files
 from sal_fast.data.table import names_a_file
 from sal_fast.errors import InputError
@@ -20,30 +28,6 @@ from sal_fast.errors import InputError
 TABLE, QUERY = "answers.csv", "query.json"
 COLUMNS = ("id", "label", "annotator", "seconds", "skipped")
 YES, NO = ("1", "yes", "true", "x"), ("", "0", "no", "false")
-
-README = """Query {query} of the run {run}. Images: {count}.
-
-1. Look at images/<id>.jpg or images/<id>.png.{draw}
-{step}. Fill {table}. It has one line for each image, in UTF-8:
-     label      the class, spelt as in classes.txt
-     annotator  your name; it may stay empty
-     seconds    how long the answer took; it may stay empty
-     skipped    yes, if the class cannot be told; the label then stays empty
-   A line with neither label nor skipped counts as not answered yet.
-   If several people answer for one image, each fills a line of its own, with
-   a different annotator{several}.
-   In a spreadsheet import the columns as text, or it rewrites ids such as 001.
-Keep this folder together: {file} says which query it belongs to. Then run:
-       sal-fast query import RUN FOLDER
-"""
-DRAW = """
-2. Draw masks/<id>.png at the picture's own size, in grey and without
-   transparency. 0 is background. One other value marks all that shows the
-   class; several values are degrees of it, from 0 to 255. Without a file there
-   is no map. Paint on a black layer and save that layer alone: paint on the
-   picture itself, or on a transparent layer, is refused."""
-SEVERAL = """, and draws
-   masks/<annotator>/<id>.png"""
 
 
 def export(question: Question, out: Path) -> list[Path]:
@@ -66,16 +50,7 @@ def export(question: Question, out: Path) -> list[Path]:
         (folder / "classes.txt").write_text("\n".join(question.classes) + "\n", encoding="utf-8")
         query = {"run": question.run, "query": question.query_index}
         (folder / QUERY).write_text(json.dumps(query, ensure_ascii=False) + "\n", encoding="utf-8")
-        readme = README.format(
-            **query,
-            count=len(question.ids),
-            draw=DRAW if question.maps else "",
-            several=SEVERAL if question.maps else "",
-            step=3 if question.maps else 2,
-            table=TABLE,
-            file=QUERY,
-        )
-        (folder / "README.txt").write_text(readme, encoding="utf-8")
+        (folder / "README.txt").write_text(fill_template("folder.txt", question=question), encoding="utf-8")
     return [out / TABLE]
 
 

@@ -13,7 +13,15 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from sal_fast.annotate.people import brush_code
-from sal_fast.annotate.people.question import Answer, Problems, Question, in_order, new_folder, pictures
+from sal_fast.annotate.people.question import (
+    Answer,
+    Problems,
+    Question,
+    fill_template,
+    in_order,
+    new_folder,
+    pictures,
+)
 from sal_fast.data import files
 from sal_fast.errors import InputError
 
@@ -21,58 +29,6 @@ PART = 100 * 2**20  # bytes of pictures in one tasks file; Label Studio takes up
 FEW = 8  # up to so many classes have a digit each to choose them; more have a search field
 UNSEEN = "\u2060"  # a joiner of no width
 EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
-
-CONFIG = """<View>
-  <Header value="$id" size="5"/>
-  <View style="display: flex; align-items: flex-start; gap: 16px">
-    <View style="flex: 1; min-width: 0">{brush}
-      <Image name="image" value="$image" zoom="true" zoomControl="true" rotateControl="false"/>
-    </View>
-    <View style="width: 260px">{search}
-      <View style="max-height: 70vh; overflow-y: auto">
-        <Choices name="label" toName="image" choice="single" required="true"
-                 requiredMessage="Choose the class, or skip the image.">
-{choices}
-        </Choices>
-      </View>
-    </View>
-  </View>
-</View>
-"""
-BRUSH = """
-      <BrushLabels name="map" toName="image">
-        <Label value="salient" background="#ff0000" selected="true"/>
-      </BrushLabels>"""
-SEARCH = """
-      <Filter name="search" toName="label" minlength="0" placeholder="find a class"/>"""
-
-README = """Query {query} of the run {run}, for Label Studio. Images: {count}.
-
-1. Install and start it, in an environment of its own:
-       python -m venv label-studio
-       label-studio/bin/pip install label-studio
-       label-studio/bin/label-studio start
-   It opens http://localhost:8080. Sign up: the account stays on this machine.
-2. "Create" a project. In "Data Import" upload
-   {tasks}.
-   The pictures are in there, and nothing has to be served. In "Labeling Setup"
-   choose "Custom template", then "Code", and put all of config.xml in place of
-   what is there. Save.
-3. "Label All Tasks". For every image:{draw}
-     - choose the class on the right{search};
-     - Submit. If the class cannot be told, Skip.
-   Do not turn the picture, and leave id, run and query of a task as they are.
-4. If several people answer, each signs up with an address of their own. Two
-   answers to one image are two annotations of its task.
-5. "Export", format "JSON" (not JSON-MIN). Then run:
-       sal-fast query import RUN FILE
-"""
-DRAW = """
-     - paint over all that shows the class (to the right of the picture there
-       are the brush, key B, the eraser, key E, and zoom; [ and ] change the
-       size);"""
-SEARCH_HINT = """
-       (type a part of its name to find it)"""
 
 
 def export(question: Question, out: Path) -> list[Path]:
@@ -101,13 +57,11 @@ def export(question: Question, out: Path) -> list[Path]:
             part.append(json.dumps({"data": task}, ensure_ascii=False))
         write()
         (folder / "config.xml").write_text(interface(question), encoding="utf-8")
-        readme = README.format(
-            query=question.query_index,
-            run=question.run,
-            count=len(question.ids),
+        readme = fill_template(
+            "label_studio.txt",
+            question=question,
+            search=len(question.classes) > FEW,
             tasks=names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, one after the other",
-            draw=DRAW if question.maps else "",
-            search=SEARCH_HINT if len(question.classes) > FEW else "",
         )
         (folder / "README.txt").write_text(readme, encoding="utf-8")
     return [out / name for name in names]
@@ -115,14 +69,14 @@ def export(question: Question, out: Path) -> list[Path]:
 
 def interface(question: Question) -> str:
     """The labeling interface as XML: the picture, the classes, and a brush if maps are wanted."""
-    many = len(question.classes) > FEW
-    # without this key, letters choose classes, and among them are those of the brush and the eraser
-    key = f' hotkey="{UNSEEN}"' if many else ""
-    choices = (f"          <Choice value={quoteattr(_choice(name))}{key}/>" for name in question.classes)
-    text = CONFIG.format(
-        brush=BRUSH if question.maps else "", search=SEARCH if many else "", choices="\n".join(choices)
+    text = fill_template(
+        "label_studio.xml",
+        question=question,
+        search=len(question.classes) > FEW,
+        choices=[quoteattr(_choice(name)) for name in question.classes],
+        unseen=UNSEEN,  # without it as a key letters choose classes, those of brush and eraser among them
     )
-    return text.replace(UNSEEN, f"&#{ord(UNSEEN)};")  # so that it can be seen here, and pasted
+    return text.replace(UNSEEN, f"&#{ord(UNSEEN)};")  # so that it can be seen in the file, and pasted
 
 
 def _choice(label: str) -> str:

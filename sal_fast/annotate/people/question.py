@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from sal_fast._util.files import whole_folder
@@ -138,6 +139,18 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise InputError(f"{out} is there already, perhaps with answers; choose a new folder with --out")
     with whole_folder(out.resolve()) as folder:
         yield folder
+
+
+def fill_template(name: str, **fields: Any) -> str:
+    """Fill a template of this folder, such as an exported README."""
+    environment = Environment(
+        loader=PackageLoader("sal_fast.annotate.people", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template(name).render(**fields)
 
 
 def pictures(question: Question) -> Iterator[tuple[str, bytes, str]]:

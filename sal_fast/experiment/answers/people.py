@@ -37,7 +37,8 @@ class Waiting(Exception):
     def __init__(self, folder: Path, query: int, answered: int, asked: int) -> None:
         self.folder, self.query, self.answered, self.asked = folder, query, answered, asked
         super().__init__(
-            f"{folder} waits for people: {answered} of the {asked} images of query {query} are answered"
+            f"{answered} of the {asked} images of query {query} are answered; the run waits for people: "
+            f"{folder}"
         )
 
 
