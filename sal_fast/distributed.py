@@ -42,7 +42,7 @@ class Ranks:
         return distributed.group.WORLD if self.count > 1 else None
 
     def share(self, blocks: int, rank: int | None = None) -> range:
-        """The blocks of 0..blocks-1 that a rank (None: this one) does: contiguous, nearly equal in number."""
+        """The blocks, of 0..blocks-1, that a rank does (None: this one): contiguous, in equal parts."""
         rank = self.rank if rank is None else rank
         return range(blocks * rank // self.count, blocks * (rank + 1) // self.count)
 
