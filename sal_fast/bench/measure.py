@@ -64,7 +64,7 @@ def measure(benchmark: Benchmark, setup: Setup, bar: Bar = no_bar, **sizes: Any)
         **surroundings,
         "load": [load, os.getloadavg()[0]],
         "rounds": rounds,
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in (*own.items(), *options)},
+        "options": own | dict(options),
         "unit": benchmark.unit,
         **found,
     }
@@ -80,7 +80,7 @@ def measure(benchmark: Benchmark, setup: Setup, bar: Bar = no_bar, **sizes: Any)
 
 def _add(found: dict[str, Any], case: Case, title: str, setup: Setup, rounds: int, bar: Bar) -> None:
     """Measure a case and add it to what was found."""
-    if case.bytes_moved and found["copy_gb_s"] is None:
+    if case.floor and found["copy_gb_s"] is None:
         found["copy_gb_s"], found["read_gb_s"] = (1e-9 * rate for rate in clock.bandwidth(setup.place))
     timers: dict[str, clock.Timer] = {}
     if case.parts is None:
@@ -128,13 +128,13 @@ def _variants(
 def _record(case: Case, name: str, seconds: Sequence[float], found: dict[str, Any]) -> dict[str, Any]:
     """Return the result of one variant in the form of `result.RESULT`."""
     low, median, high = clock.spread(seconds)
-    rate = case.bytes_moved and 1e-9 * case.bytes_moved / median
+    rate = case.floor and 1e-9 * case.floor / median
     return {
         **dict.fromkeys(result.RESULT),
         **{"case": case.name, "variant": name, "items": case.items, "graph_replay": False},
         **{"ms": 1e3 * median, "ms_p10": 1e3 * low, "ms_p90": 1e3 * high},
         "per_second": case.items / median if median else 0.0,
-        "bytes": case.bytes_moved,
+        "bytes": case.floor,
         "share_of_copy": rate and rate / found["copy_gb_s"],
         "share_of_read": rate and rate / found["read_gb_s"],
     }

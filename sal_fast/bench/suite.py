@@ -28,7 +28,6 @@ MODULES = {
 }  # sal_fast/bench/cases/<module>.py has a benchmark of each name
 NAMES = tuple(" ".join(MODULES.values()).split())
 Variant = Callable[..., Any]
-Inputs = Callable[..., tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,18 @@ class Case:
             these tolerances.
         ratios: the ratios that are reported; None stands for every other variant over ours.
         items: how many of the benchmark's units one call processes.
-        bytes_moved: the floor, the least that must cross the memory bus; None if it is not known.
+        floor: the least number of bytes that must cross the memory bus; None if it is not known.
         parts: replaces the variants; does the computation once and returns the seconds of its parts.
         figures: gives other numbers by name, after the variants were timed.
     """
 
     name: str = ""
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    inputs: Inputs = lambda seed: ()
+    inputs: Callable[[int], tuple[Any, ...]] = lambda seed: ()
     verify: Callable[..., None] | tuple[Any, ...] = lambda *inputs: None
     ratios: Sequence[Ratio] | None = None
     items: float = 1
-    bytes_moved: float | None = None
+    floor: float | None = None
     parts: Callable[[], dict[str, float]] | None = None
     figures: Callable[[], dict[str, float]] = dict
 
@@ -136,8 +135,7 @@ class OpSetup(Setup):
     @property
     def kind(self) -> torch.dtype:
         """`dtype` as torch has it."""
-        found: torch.dtype = getattr(torch, self.dtype)
-        return found
+        return getattr(torch, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -167,8 +165,7 @@ class Benchmark:
     @property
     def setup(self) -> type[Setup]:
         """The kind of setup that the function takes."""
-        kind: type[Setup] = get_type_hints(self.function)["setup"]
-        return kind
+        return get_type_hints(self.function)["setup"]
 
 
 def benchmark(**properties: Any) -> Callable[[Callable[..., Iterator[Case]]], Benchmark]:
@@ -179,12 +176,11 @@ def benchmark(**properties: Any) -> Callable[[Callable[..., Iterator[Case]]], Be
 def load(name: str) -> Benchmark:
     """Return the benchmark of that name."""
     module = next(module for module, names in MODULES.items() if name in names.split())
-    found: Benchmark = getattr(importlib.import_module(f"sal_fast.bench.cases.{module}"), name)
-    return found
+    return getattr(importlib.import_module(f"sal_fast.bench.cases.{module}"), name)
 
 
 def both_ways(
-    case: Case, *, leaves: int = 1, moved: tuple[float, float], tolerances: tuple[tuple[Any, ...], ...]
+    case: Case, *, leaves: int = 1, moved: tuple[float, float], verify: tuple[tuple[Any, ...], ...]
 ) -> Iterator[Case]:
     """Yield a case forward alone, and with the gradients to its first `leaves` inputs.
 
@@ -192,12 +188,12 @@ def both_ways(
         case: the name, the variants and the inputs.
         leaves: how many inputs get a gradient.
         moved: the floors in bytes of both.
-        tolerances: the numbers of both for `agree`.
+        verify: the numbers of both for `agree`.
     """
     backward = {name: with_gradient(function, leaves) for name, function in case.variants.items()}
     for i, (way, variants) in enumerate((("forward", case.variants), ("forward-backward", backward))):
         name = f"{case.name}-{way}"
-        yield Case(name, variants, case.inputs, tolerances[i], bytes_moved=moved[i])
+        yield Case(name, variants, case.inputs, verify[i], floor=moved[i])
 
 
 def compiled(function: Variant) -> Variant:

@@ -72,8 +72,7 @@ def _by_case(document: dict[str, Any], title: str) -> Sheet:
 
 def label(record: dict[str, Any], field: str) -> str:
     """Return the name of a variant or ratio, with its case if it has one."""
-    name: str = record[field]
-    return f"{record['case']}: {name}" if record["case"] else name
+    return f"{record['case']}: {record[field]}" if record["case"] else record[field]
 
 
 def _spread(record: dict[str, Any], low: str, high: str) -> str:

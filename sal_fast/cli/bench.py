@@ -52,7 +52,8 @@ def _command(benchmark: suite.Benchmark) -> Callable[..., None]:
                 say(str(path))
 
     command.__doc__ = benchmark.function.__doc__
-    unprefixed = Annotated[benchmark.setup, tyro.conf.arg(name="")]
+    kind: Any = benchmark.setup
+    unprefixed = Annotated[kind, tyro.conf.arg(name="")]
     command.__annotations__ = {**get_type_hints(benchmark.function), "setup": unprefixed}
     command.__signature__ = inspect.signature(benchmark.function)  # type: ignore[attr-defined]
     return command

@@ -147,7 +147,7 @@ def test_bf16_and_a_trace(tmp_path: Path) -> None:
             "bench badge has no case of such a name",
         ),
         (["step", "--image-size", "32"], "too few to compare maps at"),
-        (["step", "--arch", "resnet19"], "arch"),
+        (["step", "--arch", "resnet19"], "did you mean 'resnet18'?"),
         (["run", "--criterion", "margins"], "did you mean 'margin'?"),
         (["run", "--trace", "trace.json"], "too long for a trace"),
         (["score", "--device", "abacus"], "--device abacus"),

@@ -72,7 +72,7 @@ def crop(
     }
     for case, read in (("frame", 3 * frame**2), ("crop", 3 * COVERED * side**2)):
         moved = round(batch * (read + 3 * setup.kind.itemsize * frame**2))
-        yield Case(case, variants, partial(inputs, case=case), verify, bytes_moved=moved)
+        yield Case(case, variants, partial(inputs, case=case), verify, floor=moved)
     variants = {"sal_fast": masks, "eager": partial(usual.crop_masks, frame=frame)}
     moved = round(batch * (COVERED * frame * 4 * -(-frame // 32) + frame**2))
-    yield Case("masks", variants, partial(inputs, case="masks"), verify_masks, bytes_moved=moved)
+    yield Case("masks", variants, partial(inputs, case="masks"), verify_masks, floor=moved)

@@ -33,7 +33,7 @@ LOADS = (0.0, 0.35, 0.65, 1.0)  # shares of a batch for a GPU's JPEG engine
 
 
 @benchmark(unit="images", small={"images": 33, "workers": 0}, least={"workers": 0})
-def data(setup: Setup, images: int = 512, workers: int = 2, folder: Path | None = None) -> Iterator[Case]:
+def data(setup: Setup, images: int = 512, workers: int = 2, folder: str | None = None) -> Iterator[Case]:
     """Files to batches: decoding, augmenting and delivering, against DataLoaders with Pillow and OpenCV.
 
     The files are JPEGs of 500 x 375 with PNG masks, made on the spot. They become batches of 224 x 224 with

@@ -89,9 +89,7 @@ def cam_head(
     for layout in FORMATS:
         case = Case(layout, variants, partial(inputs, layout=layout))
         # Backward reads the features for the weight's gradient, and writes their own.
-        yield from both_ways(
-            case, leaves=3, moved=(moved, 3 * moved), tolerances=((1e-4, 1e-5), (1e-2, 1e-4))
-        )
+        yield from both_ways(case, leaves=3, moved=(moved, 3 * moved), verify=((1e-4, 1e-5), (1e-2, 1e-4)))
 
 
 @benchmark(rounds=15, small={"maps": 3, "side": 12})
@@ -104,18 +102,18 @@ def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterato
         maps: maps.
         side: pixels a side of the larger maps.
     """
+
+    def inputs(seed: int, size: int) -> tuple[Tensor, ...]:
+        return (setup.draws(seed)[0](maps, size, size).to(setup.kind),)
+
     eager = usual.normalised
     variants = {"sal_fast": ops.minmax_normalize, "eager": eager, "compile": compiled(eager)}
     backward = max(1e-5, torch.finfo(setup.kind).eps)  # the gradient is of the maps' type
     for size in (7, side):
-        case = Case(
-            str(size),
-            variants,
-            lambda seed, size=size: (setup.draws(seed)[0](maps, size, size).to(setup.kind),),
-        )
+        case = Case(str(size), variants, partial(inputs, size=size))
         # The extremes need the whole map before a value is written; it stays in the cache.
         moved = maps * size**2 * (setup.kind.itemsize + 4)
-        yield from both_ways(case, moved=(moved, 2 * moved), tolerances=((1e-5, 1e-6), (backward, backward)))
+        yield from both_ways(case, moved=(moved, 2 * moved), verify=((1e-5, 1e-6), (backward, backward)))
 
 
 @benchmark(rounds=15, small={"batch": 2, "frame": 32})
@@ -161,7 +159,7 @@ def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 2
                 int(batch * frame**2 * size) + batch * side**2 * (setup.kind.itemsize + gradient)
                 for gradient in (0, 4)
             ]
-            yield from both_ways(case, moved=(moved[0], moved[1]), tolerances=((1e-5, 1e-5), (1e-2, 1e-2)))
+            yield from both_ways(case, moved=(moved[0], moved[1]), verify=((1e-5, 1e-5), (1e-2, 1e-2)))
 
 
 @benchmark(rounds=15, small={"batch": 2, "side": 24})
@@ -186,12 +184,10 @@ def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) ->
         variants["msssim"] = partial(importlib.import_module("pytorch_msssim").ssim, data_range=1.0)
     variants["compile"] = compiled(usual.ssim)
     moved = batch * channels * side**2 * setup.kind.itemsize
-    yield Case("forward", variants, inputs, (1e-4, 1e-5), bytes_moved=2 * moved)
+    yield Case("forward", variants, inputs, (1e-4, 1e-5), floor=2 * moved)
     for leaves, way in ((1, "x"), (2, "xy")):
         backward = {name: with_gradient(function, leaves) for name, function in variants.items()}
-        yield Case(
-            f"forward-backward-{way}", backward, inputs, (1e-2, 1e-2), bytes_moved=(2 + leaves) * moved
-        )
+        yield Case(f"forward-backward-{way}", backward, inputs, (1e-2, 1e-2), floor=(2 + leaves) * moved)
 
 
 def losses(map_size: int | None) -> dict[str, Variant]:
@@ -250,7 +246,7 @@ def cyborg_loss(
             leaves, floor = floors[name]
             variants = {key: with_gradient(function, leaves) for key, function in functions.items()}
             given = partial(inputs, case=name)
-            yield Case(f"{name}-{size or side}", variants, given, (2e-2, 1e-2), bytes_moved=floor)
+            yield Case(f"{name}-{size or side}", variants, given, (2e-2, 1e-2), floor=floor)
 
 
 @benchmark(rounds=15, small={"batch": 2, "classes": 5, "frame": 32, "depth": 18, "image": 96})
@@ -340,11 +336,7 @@ def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) 
             frame * (4 * -(-frame // 32) if bits else frame) + side**2 * setup.kind.itemsize + 20
         )
         yield Case(
-            case,
-            variants if bits else variants | others,
-            partial(inputs, case=case),
-            verify,
-            bytes_moved=moved,
+            case, variants if bits else variants | others, partial(inputs, case=case), verify, floor=moved
         )
 
 
@@ -405,6 +397,4 @@ def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> 
             variants["captum"] = captum
         variants["forward_alone"] = forward_alone
         moved = 4 * batch * 3 * image**2
-        yield Case(
-            f"resnet{depth}-{probe}", variants, inputs, partial(verify, probe=probe), bytes_moved=moved
-        )
+        yield Case(f"resnet{depth}-{probe}", variants, inputs, partial(verify, probe=probe), floor=moved)

@@ -57,7 +57,7 @@ def uncertainty(setup: OpSetup, rows: int = 65_536, columns: int = 1000) -> Iter
             (matrix + sums, 3 * matrix + sums),
             ((1e-5, 1e-6, VERIFIED), (1e-2, 1e-6, VERIFIED)),
         )
-        yield from both_ways(case, moved=moved, tolerances=tolerances)
+        yield from both_ways(case, moved=moved, verify=tolerances)
 
 
 @benchmark(rounds=15, small={"rows": 200, "columns": 16, "labelled": 20, "picks": 12})
@@ -90,7 +90,7 @@ def kcenter(
         "differences": partial(usual.kcenter, k=picks, products=False),
     }
     moved = (rows + labelled) * columns * setup.kind.itemsize  # one pass
-    yield Case(f"{picks}-picks", variants, inputs, verify, bytes_moved=moved)
+    yield Case(f"{picks}-picks", variants, inputs, verify, floor=moved)
 
 
 @benchmark(rounds=15, small={"rows": 200, "classes": 5, "columns": 16, "picks": 12})
@@ -126,7 +126,7 @@ def badge(
     }
     variants |= {"numpy": partial(usual.badge, k=picks)} if setup.place.type == "cpu" else {}
     moved = rows * (classes + columns) * setup.kind.itemsize  # one pass
-    yield Case(f"{picks}-picks", variants, inputs, verify, bytes_moved=moved)
+    yield Case(f"{picks}-picks", variants, inputs, verify, floor=moved)
 
 
 @benchmark(
