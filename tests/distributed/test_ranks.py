@@ -22,7 +22,7 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.run import run
 
-SMALL = f"{Path(__file__).parents[1] / 'train/small_network.py'}:Small"
+SMALL = f"{Path(__file__).parents[1] / 'helpers/small_network.py'}:Small"
 # an accuracy and an interpretability model in the first round
 SIDE_BY_SIDE: dict[str, Any] = {
     **TINY, "regime": "sal", "human_budget": 0.25, "stop_fraction": 0.5, "arch": SMALL, "output_stride": 32,

@@ -17,7 +17,7 @@ from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
 from sal_fast.train.loop import batches
 
-SMALL = f"{Path(__file__).with_name('small_network.py')}:Small"
+SMALL = f"{Path(__file__).parents[1] / 'helpers' / 'small_network.py'}:Small"
 RECIPE = train.Recipe(
     epochs=2,
     batch_size=8,

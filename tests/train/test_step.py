@@ -25,7 +25,7 @@ from sal_fast.train.parallel import Sharded, pieces
 from sal_fast.train.step import Loss
 
 CPU = torch.device("cpu")
-SMALL = f"{Path(__file__).with_name('small_network.py')}:Small"
+SMALL = f"{Path(__file__).parents[1] / 'helpers' / 'small_network.py'}:Small"
 RECIPE = train.Recipe(
     epochs=2,
     batch_size=8,

@@ -60,7 +60,7 @@ def together(folder: Path, count: int, runs: list[dict[str, Any]], timeout: floa
 
 
 def main(folder: Path) -> None:
-    sys.path.append(str(Path(__file__).parents[1] / "experiment"))
+    sys.path.append(str(Path(__file__).parent))
     from experiment_runs import answer
 
     from sal_fast.experiment import budget
