@@ -1,8 +1,8 @@
-// Rows of floats under a window: what ssim and saliency_loss share.
+// Rows of floats under a window, which ssim and saliency_loss share.
 //
-// A row has room for kSlack more floats than it is long, so that loops run over whole vectors; what they
-// write there is never read as a value. Memory comes from outside: a class of the standard library,
-// instantiated once per instruction set, could be merged by the linker into one that not every machine runs.
+// A row has room for kSlack more floats than it is long, so that loops run over whole vectors. What they
+// write there is never read as a value. Memory comes from outside: the linker could merge the copies of a
+// standard class that each instruction set instantiates, into one that not every machine can run.
 #pragma once
 
 #include "sal_fast/launch/ssim.h"
@@ -64,7 +64,7 @@ inline void blur_across(const float* taps, int64_t window, const Rows (&ring)[co
     for (int q = 0; q < count; ++q) total[q] += taps[k] * load(ring[q][slot] + i);
 }
 
-// A row padded by `border`; its own values stand at row[pad..pad+length).
+// Pads a row by `border`. Its own values stand at row[pad..pad+length).
 inline void pad_row(float* row, int64_t length, int64_t pad, Border border, float outside) {
   if (border == Border::valid) return;
   for (int64_t i = 0; i < pad; ++i) {
@@ -73,7 +73,7 @@ inline void pad_row(float* row, int64_t length, int64_t pad, Border border, floa
   }
 }
 
-// The adjoint of pad_row: what the padding received goes to where it came from.
+// The adjoint of pad_row: what the padding received is added where the padding came from.
 inline void fold_row(float* row, int64_t length, int64_t pad, Border border) {
   if (border != Border::reflect) return;
   for (int64_t i = 0; i < pad; ++i) {

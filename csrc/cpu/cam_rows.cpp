@@ -1,8 +1,9 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// An image is a matrix X with contiguous rows, channels or pixels. Pooling, the map and the gradient's sums
-// are all X a (a number a row) or X' b (a number a column), and one read gives both. Bytes moved: forward the
-// features once; backward once, where a sum over the features is needed at all, and as much written.
+// An image is a matrix X with contiguous rows, which are channels or pixels. Pooling, the map and the
+// gradient's sums are all products X a (a number for each row) or X' b (a number for each column), and one
+// read gives both. Bytes moved: the forward reads the features once. The backward reads them once, if a sum
+// over the features is needed at all, and writes as much.
 #include <vector>
 
 #include "vec.h"
@@ -22,7 +23,7 @@ struct Matrix {
 };
 
 // of_rows[r] = sum over n of X[r, n] column_factor[n]; of_columns[n] += sum over r of row_factor[r] X[r, n].
-// Either is left out where its result is null. What belongs to columns is padded to whole vectors.
+// A product whose result is null is left out. Arrays for columns are padded to whole vectors.
 struct Products {
   const float* column_factor;
   float* of_rows;
@@ -30,23 +31,23 @@ struct Products {
   float* of_columns;
 };
 
-// Rows of at most so many vectors keep the columns' sums in registers.
+// For rows of at most so many vectors, the sums of the columns stay in registers.
 constexpr int kNarrow = kLanes == 16 ? 4 : 8;
 
-// Partial sums over so many rows at once, as rounding grows with the number of terms.
+// Partial sums are over so many rows, because rounding grows with the number of terms.
 constexpr int64_t kRowBlock = 128;
 
 int64_t padded(int64_t size) {
   return (size + kLanes - 1) / kLanes * kLanes;
 }
 
-// Rows of `count` vectors, the last of them perhaps in part.
+// Rows of `count` vectors, the last of which may be a part.
 template <int count, bool kRows, bool kColumns, typename scalar>
 void multiply_narrow(const Matrix<scalar>& x, const Products& products) {
   const int64_t last = x.columns - (count - 1) * kLanes;
   const Bits inside = first_lanes(last);
-  // A row's last load takes values of the rows behind it, which the mask clears; those of the last rows would
-  // pass the end of the image.
+  // The last load of a row also takes values of the rows behind it, which the mask clears. In the last rows
+  // it would pass the end of the image.
   const int64_t whole = x.rows - 1 - (count * kLanes - x.columns + x.stride - 1) / x.stride;
   Vec factor[count];
   for (int i = 0; kRows && i < count; ++i) factor[i] = load(products.column_factor + i * kLanes);
@@ -115,7 +116,7 @@ void multiply(const Matrix<scalar>& x, const Products& products) {
 }
 
 // of_channels[c] = sum over pixels of pixel_factor[p] F[c, p]; of_pixels[p] = sum over channels of
-// channel_factor[c] F[c, p]. Either is left out where its result is null. All are padded to whole vectors.
+// channel_factor[c] F[c, p]. A sum whose result is null is left out. All arrays are padded to whole vectors.
 template <typename scalar, typename Args>
 void contract(const Args& args, int64_t image, const float* pixel_factor, float* of_channels,
               const float* channel_factor, float* of_pixels) {
@@ -135,7 +136,7 @@ void contract(const Args& args, int64_t image, const float* pixel_factor, float*
   }
 }
 
-// out[r, n] = x[r] y[n] + constant, which goes with the row or with the column.
+// out[r, n] = x[r] y[n] + constant, where the constant belongs to the row or to the column.
 template <bool kConstantOfRow, typename scalar>
 void add_outer(int64_t rows, int64_t columns, const float* x, const float* y, const float* constant,
                scalar* out) {
@@ -145,7 +146,7 @@ void add_outer(int64_t rows, int64_t columns, const float* x, const float* y, co
       const Vec added = kConstantOfRow ? Vec{} + constant[r] : load(constant + n);
       const Vec value = x[r] * load(y + n) + added;
       const int64_t at = r * columns + n;
-      // What passes the end of a row is overwritten by the next.
+      // The next row overwrites what passes the end of this one.
       if (at + kLanes <= size) {
         store(value, out + at);
       } else {

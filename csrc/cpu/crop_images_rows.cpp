@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kChannels = 3;
 
-// What does not stay in the caches anyway is written past them: the lines need not be read first.
+// A result that would not stay in the caches is written past them, so that its lines need not be read first.
 constexpr int64_t kPastCaches = 8 << 20;
 
 constexpr int64_t padded(int64_t n) {
@@ -103,7 +103,7 @@ struct Color {
   }
 };
 
-// store, past the caches where that is possible and wanted.
+// Stores a vector, past the caches if that is possible and wanted.
 template <bool kPast>
 inline void put(Vec x, float* p) {
 #if defined(__AVX512F__)
@@ -187,10 +187,11 @@ class Crop {
   }
 
  private:
-  // Floats of a stored row's channel: a window may begin at its last pixel.
+  // The floats of a channel of a stored row, where a window may begin at the last pixel.
   static int64_t channel(int64_t width) { return padded(width) + 2 * kLanes; }
 
-  // Of each output pixel of a row the weight, and the pixel before it from its group's first on.
+  // Finds the weight of each output pixel of a row, and the stored pixel before it, counted from the first of
+  // its group.
   void place_columns(const Places& across) {
     const int count = static_cast<int>(args_.out_width);
     first_ = width_;
@@ -214,7 +215,7 @@ class Crop {
     end_ = last + 2 < width_ ? last + 2 : width_;
   }
 
-  // Stored row `row`, resampled along itself and coloured; the line of row `other` is kept.
+  // Stored row `row`, resampled along itself and coloured. The line of row `other` is kept.
   const float* line_of(const uint8_t* image, int row, int other, const Color& color) {
     for (int k = 0; k < 2; ++k)
       if (held_[k] == row) return lines_[k];

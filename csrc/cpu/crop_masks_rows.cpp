@@ -1,7 +1,7 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// Bytes moved: the stored rows that a crop covers, and its result. A stored row is unpacked once; output rows
-// of the same one are copies.
+// Bytes moved: the stored rows that a crop covers, and its result. A stored row is unpacked once, and further
+// output rows of it are copies.
 #include "mask_rows.h"
 // vec.h, by way of mask_rows.h, comes first.
 #include "sal_fast/crop.h"

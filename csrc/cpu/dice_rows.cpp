@@ -1,6 +1,6 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// Bytes moved: both masks read once.
+// Bytes moved: both masks are read once.
 #include "mask_rows.h"
 #include "sal_fast/launch/dice.h"
 

@@ -1,4 +1,4 @@
-// Rows of binary masks as 32-bit words, whatever they are stored as.
+// The rows of binary masks as 32-bit words, however the masks are stored.
 #pragma once
 
 #include "sal_fast/launch/mask.h"
@@ -35,12 +35,13 @@ inline uint32_t pack_word(const uint8_t* p) {
 #endif
 }
 
-// The rows of a mask at a size of height x width, read by nearest.
+// The rows of a mask, read by nearest at a size of height x width.
 class MaskRows {
  public:
   MaskRows(const Mask& mask, int64_t height, int64_t width) : mask_(mask), height_(height), width_(width) {}
 
-  // Row i of an image: words_of(width) of them, the bits past the width 0. Either its own memory or `memory`.
+  // Row i of an image: words_of(width) words, whose bits past the width are 0. They are in the mask or in
+  // `memory`.
   const uint32_t* row(int64_t image, int64_t i, uint32_t* memory) const {
     const int64_t offset = image * mask_.image_stride + nearest(i, mask_.height, height_) * mask_.row_stride;
     const int64_t words = words_of(width_);
@@ -76,7 +77,7 @@ class MaskRows {
     return memory;
   }
 
-  // All rows of an image, one behind the other, to `words`; returns the number of set bits.
+  // Writes all rows of an image to `words`, one behind the other. Returns the number of set bits.
   int64_t copy(int64_t image, uint32_t* words) const {
     int64_t set = 0;
     for (int64_t i = 0; i < height_; ++i, words += words_of(width_)) {
@@ -88,7 +89,8 @@ class MaskRows {
   }
 
  private:
-  // Of pixels nearest(x), which advance by a quotient and now and then by one more: no division a pixel.
+  // Gathers the pixels nearest(x). They advance by a quotient, and sometimes by one more, which takes no
+  // division for a pixel.
   template <typename Bit>
   const uint32_t* gather(uint32_t* memory, Bit bit) const {
     const int64_t step = mask_.width / width_, rest = mask_.width % width_;

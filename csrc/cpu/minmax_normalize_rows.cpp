@@ -1,6 +1,6 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// Bytes moved: each map read and each result written once; a map's further reads come from the cache.
+// Bytes moved: each map is read and each result written once. Further reads of a map come from the cache.
 #include "vec.h"
 // vec.h comes first: the templates below find its overloads by ordinary lookup.
 #include "sal_fast/minmax_normalize.h"
@@ -34,7 +34,7 @@ Extremes extremes(const scalar* map, int64_t size) {
   for (; n + kLanes <= size; n += kLanes) add(load(map + n));
   if (n < size) {
     const Vec x = load_first(map + n, size - n);
-    // No lane holds a value that is not of the map.
+    // Every lane holds a value of the map.
     add(as_float(as_bits(x) | (as_bits(first) & ~first_lanes(size - n))));
   }
   Extremes map_extremes;

@@ -105,7 +105,7 @@ void parallel_for(int64_t rows, int64_t row_cost, int threads,
   if (helpers < 1) return body(0, rows);
   Pool& own = the_pool();  // first: it notices forks
   if (const OpenMpParallel parallel = openmp_parallel()) {
-    // As many as torch asks for: a team of another size would be a new one.
+    // The team has as many threads as torch asks for, because one of another size would be a new team.
     parallel([](void* data) { static_cast<Job*>(data)->work(); }, &job, static_cast<unsigned>(threads), 0);
   } else if (!own.run(job, helpers)) {
     body(0, rows);

@@ -13,7 +13,7 @@
 namespace sal_fast {
 namespace {
 
-// Weights that sum to 1, as gaussian_taps rounds its own: flat windows have no variance.
+// Rounds weights that sum to 1 as gaussian_taps rounds its own, so that flat windows have no variance.
 void round_weights(std::vector<double>& weights) {
   constexpr double kParts = 1 << 24;
   double left = 1;
@@ -21,7 +21,7 @@ void round_weights(std::vector<double>& weights) {
   *std::max_element(weights.begin(), weights.end()) += left;
 }
 
-// Half-pixel centres, the outer half pixels clamped.
+// The bilinear enlargement with half-pixel centres. The outer half pixels are clamped.
 struct Enlargement {
   Enlargement(int64_t from_size, int64_t to_size) : from(to_size), weight(to_size) {
     for (int64_t i = 0; i < to_size; ++i) {
@@ -39,7 +39,7 @@ struct Enlargement {
 struct BandedRows {
   BandedRows(int64_t rows, int64_t columns) : all(rows, std::vector<double>(columns)) {}
 
-  // Rows of weights; only the columns between the first and the last non-zero are kept.
+  // The rows of weights. Only the columns between the first and the last non-zero are kept.
   Banded banded() {
     width = 1;
     for (auto& row : all) {
@@ -99,7 +99,7 @@ void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
 
   const auto run = SAL_FAST_DISPATCH(saliency_loss_rows);
   const int64_t scratch_size = SAL_FAST_DISPATCH(saliency_loss_scratch)(args);
-  // Small images are taken a lane each: as many in a piece of work as a vector has.
+  // Small images take a lane each, so that a piece of work has as many as the widest vector.
   const int64_t together = saliency_loss_lanes(args) ? 16 : 1;
   const int64_t cost = 8 * args.height * args.width + args.target_height * args.target_width / 8;
   const int64_t pieces = (args.images + together - 1) / together;

@@ -1,5 +1,5 @@
-// The loss at the resolution of a small CAM: an image a lane, so that nothing is reduced across lanes and
-// nothing of a 7-wide row is wasted.
+// The loss at the resolution of a small CAM. Each lane has an image, so that nothing is reduced across lanes
+// and no part of a 7-wide row is wasted.
 #pragma once
 
 #include "blur.h"
@@ -10,7 +10,7 @@
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 
-// An array with a vector an element.
+// An array whose elements are vectors.
 struct Lanes {
   float* first;
   Vec operator[](int64_t i) const { return load(first + i * kLanes); }
@@ -49,7 +49,7 @@ class LaneImages {
 
   int64_t used() const { return used_; }
 
-  // Images [begin, end), kLanes of them at most.
+  // Does images [begin, end), at most kLanes of them.
   void run(int64_t begin, int64_t end) {
     const Mask has_map = load_images(begin, end);
     const Range human = range_of(y_), cam = range_of(raw_);
@@ -77,7 +77,7 @@ class LaneImages {
     Mask flat, bad;          // bad: NaN or an infinity
   };
 
-  // The lanes that have a map; the others hold zeros.
+  // Returns which lanes have a map. The others hold zeros.
   Mask load_images(int64_t begin, int64_t end) {
     Mask has_map{};
     std::memset(raw_.first, 0, pixels_ * kLanes * sizeof(float));
@@ -111,7 +111,8 @@ class LaneImages {
     return range;
   }
 
-  // Shifted by half the range. Exactly 1 at the highest: |x - y| has no slope where both are 1.
+  // The result is shifted by half the range. It is exactly 1 at the highest value: |x - y| has no slope where
+  // both are 1.
   void normalize(const Lanes& maps, const Range& range, const Lanes& out) const {
     for (int64_t p = 0; p < pixels_; ++p) {
       const Vec x = (maps[p] - range.low) * range.inverse;

@@ -1,8 +1,8 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// Bytes: the target once, the CAM and its gradient. Work per pixel at window w: about 8 multiply-adds each
-// way for what depends on the CAM alone (tables), 4 w for the means of y and x y, 2 w for the gradient of x
-// y, 2 w more for a graded map. Derivation: sal_fast/ops/saliency_loss/README.md.
+// Bytes moved: the target once, the CAM and its gradient. A pixel at window w takes about 8 multiply-adds
+// each way for the moments of the CAM alone (tables), 4 w for the means of y and x y, 2 w for the gradient of
+// x y, and 2 w more for a graded map. Derivation: sal_fast/ops/saliency_loss/README.md.
 #include "saliency_loss_rows.h"
 
 #include "blur.h"
@@ -15,8 +15,8 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-// Memory of one thread. Rows of the loss's width have the padding's columns on both sides; what is to be
-// blurred back stands between window - 1 zeros.
+// The memory of one thread. Rows of the loss's width have the padding's columns on both sides. Rows that are
+// to be blurred back stand between window - 1 zeros.
 struct Buffers {
   Buffers(const SaliencyLossArgs& args, float* memory) : arena(memory) {
     const int64_t columns = args.width + 2 * padding(args.window, args.border);
@@ -59,8 +59,8 @@ struct Buffers {
   Rows sums;     // the five above as one row, to be cleared
 };
 
-// Rows first[i] .. of the CAM with their weights, for one row of the map. Not inlined: the extremes are
-// compared with what it gave, so it must round the same way everywhere.
+// Blends two rows of the CAM to one row of the map. It is not inlined, because the extremes are compared with
+// its results, so that it must round the same way everywhere.
 __attribute__((noinline)) void between(const float* a, const float* b, float weight, int64_t length,
                                        float* out) {
   for (int64_t j = 0; j < length; j += kLanes)
@@ -136,7 +136,7 @@ class Image {
     for (int64_t i = 0; grad && i < args_.cam_height * args_.cam_width; ++i) grad[i] = value;
   }
 
-  // The target averaged over areas, into y without its padding.
+  // Averages the target over areas, into y without its padding.
   Extremes reduce_target(int64_t image) {
     Extremes extremes;
     for (int64_t i = 0; i < args_.height; ++i) {
@@ -147,7 +147,7 @@ class Image {
     return extremes;
   }
 
-  // Normalised, shifted and padded. Whether the map is binary: then y y is known.
+  // Normalises, shifts and pads the target. Returns whether it is binary, so that y y is known.
   bool normalize_target(const Extremes& human) {
     const float inverse = 1.0f / (human.high - human.low);
     bool binary = true;
@@ -164,7 +164,7 @@ class Image {
     return binary;
   }
 
-  // False for NaN or an infinity.
+  // Returns false if the CAM holds NaN or an infinity.
   bool load_cam(int64_t image) {
     bool finite = true;
     for (int64_t i = 0; i < args_.cam_height; ++i) {
@@ -214,7 +214,7 @@ class Image {
             buffers_.x_row[0]);
   }
 
-  // Exactly 1 at the highest: |x - y| has no slope where both are 1.
+  // The result is exactly 1 at the highest value: |x - y| has no slope where both are 1.
   static Vec normalized(Vec raw, const Extremes& extremes, float inverse) {
     const Vec x = (raw - extremes.low) * inverse;
     return inverse == 0.0f ? x : (raw == Vec{} + extremes.high ? Vec{} + 1.0f : x);
@@ -231,7 +231,7 @@ class Image {
       for (int64_t j = 0; j < columns_; ++j) buffers_.x[i][j] = -constants_.shift;
   }
 
-  // The mean over pixels of |x - y|, or of (x - y)^2, and where the extremes stand.
+  // Returns the mean over pixels of |x - y|, or of (x - y)^2, and finds where the extremes stand.
   double pixels() {
     const bool mse = args_.kind == SaliencyKind::mse;
     const double scale = 1.0 / (static_cast<double>(args_.height) * static_cast<double>(args_.width));
@@ -272,7 +272,7 @@ class Image {
       store(load(rows[from + 1] + j) + (1.0f - weight) * x, rows[from + 1] + j);
   }
 
-  // The mean of S, and its gradient into d_x, d_mean and d_square.
+  // Returns the mean of S, and adds its gradient to d_x, d_mean and d_square.
   template <bool kBinary>
   double similarity() {
     blur_cam();
@@ -436,7 +436,7 @@ class Image {
   const int64_t positions_, width_;  // of the window
   const SsimConstants constants_;
   Buffers buffers_;
-  // Of the image at hand.
+  // These belong to the image at hand.
   Extremes extremes_;
   float inverse_ = 0;
   bool differentiate_ = false;

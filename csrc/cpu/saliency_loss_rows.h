@@ -1,4 +1,4 @@
-// Images [begin, end) of a batch, on one thread. Defined once per instruction set by saliency_loss_rows.cpp.
+// The functions that saliency_loss_rows.cpp defines, once per instruction set.
 #pragma once
 
 #include "capability.h"
@@ -7,8 +7,8 @@
 
 namespace sal_fast {
 
-// A matrix with few non-zeros in each row, next to each other: row r is coefficients[r * width ..] at the
-// columns from first[r] on, count[r] of them.
+// A matrix with few non-zeros in each row, which are next to each other. Row r has count[r] of them, the
+// values coefficients[r * width ..], from column first[r] on.
 struct Banded {
   const float* coefficients;
   const int32_t* first;
@@ -18,22 +18,22 @@ struct Banded {
 
 inline namespace SAL_FAST_ISA {
 
-// Whether the images are so small that each takes a lane: beyond, the arrays of a pixel times the lanes leave
-// the cache.
+// Whether the images are so small that each takes a lane. The arrays of larger ones, times the lanes, would
+// not fit in the cache.
 inline bool saliency_loss_lanes(const SaliencyLossArgs& args) {
   constexpr int64_t kMostPixels = 1024;
   return args.height == args.cam_height && args.width == args.cam_width &&
          args.height * args.width <= kMostPixels;
 }
 
-// The rows that the tables combine: the CAM's, and one of zeros where the border is padded with them.
+// The number of rows that the tables combine: the CAM's, and one of zeros if the border is padded with zeros.
 inline int64_t cam_lines(const SaliencyLossArgs& args) {
   return args.cam_height + (args.border == Border::zero ? 1 : 0);
 }
 
 }  // namespace SAL_FAST_ISA
 
-// What depends on the sizes alone.
+// Tables that depend on the sizes alone.
 struct SaliencyTables {
   const float* taps;  // [window]
   // Bilinear enlargement: row (column) i of the map is weight[i] of the CAM's row from[i] and 1 - weight[i]

@@ -9,7 +9,7 @@ inline namespace SAL_FAST_ISA {
 
 constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
 
-// Of a map; NaN and infinities make it not finite.
+// The extremes of a map. It is not finite if it holds NaN or an infinity.
 struct Extremes {
   float low = kInfinity;
   float high = -kInfinity;
@@ -37,7 +37,7 @@ struct Extremes {
   bool flat() const { return high - low <= kFlat * larger(fabsf(low), fabsf(high)); }
 };
 
-// A row of values, as floats: kLanes of them, or one.
+// A row of values, read as floats: kLanes of them, or one.
 template <typename scalar>
 struct ValueRow {
   const scalar* at;
@@ -64,7 +64,7 @@ struct BitRow {
   float value(int64_t j) const { return static_cast<float>(at[j / 32] >> (j % 32) & 1); }
 };
 
-// out[j] = the sum over `count` rows, `stride` elements apart.
+// out[j] becomes the sum over `count` rows that are `stride` elements apart.
 template <typename Row>
 void sum_rows(Row first, int64_t stride, int64_t count, int64_t length, float* out) {
   constexpr int kBlocks = 4;  // sums that do not wait for each other
@@ -94,8 +94,8 @@ void with_constant(int64_t count, Run run) {
   run(std::integral_constant<int, kMost>{});
 }
 
-// Bytes in 16-bit words, twice as many at a time; up to 257 rows of them cannot overflow. As much of a row at
-// once as there are registers for: memory is then read in its order.
+// Bytes are summed in 16-bit words, twice as many at a time; up to 257 rows of them cannot overflow. As much
+// of a row is taken at once as there are registers for, so that memory is read in its order.
 inline void sum_rows(ByteRow first, int64_t stride, int64_t count, int64_t length, float* out) {
   constexpr int kWords = 2 * kLanes;
   int64_t j = 0;
@@ -126,7 +126,7 @@ void sum_strided_rows(Row first, int64_t stride, int64_t column_stride, int64_t 
   }
 }
 
-// Rows [begin, end) of the target added up, `length` values of them.
+// Adds up the first `length` values of rows [begin, end) of the target.
 inline void sum_target_rows(const SaliencyLossArgs& args, int64_t image, int64_t begin, int64_t end,
                             int64_t length, float* out) {
   const int64_t offset = image * args.target_image_stride + begin * args.target_row_stride;

@@ -1,8 +1,8 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// A plane streams through rings of `window` rows that stay in the L1 or L2 cache: memory sees each image once
-// and each gradient once. Per position and tap: 5 multiply-adds along and 5 across, and for the gradients 3
-// and 3 (4 and 4 for both images).
+// A plane streams through rings of `window` rows that stay in the L1 or L2 cache, so that memory sees each
+// image and each gradient once. Each position and tap takes 5 multiply-adds along and 5 across, and 3 and 3
+// more for a gradient (4 and 4 for those of both images).
 #include "ssim_rows.h"
 #include "blur.h"
 // blur.h comes first: the templates below find its overloads by ordinary lookup.
@@ -12,7 +12,7 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-// A row of an image into row[0..width), minus the shift.
+// Copies a row of an image to row[0..width), minus the shift.
 template <typename scalar>
 void load_row(const scalar* from, int64_t column_stride, int64_t width, float shift, float* row) {
   int64_t i = 0;
@@ -24,7 +24,7 @@ void load_row(const scalar* from, int64_t column_stride, int64_t width, float sh
   }
 }
 
-// What a thread keeps of one plane. A ring holds the `window` latest rows.
+// The memory of a thread for one plane. A ring holds the `window` latest rows.
 struct Buffers {
   explicit Buffers(const SsimArgs& args, float* memory) : arena(memory) {
     const int64_t padded = args.width + 2 * padding(args.window, args.border);
@@ -63,8 +63,8 @@ class Band {
     buffers_.arena.clear();
   }
 
-  // The sum of S over the positions [begin, end), as far as there are any. The gradients of the padded rows
-  // [begin, end), for which the positions that reach into them from above are computed once more.
+  // Returns the sum of S over those positions [begin, end) that exist. Writes the gradients of the padded
+  // rows [begin, end), for which the positions that reach into them from above are computed once more.
   double run(int64_t begin, int64_t end) {
     const bool gradients = args_.grad_x || args_.grad_y;
     const int64_t first = !gradients || begin < window_ ? (gradients ? 0 : begin) : begin - window_ + 1;
@@ -154,7 +154,7 @@ class Band {
     if (args_.grad_y) write_gradient(3, y, x, row, args_.grad_y);
   }
 
-  // `own`: which of the fields is that of the gradient's own mean.
+  // `own` is the field of the gradient's own mean.
   void write_gradient(int own, const float* self, const float* other, int64_t row, float* grad) {
     const int64_t source = padded_index(row - pad_, args_.height, pad_, args_.border);
     if (source < 0) return;

@@ -1,4 +1,4 @@
-// A band of one plane, on one thread. Defined once per instruction set by ssim_rows.cpp.
+// The functions that ssim_rows.cpp defines, once per instruction set, for a band of one plane on one thread.
 #pragma once
 
 #include "capability.h"
@@ -9,8 +9,8 @@ namespace sal_fast {
 
 inline namespace SAL_FAST_ISA {
 
-// A plane is cut into bands of equal height, at least 256 padded rows and 4 windows: not by the number of
-// threads, on which sums must not depend.
+// A plane is cut into bands of equal height, of at least 256 padded rows and 4 windows. Their number does not
+// depend on the number of threads, and so neither do the sums.
 inline int64_t ssim_bands(const SsimArgs& args) {
   const int64_t padded = args.height + 2 * padding(args.window, args.border);
   const int64_t least = 4 * args.window > 256 ? 4 * args.window : 256;

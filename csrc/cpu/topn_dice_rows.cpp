@@ -1,8 +1,8 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// Bytes moved: the mask and the CAM read once.
+// Bytes moved: the mask and the CAM are read once.
 #include "topn_select.h"
-// After topn_select.h, which opens this build's namespace.
+// This include follows topn_select.h, which opens this build's namespace.
 #include "topn_rows.h"
 
 namespace sal_fast {
@@ -38,7 +38,8 @@ struct EnlargedRows {
   float* line;
   float* pixels;
 
-  // What the pixels of row i blend, from cell to cell; the last stands once more behind. Two are kept.
+  // The values that the pixels of row i blend, cell by cell, with the last one repeated behind. Two rows are
+  // kept.
   const float* values(int64_t i) const {
     const int64_t cell = tables.row_cells[i];
     const float* const top = cells + cell * cam_width;
@@ -54,7 +55,7 @@ struct EnlargedRows {
     return out;
   }
 
-  // Pair by pair. What a vector writes past the columns of one is written again by those that follow.
+  // Goes pair by pair. What a vector writes past the columns of a pair is written again by those that follow.
   const float* row(int64_t i) const {
     const float* const blended = values(i);
     const TopnTables columns = tables;

@@ -1,10 +1,10 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// Bytes moved: the map read, the mask written.
+// Bytes moved: the map is read, the mask is written.
 #include <type_traits>
 
 #include "topn_select.h"
-// After topn_select.h, which opens this build's namespace.
+// This include follows topn_select.h, which opens this build's namespace.
 #include "topn_rows.h"
 
 namespace sal_fast {

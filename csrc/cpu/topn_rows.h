@@ -1,5 +1,4 @@
-// The images [begin, end) of an op, on one thread. Defined once per instruction set by topn_mask_rows.cpp and
-// topn_dice_rows.cpp.
+// The functions that topn_mask_rows.cpp and topn_dice_rows.cpp define, once per instruction set.
 #pragma once
 
 #include "capability.h"
@@ -9,7 +8,7 @@ namespace sal_fast {
 
 constexpr int64_t kTableSlack = 32;  // weights are loaded by words of pixels
 
-// What the enlargement needs of every image.
+// Tables of the enlargement, which are the same for all images.
 struct TopnTables {
   const int32_t* row_cells;  // of each row
   const float* row_weights;

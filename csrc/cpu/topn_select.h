@@ -1,10 +1,10 @@
 // The N-th largest pixel of an image, and the pixels above it.
 //
-// An image is never in memory as a whole: it is given by rows that every pass makes again, which costs as
-// much as reading them from the L2 cache. Passes over the pixels: one row in some, for a guess of the N-th;
-// the pixels near that guess and the number of those above (few: the rest happens among them); the result.
-// Counting every pixel in bins costs several times that and is left to guesses that fail. Derivation:
-// sal_fast/ops/topn/README.md.
+// An image is never in memory as a whole. Every pass makes its rows again, which costs as much as reading
+// them from the L2 cache. The first pass looks at some rows, for a guess of the N-th largest. The second sets
+// aside the pixels near that guess, which are few, and counts those above; the search goes on among them. The
+// last makes the result. Counting every pixel in bins costs several times as much, and happens only if the
+// guess fails. Derivation: sal_fast/ops/topn/README.md.
 #pragma once
 
 #include <algorithm>
@@ -21,12 +21,12 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 
 constexpr uint32_t kBins = 1 << 11;
-constexpr uint32_t kFewBins = 1 << 8;  // of a guess, and of candidates
-constexpr int kCopies = 4;  // of the bins: neighbours, often of one value, do not wait for each other
+constexpr uint32_t kFewBins = 1 << 8;  // for a guess, and for candidates
+constexpr int kCopies = 4;  // of the bins, so that neighbours of one value do not wait for each other
 constexpr int64_t kMostCandidates = 1 << 14;
-constexpr int64_t kFew = 1 << 6;         // candidates, ordered at once
-constexpr int64_t kLargeArea = 1 << 17;  // pixels, from which a guess takes more bins
-constexpr int64_t kSlack = 16;           // floats of the widest vector
+constexpr int64_t kFew = 1 << 6;         // So many candidates are put in order at once.
+constexpr int64_t kLargeArea = 1 << 17;  // From so many pixels on a guess takes more bins.
+constexpr int64_t kSlack = 16;           // the floats of the widest vector
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Memory of one thread.
@@ -44,20 +44,20 @@ struct SelectMemory {
 // Rows of pixels
 // ------------------------------------------------------------------------------------------------
 
-// Each has height, width and row(i): row i, valid until the next call. Behind its pixels are NaN, which lie
-// in no range, up to a whole word.
+// Each struct has height, width and row(i), which is valid until the next call. Behind the pixels of a row
+// there is NaN up to a whole word; NaN lies in no range.
 
 inline int64_t row_floats(int64_t width) {
   return words_of(width) * kWord + kSlack;
 }
 
-// `row`, of row_floats(width), with what is behind its pixels.
+// `row`, which has row_floats(width) floats, with NaN behind its pixels.
 inline const float* ended(float* row, int64_t width) {
   for (int64_t x = width; x + kLanes <= row_floats(width); x += kLanes) store(Vec{} + kNaN, row + x);
   return row;
 }
 
-// A selection of pixels, as one row.
+// A selection of pixels, seen as one row.
 struct Candidates {
   static constexpr int64_t height = 1;
   int64_t width;
@@ -75,7 +75,7 @@ void for_each_vector(const Rows& rows, int64_t i, Visit visit) {
 // Ranges
 // ------------------------------------------------------------------------------------------------
 
-// Both ends belong to it.
+// Both ends belong to the range.
 struct Range {
   float low;
   float high;
@@ -123,8 +123,8 @@ struct Counts {
   bool hold(int64_t n) const { return n > above && n - above <= inside && inside <= kMostCandidates; }
 };
 
-// Counts the pixels above and inside the range, and writes those inside to `out` if they are at most
-// kMostCandidates: it has room for these and a vector. The rows may be `out` itself.
+// Counts the pixels above and inside the range. Those inside are written to `out`, if they are at most
+// kMostCandidates; it has room for these and a vector. The rows may be `out` itself.
 template <typename Rows>
 Counts collect(const Rows& rows, Range range, float* out) {
   Counts counts;
@@ -133,7 +133,7 @@ Counts collect(const Rows& rows, Range range, float* out) {
       const uint32_t above = lanes_above(pixels, Vec{} + range.high);
       const uint32_t inside = lanes_from(pixels, Vec{} + range.low) & ~above;
       counts.above += count_bits(above);
-      // No branch on whether there are any: where a map crosses the range is hard to foresee.
+      // There is no branch on whether there are any, because it would be hard to predict.
       compress(pixels, inside, out + std::min(counts.inside, kMostCandidates));
       counts.inside += count_bits(inside);
     });
@@ -145,13 +145,13 @@ Counts collect(const Rows& rows, Range range, float* out) {
 // The N-th largest
 // ------------------------------------------------------------------------------------------------
 
-// How many pixels are of each of some kinds.
+// Counts how many pixels fall into each bin.
 class Bins {
  public:
   Bins(uint32_t* memory, uint32_t bins) : counts_(memory), bins_(bins) {
     std::memset(counts_, 0, kCopies * (bins_ + 1) * sizeof(uint32_t));
   }
-  // Of one lane in `step` from `first` on; what is not less than `bins` is ignored.
+  // Counts one lane in `step`, from `first` on. Values that are not below `bins` are ignored.
   template <int step = 1>
   void add(Bits bin, int first = 0) {
     bin = bin < Bits{} + bins_ ? bin : Bits{} + bins_;
@@ -170,7 +170,7 @@ class Bins {
   uint32_t bins_;
 };
 
-// The key of -0, which no pixel has: as a bound, -0 would let zeros in.
+// The key of -0. No pixel has it, and as a bound -0 would let zeros in.
 constexpr uint32_t kBelowZero = 0x7fffffffu;
 
 // key_of of each lane.
@@ -186,12 +186,13 @@ inline uint32_t first_bits(uint32_t word, int64_t n) {
   return word;
 }
 
-// Which pixels are in the top N: those above `floor`, and the first `ties` of those equal to it.
+// The top N consists of the pixels above `floor`, and of the first `ties` pixels equal to it.
 struct Cut {
   float floor;
   int64_t ties;
 
-  // Of up to 32 pixels, given which are above and which at least the floor. To be called in row-major order.
+  // The top N among up to 32 pixels, given which are above and which are at least the floor. It must be
+  // called in row-major order.
   uint32_t take(uint32_t above, uint32_t at_least) {
     if (ties <= 0) return above;
     const uint32_t tied = first_bits(at_least & ~above, ties);
@@ -234,22 +235,22 @@ Cut select(const Rows& rows, Range range, int64_t wanted, int64_t count, const S
     range = {value_of(of_bin.low), value_of(of_bin.high)};
   }
   collect(rows, range, chosen);
-  // By a comparison of this build's own: the standard library's functions of common types are shared by all.
+  // With a comparison of this build's own, because all builds share the library's functions of common types.
   std::nth_element(chosen, chosen + wanted - 1, chosen + count, [](float a, float b) { return a > b; });
   const float floor = chosen[wanted - 1];
   return {floor, wanted - std::count_if(chosen, chosen + wanted, [=](float x) { return x > floor; })};
 }
 
-// A narrow range that most likely holds the wanted-th largest pixel, by one pixel in four of one row in
-// eight: the bins, of equal widths in value, that are two standard deviations from its place among these,
-// were they drawn at random.
+// A narrow range that most likely holds the wanted-th largest pixel. One pixel in four of one row in eight is
+// counted in bins of equal widths in value. The range reaches two standard deviations to either side of the
+// place among these pixels, as if they had been drawn at random.
 template <typename Rows>
 Range guess(const Rows& rows, Range range, int64_t wanted, const SelectMemory& memory) {
   const int64_t area = rows.height * rows.width;
   const uint32_t number = area < kLargeArea ? kFewBins : kBins;
   const float width = (range.high - range.low) / static_cast<float>(number - 1);
   Bins bins(memory.bins, number);
-  // A step of 8 1/4 comes to all places in cells of four pixels, as the first column does.
+  // A step of 8 1/4 rows reaches every place in cells of four pixels, and so does the first column.
   for (int64_t k = 0, i = 0; i < rows.height; ++k, i = k * 33 / 4) {
     const int first = static_cast<int>(k % 4);
     for_each_vector(rows, i, [&](Vec pixels) {

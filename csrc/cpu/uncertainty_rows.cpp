@@ -1,7 +1,8 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// Bytes moved: forward rows * columns * sizeof(scalar) + 4 * rows; backward twice the logits, whose second
-// read comes from the L1 or L2 cache. One exponential per element, plus one per kUnroll elements to rescale.
+// Bytes moved: the forward moves rows * columns * sizeof(scalar) + 4 * rows. The backward moves twice the
+// logits, whose second read comes from the L1 or L2 cache. There is one exponential for each element, and one
+// for every kUnroll elements to rescale.
 #include "vec.h"
 // vec.h comes first: the templates below find its overloads by ordinary lookup.
 #include "sal_fast/uncertainty.h"
@@ -10,10 +11,10 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-// Vectors per rescaling: more means fewer exponentials, as long as they fit in the registers.
+// The vectors for one rescaling. More mean fewer exponentials, as long as they fit in the registers.
 constexpr int kUnroll = kLanes == 16 ? 8 : 4;
 
-// Rows this short are cheaper a lane a row.
+// Rows as short as this are cheaper with a lane for each row.
 constexpr int64_t kShort = 32;
 
 template <bool kWeighted>
@@ -22,7 +23,7 @@ RowStats<float> reduce(RowStats<Vec> lanes) {
   row.max = max(lanes.max);
   const Vec shift = Vec{} + shift_of(row.max);
   rescale<kWeighted>(lanes, shift);
-  // The largest of every lane enters the sums, but for one that is the row's largest.
+  // The largest value of every lane enters the sums, except for one lane that has the row's largest.
   const auto is_largest = lanes.max == Vec{} + row.max;
   const float ties = sum(is_largest ? Vec{} + 1.0f : Vec{});
   const Vec losers = is_largest ? Vec{} - kInfinity : lanes.max;
@@ -33,7 +34,7 @@ RowStats<float> reduce(RowStats<Vec> lanes) {
   return row;
 }
 
-// Adds a row's last columns, `count` vectors of them at most. `length` is the row's.
+// Adds the last columns of a row, at most `count` vectors. `length` is that of the whole row.
 template <bool kWeighted, int count, typename scalar>
 void add_last(RowStats<Vec>& lanes, const scalar* row, int64_t columns, int64_t length) {
   Vec x[count];
@@ -76,7 +77,7 @@ TopColumns top_columns(const scalar* row, int64_t columns, const RowStats<float>
   return top;
 }
 
-// Short rows: a lane a row, so that nothing is reduced across lanes.
+// Short rows have a lane each, so that nothing is reduced across lanes.
 template <bool kWeighted, typename scalar>
 void forward_short(const UncertaintyArgs& args, int64_t begin, int64_t end) {
   const auto* data = static_cast<const scalar*>(args.logits);

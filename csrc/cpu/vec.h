@@ -41,9 +41,9 @@ inline Bits as_bits(Vec x) {
   return (Bits)x;
 }
 
-// GCC turns `a > b ? a : b` into two instructions when a is a constant, to keep b when it is NaN, although
-// the machine's max does exactly that. (maskz: the plain AVX-512 intrinsic warns of its own undefined
-// vector.)
+// If a is a constant, GCC turns `a > b ? a : b` into two instructions, to keep b when it is NaN, although the
+// machine's max does exactly that. (The plain AVX-512 intrinsic warns of its own undefined vector; maskz does
+// not.)
 inline Vec larger(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return _mm512_maskz_max_ps(0xffff, a, b);
@@ -152,7 +152,7 @@ inline Words load_words(const uint8_t* p) {
 #endif
 }
 
-// Bytes 0..255. (GCC takes __builtin_convertvector from bytes apart.)
+// Bytes as 0..255. (GCC makes __builtin_convertvector from bytes element by element.)
 inline Vec load(const uint8_t* p) {
 #if defined(__AVX512F__)
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -166,7 +166,7 @@ inline Vec load(const uint8_t* p) {
 #endif
 }
 
-// The first n lanes; the others are -inf, which adds nothing to a sum of exponentials.
+// The first n values; the other lanes are -inf, which adds nothing to a sum of exponentials.
 template <typename scalar>
 inline Vec load_padded(const scalar* p, int64_t n) {
   if (n >= kLanes) return load(p);
@@ -186,12 +186,12 @@ inline Bits lane_numbers() {
   return lane;
 }
 
-// All bits of the first n lanes.
+// All bits are set in the first n lanes, and none in the others.
 inline Bits first_lanes(int64_t n) {
   return (Bits)(lane_numbers() < Bits{} + static_cast<uint32_t>(n));
 }
 
-// The first n lanes; the others are 0.
+// The first n values; the other lanes are 0.
 template <typename scalar>
 inline Vec load_first(const scalar* p, int64_t n) {
   if (n >= kLanes) return load(p);
@@ -208,14 +208,14 @@ inline void store_partial(Vec x, scalar* p, int64_t n) {
   std::memcpy(p, lanes, n * sizeof(scalar));
 }
 
-// The last n of the values before `end`, of which there are kLanes or more; the other lanes are -inf.
+// The last n of the values before `end`, of which there are at least kLanes. The other lanes are -inf.
 template <typename scalar>
 inline Vec load_last(const scalar* end, int64_t n) {
   const Bits first = Bits{} + static_cast<uint32_t>(kLanes - n);
   return lane_numbers() >= first ? load(end - kLanes) : Vec{} - kInfinity;
 }
 
-// A typedef: GCC drops the attribute from a `using` that depends on a template parameter.
+// This is a typedef because GCC drops the attribute from a `using` that depends on a template parameter.
 template <typename Lanes>
 struct HalfOf {
   typedef float type __attribute__((vector_size(sizeof(Lanes) / 2)));
@@ -238,12 +238,12 @@ inline float sum(Vec x) {
   return fold(x, [](auto a, auto b) { return a + b; });
 }
 
-// Of lanes without NaN.
+// The largest lane. No lane is NaN.
 inline float max(Vec x) {
   return fold(x, [](auto a, auto b) { return a > b ? a : b; });
 }
 
-// a b + c rounded once, in every build.
+// a b + c, rounded once in every build.
 inline Vec fused(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, c);
@@ -255,7 +255,7 @@ inline Vec fused(Vec a, Vec b, Vec c) {
 #endif
 }
 
-// Towards 0; 0x80000000 of lanes that no int32 holds.
+// Rounded towards 0. Lanes that no int32 holds give 0x80000000.
 inline Bits as_whole(Vec x) {
 #if defined(__AVX512F__)
   return (Bits)_mm512_maskz_cvttps_epi32(0xffff, x);

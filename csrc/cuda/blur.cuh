@@ -21,8 +21,8 @@ Taps<most> taps_of(int64_t window, double sigma) {
   return taps;
 }
 
-// A tile of kTile x kTile positions, blurred with kTaps taps, or up to kTaps when not kFixed. kStrip: the
-// neighbouring positions of a row that a thread sums from one read of their samples.
+// A tile of kTile x kTile positions, blurred with kTaps taps, or with up to kTaps if not kFixed. A thread
+// sums kStrip neighbouring positions of a row from one read of their samples.
 template <int tile, int taps, bool fixed, int strip, int threads = kTileThreads>
 struct TileShape {
   static constexpr int kThreads = threads;
@@ -35,7 +35,7 @@ struct TileShape {
   static constexpr int kTilePitch = tile | 1;
   static constexpr int kEach = tile * tile / threads;  // positions a thread, in one column
 
-  // Of this thread's positions.
+  // The column and the rows of this thread's positions.
   __device__ static int column() { return threadIdx.x % kTile; }
   __device__ static int row(int i) { return threadIdx.x / kTile * kEach + i; }
 };
@@ -44,7 +44,7 @@ using Tile11 = TileShape<32, 11, true, 8>;
 using Tile7 = TileShape<32, 7, true, 8>;
 using TileAny = TileShape<16, 33, false, 4>;
 
-// A plane of samples, and that plane after its rows were blurred.
+// A plane of samples, and the plane after its rows are blurred.
 template <typename Shape>
 using Samples = float[Shape::kSide][Shape::kPitch];
 template <typename Shape>

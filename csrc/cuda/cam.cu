@@ -1,9 +1,9 @@
-// An image is a matrix X with contiguous rows, channels or pixels. Pooling, the map and the gradient's sums
-// are all X a (a number a row) or X' b (a number a column), and one read gives both. Blocks take tiles of an
-// image; what they add up to is summed by a second kernel in the tiles' order: no atomics, the same bits
-// every time. Bytes moved: forward the features once (gradcam++ twice, the second from the L2 cache where
-// they fit); backward once, where a sum over the features is needed at all, and as much written. Not timed on
-// a GPU yet.
+// An image is a matrix X with contiguous rows, which are channels or pixels. Pooling, the map and the
+// gradient's sums are all products X a (a number for each row) or X' b (a number for each column), and one
+// read gives both. Blocks take tiles of an image, and a second kernel adds the tiles' sums in their order. So
+// there are no atomics, and the bits are the same every time. Bytes moved: the forward reads the features
+// once (gradcam++ twice, the second time from the L2 cache where they fit). The backward reads them once, if
+// a sum over the features is needed at all, and writes as much. Not timed on a GPU yet.
 #include "device.cuh"
 #include "sal_fast/cam.h"
 
@@ -19,7 +19,7 @@ constexpr int64_t kTileRows = kWarps * kWarpRows;
 constexpr int64_t kLeastTile = 64;
 static_assert(kTileRows >= kLeastTile);
 
-// What forward and backward share: where the features lie, and the weight of each channel.
+// The inputs that forward and backward share: where the features are, and the weight of each channel.
 #define SAL_FAST_COPY(type, name) name(args.name),
 
 struct Images {
@@ -42,7 +42,7 @@ struct Images {
   }
 };
 
-// The gradient to a map's weighted sums.
+// The gradient to the weighted sums of a map.
 struct MapGradients {
   const float* upstream;  // null: ones, and there is no map
   const float* cam;
@@ -52,9 +52,9 @@ struct MapGradients {
   }
 };
 
-// What a contraction gives: for each channel the sum over pixels, weighted by `gradients`, and for each pixel
-// the sum over channels, weighted by their weights in the map. Null: not wanted. Each is the sum of `parts`
-// numbers at [image][part][index].
+// The results of a contraction: for each channel the sum over pixels, weighted by `gradients`, and for each
+// pixel the sum over channels, weighted by their weights in the map. Null stands for a result that is not
+// wanted. Each result is the sum of `parts` numbers at [image][part][index].
 struct Contraction {
   MapGradients gradients;
   float* of_channels;
@@ -76,8 +76,8 @@ __device__ float sum_parts(const float* parts, int64_t count, int64_t image, int
   return sum;
 }
 
-// Sums each of kCount values over the warp: afterwards x[0] of a lane is the sum of x[lane % kCount]. Halves
-// change places, so that it takes about one shuffle a value.
+// Sums each of kCount values over the warp. Afterwards x[0] of a lane is the sum of x[lane % kCount]. Halves
+// change places, so that this takes about one shuffle for each value.
 template <int kCount>
 __device__ float sum_over_warp(float (&x)[kCount], int lane) {
 #pragma unroll
@@ -95,7 +95,7 @@ __device__ float sum_over_warp(float (&x)[kCount], int lane) {
   return x[0];
 }
 
-// A lane's columns of one row: kVectors vectors of kPack neighbours, a warp's width apart.
+// A lane has kVectors vectors of kPack neighbouring columns of a row, a warp's width apart.
 template <typename scalar, int kPack>
 struct alignas(kPack * sizeof(scalar)) Neighbours {
   scalar at[kPack];
@@ -104,8 +104,8 @@ struct alignas(kPack * sizeof(scalar)) Neighbours {
 template <int kPack, int kVectors>
 constexpr int64_t kTileColumns = kWarp * kPack * kVectors;
 
-// A block takes kTileRows rows of an image and a tile of columns; a warp every kWarps-th of those rows,
-// kAtOnce at a time to have as many loads under way.
+// A block takes kTileRows rows of an image and a tile of columns. A warp takes every kWarps-th of those rows,
+// kAtOnce at a time, so that many loads are under way.
 template <typename scalar, int kPack, int kVectors>
 __global__ void __launch_bounds__(kThreads)
     contract_kernel(const scalar* features, Images images, Contraction result) {
@@ -221,8 +221,8 @@ struct alignas(8) Affine {
   float constant;
 };
 
-// The coefficients of each channel, and the weight's gradient: a block takes kThreads channels of an image.
-// Images of one class are summed by the block of the first of them, in their order.
+// Makes the coefficients of each channel, and the weight's gradient. A block takes kThreads channels of an
+// image. Images of one class are summed in their order, by the block of the first of them.
 __global__ void __launch_bounds__(kThreads)
     coefficients_kernel(Images images, Contraction sums, const float* grad_pooled, Affine* coefficients,
                         float* grad_weight) {
@@ -263,8 +263,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The gradient of an image as a matrix of packs, and the tiles of it that blocks take. A row here may be
-// several rows of the features, enough for it to be whole packs.
+// The gradient of an image as a matrix of packs, and its tiles, which blocks take. A row of this matrix may
+// be several rows of the features, so that it consists of whole packs.
 struct OuterTiles {
   static constexpr int kSteps = 8;  // rows a thread
   int64_t rows;

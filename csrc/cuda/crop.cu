@@ -1,7 +1,7 @@
-// A thread a pixel, all three channels of it, so that a warp writes 32 neighbours of each plane. Bytes moved:
-// the pixels that a crop covers, once from memory, and its result; the four neighbours of a pixel are mostly
-// those of the threads beside it, and come from the L1 cache. A block takes kTile pixels of one image, and
-// finds the places of its box once. No workspace. Not timed on a GPU yet.
+// A thread does all three channels of a pixel, so that a warp writes 32 neighbours of each plane. Bytes
+// moved: the pixels that a crop covers, once from memory, and its result. The four neighbours of a pixel are
+// mostly those of the threads beside it, and come from the L1 cache. A block takes kTile pixels of one image,
+// and finds the places of its box once. There is no workspace. Not timed on a GPU yet.
 #include "device.cuh"
 #include "sal_fast/crop.h"
 
@@ -12,7 +12,7 @@ constexpr int kThreads = 256;
 constexpr int kTile = 4 * kThreads;
 constexpr int kChannels = 3;
 
-// One image of the batch, the same for all threads of a block.
+// One image of the batch. It is the same for all threads of a block.
 struct Box {
   int64_t row;
   Places across, down;
@@ -25,7 +25,7 @@ struct Stored {
   int64_t count, height, width;
 };
 
-// By one thread: double precision is scarce on some GPUs.
+// One thread computes this, because double precision is scarce on some GPUs.
 __device__ Box box_of(const Stored& stored, int64_t image, int64_t out_height, int64_t out_width) {
   const int64_t row = stored.rows ? stored.rows[image] : image;
   float edges[] = {0.0f, 0.0f, 1.0f, 1.0f};
@@ -71,7 +71,7 @@ __device__ Pixel blend_pixels(const Pixel& a, const Pixel& b, float weight) {
   return result;
 }
 
-// kWhole: not resized, so that pixels are copied.
+// kWhole means that nothing is resized, so that pixels are copied.
 template <bool kWhole, typename scalar>
 __global__ void __launch_bounds__(kThreads) crop_images_kernel(CropImagesArgs args) {
   const Stored stored{args.rows, args.box, args.stored, args.height, args.width};

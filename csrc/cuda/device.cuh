@@ -1,5 +1,5 @@
-// What every .cu file needs: launches, element types, 16-byte packs. tests/emulation defines SAL_FAST_LAUNCH
-// itself, to run the same source on the host.
+// Launches, element types and 16-byte packs, which every .cu file needs. tests/emulation defines
+// SAL_FAST_LAUNCH itself, to run the same source on the host.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -41,7 +41,7 @@ __device__ void from_float(float x, __nv_bfloat16& out) {
   out = __float2bfloat16(x);
 }
 
-// 1 / x to an ulp, of a normal x with a normal reciprocal.
+// 1 / x to within an ulp, if x and its reciprocal are normal numbers.
 __device__ inline float reciprocal(float x) {
 #ifdef __CUDA_ARCH__
   float result;

@@ -1,4 +1,4 @@
-// A block an image. Bytes moved: both masks once. Not timed on a GPU yet.
+// One block does an image. Bytes moved: both masks are read once. Not timed on a GPU yet.
 #include "mask.cuh"
 #include "sal_fast/launch/dice.h"
 
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kThreads = 512;
 
-// Counts of a thread's share: the pixels in both masks, and the sum of those in each.
+// The counts of a thread's share: the pixels in both masks, and the sum of the pixels in each.
 struct Counts {
   unsigned both = 0;
   unsigned sizes = 0;

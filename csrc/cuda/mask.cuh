@@ -1,4 +1,4 @@
-// Pixels of binary masks, whatever they are stored as.
+// The pixels of binary masks, however these are stored.
 #pragma once
 
 #include "device.cuh"
@@ -8,7 +8,7 @@
 namespace sal_fast {
 namespace {
 
-// The masks at a size of height x width, read by nearest.
+// The masks read by nearest at a size of height x width.
 struct MaskPixels {
   Mask mask;
   int height;
@@ -22,7 +22,7 @@ struct MaskPixels {
     return static_cast<const unsigned char*>(mask.data)[line + x * mask.column_stride] != 0;
   }
 
-  // Whether an image is one piece of 16-byte packs.
+  // Whether an image is one contiguous piece of 16-byte packs.
   __device__ bool packed(int64_t image) const {
     if (mask.height != height || mask.width != width) return false;
     const bool bits = mask.type == MaskType::bits;
@@ -39,7 +39,7 @@ struct MaskPixels {
     return static_cast<int>(int64_t{height} * width / (mask.type == MaskType::bits ? 128 : 16));
   }
 
-  // The set pixels of this thread's share of an image, of `kThreads` threads.
+  // The number of set pixels in this thread's share of an image, which `kThreads` threads count.
   template <int kThreads>
   __device__ unsigned count(int64_t image) const {
     unsigned total = 0;
@@ -58,7 +58,7 @@ struct MaskPixels {
   }
 };
 
-// Adds the values of the whole block to `total`, in shared memory: to be read after a barrier.
+// Adds the values of the whole block to `total`, in shared memory, which may be read after a barrier.
 __device__ void add_to_block(unsigned value, unsigned* total) {
 #pragma unroll
   for (int mask = kWarp / 2; mask > 0; mask /= 2) value += __shfl_xor_sync(kAllLanes, value, mask);

@@ -1,4 +1,4 @@
-// Bytes moved: each map read and each result written once; a map's further reads come from the L1 or L2
+// Bytes moved: each map is read and each result written once. Further reads of a map come from the L1 or L2
 // cache. Not timed on a GPU yet.
 #include "block.cuh"
 #include "sal_fast/minmax_normalize.h"
@@ -6,7 +6,7 @@
 namespace sal_fast {
 namespace {
 
-// A map is a warp's, or a block's.
+// A map is done by a warp, or by a block.
 constexpr int kThreads = 256;
 constexpr int kWideThreads = 1024;
 constexpr int64_t kWarpSize = 1024;  // the largest map of a warp
@@ -36,8 +36,8 @@ __device__ Extremes extremes_of(const scalar* map, int64_t size, int lane) {
   return reduce<kLanes>(extremes);
 }
 
-// Calls run(map, lane) for each map, kLanes threads a map: threads past the last one take a map of size 0, so
-// that all of them reach every shuffle and barrier.
+// Calls run(map, lane) for each map, with kLanes threads for a map. Threads past the last map take one of
+// size 0, so that all threads reach every shuffle and barrier.
 template <int kLanes, int kBlock, typename Run>
 __device__ void for_each_map(int64_t count, Run run) {
   constexpr int kMaps = kBlock / kLanes;

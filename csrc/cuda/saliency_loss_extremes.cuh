@@ -1,5 +1,5 @@
-// Beyond 1024 pixels, the first launch: a block an image finds the extremes of both maps and the pixels of
-// the enlarged CAM at its own; the blocks after those make the tables.
+// The first launch beyond 1024 pixels. One block for each image finds the extremes of both maps, and the
+// pixels of the enlarged CAM that stand at its extremes. The blocks after those make the tables.
 #pragma once
 
 #include "saliency_loss_layout.cuh"
@@ -8,9 +8,9 @@
 namespace sal_fast {
 namespace {
 
-constexpr int kTableThreads = 128;  // of a block of kThreads: each takes its while
+constexpr int kTableThreads = 128;  // of the kThreads of a block, because an item takes long
 
-// Places and coefficients that are to be made.
+// The number of places and coefficients that are to be made.
 int64_t table_items(const Layout& layout) {
   return layout.sides[0].length + layout.sides[1].length + layout.entries(0) + layout.entries(1);
 }
@@ -38,7 +38,7 @@ __device__ void make_table_item(const Layout& layout, const Taps<most>& taps, in
   }
 }
 
-// Bilinear cell i: the pixels [first, last] of each side that lie between cells (k, l) and (k + 1, l + 1).
+// Bilinear cell i has the pixels [first, last] of each side that lie between cells (k, l) and (k + 1, l + 1).
 struct Cell {
   int first[2];
   int last[2];
@@ -57,8 +57,8 @@ __device__ Cell cell_of(const Layout& layout, int i) {
   return cell;
 }
 
-// The pixels of a bilinear cell that tie with an extreme, shared among its four CAM cells: by a warp, a
-// column a lane. A column is monotone, so that ties stand at its ends.
+// Shares the pixels of a bilinear cell that tie with an extreme among its four CAM cells. A warp does this,
+// with a column for each lane. A column is monotone, so that ties stand at its ends.
 __device__ void share_ties(const Layout& layout, const float* cam, const Cell& cell, float low, float high,
                            float (&ties)[Layout::kTies]) {
   const Axis &down = layout.sides[0], &across = layout.sides[1];
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     if (!args.grad) continue;
 
-    // What the pixels inside a bilinear cell may differ from its corners by rounding.
+    // By so much may rounding move the pixels inside a bilinear cell beyond its corners.
     const float slack = 1e-6f * larger(fabsf(low), fabsf(high));
     float* const ties = layout.ties(image);
     for (int i = threadIdx.x / kWarp; i < cells; i += kThreads / kWarp) {

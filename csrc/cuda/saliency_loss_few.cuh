@@ -1,4 +1,4 @@
-// Up to 1024 pixels: a block an image does everything.
+// Up to 1024 pixels one block does everything for an image.
 #pragma once
 
 #include "blur.cuh"
@@ -21,7 +21,7 @@ struct Side {
   __device__ int pad() const { return static_cast<int>(padding(window, border)); }
 };
 
-// Calls visit(tap, sample) for the samples of a window; sample -1 stands for a zero.
+// Calls visit(tap, sample) for the samples of a window. Sample -1 stands for a zero.
 template <typename Visit>
 __device__ void for_each_tap(const Side& side, const float* taps, int position, Visit visit) {
 #pragma unroll 1

@@ -1,5 +1,5 @@
-// Beyond 1024 pixels, the last launch, a block an image: the sums of the tiles in a fixed order, and the way
-// back through the extremes.
+// The last launch beyond 1024 pixels. A block does an image: it adds the tiles' sums in a fixed order, and
+// takes the gradient back through the extremes.
 #pragma once
 
 #include "saliency_loss_layout.cuh"

@@ -1,4 +1,4 @@
-// Beyond 1024 pixels: what the launches hand on to each other, and the tables of the sizes.
+// What the launches beyond 1024 pixels hand on to each other, and the tables that depend on sizes alone.
 #pragma once
 
 #include "blur.cuh"
@@ -17,7 +17,7 @@ using SaliencyAny = TileShape<16, 33, false, 4, 128>;
 constexpr int kCells = 6;  // touched by a tile, along a side
 constexpr int kBand = 4;   // touched by a thread's positions, of one column, at most
 
-// What the tiles need to know of an image, and what the last kernel needs of its extremes.
+// The numbers of an image that the tiles and the last kernel need.
 struct Extremes {
   float counts;  // 0: as an image without a map
   float flat;
@@ -29,7 +29,7 @@ struct Extremes {
   float human_inverse;
 };
 
-// Exactly 0 and 1 at the extremes, where |x - y| has no slope.
+// The result is exactly 0 and 1 at the extremes, where |x - y| has no slope.
 __device__ float normalized(float value, float low, float high, float inverse) {
   return value >= high ? 1.0f : (value - low) * inverse;
 }
@@ -90,8 +90,9 @@ struct Axis {
   }
 };
 
-// Where the moments of x come from. Of a position p of a side and a cell i, with a sum over the window's taps
-// g_k and samples, of which i has the share u and its neighbour i + 1 the share v:
+// The coefficients from which the moments of x are made. They belong to a position p of a side and a cell i.
+// The sums are over the window's taps g_k and samples, of which i has the share u and its neighbour i + 1 the
+// share v:
 //   mean       sum g_k u            E[x]  = sum_i mean_i X_i
 //   square     sum g_k u u          E[xx] = sum_i square_i X_i X_i + product_i X_i X_{i+1}
 //   product    sum g_k 2 u v
@@ -101,7 +102,8 @@ struct Axis {
 enum Coefficient { kMean, kSquare, kProduct, kPixel };
 using Coefficients = Pack<float>;
 
-// Sums over all cells up to one are rounded, not the coefficients, so that roundings do not add up.
+// The sums over all cells up to one are rounded, rather than the coefficients, so that roundings do not add
+// up.
 template <int most>
 __device__ Coefficients coefficients(const Axis& axis, const Taps<most>& taps, int position, int cell) {
   Coefficients result{};
@@ -144,7 +146,7 @@ struct Layout {
   float per_position;
   float per_pixel;
 
-  // Of floats: where the places, the images and the tiles start, and what one of them takes.
+  // Counted in floats: where the places, the images and the tiles start, and what one of them takes.
   int64_t places_at;
   int64_t images_at;
   int64_t tiles_at;

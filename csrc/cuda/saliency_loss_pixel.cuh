@@ -1,4 +1,4 @@
-// What every kernel of the saliency loss does with an image or a pixel.
+// The steps for an image or a pixel that all kernels of the saliency loss share.
 #pragma once
 
 #include "block.cuh"
@@ -13,7 +13,7 @@ __device__ bool has_map(const SaliencyLossArgs& args, int64_t image) {
   return !args.has_map || args.has_map[image];
 }
 
-// The loss and the gradient of an image without a map.
+// Writes the loss and the gradient of an image without a map.
 __device__ void clear(const SaliencyLossArgs& args, int64_t image) {
   const int64_t cells = args.cam_height * args.cam_width;
   if (threadIdx.x == 0) args.values[image] = 0;
@@ -30,7 +30,7 @@ __device__ float difference_slope(float difference, SaliencyKind kind) {
   return difference > 0 ? 1.0f : difference < 0 ? -1.0f : difference;  // 0, or NaN
 }
 
-// From a map's extremes, and sums over pixels or cells: what a minimum and a maximum get of the gradient.
+// The gradient that a minimum and a maximum get, from a map's extremes and sums over pixels or cells.
 struct ExtremeGradients {
   float low;
   float high;

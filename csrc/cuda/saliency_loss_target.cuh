@@ -9,7 +9,7 @@
 namespace sal_fast {
 namespace {
 
-// Calls visit(row, column) for those of rows x columns that fall to `lane` of kLanes.
+// Calls visit(row, column) for the places among rows x columns that fall to `lane` of kLanes.
 template <int kLanes, typename Visit>
 __device__ void share_out(int rows, int columns, int lane, Visit visit) {
   if constexpr (kLanes == 1) {
@@ -20,8 +20,8 @@ __device__ void share_out(int rows, int columns, int lane, Visit visit) {
   }
 }
 
-// The part of a word of `kUnits` units of `kBits` bits, the first of which is unit `first` of its row, that
-// lies in the bin.
+// The part of a word that lies in the bin. The word has `kUnits` units of `kBits` bits, and its first is unit
+// `first` of the row.
 template <int kUnits>
 __device__ unsigned part_in(unsigned word, int first, Bin bin) {
   constexpr int kBits = 32 / kUnits;
@@ -112,8 +112,8 @@ __device__ Value reduce_lanes(Value value) {
   return reduce_warp(value, [](Value a, Value b) { return a + b; });
 }
 
-// The mean of the target over a bin, by one thread or by a warp. Exact sums of bytes and bits, and a
-// quotient: bins of a constant target are equal, whatever their sizes.
+// The mean of the target over a bin, by one thread or by a warp. Sums of bytes and bits are exact, so that
+// the bins of a constant target are equal, whatever their sizes.
 template <int kLanes>
 __device__ float pooled(const SaliencyLossArgs& args, int64_t image, Bin rows, Bin columns, int lane = 0) {
   const auto count = static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
@@ -122,7 +122,7 @@ __device__ float pooled(const SaliencyLossArgs& args, int64_t image, Bin rows, B
   });
 }
 
-// Whether the target has the resolution of the loss: no bin to average.
+// Whether the target has the resolution of the loss, so that there are no bins to average.
 __device__ bool same_size(const SaliencyLossArgs& args) {
   return args.target_height == args.height && args.target_width == args.width;
 }
@@ -149,7 +149,7 @@ __device__ float human_at(const SaliencyLossArgs& args, bool same, int64_t image
   return same ? target_at(args, image, rows.begin, columns.begin) : pooled<1>(args, image, rows, columns);
 }
 
-// Whether rows of the target, of the loss's resolution, are whole 32-bit words.
+// Whether the rows of a target of the loss's resolution are whole 32-bit words.
 __device__ bool in_words(const SaliencyLossArgs& args) {
   if (args.target_type == TargetType::bits) return true;
   const int64_t sides = args.target_width | args.target_row_stride | args.target_image_stride;
@@ -157,8 +157,8 @@ __device__ bool in_words(const SaliencyLossArgs& args) {
          reinterpret_cast<uintptr_t>(args.target) % 4 == 0;
 }
 
-// Whether this thread of `threads` finds a unit in its share of rows x columns that is not as `pattern`, a
-// word of the same unit throughout. At most 16 words a row.
+// Whether this thread of `threads` finds a unit in its share of rows x columns that differs from `pattern`, a
+// word that repeats one unit. A row has at most 16 words.
 template <int kUnits>
 __device__ bool differs_from(const SaliencyLossArgs& args, int64_t image, Bin rows, Bin columns,
                              unsigned pattern, int threads) {
@@ -184,7 +184,7 @@ __device__ bool differs_from(const SaliencyLossArgs& args, int64_t image, Bin ro
   return differs_from<4>(args, image, rows, columns, static_cast<unsigned>(value) * 0x01010101u, threads);
 }
 
-// A thread's share of the lowest and the highest value at the resolution of the loss.
+// Adds a thread's share to the lowest and the highest value at the resolution of the loss.
 template <int kThreads>
 __device__ void add_target_extremes(const SaliencyLossArgs& args, int64_t image, float& low, float& high) {
   const auto height = static_cast<int>(args.height), width = static_cast<int>(args.width);

@@ -1,5 +1,5 @@
-// Beyond 1024 pixels, the second launch: a block a tile, which makes the enlarged CAM as it goes. What leaves
-// a tile is its part of the loss and, for the cells that it touches, of D = U' (dL/dx) U.
+// The second launch beyond 1024 pixels. A block does a tile, and makes the enlarged CAM as it goes. A tile
+// gives its part of the loss and, for the cells that it touches, its part of D = U' (dL/dx) U.
 #pragma once
 
 #include <type_traits>
@@ -10,7 +10,7 @@
 namespace sal_fast {
 namespace {
 
-// A sample of a side: where it lies between the touched cells, and its bin of the target.
+// A sample of a side: its place between the touched cells, and its bin of the target.
 struct Sample {
   Between at;
   Bin bin;
@@ -40,7 +40,7 @@ struct TileMemory {
     Coefficients shares[kSide];  // of four touched cells in each column
     Coefficients at[kStrips][kSide];
   };
-  // In turn.
+  // These are used in turn.
   union Buffer {
     Along along;
     BlurredRows<Shape> blurred[kBlurs];
@@ -49,8 +49,8 @@ struct TileMemory {
     typename std::conditional<kTables, Partial, char>::type partial;
   };
   struct Tables {
-    // Of a touched row of cells at a position: E[x], E[xx], E[x times the next row]. Then the gradient to
-    // those, and to the row enlarged.
+    // E[x], E[xx] and E[x times the next row], for a touched row of cells at a position. Later the gradients
+    // to those, and to the enlarged row.
     Coefficients lines[kCells][kTile];
     int first[kGroups];  // touched cell of a group
   };
@@ -62,8 +62,8 @@ struct TileMemory {
   typename std::conditional<kTables, Tables, None>::type tables;
 };
 
-// The similarity of two windows and its derivatives by their moments, all but the products of the other mean:
-// by one division, to an ulp.
+// The similarity of two windows and its derivatives by their moments, without the terms that the other mean
+// is a factor of. It takes one division, and is accurate to an ulp.
 struct Similarity {
   float value;
   float mean_x;
@@ -82,7 +82,7 @@ __device__ Similarity similarity_of(const SsimTerms<float>& t, float scale) {
           -scale * value * inverse_structure, 2.0f * scale * luminance * inverse_structure};
 }
 
-// Of a window in which y has one value, shifted.
+// The terms of a window in which y has one value, shifted.
 __device__ SsimTerms<float> flat_terms(float x, float xx, float y, const SsimConstants& c) {
   const float mean_x = x + c.shift, mean_y = y + c.shift;
   return {mean_x,
@@ -93,8 +93,8 @@ __device__ SsimTerms<float> flat_terms(float x, float xx, float y, const SsimCon
           larger(0.0f, xx - x * x) + c.c2};
 }
 
-// Moments by the rows of cells at each column of the tile. `table` has its columns' coefficients, `cam`
-// starts at its first cell.
+// Makes the moments by the rows of cells at each column of the tile. `table` holds its columns' coefficients,
+// and `cam` starts at its first cell.
 template <typename Memory>
 __device__ void blur_lines(Memory& memory, const Coefficients* table, const float* cam, int pitch,
                            const Region& down, const Region& across) {
@@ -118,8 +118,8 @@ __device__ void blur_lines(Memory& memory, const Coefficients* table, const floa
   }
 }
 
-// The gradient to the touched cells from that to the rows of cells: four threads a cell. Adds to `out`, of
-// `out_pitch` cells a row.
+// Makes the gradient to the touched cells from that to the rows of cells, with four threads for each cell.
+// Adds to `out`, which has `out_pitch` cells in a row.
 template <typename Memory>
 __device__ void gather_lines(const Memory& memory, const Coefficients* table, const float* cam, int pitch,
                              const Region& down, const Region& across, bool add, int out_pitch, float* out) {
@@ -133,7 +133,8 @@ __device__ void gather_lines(const Memory& memory, const Coefficients* table, co
     float sum = 0;
     if (touched) {
       const float *row = cam + i * pitch + l, *above = row - pitch, *below = row + pitch;
-      // What stands at E[xx] and at E[x times the row above, below] of this cell and its neighbours along.
+      // The factors at E[xx] and at E[x times the row above, below], for this cell and its neighbours in the
+      // row.
       const float square[3] = {row[-1], 2.0f * row[0], row[1]};
       const float up[3] = {0.5f * above[-1], above[0], 0.5f * above[1]};
       const float to_below[3] = {0.5f * below[-1], below[0], 0.5f * below[1]};
@@ -156,8 +157,8 @@ __device__ void gather_lines(const Memory& memory, const Coefficients* table, co
   }
 }
 
-// What the slopes by the moments give the samples, into x: a strip of samples a thread, from the window
-// positions first - window + 1, ... of this tile.
+// Writes to x what the samples get from the slopes by the moments. A thread takes a strip of samples, which
+// depends on the window positions first - window + 1, ... of this tile.
 template <typename Shape, typename Memory, typename Tap>
 __device__ void blur_back(Memory& memory, int window, int side, Tap tap) {
   constexpr int kTile = Shape::kTile, kStrip = Shape::kStrip, kFields = Memory::kFields;
@@ -208,7 +209,7 @@ __device__ void blur_back(Memory& memory, int window, int side, Tap tap) {
   }
 }
 
-// out = U' x U over the tile's samples, four columns of cells at a time; needs a barrier before.
+// Computes out = U' x U over the tile's samples, four columns of cells at a time. It needs a barrier before.
 template <typename Memory>
 __device__ void gather_samples(Memory& memory, const Region& down, const Region& across, int pitch,
                                float* out) {
@@ -328,7 +329,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
       mixed |= __syncthreads_or(differs || (zeros && flat_human != 0)) != 0;
     }
     const bool has_samples = !words || mixed;
-    // A row of the touched cells along the tile's samples, or its own pixels.
+    // Enlarges the rows of touched cells along the tile's samples, or along its own pixels.
     const auto enlarge_along = [&](int begin, int count) {
       for (int i = threadIdx.x; i < down.cells * count; i += Shape::kThreads) {
         const int k = i / count, c = begin + i % count;
@@ -375,7 +376,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
       mixed = __syncthreads_or(differs) != 0;
     }
 
-    // This thread's positions and pixels: slopes by E[x], E[xx], E[xy], and of the difference.
+    // The slopes at this thread's positions and pixels: by E[x], E[xx] and E[xy], and of the difference.
     float mean_x[kEach] = {}, xx[kEach] = {}, cross[kEach] = {}, slope[kEach] = {}, value = 0,
           differences = 0;
     const auto rows_here = [&](const int (&ends)[2]) {  // of this thread's, how many lie before the ends

@@ -15,7 +15,7 @@
 namespace sal_fast {
 namespace {
 
-// The tiles of each plane, a plane being a channel of an image.
+// The tiles of each plane. A plane is a channel of an image.
 struct Tiling {
   int64_t planes;
   int64_t down;
@@ -37,7 +37,7 @@ __device__ TileAt tile_at(int64_t tile, const Tiling& tiling) {
   return {tile / per_plane, within / tiling.across * Shape::kTile, within % tiling.across * Shape::kTile};
 }
 
-// A plane of the slopes. Fields: square, cross, then the means' of the images that want a gradient.
+// The slopes, a plane for each field: square, cross, then the mean of each image that wants a gradient.
 struct Slopes {
   float* data;
   int64_t planes;
@@ -49,8 +49,8 @@ struct Slopes {
   }
 };
 
-// Visits each pair of chunks of at most kTaps taps down and across: a window of more taps is the sum of its
-// chunks.
+// Visits each pair of chunks of at most kTaps taps, down and across. The blur of a longer window is the sum
+// of the blurs of its chunks.
 template <typename Shape, typename Visit>
 __device__ void for_each_chunk(int window, Visit visit) {
   if constexpr (Shape::kFixed) {
@@ -74,7 +74,7 @@ __device__ int64_t offset_of(const PlaneStrides& strides, int64_t image, int64_t
   return image * strides.image + channel * strides.channel;
 }
 
-// partial[tile]: the sum of its similarities.
+// partial[tile] becomes the sum of the tile's similarities.
 template <typename Shape, int most, typename scalar>
 __global__ void __launch_bounds__(kTileThreads, 3)
     similarity_kernel(SsimArgs args, Taps<most> taps, SsimConstants constants, Tiling tiling, Slopes slopes,

@@ -22,10 +22,10 @@ constexpr int kTileRows = 8;
 constexpr int kLines = 1024;     // rows, and columns, whose weights are kept
 constexpr int kFewCells = 1024;  // of a CAM that is kept
 
-// No pixel has the key 0 or the key ~0: those are a NaN's.
+// No pixel has the key 0 or ~0, which belong to NaN.
 constexpr unsigned kNoKey = 0;
 
-// In the top N is a pixel above `floor`, or equal to it and with area - 1 - index of at least `tied`.
+// A pixel is in the top N if it is above `floor`, or equal to it with area - 1 - index of at least `tied`.
 struct Cut {
   unsigned floor;
   unsigned tied;
@@ -40,7 +40,7 @@ constexpr unsigned kNoTies = ~0u;
 // Rows of keys
 // ---------------------------------------------------------------------------------------------------
 
-// Each has height, width and column(x), of which key(row) is a pixel's key.
+// Each struct has height, width and column(x), whose key(row) is the key of a pixel.
 
 template <typename scalar>
 struct MapPixels {
@@ -56,7 +56,7 @@ struct MapPixels {
   __device__ Column column(int x) const { return {map + x * column_stride, row_stride}; }
 };
 
-// The first pixels of a side, of which every pass needs cell and weight.
+// Cell and weight of the first pixels of a side, which every pass needs.
 struct Side {
   float weights[kLines];
   unsigned short cells[kLines];
@@ -94,7 +94,7 @@ struct EnlargedPixels {
   const Side* down;
   const Side* across;
 
-  // Keeps the four cells that it blends while it goes down. The operations of the CPU's kernel.
+  // Keeps the four cells that it blends while it goes down. Its operations are those of the CPU's kernel.
   struct Column {
     const EnlargedPixels& image;
     Between across;
@@ -118,8 +118,8 @@ struct EnlargedPixels {
   __device__ Column column(int x) const { return {*this, across->at(x, cam_width, width), -1, {}, {}}; }
 };
 
-// Calls visit(row, column, key) for every pixel, a warp for 32 neighbours of a row at a time; lanes past the
-// width have kNoKey.
+// Calls visit(row, column, key) for every pixel. A warp takes 32 neighbours of a row at a time; lanes past
+// the width have kNoKey.
 template <typename Pixels, typename Visit>
 __device__ void for_each_pixel(const Pixels& pixels, Visit visit) {
   const int groups = (pixels.width + kWarp - 1) / kWarp;
@@ -163,8 +163,8 @@ __device__ void count_bin(Memory& memory, unsigned bin, bool in) {
   }
 }
 
-// From the highest bin down, the one that holds the wanted-th count: it, the counts before it, its own. And
-// the total, which may be less.
+// Finds the bin, from the highest down, that holds the wanted-th count; also the counts before it, its own
+// count, and the total, which may be less than `wanted`.
 __device__ void find_bin(Memory& memory, unsigned wanted) {
   const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const unsigned top = kBins - 1 - 2 * threadIdx.x;
@@ -191,9 +191,9 @@ __device__ void find_bin(Memory& memory, unsigned wanted) {
 
 struct Selected {
   KeyRange range;   // all of it, or single keys
-  unsigned wanted;  // how many of the keys in it
-  bool whole;       // that is all of them
-  unsigned total;   // of the keys in the range given
+  unsigned wanted;  // how many of the keys in the range are wanted
+  bool whole;       // whether these are all of them
+  unsigned total;   // how many keys lie in the range that was given
 };
 
 // The range of keys that ends the `wanted` largest of those in `range`. each(visit) calls visit(key) for all
@@ -229,8 +229,8 @@ __device__ bool cut_top(Memory& memory, const Pixels& pixels, KeyRange range, un
   if (found.total != area) return false;
   cut = {found.range.low - 1, kNoTies};
   if (found.whole) return true;
-  // Of the pixels equal to the N-th those of the lowest index: the largest area - 1 - index. Counted from 1,
-  // as 0 stands for no pixel.
+  // Of the pixels equal to the N-th, those of the lowest index are taken, which have the largest
+  // area - 1 - index. The keys are counted from 1, because 0 stands for no pixel.
   const unsigned floor = found.range.low;
   const Selected ties = select(memory, {1, area}, found.wanted, [&](auto visit) {
     for_each_pixel(pixels, [&](int row, int column, unsigned key) {
@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, 1) topn_mask_kernel(TopnMaskArgs arg
     const MapPixels<scalar> pixels{static_cast<const scalar*>(args.maps) + image * args.image_stride, height,
                                    width, args.row_stride, args.column_stride};
     const int64_t n = args.counts ? args.counts[image * args.counts_stride] : args.count;
-    // With n = 0 or all, only whether there is a NaN is to be found.
+    // If n is 0 or all pixels, this only finds out whether there is a NaN.
     const auto wanted = static_cast<unsigned>(n > 0 && n < area ? n : 1);
     Cut cut{~0u, kNoTies};
     bool valid = n >= 0 && n <= area;

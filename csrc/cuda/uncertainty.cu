@@ -1,6 +1,6 @@
-// Bytes moved: forward rows * columns * sizeof(scalar) + 4 * rows. Backward the same and the gradient: its
-// second read of a row comes from the L1 or L2 cache. One exponential per element and one per vector. Not
-// timed on a GPU yet.
+// Bytes moved: the forward moves rows * columns * sizeof(scalar) + 4 * rows. The backward moves the same and
+// the gradient; its second read of a row comes from the L1 or L2 cache. There is one exponential for each
+// element and one for each vector. Not timed on a GPU yet.
 #include <type_traits>
 
 #include "block.cuh"
@@ -53,8 +53,8 @@ __device__ RowStats<float> row_stats(const scalar* row, int64_t columns, Split s
   return merge_lanes<kLanes>(stats, [](const auto& a, const auto& b) { return merge<kWeighted>(a, b); });
 }
 
-// kLanes threads a row. The loop's trip count is the block's, so that every thread reaches every shuffle and
-// barrier; threads past the last row work on a row of no columns.
+// kLanes threads do a row. All threads of a block make equally many trips, so that each reaches every shuffle
+// and barrier; threads past the last row work on a row without columns.
 template <bool kWeighted, int kLanes, typename scalar>
 __global__ void __launch_bounds__(kThreads) forward_kernel(const scalar* data, int64_t rows, int64_t columns,
                                                            int64_t row_stride, Kind kind, float* out) {
@@ -110,8 +110,8 @@ __global__ void __launch_bounds__(kThreads)
     if constexpr (!kWeighted) {
       const bool tied = stats.max == stats.second;
       top = merge_lanes<kLanes>(top, [=](const auto& a, const auto& b) { return merge(a, b, tied); });
-      // After every lane's own stores to the row: the barriers of a block-wide reduce order them, and this a
-      // warp's.
+      // These stores must follow every lane's own stores to the row. The barriers of a block-wide merge order
+      // them, and this barrier orders those of a warp.
       __syncwarp();
       if (lane == 0 && top.first < used) from_float(gradient.largest, out[top.first]);
       if (lane == 0 && kind == Kind::margin && top.second < used)

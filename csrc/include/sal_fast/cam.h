@@ -1,5 +1,5 @@
-// The weight of a channel in a class activation map, and its derivatives: of one channel in a CUDA thread, of
-// a vector of them in a CPU kernel. Derivation: sal_fast/ops/cam/README.md.
+// The weight of a channel in a class activation map, and its derivatives. A CUDA thread does one channel, a
+// CPU kernel a vector of them. Derivation: sal_fast/ops/cam/README.md.
 #pragma once
 
 #include "sal_fast/launch/cam.h"
@@ -43,7 +43,7 @@ SAL_FAST_HD inline bool has_relu(Probe probe) {
   return probe == Probe::gradcam || probe == Probe::gradcampp;
 }
 
-// A map's value, from the weighted sum of the channels. NaN stays NaN.
+// The value of a map, from the weighted sum of the channels. NaN stays NaN.
 SAL_FAST_HD inline float map_value(float sum, Probe probe) {
   return has_relu(probe) && sum < 0.0f ? 0.0f : sum;
 }

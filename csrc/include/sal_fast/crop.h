@@ -1,4 +1,4 @@
-// Where the pixels of a crop lie in the stored image, and their colour.
+// The places of a crop's pixels in the stored image, and their colours.
 //
 // Places are integers, in units of 2^-32 of a stored pixel: every build and device finds the same neighbours
 // and weights, and a float's 24 bits are all left to the weight. Derivation: sal_fast/ops/crop/README.md.
@@ -21,8 +21,8 @@ struct Places {
   bool valid;     // false for NaN and infinity
 };
 
-// Of a side of `out` pixels that covers low..high of a side of `pixels`. Beyond kMostSide sides an edge
-// counts as there, so that int64 holds every place.
+// The places of a side of `out` pixels that covers low..high of a side of `pixels`. An edge beyond kMostSide
+// sides counts as kMostSide sides, so that int64 holds every place.
 SAL_FAST_HD inline Places places_of(float low, float high, int64_t pixels, int64_t out) {
   constexpr auto kFarthest = static_cast<float>(kMostSide);
   if (!(fabsf(low) < kInfinity && fabsf(high) < kInfinity)) return {0, 0, 0, false};
@@ -33,7 +33,7 @@ SAL_FAST_HD inline Places places_of(float low, float high, int64_t pixels, int64
   return {llrint((start * size + 0.5 * step) * one), llrint(step * one), out, true};
 }
 
-// Between which pixels of a side pixel i of the crop lies. `next` is `cell` where its weight is 0.
+// The two pixels of a side between which pixel i of the crop lies. `next` is `cell` if its weight is 0.
 SAL_FAST_HD inline Between between(const Places& places, int i, int pixels) {
   const int64_t place = places.first + i * places.step - kPixel / 2;
   if (place <= 0) return {0, 0, 0.0f};
@@ -43,14 +43,15 @@ SAL_FAST_HD inline Between between(const Places& places, int i, int pixels) {
   return {cell, rest != 0 ? cell + 1 : cell, static_cast<float>(rest) * 0x1p-32f};
 }
 
-// In which pixel of a side it lies; what may lie on a pixel's edge does.
+// The pixel of a side in which pixel i of the crop lies. A place that may be on a pixel's edge counts as on
+// it.
 SAL_FAST_HD inline int pixel_at(const Places& places, int i, int pixels) {
   const int64_t place = places.first + i * places.step + places.error;
   if (place <= 0) return 0;
   return place >= pixels * kPixel ? pixels - 1 : static_cast<int>(place >> kPlaceBits);
 }
 
-// One channel of the result, from the pixel's three: color is a row of the affine map.
+// One channel of the result, from the three of the pixel. `color` is a row of the affine map.
 template <typename T>
 SAL_FAST_HD inline T colored(T red, T green, T blue, const T* color) {
   return fused(red, color[0], fused(green, color[1], fused(blue, color[2], color[3])));

@@ -9,8 +9,9 @@ namespace sal_fast {
 
 inline namespace SAL_FAST_ISA {
 
-// Between which cells of a side of `cells` a pixel of a side of `pixels` lies (half-pixel centres, clamped at
-// the ends). The weights are exact quotients of integers, so that a side that is not enlarged is copied.
+// The two cells of a side of `cells` between which a pixel of a side of `pixels` lies (half-pixel centres,
+// clamped at the ends). The weights are exact quotients of integers, so that a side that is not enlarged is
+// copied.
 struct Between {
   int cell;
   int next;
@@ -37,8 +38,8 @@ SAL_FAST_HD inline float share(const Between& at, int cell) {
   return (at.cell == cell ? 1.0f - at.weight : 0.0f) + (at.next == cell ? at.weight : 0.0f);
 }
 
-// An explicit fused multiply-add: every place that evaluates a pixel gives the same bits, so that pixels can
-// be compared with the extremes. Monotone in the weight, and exact between equal values.
+// This is an explicit fused multiply-add, so that every place that evaluates a pixel gets the same bits, and
+// pixels can be compared with the extremes. It is monotone in the weight, and exact between equal values.
 SAL_FAST_HD inline float blend(float a, float b, float weight) {
   return fmaf(weight, b - a, a);
 }

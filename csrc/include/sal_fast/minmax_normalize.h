@@ -31,7 +31,7 @@ struct MapSums {
   float highs = 0.0f;
 };
 
-// What reaches each value: upstream / range, and a share of the extremes' where it is one.
+// The gradient to each value: upstream / range, and a share of the extremes' gradient if it is one.
 struct MapGradient {
   Extremes map;
   float range;

@@ -1,5 +1,5 @@
-// Where the samples of the saliency loss come from: the bilinear enlargement of the CAM (enlarge.h), and the
-// bins over which the target is averaged. No side is longer than kMostSide.
+// The samples of the saliency loss come from the bilinear enlargement of the CAM (enlarge.h), and from bins
+// over which the target is averaged. No side is longer than kMostSide.
 #pragma once
 
 #include "sal_fast/enlarge.h"
@@ -22,7 +22,7 @@ SAL_FAST_HD inline Bin bin_of(int i, int in, int out) {
 
 constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
 
-// Whether a map of these extremes says nothing; false with NaN.
+// Whether a map with these extremes is flat. False if one is NaN.
 SAL_FAST_HD inline bool is_flat(float low, float high) {
   return high - low <= kFlat * larger(fabsf(low), fabsf(high));
 }

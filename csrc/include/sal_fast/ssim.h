@@ -44,8 +44,8 @@ inline void gaussian_taps(int64_t window, double sigma, float* taps) {
   taps[half] = static_cast<float>((kParts - 2 * rounded) / kParts);
 }
 
-// Which sample of a side of `length` stands at index i of the padded side, -1 for none (a zero, or beyond the
-// padding). `pad` is half the window, and less than the length.
+// The sample of a side of `length` that stands at index i of the padded side, or -1 for none (a zero, or
+// beyond the padding). `pad` is half the window, and less than the length.
 template <typename Index>
 SAL_FAST_HD inline Index padded_index(Index i, Index length, Index pad, Border border) {
   if (border == Border::reflect) {
@@ -106,7 +106,7 @@ SAL_FAST_HD inline T ssim_value(const SsimTerms<T>& t) {
   return t.luminance_over * t.structure_over / (t.luminance_under * t.structure_under);
 }
 
-// Of the similarity times `scale`.
+// The slopes of the similarity times `scale`.
 template <typename T>
 SAL_FAST_HD inline SsimSlopes<T> ssim_slopes(const SsimMoments<T>& m, const SsimTerms<T>& t, float scale) {
   const T inverse_luminance = scale / t.luminance_under;
@@ -115,7 +115,7 @@ SAL_FAST_HD inline SsimSlopes<T> ssim_slopes(const SsimMoments<T>& m, const Ssim
   const T luminance = t.luminance_over * inverse_luminance;
   const T square = -(luminance * structure) * inverse_structure;
   const T cross = 2.0f * luminance * inverse_structure;
-  // Of the luminance, then through the variances' and the covariance's products of means.
+  // First the luminance's, then those through the products of means in the variances and the covariance.
   const T ratio = t.luminance_over / t.luminance_under;
   const T common = 2.0f * inverse_luminance * structure;
   return {common * (t.mean_y - ratio * t.mean_x) - 2.0f * square * m.x - cross * m.y,

@@ -1,9 +1,9 @@
-// Top-N selection of pixels by integers in the order of their values.
+// Selects the N largest pixels by keys: integers in the order of the pixels' values.
 //
-// With k the N-th largest key of an image, its top N are the keys above k and, of those equal to it, as many
-// as are still needed, in row-major order. A radix select finds k: the keys of a range are counted in bins of
-// a power of two, the bin that holds the N-th becomes the range. It ends early where all of a bin are needed,
-// so that ties alone are taken down to single keys.
+// Let k be the N-th largest key of an image. Its top N are the keys above k and, of those equal to k, as many
+// as are still needed, in row-major order. A radix select finds k: it counts the keys of a range in bins of a
+// power of two, and the bin that holds the N-th becomes the next range. It ends early if all keys of a bin
+// are needed, so that only ties are taken down to single keys.
 #pragma once
 
 #include <cstring>
@@ -33,10 +33,10 @@ SAL_FAST_HD inline float value_of(uint32_t key) {
 constexpr uint32_t kLowestKey = 0x007fffffu;
 constexpr uint32_t kHighestKey = 0xff800000u;
 
-// Beyond, the difference of two cells may not be a finite float. NaN and infinities are beyond.
+// The difference of two cells beyond this may not be a finite float. NaN and infinities count as beyond.
 constexpr float kLargestCell = std::numeric_limits<float>::max() / 2;
 
-// Both ends belong to it.
+// Both ends belong to the range.
 struct KeyRange {
   uint32_t low;
   uint32_t high;

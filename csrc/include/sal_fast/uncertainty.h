@@ -12,7 +12,7 @@ namespace sal_fast {
 
 inline namespace SAL_FAST_ISA {
 
-// What a row's uncertainty needs to know of the elements x seen so far, with z = x - max.
+// The statistics of the elements x seen so far, with z = x - max, that a row's uncertainty needs.
 template <typename T>
 struct RowStats {
   T max = T{} - kInfinity;
@@ -27,7 +27,7 @@ SAL_FAST_HD inline T shift_of(T max) {
   return max == T{} - kInfinity ? T{} : max;
 }
 
-// x - shift, finite for x = -inf too so that exp(z) * z is; NaN stays NaN.
+// x - shift. It is finite for x = -inf too, so that exp(z) * z is finite. NaN stays NaN.
 template <typename T>
 SAL_FAST_HD inline T exponent_of(T x, T shift) {
   return larger(T{} + kLowestExponent, x - shift);
@@ -50,8 +50,8 @@ SAL_FAST_HD inline void rescale(RowStats<T>& stats, T shift) {
   stats.others *= factor;
 }
 
-// Adds `count` elements. The largest is carried past them and the smaller of each meeting enters the sums:
-// every element but one largest. A NaN is the smaller of any meeting, and so makes the sums NaN.
+// Adds `count` elements. Each is compared with the largest so far, and the smaller of the two enters the
+// sums: in the end every element but one largest. A NaN counts as the smaller, and so makes the sums NaN.
 template <bool kWeighted, int count, typename T>
 SAL_FAST_HD inline void add(RowStats<T>& stats, const T (&x)[count]) {
   T max = stats.max;
@@ -84,7 +84,7 @@ SAL_FAST_HD inline RowStats<float> merge(RowStats<float> a, RowStats<float> b) {
   return both;
 }
 
-// NaN when the row holds NaN or +inf, or nothing but -inf.
+// The result is NaN when the row holds NaN or +inf, or nothing but -inf.
 SAL_FAST_HD inline float uncertainty_of(const RowStats<float>& row, Kind kind) {
   if (!(row.max > -kInfinity && row.max < kInfinity)) return 0.0f * kInfinity;
   const float total = 1.0f + row.others;
@@ -93,7 +93,7 @@ SAL_FAST_HD inline float uncertainty_of(const RowStats<float>& row, Kind kind) {
   return (row.others + exp_clamped(exponent_of(row.second, row.max))) / total;
 }
 
-// The gradient at x is exp(z) * (constant + slope * z), but at the largest element and at the second largest.
+// The gradient at x is exp(z) * (constant + slope * z), except at the largest and the second largest element.
 struct RowGradient {
   float shift;
   float constant;
@@ -118,7 +118,7 @@ SAL_FAST_HD inline T gradient_at(T x, const RowGradient& row) {
   return exp_clamped(z) * (row.constant + row.slope * z);
 }
 
-// Where the gradients of the largest and the second largest go: the lowest columns that hold them.
+// The lowest columns that hold the largest and the second largest, which get their gradients.
 struct TopColumns {
   int64_t first = std::numeric_limits<int64_t>::max();
   int64_t second = std::numeric_limits<int64_t>::max();
@@ -133,7 +133,7 @@ struct TopColumns {
   }
 };
 
-// `tied`: the two largest are equal, and so the two lowest columns of all count.
+// If `tied`, the two largest are equal, so that the two lowest columns of all count.
 SAL_FAST_HD inline TopColumns merge(TopColumns a, TopColumns b, bool tied) {
   TopColumns both;
   both.first = a.first < b.first ? a.first : b.first;
