@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "device.cuh"
 
@@ -19,11 +20,12 @@ __device__ Value reduce_warp(Value value, Combine combine) {
 // The value of the lane whose number differs in the bits of `mask`, word by word.
 template <typename Value>
 __device__ Value shuffle(const Value& value, int mask) {
-  unsigned words[sizeof(Value) / sizeof(unsigned)];
+  using Word = std::conditional_t<alignof(Value) == 8, long long, unsigned>;
+  Word words[sizeof(Value) / sizeof(Word)];
   static_assert(sizeof words == sizeof value);
   std::memcpy(words, &value, sizeof value);
 #pragma unroll
-  for (unsigned& word : words) word = __shfl_xor_sync(kAllLanes, word, mask);
+  for (Word& word : words) word = __shfl_xor_sync(kAllLanes, word, mask);
   Value other;
   std::memcpy(&other, words, sizeof other);
   return other;
