@@ -1,6 +1,7 @@
-"""The loader of the native core `sal_fast._C`. Imports neither torch nor numpy.
+"""The loader of the native core `sal_fast._C`. It imports neither torch nor numpy.
 
-`SAL_FAST_NATIVE` says what to do: unset, use the core where it is; `0`, hide it; `1`, fail without it.
+The environment variable `SAL_FAST_NATIVE` decides: `0` hides the core, `1` makes it an error if the core is
+missing. If it is unset, the core is used where there is one.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ _SETTINGS = ("", "0", "1")
 
 @dataclass(frozen=True)
 class BuildInfo:
-    """What this installation of sal_fast can run; `sal-fast doctor` prints it."""
+    """What this installation of sal_fast can run. `sal-fast doctor` prints it."""
 
     version: str
-    native: bool  # whether the native core is in use
-    native_error: str | None  # if not: the cause, what was found, the next command
+    native: bool  # True if the native core is in use
+    native_error: str | None  # otherwise the cause, what was found, and the next command
     compiler: str | None
-    cpu_capability: str | None  # avx512, avx2 or generic: chosen on this machine
-    cuda: bool  # whether CUDA kernels are compiled in; says nothing about a GPU being there
-    cuda_reason: str | None  # if not: why
+    cpu_capability: str | None  # avx512, avx2 or generic, as chosen on this machine
+    cuda: bool  # True if CUDA kernels are compiled in, whether there is a GPU or not
+    cuda_reason: str | None  # otherwise why not
     cuda_toolkit: str | None
     cuda_architectures: tuple[str, ...]
 
 
 def _missing(error: ImportError | None) -> str:
-    """The loader's report: cause, what was found, the next command."""
+    """The loader's report: the cause, what was found, and the next command."""
     folder = Path(__file__).parent
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     found = ", ".join(sorted(path.name for path in folder.glob("_C.*") if path.suffix != ".pyi")) or "nothing"
@@ -65,13 +66,13 @@ def _load() -> tuple[ModuleType | None, str | None]:
         report = _missing(error)
         if setting == "1":
             raise RuntimeError(report) from error
-        if not isinstance(error, ModuleNotFoundError):  # it is there and does not load: never in silence
+        if not isinstance(error, ModuleNotFoundError):  # It is there but does not load, which must not pass in silence.
             warnings.warn(report, RuntimeWarning, stacklevel=2)
         return None, report
 
 
 def core() -> ModuleType | None:
-    """The native core, or None where the reference runs instead."""
+    """The native core, or None if the reference runs instead."""
     return _load()[0]
 
 
@@ -82,7 +83,7 @@ def cuda_core() -> ModuleType | None:
 
 
 def build_info() -> BuildInfo:
-    """What was compiled, with what, and why something was left out."""
+    """What was compiled, with which tools, and why something was left out."""
     module, error = _load()
     if module is None:
         return BuildInfo(
