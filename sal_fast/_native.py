@@ -66,7 +66,7 @@ def _load() -> tuple[ModuleType | None, str | None]:
         report = _missing(error)
         if setting == "1":
             raise RuntimeError(report) from error
-        if not isinstance(error, ModuleNotFoundError):  # It is there but does not load, which must not pass in silence.
+        if not isinstance(error, ModuleNotFoundError):  # it is there but does not load
             warnings.warn(report, RuntimeWarning, stacklevel=2)
         return None, report
 
