@@ -166,7 +166,7 @@ def test_a_run_on_a_paper_set(tmp_path: Path, folder: Path, capsys: pytest.Captu
 def test_run_then_run_again_then_report(
     shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["run", *arguments(data=shared_folder, out=tmp_path / "run", epochs=1)]
+    words = ["run", *arguments(data=shared_folder, out=tmp_path / "run", epochs=1, stop_fraction=0.5)]
     assert main(words) == 0
     out = capsys.readouterr().out
     page = tmp_path / "run" / "report" / "index.html"
