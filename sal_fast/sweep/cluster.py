@@ -164,13 +164,15 @@ def _check_address(address: str) -> None:
 
 def _wait_for_the_end(processes: list[psutil.Process]) -> None:
     """Wait until the processes have ended, as they do by themselves; kill those that take too long."""
-    until = time.monotonic() + PATIENCE
+    begin = time.monotonic()
     while left := [process for process in processes if _is_alive(process)]:
-        if time.monotonic() > until:
+        spent = time.monotonic() - begin
+        if spent > 2 * PATIENCE:
+            return
+        if spent > PATIENCE:
             for process in left:
                 with suppress(psutil.Error):
                     process.kill()
-            return
         time.sleep(0.05)
 
 

@@ -124,7 +124,8 @@ def marked(text: str) -> list[str]:
     ]
 
 
-def wait_for(condition: Any, seconds: float = 120.0) -> Any:
+def wait_for(condition: Any, seconds: float = 1200.0) -> Any:
+    """The condition's value once it is true. The limit only keeps a test that hangs from hanging for ever."""
     until = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < until
