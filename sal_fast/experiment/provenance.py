@@ -10,7 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torchvision
 
 import sal_fast
 from sal_fast import plugins
@@ -64,9 +66,9 @@ def environment(config: Config, device: torch.device, decoder: decode.Decoder) -
         "sal_fast": sal_fast.__version__,
         "native": dataclasses.asdict(sal_fast.build_info()),
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),
+        "torchvision": torchvision.__version__,
         **({"timm": version("timm")} if "xception" in networks else {}),
-        "numpy": version("numpy"),
+        "numpy": np.__version__,
         "pillow": version("pillow"),
         "python": platform.python_version(),
         "platform": platform.platform(),
