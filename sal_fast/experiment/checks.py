@@ -81,8 +81,8 @@ def check_features(config: Config, table: Table, plan: budget.Plan) -> None:
                 f"cannot be normalised then; lower --output-stride, or raise --image-size or --start-fraction"
             )
         if config.its_regime.uses_maps and config.map_size is None and min(size) < 3:
-            resnet = arch.startswith("resnet")
-            lower = f"lower --output-stride (it is {config.output_stride}) or " if resnet else ""
+            can = models.network(arch).strides
+            lower = f"lower --output-stride (it is {config.output_stride}) or " if can else ""
             where = "features" if model.cam_layer == FEATURES else f"maps in {model.cam_layer}"
             raise InputError(
                 f"{arch} has {size[0]}x{size[1]} {where} at --image-size {config.image_size}: too few to "

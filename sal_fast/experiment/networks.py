@@ -26,7 +26,7 @@ def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier
             arch,
             classes,
             weights=teacher_weights(config) if teacher else config.weights,
-            output_stride=config.output_stride if own or arch.startswith("resnet") else 32,
+            output_stride=config.output_stride if own or models.network(arch).strides else 32,
             seed=seeds.integer(config.seed, "initial-weights"),
             precision=config.precision,
             compiled=config.compile,

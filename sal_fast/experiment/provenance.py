@@ -20,7 +20,7 @@ from sal_fast.data import decode
 from sal_fast.data.masks import Masks
 from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.networks import teacher_arch
-from sal_fast.models import resolved, weights
+from sal_fast.models import network, resolved, weights
 
 MASKS = "segmenter_masks"
 # Digests of inputs that may differ between runs sharing their first rounds, because they only say who draws.
@@ -61,13 +61,14 @@ def _sha256(path: str) -> str:
 
 def environment(config: Config, device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
     """The versions and the machine, as run.json keeps them."""
-    networks = config.arch, teacher_arch(config) if config.its_regime.has_teacher else None
+    networks = {config.arch, *([teacher_arch(config)] if config.its_regime.has_teacher else [])}
+    libraries = {network(arch).library for arch in networks} - {None, "torchvision"}
     return {
         "sal_fast": sal_fast.__version__,
         "native": dataclasses.asdict(sal_fast.build_info()),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        **({"timm": version("timm")} if "xception" in networks else {}),
+        **{name: version(name) for name in sorted(map(str, libraries))},
         "numpy": np.__version__,
         "pillow": version("pillow"),
         "python": platform.python_version(),

@@ -24,7 +24,7 @@ from sal_fast.data.store import Resident, Store, assembled
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES
-from sal_fast.models import Classifier, build, feature_size
+from sal_fast.models import Classifier, build, feature_size, network
 from sal_fast.train import Recipe, Step
 from sal_fast.train.evaluate import BATCH
 from sal_fast.train.step import MOMENTUM, WEIGHT_DECAY
@@ -55,7 +55,7 @@ class NetworkSetup(Setup):
 
     def model(self) -> Classifier:
         """Return the network, the same each time; InputError if its feature maps are too small for a loss."""
-        small = self.image_size <= 96 and self.arch.startswith("resnet")
+        small = self.image_size <= 96 and bool(network(self.arch).strides)
         stride = self.output_stride or (16 if small else 32)
         made = build(
             self.arch, self.classes, output_stride=stride, precision=self.precision, compiled=self.compile
