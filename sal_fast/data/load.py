@@ -64,14 +64,16 @@ def load_originals(data: str, root: str | Path | None = None) -> Table:
 
 
 def open_store(samples: Table, options: StoreOptions) -> Store:
-    """Make the store of a table, and log where its images are kept and how much memory they take.
+    """Plan the store of a table and make it: `plan_store`, then `open_planned`."""
+    return open_planned(samples, plan_store(samples, options))
 
-    If the device's memory runs out all the same, images are streamed, which is logged as a warning.
 
-    Raises:
-        InputError: it names the files that cannot be used, or the memory that is missing.
+def open_planned(samples: Table, options: StoreOptions) -> Store:
+    """Make the store of a table with the options that `plan_store` gave.
+
+    If the device's memory runs out all the same, images are streamed, which is logged as a warning. Raises
+    InputError that names the files that cannot be used.
     """
-    options = _planned(samples, options)
     try:
         return _opened(samples, options)
     except torch.OutOfMemoryError:
@@ -88,8 +90,11 @@ def _opened(samples: Table, options: StoreOptions) -> Store:
     return store.build(samples, options)
 
 
-def _planned(samples: Table, options: StoreOptions) -> StoreOptions:
-    """The options with `auto` decided. Raises InputError if what is kept does not fit in the free memory."""
+def plan_store(samples: Table, options: StoreOptions) -> StoreOptions:
+    """The options with `auto` decided; logs where images will be kept and how much memory they take.
+
+    Raises InputError if what is kept does not fit in the free memory.
+    """
     size, device, keep = options.stored_size, options.decoder.device, options.keep
     copied = isinstance(samples, PreparedTable) and samples.recipe.copy
     images = len(samples) * 3 * size**2

@@ -17,7 +17,17 @@ import torch
 from sal_fast import annotate, distributed, plugins, query, seeds
 from sal_fast._util.curves import aulc
 from sal_fast._util.files import write_json
-from sal_fast.data import StoreOptions, Table, augment, decode, load_table, open_store, splits, store
+from sal_fast.data import (
+    StoreOptions,
+    Table,
+    augment,
+    decode,
+    load_table,
+    open_planned,
+    plan_store,
+    splits,
+    store,
+)
 from sal_fast.data.masks import Masks
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
@@ -156,9 +166,12 @@ def _run(
     plan = config.plan(len(table.rows("train")))
     if ranks.first:
         checks.check_maps(config, table)
-    checks.check_features(config, table, plan)
+    stored = augment.stored_size(config.augment, config.image_size)
     with closing(decode.choose(config.decoder, device)) as decoder:
-        answering, start = _answering(config, folder, ranks, plug_ins, table, decoder)
+        options = plan_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
+        checks.check_features(config, table, plan)
+        samples = open_planned(table, options)
+        answering, start = _answering(config, folder, ranks, plug_ins, samples, decoder)
         told = partial(plug_ins.tell, folder)
         steps = Steps(config, answering.store, folder, start, answering, told, ranks)
         log.info("%s", _announcement(config, steps))
@@ -168,15 +181,19 @@ def _run(
 
 
 def _answering(
-    config: Config, folder: RunFolder, ranks: Ranks, plug_ins: _PlugIns, table: Table, decoder: decode.Decoder
+    config: Config,
+    folder: RunFolder,
+    ranks: Ranks,
+    plug_ins: _PlugIns,
+    samples: store.Store,
+    decoder: decode.Decoder,
 ) -> tuple[Answering, torch.Tensor]:
-    """Read the data, and write run.json or compare with it.
+    """Write run.json, or compare with it.
 
     Returns the object that answers the queries, and the rows of the start set.
     """
+    table = samples.table
     plan = config.plan(len(table.rows("train")))
-    stored = augment.stored_size(config.augment, config.image_size)
-    samples = open_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
     _check_same(samples, ranks)
     segmented = _segmented(config, samples, decoder, plug_ins.generator, ranks)
     start = _start(config, table, plan)

@@ -79,14 +79,14 @@ class Backbone:
 
         Raises InputError with the nearest name if the network has no such layer.
         """
-        aliases = self.aliases(net)
+        names, aliases = [known for known, _ in net.named_modules() if known], self.aliases(net)
         meant = aliases.get(name, name)
-        names = [known for known, _ in net.named_modules() if known]
         if meant == FEATURES or meant in names:
             return meant
+        words = [FEATURES, *(alias for alias, layer in aliases.items() if layer in (FEATURES, *names))]
         raise InputError(
             f"--cam-layer {name!r}: {self.name} has no such layer; the nearest is "
-            f"{nearest(meant, names, cutoff=0)!r} (expected {', '.join((FEATURES, *aliases))} or a module's "
+            f"{nearest(meant, names, cutoff=0)!r} (expected {', '.join(words)} or a module's "
             f"dotted name)"
         )
 

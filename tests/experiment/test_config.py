@@ -86,7 +86,7 @@ def test_toml_refused(tmp_path: Path, text: str, message: str) -> None:
         ({"seed": -1}, "--seed -1"),
         ({"regime": "segmenter"}, "needs --segmenter-masks"),
         ({"cam_class": "labeled"}, "unknown cam class 'labeled'; did you mean 'labelled'"),
-        ({"arch": "resnet18", "cam_layer": "conv3"}, "its last convolution is layer4.1.conv2"),
+        ({"arch": "resnet18", "cam_layer": "conv3"}, "the nearest is 'layer4.1.conv2'"),
         ({"arch": "resnet50", "cam_layer": "layr3"}, "no such layer; the nearest is 'layer3'"),
         ({"arch": "resnet50", "cam_layer": "conv3", "compile": True}, "which --compile closes"),
     ],
