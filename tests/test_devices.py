@@ -17,6 +17,14 @@ from sal_fast.query import Labelled, Pool
 pytest.importorskip("sal_fast.experiment.run", exc_type=ImportError)
 
 
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+# tests/experiment runs all this on a CPU, too
+ON_A_GPU = [
+    pytest.param("cpu", marks=pytest.mark.full),
+    pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU]),
+]
+
+
 @pytest.mark.parametrize("criterion", plugins.names("criterion"))
 def test_criteria_ask_for_the_same_on_every_device(criterion: str, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -41,6 +49,7 @@ def test_criteria_ask_for_the_same_on_every_device(criterion: str, device: torch
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
+@pytest.mark.parametrize("device", ON_A_GPU, indirect=True)
 def test_a_whole_run(options: dict, device: torch.device, shared_folder: Path, tmp_path: Path) -> None:
     given = {**TINY, "data": str(shared_folder), "device": str(device), **options}
     if options["regime"] == "segmenter":
