@@ -61,7 +61,7 @@ def kill_before(number: int, out: Path, **options: Any) -> int:
 
 
 def test_killed_before_ever_later_changes_of_names(shared_folder: Path, tmp_path: Path) -> None:
-    """Attempt n goes 3 n - 2 changes further than the one before had come; the full tier tries each change."""
+    """Attempt n goes 3 n - 2 changes further than the one before. The full tier tries every change."""
     options = {"data": shared_folder, "epochs": 1, "stop_fraction": 0.5}
     finish(tmp_path / "whole", **options)
     statuses = []
