@@ -22,7 +22,7 @@ _SETTINGS = ("", "0", "1")
 
 @dataclass(frozen=True)
 class BuildInfo:
-    """What this installation of sal_fast can run. `sal-fast doctor` prints it."""
+    """The abilities of this installation of sal_fast. `sal-fast doctor` prints them."""
 
     version: str
     native: bool  # True if the native core is in use
@@ -83,7 +83,7 @@ def cuda_core() -> ModuleType | None:
 
 
 def build_info() -> BuildInfo:
-    """What was compiled, with which tools, and why something was left out."""
+    """The build: what was compiled, with which tools, and why something was left out."""
     module, error = _load()
     if module is None:
         return BuildInfo(

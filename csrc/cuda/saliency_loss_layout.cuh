@@ -1,4 +1,5 @@
-// What the launches beyond 1024 pixels hand on to each other, and the tables that depend on sizes alone.
+// The values that the launches beyond 1024 pixels hand on to each other, and the tables that depend on sizes
+// alone.
 #pragma once
 
 #include "blur.cuh"

@@ -1,4 +1,4 @@
-"""What the commands show: plain lines on stdout, progress and notes on stderr.
+"""The output of the commands: plain lines on stdout, progress and notes on stderr.
 
 A command prints its result with `say`. Everything else in the package uses `logging`, and `logs_shown` brings
 the records of the logger `sal_fast` to the screen.

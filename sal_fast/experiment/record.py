@@ -157,13 +157,7 @@ class RunFolder:
                 f"{self.path} was made with other files: --{changed[0].replace('_', '-')} has changed since; "
                 f"choose another --out"
             )
-        for name in OWN_NOTES:
-            before, now = there["environment"].get(name), run["environment"].get(name)
-            if before != now:
-                log.warning(
-                    "%s was %s when this run began and is %s now; rounds from here on may differ in the last "
-                    "digits", name, before, now,
-                )  # fmt: skip
+        _note_changes(there["environment"], run["environment"])
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise InputError, which names the difference, if run.json has another configuration."""
@@ -326,6 +320,16 @@ def query_csv(ids: list[str], scores: list[float]) -> bytes:
         (name, repr(score), rank) for rank, (name, score) in enumerate(zip(ids, scores, strict=True))
     )
     return file.getvalue().encode()
+
+
+def _note_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn of libraries and machines that differ from those that a run began with."""
+    for name in OWN_NOTES:
+        if before.get(name) != now.get(name):
+            log.warning(
+                "%s was %s when this run began and is %s now; rounds from here on may differ in the last "
+                "digits", name, before.get(name), now.get(name),
+            )  # fmt: skip
 
 
 def _line(line: bytes, index: int) -> dict[str, Any] | None:

@@ -117,9 +117,9 @@ class Steps:
         """Choose the query after a round from the remaining pool; int64, rows of the store."""
         rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
         if self.ties == "key":
-            rest = rest[query.key_order(self._ids(rest), self.config.seed).to(rest.device)]
+            rest = rest[query.key_order(self.ids(rest), self.config.seed).to(rest.device)]
         with self._timed(work, "score"):
-            pool = self._scored_pool(rest, model, labelled)
+            pool = _scored_pool(self, rest, model, labelled)
         with self._timed(work, "select"):
             result = query.select(
                 self.config.criterion,
@@ -131,7 +131,7 @@ class Steps:
             )
         chosen = rest[result.positions]
         if work.folder is not None:
-            write_query(work.folder, self._ids(chosen), result.scores.tolist())
+            write_query(work.folder, self.ids(chosen), result.scores.tolist())
         return chosen
 
     def annotate(self, work: Work, rows: Tensor, model: Classifier | None) -> Labelled:
@@ -163,7 +163,7 @@ class Steps:
                 waiting = error
             assert work.scores is not None
             examples.keep(aside, work.scores.examples, self.store, self.test_rows, self.config.seed)
-        self.lines.append(self._line(work, labelled, time.perf_counter() - begin))
+        self.lines.append(_line(self.answering, work, labelled, time.perf_counter() - begin))
         self.folder.append(self.lines)
         self.folder.prune(round_index)
         self.on_round()
@@ -171,56 +171,6 @@ class Steps:
             raise waiting
 
     # --- inside ------------------------------------------------------------------------------------------
-
-    def _line(self, work: Work, labelled: Labelled, seconds: float) -> dict[str, Any]:
-        """The line of rounds.jsonl. Only `seconds`, `timings` and `memory` depend on the machine."""
-        assert work.scores is not None
-        assert work.fitted is not None
-        scores, config = work.scores, self.config
-        return {
-            "round": work.round_index,
-            **labelled.counts(),
-            "accuracy": scores.accuracy,
-            "dice": scores.dice,
-            "dice_floor": scores.floor,
-            "dice_images": scores.images,
-            **({} if scores.correlation is None else {"cc": scores.correlation, "kl": scores.divergence}),
-            **({"trial_dice": self.answering.trials[work.round_index]} if self.plan.auto else {}),
-            **({"people": self.answering.tally(work.round_index)} if config.annotator == "people" else {}),
-            "val_accuracy": work.fitted.val_accuracy,
-            "best_epoch": work.fitted.epoch + 1,
-            "seconds": round(seconds, 3),
-            "timings": {name: round(spent, 4) for name, spent in work.timings.items()},
-            "memory": _memory(self.store.device, work.fitted),
-        }
-
-    def _scored_pool(self, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:
-        """The remaining pool, with the fields that the criterion reads."""
-        reads = query.needs_of(self.config.criterion)
-        scoring = partial(score, model, self.store, dtype=self._kept_dtype, ranks=self.ranks)
-        logits = features = known = None
-        if {"logits", "features"} & reads:
-            logits, features = scoring(rest, features="features" in reads)
-        if "labelled" in reads:
-            seen = scoring(labelled.rows)[1] if "features" in reads else None
-            known = query.Labelled(self._ids(labelled.rows), self.store.labels[labelled.rows], seen)
-        return query.Pool(
-            self._ids(rest),
-            logits=logits,
-            features=features,
-            labelled=known,
-            classes=self.store.table.classes,
-            images=lambda positions: self.store.pictures(rest[positions]),
-            model=model.eval(),
-            device=self.store.device,
-            group=self.ranks.group,
-        )
-
-    @property
-    def _kept_dtype(self) -> torch.dtype:
-        """The precision that a pool's features are kept in."""
-        half = resolved(self.config.precision, self.store.device) == "bfloat16"
-        return torch.float16 if half else torch.float32
 
     def _begun(self, work: Work, name: str) -> Classifier:
         """A network to train. It has the initial weights, or with `--warm-start` the last round's."""
@@ -268,7 +218,7 @@ class Steps:
 
     def _read_query(self, round_index: int, taken: Tensor, count: int) -> Tensor:
         ids = self.folder.query(round_index)
-        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self._ids(taken))
+        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self.ids(taken))
         if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
             raise InputError(
                 f"{self.folder.round(round_index) / 'query.csv'}: expected {count} "
@@ -276,7 +226,7 @@ class Steps:
             )
         return torch.tensor([self.row_of[name] for name in ids], dtype=torch.int64)
 
-    def _ids(self, rows: Tensor) -> list[str]:
+    def ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]
 
     @contextmanager
@@ -286,6 +236,59 @@ class Steps:
         if self.store.device.type == "cuda":
             torch.cuda.synchronize(self.store.device)
         work.timings[name] = work.timings.get(name, 0.0) + time.perf_counter() - begin
+
+
+def _scored_pool(steps: Steps, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:
+    """The remaining pool, with the fields that the criterion reads."""
+    reads = query.needs_of(steps.config.criterion)
+    scoring = partial(
+        score, model, steps.store, dtype=_kept_dtype(steps.config, steps.store.device), ranks=steps.ranks
+    )
+    logits = features = known = None
+    if {"logits", "features"} & reads:
+        logits, features = scoring(rest, features="features" in reads)
+    if "labelled" in reads:
+        seen = scoring(labelled.rows)[1] if "features" in reads else None
+        known = query.Labelled(steps.ids(labelled.rows), steps.store.labels[labelled.rows], seen)
+    return query.Pool(
+        steps.ids(rest),
+        logits=logits,
+        features=features,
+        labelled=known,
+        classes=steps.store.table.classes,
+        images=lambda positions: steps.store.pictures(rest[positions]),
+        model=model.eval(),
+        device=steps.store.device,
+        group=steps.ranks.group,
+    )
+
+
+def _line(answering: Answering, work: Work, labelled: Labelled, seconds: float) -> dict[str, Any]:
+    """The line of rounds.jsonl. Only `seconds`, `timings` and `memory` depend on the machine."""
+    assert work.scores is not None
+    assert work.fitted is not None
+    scores, config = work.scores, answering.config
+    return {
+        "round": work.round_index,
+        **labelled.counts(),
+        "accuracy": scores.accuracy,
+        "dice": scores.dice,
+        "dice_floor": scores.floor,
+        "dice_images": scores.images,
+        **({} if scores.correlation is None else {"cc": scores.correlation, "kl": scores.divergence}),
+        **({"trial_dice": answering.trials[work.round_index]} if answering.plan.auto else {}),
+        **({"people": answering.tally(work.round_index)} if config.annotator == "people" else {}),
+        "val_accuracy": work.fitted.val_accuracy,
+        "best_epoch": work.fitted.epoch + 1,
+        "seconds": round(seconds, 3),
+        "timings": {name: round(spent, 4) for name, spent in work.timings.items()},
+        "memory": _memory(answering.store.device, work.fitted),
+    }
+
+
+def _kept_dtype(config: Config, device: torch.device) -> torch.dtype:
+    """The precision that a pool's features are kept in."""
+    return torch.float16 if resolved(config.precision, device) == "bfloat16" else torch.float32
 
 
 def recipe(config: Config) -> Recipe:

@@ -6,7 +6,7 @@ namespace sal_fast {
 
 enum class Probe : int { cam, gradcam, gradcampp, hirescam };
 
-// Which axis of an image is contiguous: nchw is a matrix [channels, pixels], nhwc is [pixels, channels].
+// The axis of an image that is contiguous: nchw is a matrix [channels, pixels], nhwc is [pixels, channels].
 enum class Layout : int { nchw, nhwc };
 
 // clang-format off
