@@ -11,7 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS", "2"))))
+# with pytest-xdist each process has one core
+torch.set_num_threads(
+    min(1 if "PYTEST_XDIST_WORKER" in os.environ else 2, int(os.environ.get("OMP_NUM_THREADS", "2")))
+)
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
