@@ -270,7 +270,7 @@ def test_what_a_criterion_may_return(answer: Any) -> None:
         ([0.0, 1.0, 2.0], "whole numbers, got list"),
         ([True, False, True], "whole numbers, got list"),
         (np.ones((3, 1), dtype=int), r"whole numbers, got ndarray int64 \[3, 1\]"),
-        (torch.rand(3), r"whole numbers, got Tensor torch.float32 \[3\]"),
+        (torch.tensor([0.5, 0.25, 0.75]), r"whole numbers, got Tensor torch.float32 \[3\]"),
         (None, "whole numbers, got NoneType"),
         ("abc", "whole numbers, got str"),
         (["a", "b", "c"], "whole numbers, got list"),
