@@ -47,7 +47,7 @@ small="$small or test_strides_of_cams_and_masks or test_strides_of_maps or test_
 small="$small or test_rows_out_of_range or test_sizes_and_dtypes or test_one_gradient or test_target_type_range or test_has_map"
 sanitize() { # tool
   run_in_site compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
-    "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops -k "$small"
+    "$python" -m pytest -o addopts=--import-mode=importlib -q -p no:cacheprovider -m gpu tests/ops -k "$small"
 }
 
 # Measures by `sal_fast.bench.run`, which needs no library of the command line. The options are Python: "batch=2, rounds=5".
@@ -72,7 +72,7 @@ cp -r tests benchmarks csrc docs README.md pyproject.toml "$site/work/"
 step gpu "$python" -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
 step build_info run_in_site "$python" -c "import sal_fast; print(sal_fast.build_info())"
 if part tests; then
-  step tests run_in_site "$python" -m pytest -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/data tests/train tests/bench/test_clock.py tests/test_devices.py
+  step tests run_in_site "$python" -m pytest -o addopts=--import-mode=importlib -q -p no:cacheprovider -m gpu tests/ops tests/probes tests/data tests/train tests/bench/test_clock.py tests/test_devices.py
 fi
 if part sanitizer; then
   for tool in memcheck racecheck synccheck; do
