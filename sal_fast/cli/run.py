@@ -71,7 +71,7 @@ def parse(arguments: list[str]) -> Config:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.exit_on_error = False
     for name in ("resume", *OPTIONS):
-        first.add_argument(*{spelling(name), "--" + name}, dest=name, default=UNSET)
+        first.add_argument(*dict.fromkeys((spelling(name), "--" + name)), dest=name, default=UNSET)
     try:
         early, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
