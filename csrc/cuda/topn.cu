@@ -229,7 +229,7 @@ __device__ bool cut_top(Memory& memory, const Pixels& pixels, KeyRange range, un
   if (found.total != area) return false;
   cut = {found.range.low - 1, kNoTies};
   if (found.whole) return true;
-  // Of the pixels equal to the N-th, those of the lowest index are taken, which have the largest
+  // Among the pixels equal to the N-th, those of the lowest index are taken, which have the largest
   // area - 1 - index. The keys are counted from 1, because 0 stands for no pixel.
   const unsigned floor = found.range.low;
   const Selected ties = select(memory, {1, area}, found.wanted, [&](auto visit) {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 def aulc(x: Sequence[float], y: Sequence[float]) -> float:
     """The area under a learning curve divided by its width, `trapezoid(y, x) / (x[-1] - x[0])`.
 
-    Where x stands still, the curve has no width: the mean of y is returned. That is so if there is one round,
+    If x stands still, the curve has no width: the mean of y is returned. That is so if there is one round,
     or if people labelled nothing.
     """
     if x[-1] == x[0]:

@@ -40,7 +40,7 @@ class Options:
     logits: Path | None = None
     """Logits, one row for each image: .npy or .safetensors."""
     labelled: Path | None = None
-    """What is labelled already and not asked for. This is a text file of ids (of row numbers without --ids),
+    """Images that are labelled already, and not asked for: a text file of ids (of row numbers without --ids),
     or a .npy file of row numbers. It may also be the features of labelled images that are not in the pool
     (.npy, .safetensors), which spares a copy of the pool."""
     ids: Path | None = None
@@ -49,7 +49,7 @@ class Options:
     """0 to 2^63 - 1; the same seed gives the same query."""
     device: str = "auto"
     """The device on which badge and core-set compute: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
-    What does not fit there is streamed."""
+    Rows that do not fit there are streamed."""
     out: Path = Path("query.csv")
     """The CSV file."""
 

@@ -22,7 +22,7 @@ __all__ = [
 
 
 class Look(NamedTuple):
-    """What a model says of images: logits [B, K], and the CAMs of classes.
+    """The result of looking at images: logits [B, K], and the CAMs of classes.
 
     cam [B, h, w] is float32, or float64 for a float64 network; classes, int64 [B], are those of the CAMs.
     """

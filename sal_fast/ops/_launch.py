@@ -55,7 +55,7 @@ def launch(name: str, device: torch.device, **fields: Any) -> None:
 
 
 class Fallback(NamedTuple):
-    """What runs where the kernels do not take the arguments. Both callables get the operator's arguments."""
+    """It runs if the kernels do not take the arguments. Both callables get the operator's arguments."""
 
     takes: Callable[..., bool]  # tells whether the kernels take them
     reference: Callable[..., Any]  # gives the operator's results in plain torch

@@ -11,7 +11,7 @@ A pass over the pool lowers the weights by the picks since the last pass, which 
 a pass is made when the rejected draws have cost as much as it will (ski rental). Where picks are far apart,
 as in many dimensions, one pass may serve hundreds of them.
 
-Where hardly any draw is accepted, the weights are computed in float64. A weight is then the distance itself.
+If hardly any draw is accepted, the weights are computed in float64. A weight is then the distance itself.
 When all of them are zero, the pool has nothing left to tell apart.
 """
 

@@ -232,7 +232,7 @@ class _Pool:
 def _largest(values: Tensor, count: int) -> tuple[Tensor, float, int]:
     """The positions, ascending, of the `count` largest values; then value and position of the next largest.
 
-    Of equal values the lowest positions are taken. Values of -inf are left out.
+    Among equal values the lowest positions are taken. Values of -inf are left out.
     """
     if len(values) <= count:
         return (values > -torch.inf).nonzero()[:, 0], -torch.inf, len(values)
