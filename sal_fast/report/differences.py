@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,11 +65,17 @@ def gains(pairs: Sequence[tuple[Run, Run]], measure: Measure) -> list[float]:
 
 def couples(panel: Sequence[Run], a: str, b: str) -> Iterator[tuple[list[Run], list[Run]]]:
     """The groups of regimes a and b that differ in nothing else."""
-    groups = list(by_group(panel).values())
-    for x in groups:
-        for y in groups:
-            if (x[0].regime, y[0].regime) == (a, b) and alike(x[0], y[0]):
-                yield x, y
+    for x, y in itertools.product(by_group(panel).values(), repeat=2):
+        if (x[0].regime, y[0].regime) == (a, b) and alike(x[0], y[0]):
+            yield x, y
+
+
+def over_baseline(panel: Sequence[Run]) -> Iterator[tuple[Run, list[tuple[Run, Run]]]]:
+    """The first run of each group of a panel, and the group's pairs with the baseline's runs."""
+    for regime in dict.fromkeys(run.regime for run in panel if run.regime != BASELINE):
+        for members, baseline in couples(panel, regime, BASELINE):
+            if pairs := paired(members, baseline):
+                yield members[0], pairs
 
 
 def regime_pairs() -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from sal_fast.errors import InputError
 from sal_fast.experiment.record import RunFolder
-from sal_fast.report.figures import VERMILLION, Row, numbered, picture, short
+from sal_fast.report.figures import Row, numbered, picture, short
+from sal_fast.report.looks import VERMILLION
 from sal_fast.report.runs import Run, by_dataset, by_group, by_label, by_panel, main_panel
 
 MOST_IMAGES = 6

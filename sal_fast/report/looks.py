@@ -14,12 +14,17 @@ from sal_fast.report.runs import Run
 
 Style = dict[str, Any]
 
+# Okabe and Ito's colours, without the yellow that is lost on white paper.
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+)  # fmt: skip
 GREY = "#767676"  # of references and of legends for shapes alone: no setting has it
 # The "muted" scheme of Paul Tol, Colour Schemes (SRON/EPS/TN/09-002), the darker ones first. The regimes have
 # Okabe and Ito's colours.
 MORE_COLOURS = (
     "#332288", "#882255", "#999933", "#117733", "#CC6677", "#44AA99", "#AA4499", "#88CCEE", "#DDCC77"
 )  # fmt: skip
+SERIES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, *MORE_COLOURS)  # of parts that are no settings
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
 FILLS = ("full", "none", "left", "bottom", "right", "top")
 MARKER_SIZE = {"*": 9.0, "D": 4.5, "s": 4.5}

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sal_fast.experiment.record import People
-from sal_fast.report.differences import BASELINE, MEASURES, couples, gains, paired
+from sal_fast.report.differences import MEASURES, gains, over_baseline
 from sal_fast.report.runs import Run, by_panel, compared_options
 
 METRICS = (
@@ -67,11 +67,7 @@ def rounds_table(runs: Sequence[Run]) -> pl.DataFrame:
 def gains_table(runs: Sequence[Run]) -> pl.DataFrame:
     """The human maps spent, and what they gained over b1: mean and sigma over the seeds that both have."""
     return frame(
-        _gain(members[0], pairs)
-        for panel in by_panel(runs).values()
-        for regime in dict.fromkeys(run.regime for run in panel if run.regime != BASELINE)
-        for members, baseline in couples(panel, regime, BASELINE)
-        if (pairs := paired(members, baseline))
+        _gain(first, pairs) for panel in by_panel(runs).values() for first, pairs in over_baseline(panel)
     )
 
 
