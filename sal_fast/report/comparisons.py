@@ -10,19 +10,9 @@ from statistics import fmean
 import numpy as np
 from matplotlib.axes import Axes
 
-from sal_fast.report.differences import MEASURES, NAMES, gains, over_baseline
-from sal_fast.report.figures import (
-    GRID,
-    Drawn,
-    Row,
-    legend,
-    mark,
-    mark_entry,
-    mean_and_sigma,
-    new_figure,
-    rows,
-)  # fmt: skip
-from sal_fast.report.looks import BLACK, GREY, LINES, Looks, Style
+from sal_fast.report.differences import NAMES, gains, over_baseline
+from sal_fast.report.figures import Drawn, Row, legend, mark, mark_entry, mean_and_sigma, new_figure, rows
+from sal_fast.report.looks import BLACK, GREY, GRID, LINES, Looks, Style
 from sal_fast.report.runs import Run, by_group, by_panel, fullest, split
 
 APART = 0.025  # of the axis: marks of one x stand beside each other
@@ -89,10 +79,10 @@ def budgets(runs: Sequence[Run], looks: Looks) -> list[Row]:
 
 def _gained(panel: Sequence[Run], measure: str) -> Points:
     found: Points = {}
-    for first, pairs in over_baseline(panel):
-        gained = [(pair[0], gain) for pair in pairs for gain in gains([pair], MEASURES[measure])]
+    for pairs in over_baseline(panel):
+        gained = [(pair[0], gain) for pair in pairs for gain in gains([pair], measure)]
         if gained:
-            found[first.line] = gained
+            found[pairs[0][0].line] = gained
     return found
 
 

@@ -18,9 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sal_fast.report.looks import Style
-
-GRID = "#e6e6e6"
+from sal_fast.report.looks import GRID, Style
 
 RC: dict[Any, Any] = {
     "text.parse_math": False,  # names of classes, folders and data sets are text, never mathematics

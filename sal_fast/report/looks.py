@@ -19,6 +19,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 )  # fmt: skip
 GREY = "#767676"  # of references and of legends for shapes alone: no setting has it
+GRID = "#e6e6e6"
 # The "muted" scheme of Paul Tol, Colour Schemes (SRON/EPS/TN/09-002), the darker ones first. The regimes have
 # Okabe and Ito's colours.
 MORE_COLOURS = (
