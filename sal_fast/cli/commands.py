@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from sal_fast._util.suggest import suggest
 from sal_fast.cli.output import columns, say, wrapped
 from sal_fast.errors import InputError
-
-
-def purpose(command: Callable[..., object]) -> str:
-    """The line of a command in the list of all: its docstring's first, without the full stop."""
-    return (command.__doc__ or "").split("\n", 1)[0].rstrip(".")
 
 
 def chosen(commands: Mapping[str, str], arguments: list[str], prog: str, about: str) -> str | None:

@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast sweep")
     options.check()
     made_of = grid.read_grid(options.grid)
-    folder = (options.out or Path("runs") / made_of.name).expanduser().resolve()
+    folder = (options.out or Path("runs") / made_of.name).resolve()
     configs = made_of.configs(folder, grid.Place(options.root, options.weights, options.segmenter_masks))
     outlook = plan.examine(configs)
     cpu_only = all(config.device == "cpu" for config in configs)
