@@ -45,7 +45,7 @@ class Pool:
     classes: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlannedRun:
     """A run and its rounds. `shares`: how many rounds it has in common with each other run, by name."""
 
