@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from sal_fast.report.differences import NAMES, gains, over_baseline
 from sal_fast.report.figures import Drawn, Row, legend, mark, mark_entry, mean_and_sigma, new_figure, rows
-from sal_fast.report.looks import BLACK, GREY, GRID, LINES, Looks, Style
+from sal_fast.report.looks import BLACK, GREY, GRID, LINES, Looks, Style, criterion_of
 from sal_fast.report.runs import Run, by_group, by_panel, fullest, split
 
 APART = 0.025  # of the axis: marks of one x stand beside each other
@@ -31,7 +31,7 @@ def scatter(runs: Sequence[Run], looks: Looks) -> list[Row]:
 
 def _scatter(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
     figure, axes = new_figure(title, "AULC of Dice", "AULC of accuracy", (6.0, 4.6), whole=False)
-    criteria = split(runs, lambda run: run.compared.get("criterion", ""))
+    criteria = split(runs, criterion_of)
     several = len(criteria) > 1
     for part in criteria.values():
         colour = looks.criterion(part[0]) if several else {}
@@ -110,9 +110,7 @@ def _budgets(title: str, points: Mapping[str, Points], looks: Looks) -> Iterator
 
 def probes(runs: Sequence[Run], looks: Looks) -> list[Row]:
     """AULC of Dice by probe, by data set, network and criterion: a mark for each line with several probes."""
-    lines = split(_with_dice(runs), lambda run: f"{run.place('probe')}, {run.line}")
-    several = [part for part in lines.values() if len({run.config.probe for run in part}) > 1]
-    parts = split((run for part in several for run in part), lambda run: run.place("probe"))
+    parts = _varied(_with_dice(runs), "probe", lambda run: run.place("probe"))
     return rows(parts, partial(_probes, looks=looks))
 
 
@@ -137,15 +135,8 @@ def _probes(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
 
 def alphas(runs: Sequence[Run], looks: Looks) -> list[Row]:
     """Dice and accuracy of the last round by alpha, for each panel: the lines that have several alphas."""
-    finished = [run for run in runs if run.finished]
-    lines = split(finished, lambda run: f"{run.panel}, {_but_alpha(run)}")
-    swept = [part for part in lines.values() if len({run.alpha for run in part}) > 1]
-    parts = by_panel(run for part in swept for run in part)
+    parts = _varied([run for run in runs if run.finished], "alpha", lambda run: run.panel)
     return rows(parts, partial(_alphas, looks=looks))
-
-
-def _but_alpha(run: Run) -> str:
-    return run.label("alpha", *run.compared)
 
 
 def _alphas(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
@@ -154,7 +145,7 @@ def _alphas(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
         if not known:
             continue
         figure, axes = new_figure(title, "alpha", NAMES[metric], whole=False)
-        for line, members in split(known, _but_alpha).items():
+        for line, members in split(known, lambda run: run.label("alpha", *run.compared)).items():
             style = looks.line(line, members[0])
             values: dict[float, list[float]] = {}
             for run in sorted(members, key=lambda run: run.alpha):
@@ -194,6 +185,13 @@ def _trials(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
     legend(figure)
     alt = f"Dice of generated maps with the human maps of the same images, by round, {title}."
     yield "trials", alt, figure
+
+
+def _varied(runs: Sequence[Run], option: str, place: Callable[[Run], str]) -> dict[str, list[Run]]:
+    """By place, the runs of the lines that have several values of an option."""
+    lines = split(runs, lambda run: f"{place(run)}, {run.label(option, *run.compared)}").values()
+    several = [part for part in lines if len({run.setting(option) for run in part}) > 1]
+    return split((run for part in several for run in part), place)
 
 
 def _with_dice(runs: Sequence[Run]) -> list[Run]:

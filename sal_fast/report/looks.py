@@ -53,7 +53,7 @@ class Looks:
         self._used: Counter[str] = Counter()  # how many labels of each regime have a look
         self._criteria = {
             name: {"color": next(self._free), "linestyle": LINES[i % len(LINES)]}
-            for i, name in enumerate(dict.fromkeys(filter(None, map(_criterion, runs))))
+            for i, name in enumerate(dict.fromkeys(filter(None, map(criterion_of, runs))))
         }
         for run in runs:
             self.line(run.line, run)
@@ -84,10 +84,11 @@ class Looks:
 
     def criterion(self, run: Run) -> Style:
         """The colour and the dashes of a run's criterion, on a page with several."""
-        return self._criteria[_criterion(run)]
+        return self._criteria[criterion_of(run)]
 
 
-def _criterion(run: Run) -> str:
+def criterion_of(run: Run) -> str:
+    """The label of a run's criterion, on a page with several."""
     return run.compared.get("criterion", "")
 
 

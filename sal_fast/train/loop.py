@@ -52,6 +52,9 @@ class Fitted:
     parts: int = 1
 
 
+_FAILED = Fitted(-1, -1.0)
+
+
 def fit(
     jobs: Sequence[Job],
     store: Store,
@@ -83,21 +86,19 @@ def fit(
     work = _Work(mine, store, rows, maps, has_map, recipe, round_index, ranks)
     if together:
         return work.run()
-    results, error = [Fitted(-1, -1.0)] * len(mine), None
+    everyone, error = [_FAILED] * len(jobs), None
     try:
-        results = work.run() if mine else []
+        everyone[ranks.rank :: ranks.count] = work.run() if mine else []
     except InputError as found:  # the others wait
         error = found
-    everyone = []
     for i, job in enumerate(jobs):
-        source = i % ranks.count
-        own = results[i // ranks.count] if source == ranks.rank else Fitted(-1, -1.0)
+        source, own = i % ranks.count, everyone[i]
         told = torch.tensor([own.epoch, own.val_accuracy, own.parts], dtype=torch.float64)
         epoch, reached, parts = ranks.broadcast(told, source).tolist()
         if epoch < 0:
             raise error or InputError(f"the {job.name} could not be trained by rank {source}, which says why")
         ranks.same(job.model, source)
-        everyone.append(Fitted(int(epoch), reached, int(parts)))
+        everyone[i] = Fitted(int(epoch), reached, int(parts))
     return everyone
 
 
@@ -155,7 +156,7 @@ class _Work:
             Step(job.model, alpha=job.alpha, recipe=self.recipe, parts=parts, ranks=self.ranks, noise=noise)
             for job in self.jobs
         ]
-        best = [(Fitted(-1, -1.0), job.model.state_dict()) for job in self.jobs]
+        best = [(_FAILED, job.model.state_dict()) for job in self.jobs]
         title = f"round {self.round_index + 1}: {self.names}"
         with progress.bar(title, self.recipe.epochs, log=False) as advance:
             for epoch in range(self.recipe.epochs):
