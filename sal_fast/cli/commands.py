@@ -18,7 +18,8 @@ def chosen(commands: Mapping[str, str], arguments: list[str], prog: str, about: 
     if arguments[:1] in ([], ["-h"], ["--help"]):
         wide = max(map(len, commands)) + 4
         listed = (
-            wrapped(text, columns(), f"  {name}".ljust(wide), " " * wide) for name, text in commands.items()
+            wrapped(text, columns(), initial_indent=f"  {name}".ljust(wide), subsequent_indent=" " * wide)
+            for name, text in commands.items()
         )
         say("\n".join([f"usage: {prog} COMMAND [OPTIONS]", "", about, "", "commands:", *listed]))
         say(f"\n`{prog} COMMAND --help` lists a command's options.")
