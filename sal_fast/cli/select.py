@@ -108,11 +108,10 @@ def _pool(
         width = known.shape[1]
         if features is not None and width != features.shape[1]:
             raise InputError(f"--labelled has {width} features a row, --features {features.shape[1]}")
-        return query.Pool(names, **fields, labelled=query.Labelled(features=known))
-    labelled = query.Labelled(
-        [names[row] for row in known],
-        features=None if features is None else features[torch.tensor(known, dtype=torch.int64)],
-    )
+        labelled, known = query.Labelled(features=known), []
+    else:
+        theirs = None if features is None else features[torch.tensor(known, dtype=torch.int64)]
+        labelled = query.Labelled([names[row] for row in known], features=theirs)
     if not known:
         return query.Pool(names, **fields, labelled=labelled)
     copied = sum(value.nbytes for value in fields.values())

@@ -182,14 +182,12 @@ def _sixth(runs: Sequence[Run]) -> Iterator[Claim | Missing]:
     for line, swept in split(runs, lambda run: run.label("alpha")).items():
         alphas = split(swept, lambda run: f"{run.alpha:g}")
         low, high = min(alphas, key=float), max(alphas, key=float)
-        pairs = differences.paired(alphas[low], alphas[high]) if low != high else []
-        if dice := interval(gains(pairs, "dice")):
-            compared = f"{line}: alpha {low} − {high}, last round"
-            yield Claim(6, "Dice: better at lower alpha", data, compared, dice, verdict(dice))
-        if accuracy := interval(gains([(b, a) for a, b in pairs], "accuracy")):
-            tested = True
-            compared = f"{line}: alpha {high} − {low}, last round"
-            yield Claim(6, "accuracy: better at higher alpha", data, compared, accuracy, verdict(accuracy))
+        for metric, side, a, b in (("Dice", "lower", low, high), ("accuracy", "higher", high, low)):
+            pairs = differences.paired(alphas[a], alphas[b]) if low != high else []
+            if found := interval(gains(pairs, metric.lower())):
+                tested = True
+                text, compared = f"{metric}: better at {side} alpha", f"{line}: alpha {a} − {b}, last round"
+                yield Claim(6, text, data, compared, found, verdict(found))
     if not tested:
         yield Missing(6, data, "b2 with another --alpha, such as 0.1 (two finished seeds in common)")
 

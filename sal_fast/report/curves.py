@@ -47,12 +47,11 @@ def mean_curve(runs: Sequence[Run], metric: str) -> list[tuple[int, float, float
 
 def single(run: Run) -> list[Row]:
     """Two figures of one run: the map sources of its labelled images, and the seconds of its phases."""
-    counts = [(r.human_maps, r.generated_maps, r.empty_maps) for r in run.rounds]
     maps = {
-        "human": [human for human, _, _ in counts],
-        "generated": [generated for _, generated, _ in counts],
-        "empty (counts as no map)": [empty for _, _, empty in counts],
-        "no map": [max(r.labelled - sum(three), 0) for r, three in zip(run.rounds, counts, strict=True)],
+        "human": [r.human_maps for r in run.rounds],
+        "generated": [r.generated_maps for r in run.rounds],
+        "empty (counts as no map)": [r.empty_maps for r in run.rounds],
+        "no map": [max(r.labelled - r.human_maps - r.generated_maps - r.empty_maps, 0) for r in run.rounds],
     }
     phases = dict.fromkeys(phase for r in run.rounds for phase in r.timings)
     seconds = {phase: [r.timings.get(phase, 0.0) for r in run.rounds] for phase in phases}

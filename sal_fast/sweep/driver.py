@@ -120,17 +120,9 @@ class Driver:
         """The run to copy rounds from, and how many: the most that are there or will be."""
         if run.rounds:
             return None
-        candidates = []
-        for name, count in run.shares.items():
-            other = self.runs[name]
-            ready = self._ready(other, count)
-            comes = other.place < run.place and other.state != "failed" and not self._passed(other, count)
-            if ready or comes:
-                candidates.append((count, ready, -other.place, other))
-        if not candidates:
-            return None
-        count, _, _, other = max(candidates, key=lambda candidate: candidate[:3])
-        return other, count
+        others = [(self.runs[name], count) for name, count in run.shares.items()]
+        there = [one for one in others if self._ready(*one) or self._comes(*one, before=run.place)]
+        return max(there, key=lambda one: (one[1], self._ready(*one), -one[0].place), default=None)
 
     def _ready(self, other: Progress, count: int) -> bool:
         if count >= other.total:  # all of it, with its last weights
@@ -139,9 +131,10 @@ class Driver:
             return other.rounds == count and not other.handed_out
         return other.rounds >= count
 
-    def _passed(self, other: Progress, count: int) -> bool:
-        """True if the weights that a warm start would need are gone."""
-        return other.config.warm_start and count < other.total and other.rounds > count
+    def _comes(self, other: Progress, count: int, before: int) -> bool:
+        """True for a run before a place of the grid that will have the rounds, and a warm start's weights."""
+        passed = other.config.warm_start and count < other.total and other.rounds > count
+        return other.place < before and other.state != "failed" and not passed
 
     def _stops(self, run: Progress) -> list[int]:
         """With --warm-start: the rounds after which others still have to copy this run's weights."""
