@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sal_fast.report.figures import Drawn, Row, legend, mean_and_sigma, new_figure, rows
 from sal_fast.report.looks import BLACK, BLUE, GREY, ORANGE, SERIES, Looks, Style
-from sal_fast.report.runs import Run, by_group, by_label, by_panel, fullest
+from sal_fast.report.runs import Run, by_dataset, by_group, by_label, by_panel, fullest
 
 MOST_LINES = 12
 MOST_ENDS = 4
@@ -70,12 +70,9 @@ def _parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Title -> the runs of a row, in the order of their panels."""
     panels = by_panel(runs)
     parts = {title: part for title, part in panels.items() if len(by_group(part)) > 1}
-    alone: dict[str, list[list[Run]]] = {}
-    for title, part in panels.items():
-        if title not in parts:
-            alone.setdefault(part[0].dataset, []).append(part)
-    for dataset, groups in alone.items():
-        name = f"{dataset}, other settings" if parts else dataset
+    alone = by_dataset(run for title, part in panels.items() if title not in parts for run in part)
+    for dataset, some in alone.items():
+        name, groups = f"{dataset}, other settings" if parts else dataset, [*by_panel(some).values()]
         heaps = [groups[i : i + MOST_LINES] for i in range(0, len(groups), MOST_LINES)]
         for i, heap in enumerate(heaps):
             title = name if len(heaps) == 1 else f"{name} ({i + 1})"

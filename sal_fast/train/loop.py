@@ -21,8 +21,7 @@ from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
 from sal_fast.train.evaluate import accuracy
-from sal_fast.train.recipe import Recipe
-from sal_fast.train.step import Step
+from sal_fast.train.step import Recipe, Step
 
 log = logging.getLogger(__name__)
 
