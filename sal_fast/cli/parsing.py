@@ -23,6 +23,7 @@ from sal_fast._util.suggest import nearest, suggest
 from sal_fast.cli.commands import chosen
 from sal_fast.cli.output import say
 from sal_fast.errors import InputError
+from sal_fast.experiment.options import helps_of
 
 Value = TypeVar("Value")
 
@@ -81,11 +82,7 @@ def _later(target: Callable[..., Value]) -> Callable[..., Callable[[], Value]]:
         return functools.partial(target, *values, **{name: _at_home(one) for name, one in named.items()})
 
     classes = reversed(target.__mro__[:-1]) if isinstance(target, type) else (target,)
-    texts = {
-        one.arg_name: " ".join((one.description or "").split())
-        for cls in classes
-        for one in docstring_parser.parse_from_object(cls).params
-    }
+    texts = {name: text for cls in classes for name, text in helps_of(cls).items()}
     later.__doc__ = "Call later.\n\nArgs:\n" + "".join(
         f"    {name}: {text}\n" for name, text in texts.items()
     )

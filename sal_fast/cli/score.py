@@ -96,15 +96,12 @@ def _score(
     place, out = torch_device(options.device), options.out
     model.to(place)
     widths = {"logits": model.head.out_features, "features": model.head.in_features}
-    files = {
-        name: np.lib.format.open_memmap(
-            out / f"{name}.npy.part",
-            mode="r+" if done else "w+",
-            dtype=None if done else np.float32,
-            shape=None if done else (len(images), width),
-        )
-        for name, width in widths.items()
-    }
+    files = {}
+    for name, width in widths.items():
+        file = out / f"{name}.npy.part"
+        if not done:
+            np.lib.format.open_memmap(file, "w+", np.float32, (len(images), width))
+        files[name] = np.load(file, mmap_mode="r+")
     decoding = decode.choose(options.decoder, place)
     _log.info(f"{images.name}: {len(images)} images; decoder {decoding.name}")
     stored = store.StoreOptions(options.image_size, options.image_size, decoding)

@@ -78,12 +78,11 @@ def budgets(runs: Sequence[Run], looks: Looks) -> list[Row]:
 
 
 def _gained(panel: Sequence[Run], measure: str) -> Points:
-    found: Points = {}
-    for pairs in over_baseline(panel):
-        gained = [(pair[0], gain) for pair in pairs for gain in gains([pair], measure)]
-        if gained:
-            found[pairs[0][0].line] = gained
-    return found
+    return {
+        pairs[0][0].line: gained
+        for pairs in over_baseline(panel)
+        if (gained := [(pair[0], gain) for pair in pairs for gain in gains([pair], measure)])
+    }
 
 
 def _budgets(title: str, points: Mapping[str, Points], looks: Looks) -> Iterator[Drawn]:

@@ -82,28 +82,24 @@ def _parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _draw(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
-    for metric in ("dice", "accuracy"):
-        if any(run.curve(metric) for run in runs):
-            alt = f"Learning curves, {title}: {metric} against the number of labelled images."
-            yield f"curves-{metric}", alt, _curves(runs, metric, title, looks)
-
-
-def _curves(runs: Sequence[Run], metric: str, title: str, looks: Looks) -> Figure:
-    name, ylabel = ("Dice", "Dice with the human mask") if metric == "dice" else ("Accuracy", "accuracy")
-    figure, axes = new_figure(f"{name}, {title}", "labelled images", ylabel)
-    groups = by_label(runs)
-    for label, members in groups.items():
-        drawn = [run for run in members if run.curve(metric)]
-        style = looks.line(label, members[0])
-        _group(axes, drawn, metric, label, style, 0.18 if len(groups) < 5 else 0.1)
-    _references(axes, runs, metric)
     pools = {run.record["data"]["counts"].get("train") for run in runs}
-    if len(pools) == 1 and (pool := pools.pop()):
-        to_share, to_count = partial(np.multiply, 100 / pool), partial(np.multiply, pool / 100)
-        share = axes.secondary_xaxis("top", functions=(to_share, to_count))
-        share.set_xlabel("% of the pool")
-    legend(figure)
-    return figure
+    groups = by_label(runs)
+    for metric, ylabel in (("dice", "Dice with the human mask"), ("accuracy", "accuracy")):
+        if not any(run.curve(metric) for run in runs):
+            continue
+        figure, axes = new_figure(f"{metric.title()}, {title}", "labelled images", ylabel)
+        for label, members in groups.items():
+            drawn = [run for run in members if run.curve(metric)]
+            style = looks.line(label, members[0])
+            _group(axes, drawn, metric, label, style, 0.18 if len(groups) < 5 else 0.1)
+        _references(axes, runs, metric)
+        if len(pools) == 1 and (pool := next(iter(pools))):
+            to_share, to_count = partial(np.multiply, 100 / pool), partial(np.multiply, pool / 100)
+            share = axes.secondary_xaxis("top", functions=(to_share, to_count))
+            share.set_xlabel("% of the pool")
+        legend(figure)
+        alt = f"Learning curves, {title}: {metric} against the number of labelled images."
+        yield f"curves-{metric}", alt, figure
 
 
 def _group(axes: Axes, runs: Sequence[Run], metric: str, label: str, style: Style, opacity: float) -> None:

@@ -172,11 +172,11 @@ class Driver:
             run.lost, run.note = run.lost + 1, f"again: {event.text}"
             if run.lost > self.retries:
                 lost = f"{run.lost} workers lost without a finished round"
-                self._fail(run, f"{lost}: {event.text} (see {self.log(run)})")
+                run.state, run.note = "failed", f"{lost}: {event.text} (see {self.log(run)})"
         elif event.state == "in use":
             run.not_before, run.note = time.monotonic() + AGAIN, "in use by another process"
         elif event.state == "failed":
-            self._fail(run, event.text)
+            run.state, run.note = "failed", event.text
         elif event.state == "finished":
             self._finish(run)
 
@@ -187,12 +187,8 @@ class Driver:
                 run.state = "done"
                 return
             time.sleep(0.1)
-        self._fail(
-            run, f"finished on another node, and its folder is not seen here: --out {self.out} is not shared"
-        )
-
-    def _fail(self, run: Progress, reason: str) -> None:
-        run.state, run.note = "failed", reason
+        unseen = f"finished on another node, and its folder is not seen here: --out {self.out} is not shared"
+        run.state, run.note = "failed", unseen
 
     def _count_rounds(self, run: Progress) -> None:
         """Count the finished rounds, and learn from the new ones how long they take."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -264,10 +265,9 @@ def finished_runs(out: Path) -> list[Run]:
     """The finished runs in a folder, whoever made them."""
     found = []
     for file in sorted(out.glob("*/summary.json")):
-        try:
+        # the start says what is wrong with a damaged one, if it is one of the sweep's
+        with suppress(InputError, KeyError, TypeError):
             found.append(load(file.parent))
-        except (InputError, KeyError, TypeError):
-            continue  # the start says what is wrong with it, if it is one of the sweep's
     return found
 
 
