@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sal_fast._util.files import write_bytes
 from sal_fast.bench import result, table
-from sal_fast.report.figures import BLACK, BLUE, GREEN, VERMILLION, drawing, picture
+from sal_fast.report.figures import drawing, picture
+from sal_fast.report.looks import BLACK, BLUE, GREEN, VERMILLION
 
 # Ratios that keep their limit, miss it, and have none differ in colour and in hatch, so that one is enough.
 LOOKS = {True: (GREEN, "", "held"), False: (VERMILLION, "///", "missed"), None: (BLUE, "", "nothing asked")}

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_type_hints
 import torch
 from torch import Tensor
 
+from sal_fast._util.devices import torch_device
 from sal_fast.bench import clock
 from sal_fast.bench.usual import with_gradient
 from sal_fast.errors import InputError
@@ -99,9 +100,8 @@ class Setup:
 
     @property
     def place(self) -> torch.device:
-        """The device as torch has it."""
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(automatic if self.device == "auto" else self.device)
+        """The device as torch has it. Raises InputError if it is not there."""
+        return torch_device(self.device)
 
     def draws(self, seed: int) -> tuple[Callable[..., Tensor], ...]:
         """Return torch.randn, torch.rand and torch.randint for the device, with a generator of that seed."""
@@ -116,6 +116,7 @@ class Setup:
             least: the least value of an option, if it is not 1.
             options: the other options.
         """
+        torch_device(self.device)
         for name, value in {**vars(self), **options}.items():
             if type(value) is int and value < least.get(name, 1):
                 option = name.replace("_", "-")

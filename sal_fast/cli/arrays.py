@@ -54,11 +54,10 @@ def labelled(path: Path, ids: list[str] | None, size: int) -> Tensor | list[int]
             raise InputError(f"--labelled {path}: expected row numbers ({error}), or give --ids") from None
     else:
         row_of = {name: row for row, name in enumerate(ids)}
-        given = lines("labelled", path)
-        unknown = [name for name in given if name not in row_of]
-        if unknown:
-            raise InputError(f"--labelled {path}: id {unknown[0]!r} is not in --ids")
-        rows = [row_of[name] for name in given]
+        try:
+            rows = [row_of[name] for name in lines("labelled", path)]
+        except KeyError as error:
+            raise InputError(f"--labelled {path}: id {error} is not in --ids") from None
     outside = [row for row in rows if not 0 <= row < size]
     if outside:
         raise InputError(f"--labelled {path}: row {outside[0]}; expected 0 to {size - 1}")

@@ -15,7 +15,6 @@ from rich.table import Table as Grid
 from sal_fast._util import progress
 from sal_fast.bench import figure, measure, result, suite, table
 from sal_fast.cli import parsing
-from sal_fast.cli.commands import chosen, purpose
 from sal_fast.cli.output import say
 from sal_fast.errors import InputError
 
@@ -26,19 +25,13 @@ def main(arguments: list[str]) -> int:
     """Compare what the parts of a run and single ops cost here with the usual code."""
     functions: dict[str, Any] = {name: _command(suite.load(name)) for name in suite.NAMES}
     functions |= {"plot": plot, "table": tables}
-    listed = {name: purpose(function) for name, function in functions.items()}
-    name = chosen(listed, arguments, "sal-fast bench", str(main.__doc__))
-    if name is None:
-        return 0 if arguments else 2
-    parsing.one_line(functions[name], arguments[1:], f"sal-fast bench {name}")
-    return 0
+    return parsing.one_of(functions, arguments, "sal-fast bench", str(main.__doc__))
 
 
 def _command(benchmark: suite.Benchmark) -> Callable[..., None]:
     """Return the command of a benchmark: a function of the benchmark's options that shows the result."""
 
     def command(setup: suite.Setup, **sizes: Any) -> None:
-        parsing.device(setup.device)  # raises InputError if it is not there
         document = measure.measure(benchmark, setup, functools.partial(progress.bar, log=False), **sizes)
         for sheet in table.sheets(document):
             grid = Grid(title=sheet.title)
@@ -67,7 +60,7 @@ def plot(files: Files, out: Path = Path()) -> None:
         out: the folder for <name>.png.
     """
     for path, document in _documents(files).items():
-        target = out.expanduser() / f"{path.stem}.png"
+        target = out / f"{path.stem}.png"
         figure.write(document, target)
         say(str(target))
 

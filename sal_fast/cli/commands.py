@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from sal_fast._util.suggest import suggest
 from sal_fast.cli.output import columns, say, wrapped
 from sal_fast.errors import InputError
-
-
-def purpose(command: Callable[..., object]) -> str:
-    """The line of a command in the list of all: its docstring's first, without the full stop."""
-    return (command.__doc__ or "").split("\n", 1)[0].rstrip(".")
 
 
 def chosen(commands: Mapping[str, str], arguments: list[str], prog: str, about: str) -> str | None:
@@ -23,7 +18,8 @@ def chosen(commands: Mapping[str, str], arguments: list[str], prog: str, about: 
     if arguments[:1] in ([], ["-h"], ["--help"]):
         wide = max(map(len, commands)) + 4
         listed = (
-            wrapped(text, columns(), f"  {name}".ljust(wide), " " * wide) for name, text in commands.items()
+            wrapped(text, columns(), initial_indent=f"  {name}".ljust(wide), subsequent_indent=" " * wide)
+            for name, text in commands.items()
         )
         say("\n".join([f"usage: {prog} COMMAND [OPTIONS]", "", about, "", "commands:", *listed]))
         say(f"\n`{prog} COMMAND --help` lists a command's options.")

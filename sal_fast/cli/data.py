@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Sheet
 
+from sal_fast._util.devices import torch_device
 from sal_fast._util.words import Augment, DecoderName
 from sal_fast.cli import parsing
-from sal_fast.cli.commands import chosen, purpose
 from sal_fast.cli.output import say, tell
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
 from sal_fast.data.augment import stored_size
@@ -26,13 +23,12 @@ from sal_fast.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
-    functions: list[Callable[..., int]] = [check_data, prepare_data, render_fixations]
-    commands = dict(zip(("check", "prepare", "fixations"), functions, strict=True))
-    purposes = {name: purpose(command) for name, command in commands.items()}
-    name = chosen(purposes, arguments, "sal-fast data", "What can be done with data before a run.")
-    if name is None:
-        return 0 if arguments else 2
-    return parsing.one_line(commands[name], arguments[1:], f"sal-fast data {name}")
+    return parsing.one_of(
+        {"check": check_data, "prepare": prepare_data, "fixations": render_fixations},
+        arguments,
+        "sal-fast data",
+        "What can be done with data before a run.",
+    )
 
 
 def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None = None) -> int:
@@ -105,10 +101,9 @@ def prepare_data(
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
-    table, out = load_originals(data, root), Path(os.path.expanduser(out))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    table = load_originals(data, root)
     recipe = prepare.Recipe(image_size, stored_size(augment, image_size), copy)
-    with closing(decode.choose(decoder, device)) as decoding:
+    with closing(decode.choose(decoder, torch_device("auto"))) as decoding:
         broken = prepare.prepare(table, out, recipe, decoding)
     for error in broken:
         tell(str(error), sys.stdout)
@@ -140,9 +135,8 @@ def render_fixations(
             visual angle; without it the image's width / 25.
         longest: the longer side of a map in pixels, if its image is larger.
     """
-    place = Path(os.path.expanduser(out))
-    done = fixations.write(Path(os.path.expanduser(file)), place, sigma, longest)
-    say(f"maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}: {place}")
+    done = fixations.write(file, out, sigma, longest)
+    say(f"maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}: {out}")
     if done.outside:
         say(f"note: fixations outside their images, left out: {done.outside}")
     if done.empty:

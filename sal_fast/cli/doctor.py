@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _row(name: str, value: object) -> None:
-    say(wrapped(str(value), columns(), f"  {name:16} ", " " * 19))
+    say(wrapped(str(value), columns(), initial_indent=f"  {name:16} ", subsequent_indent=" " * 19))
 
 
 def _machine() -> None:

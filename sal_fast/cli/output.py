@@ -12,24 +12,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TextIO
 
 PREFIX = {logging.WARNING: "sal-fast: note: ", logging.ERROR: "sal-fast: error: "}
 
 
-def wrapped(text: str, width: int, first: str = "", rest: str = "") -> str:
-    """Break a line between words so that it fits `width`; a word that is longer gets a line of its own.
-
-    The first line begins with `first`, the others with `rest`.
-    """
-    return textwrap.fill(
-        text,
-        width,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+# Break a line between words so that it fits a width; a word that is longer gets a line of its own.
+wrapped = partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
 
 
 def columns() -> int:

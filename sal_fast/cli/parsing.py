@@ -1,6 +1,6 @@
 """Options by tyro: an error of the user's becomes one line that names the option, and help fits the screen.
 
-Nothing here imports torch before a command has its options.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import inspect
 import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import docstring_parser
 import tyro
 from tyro import _errors as parse_errors  # the only place where tyro tells what is wrong as data
 
 from sal_fast._util.suggest import nearest, suggest
+from sal_fast.cli.commands import chosen
 from sal_fast.cli.output import say
 from sal_fast.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
+from sal_fast.experiment.options import helps_of
 
 Value = TypeVar("Value")
 
@@ -36,7 +36,9 @@ def one_line(target: Callable[..., Value], arguments: list[str], prog: str) -> V
     """
     text = docstring_parser.parse(target.__doc__ or "").description or ""
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-    shown = _Held(sys.stdout)
+    # the help is kept, so that we can break lines that tyro does not; it is made as for the screen
+    shown = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding, write_through=True)
+    shown.isatty = sys.stdout.isatty  # type: ignore[method-assign]
     try:
         with parse_errors.on_parse_error(functools.partial(_refuse, target)), redirect_stdout(shown):
             call = tyro.cli(
@@ -47,60 +49,50 @@ def one_line(target: Callable[..., Value], arguments: list[str], prog: str) -> V
                 config=(tyro.conf.FlagConversionOff,),
             )
     except SystemExit:
-        say(shown.getvalue().rstrip())
+        shown.seek(0)
+        say(shown.read().rstrip())
         raise
     return call()
 
 
-class _Held(io.StringIO):
-    """Keeps the help, so that lines that tyro does not break can be. It passes for the stream it is for."""
+def one_of(
+    commands: Mapping[str, Callable[..., int | None]], arguments: list[str], prog: str, about: str
+) -> int:
+    """Do the command that comes first in `arguments`, with the options that follow; return its exit status.
 
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__()
-        self.stream = stream
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self.stream.encoding
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
-
-
-def device(name: str) -> torch.device:
-    """The device that --device names; auto is a GPU if there is one. Raises InputError if it is not there."""
-    import torch
-
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return place
+    The first line of each command's docstring tells what it does in the list of all.
+    """
+    purposes = {name: (one.__doc__ or "").split("\n", 1)[0].rstrip(".") for name, one in commands.items()}
+    name = chosen(purposes, arguments, prog, about)
+    if name is None:
+        return 0 if arguments else 2
+    return one_line(commands[name], arguments[1:], f"{prog} {name}") or 0
 
 
 def _later(target: Callable[..., Value]) -> Callable[..., Callable[[], Value]]:
     """A function with the options of `target` that returns the call, so that its errors are not tyro's.
 
+    A path begins in the user's home if it begins with ~.
+
     Its docstring has the options' texts without the line breaks of the source, which tyro would keep.
     """
 
     def later(*values: Any, **named: Any) -> Callable[[], Value]:
-        return functools.partial(target, *values, **named)
+        values = tuple(map(_at_home, values))
+        return functools.partial(target, *values, **{name: _at_home(one) for name, one in named.items()})
 
     classes = reversed(target.__mro__[:-1]) if isinstance(target, type) else (target,)
-    texts = {
-        one.arg_name: " ".join((one.description or "").split())
-        for cls in classes
-        for one in docstring_parser.parse_from_object(cls).params
-    }
+    texts = {name: text for cls in classes for name, text in helps_of(cls).items()}
     later.__doc__ = "Call later.\n\nArgs:\n" + "".join(
         f"    {name}: {text}\n" for name, text in texts.items()
     )
     later.__annotations__ = get_type_hints(target, include_extras=True)
     later.__signature__ = inspect.signature(target)  # type: ignore[attr-defined]
     return later
+
+
+def _at_home(value: Any) -> Any:
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def _refuse(target: Callable[..., Any], event: parse_errors.ParseErrorEvent) -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,15 +13,10 @@ import tyro
 from sal_fast.annotate.people import folder, label_studio
 from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.cli import parsing
-from sal_fast.cli.commands import chosen
 from sal_fast.cli.output import say
 from sal_fast.experiment.answers import people
 from sal_fast.experiment.record import RunFolder
 
-COMMANDS = {
-    "export": "write what a run asks of people, for Label Studio or as a plain folder",
-    "import": "take in what they answered",
-}
 TOOLS = {"labelstudio": label_studio, "folder": folder}
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 _log = logging.getLogger(__name__)
@@ -30,15 +24,13 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: list[str]) -> int:
     about = "The questions of a run to people, and their answers. docs/people.md tells the whole way."
-    name = chosen(COMMANDS, arguments, "sal-fast query", about)
-    if name is None:
-        return 0 if arguments else 2
-    command: dict[str, Callable[..., int]] = {"export": _export, "import": _import}
-    return parsing.one_line(command[name], arguments[1:], f"sal-fast query {name}")
+    return parsing.one_of({"export": _export, "import": _import}, arguments, "sal-fast query", about)
 
 
 def _export(run: Run, /, to: Literal["labelstudio", "folder"], out: Path | None = None) -> int:
-    """Write the images that a run asks people about, with what an annotator or a tool needs to answer.
+    """Write what a run asks of people, for Label Studio or as a plain folder.
+
+    These are the images, with what an annotator or a tool needs to answer.
 
     Args:
         run: the run's folder.
@@ -47,7 +39,7 @@ def _export(run: Run, /, to: Literal["labelstudio", "folder"], out: Path | None 
         out: a new folder. Without it the folder is RUN/query-NNN-TO, or RUN/query-NNN-TO-2 and so on if that
             exists.
     """
-    held = RunFolder(run.expanduser())
+    held = RunFolder(run)
     question = people.asked(held)
     waiting = people.Answers(held.asked(question.query_index)).open(question.ids)
     if not waiting:
@@ -56,7 +48,7 @@ def _export(run: Run, /, to: Literal["labelstudio", "folder"], out: Path | None 
     image = dict(zip(question.ids, question.images, strict=True))
     left = dataclasses.replace(question, ids=waiting, images=[image[name] for name in waiting])
     default = held.path / f"query-{question.query_index:03d}-{to}"
-    target = _free(default) if out is None else out.expanduser()
+    target = out or _free(default)
     TOOLS[to].export(left, target)
     what = "a class and a map" if question.maps else "a class, no map"
     say(
@@ -80,21 +72,21 @@ def _import(
     /,
     skip_rest: bool = False,
 ) -> int:
-    """Take in answers. The whole file is read before any answer is kept, and earlier imports stay.
+    """Take in what people answered.
 
-    A new answer by the same person for the same image replaces the earlier one. If only a part of the images
-    is answered, the answers are kept and the run waits for the others.
+    The whole file is read before any answer is kept, and earlier imports stay. A new answer by the same
+    person for the same image replaces the earlier one. If only a part of the images is answered, the answers
+    are kept and the run waits for the others.
 
     Args:
         run: the run's folder.
         file: Label Studio's JSON export, or the folder that was filled (or its answers.csv).
         skip_rest: skip all images that have no answer, so that the run does not ask for them again.
     """
-    held = RunFolder(run.expanduser())
+    held = RunFolder(run)
     question = people.asked(held)
-    path = file.expanduser()
-    tool = folder if path.is_dir() or path.suffix.lower() == ".csv" else label_studio
-    found = tool.read_answers(path, question)
+    tool = folder if file.is_dir() or file.suffix.lower() == ".csv" else label_studio
+    found = tool.read_answers(file, question)
     with held.lock():
         there = people.reopen(held, question)
         there.add(found)

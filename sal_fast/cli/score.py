@@ -15,7 +15,9 @@ import tyro
 
 from sal_fast import plugins
 from sal_fast._util import progress
+from sal_fast._util.devices import torch_device
 from sal_fast._util.files import read_json, write_bytes, write_json
+from sal_fast._util.locks import hold
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say
@@ -24,6 +26,7 @@ from sal_fast.errors import InputError
 from sal_fast.models import Classifier, build, network, weights
 from sal_fast.train import score
 
+KEPT = "score.json"  # what the scores are of, and how many images are done
 BLOCK = 2000  # images that are decoded, scored and flushed together, so a kill costs no more
 _log = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast score")
     if options.image_size < 1:
         raise InputError(f"--image-size {options.image_size}: expected at least 1")
-    out, path = options.out.expanduser(), options.weights.expanduser()
+    out, path = options.out, options.weights
     images = _images(options.data, options.root)
     model = _model(options.arch, path, options.output_stride)
     identity = {
@@ -71,15 +74,16 @@ def main(arguments: list[str]) -> int:
         "image_size": options.image_size,
         "output_stride": options.output_stride,
     }
-    done = _resume(out, identity)
-    if done == len(images):
-        say(f"nothing to do; finished: {out}")
-        return 0
-    _score(options, images, model, identity, done)
-    write_bytes(out / "ids.txt", "".join(f"{name}\n" for name in images.ids).encode())
-    for name in ("logits", "features"):
-        os.replace(out / f"{name}.npy.part", out / f"{name}.npy")
-    write_json(out / "score.json", {**identity, "done": len(images)})
+    with hold(out, KEPT):
+        done = _resume(out, identity)
+        if done == len(images):
+            say(f"nothing to do; finished: {out}")
+            return 0
+        _score(options, images, model, identity, done)
+        write_bytes(out / "ids.txt", "".join(f"{name}\n" for name in images.ids).encode())
+        for name in ("logits", "features"):
+            os.replace(out / f"{name}.npy.part", out / f"{name}.npy")
+        write_json(out / KEPT, {**identity, "done": len(images)})
     classes, features = model.head.out_features, model.head.in_features
     say(f"{len(images)} images, {classes} classes, {features} features: {out}")
     return 0
@@ -89,18 +93,15 @@ def _score(
     options: Options, images: Table, model: Classifier, identity: dict[str, object], done: int
 ) -> None:
     """Score the images after the first `done` ones, and keep every block that is finished."""
-    place, out = parsing.device(options.device), options.out.expanduser()
+    place, out = torch_device(options.device), options.out
     model.to(place)
     widths = {"logits": model.head.out_features, "features": model.head.in_features}
-    files = {
-        name: np.lib.format.open_memmap(
-            out / f"{name}.npy.part",
-            mode="r+" if done else "w+",
-            dtype=None if done else np.float32,
-            shape=None if done else (len(images), width),
-        )
-        for name, width in widths.items()
-    }
+    files = {}
+    for name, width in widths.items():
+        file = out / f"{name}.npy.part"
+        if not done:
+            np.lib.format.open_memmap(file, "w+", np.float32, (len(images), width))
+        files[name] = np.load(file, mmap_mode="r+")
     decoding = decode.choose(options.decoder, place)
     _log.info(f"{images.name}: {len(images)} images; decoder {decoding.name}")
     stored = store.StoreOptions(options.image_size, options.image_size, decoding)
@@ -118,7 +119,7 @@ def _score(
                 files[name][rows] = value.cpu().numpy()
                 files[name].flush()
             if rows.stop < len(images):
-                write_json(out / "score.json", {**identity, "done": rows.stop})
+                write_json(out / KEPT, {**identity, "done": rows.stop})
             advance(len(part))
 
 
@@ -160,16 +161,11 @@ def _model(arch: str, path: Path, output_stride: int) -> Classifier:
 
 
 def _resume(out: Path, identity: dict[str, object]) -> int:
-    """The number of images that are scored already. Raises InputError if the folder holds anything else."""
-    there = out / "score.json"
-    if there.exists():
-        kept = read_json(there)
-        differing = [name for name in identity if kept.get(name) != identity[name]]
-        if differing:
-            raise InputError(f"{out} holds scores of other {differing[0]}; choose another --out")
-        return int(kept["done"])
-    out.mkdir(parents=True, exist_ok=True)
-    foreign = sorted(item.name for item in out.iterdir() if not item.name.endswith(".part"))
-    if foreign:
-        raise InputError(f"{out} holds other files ({foreign[0]}, ...); choose a new folder with --out")
-    return 0
+    """The number of images that are scored already. Raises InputError if the scores are of anything else."""
+    if not (out / KEPT).exists():
+        write_json(out / KEPT, {**identity, "done": 0})
+    kept = read_json(out / KEPT)
+    differing = [name for name in identity if kept.get(name) != identity[name]]
+    if differing:
+        raise InputError(f"{out} holds scores of other {differing[0]}; choose another --out")
+    return int(kept["done"])

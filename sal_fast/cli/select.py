@@ -12,6 +12,7 @@ import tyro
 from torch import Tensor
 
 from sal_fast import plugins, query
+from sal_fast._util.devices import torch_device
 from sal_fast._util.files import write_bytes
 from sal_fast._util.memory import free_memory
 from sal_fast.cli import arrays, parsing
@@ -65,25 +66,24 @@ def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast select")
     options.check()
     needs = query.needs_of(options.criterion)
-    place = parsing.device(options.device)
+    place = torch_device(options.device)
     files = {"features": options.features, "logits": options.logits}
     for name in sorted(needs & files.keys()):
         if files[name] is None:
             raise InputError(f"criterion {options.criterion!r} needs --{name} FILE (.npy or .safetensors)")
-    given = {name: arrays.matrix(name, path.expanduser()) for name, path in files.items() if path is not None}
-    ids = None if options.ids is None else arrays.lines("ids", options.ids.expanduser())
+    given = {name: arrays.matrix(name, path) for name, path in files.items() if path is not None}
+    ids = None if options.ids is None else arrays.lines("ids", options.ids)
     size = _size({**given, **({} if ids is None else {"ids": ids})})
     labelled = options.labelled
-    known = [] if labelled is None else arrays.labelled(labelled.expanduser(), ids, size)
+    known = [] if labelled is None else arrays.labelled(labelled, ids, size)
     pool = _pool(needs, given, known, list(map(str, range(size))) if ids is None else ids, options.seed)
     try:
         result = query.select(options.criterion, pool.replace(device=place), options.k, seed=options.seed)
     except (ValueError, MemoryError) as error:
         raise InputError(str(error)) from None
     chosen = [pool.ids[at] for at in result.positions.tolist()]
-    out = options.out.expanduser()
-    write_bytes(out, query_csv(chosen, result.scores.tolist()))
-    say(f"{len(chosen)} of {len(pool)} images by {options.criterion}: {out}")
+    write_bytes(options.out, query_csv(chosen, result.scores.tolist()))
+    say(f"{len(chosen)} of {len(pool)} images by {options.criterion}: {options.out}")
     return 0
 
 
@@ -108,11 +108,10 @@ def _pool(
         width = known.shape[1]
         if features is not None and width != features.shape[1]:
             raise InputError(f"--labelled has {width} features a row, --features {features.shape[1]}")
-        return query.Pool(names, **fields, labelled=query.Labelled(features=known))
-    labelled = query.Labelled(
-        [names[row] for row in known],
-        features=None if features is None else features[torch.tensor(known, dtype=torch.int64)],
-    )
+        labelled, known = query.Labelled(features=known), []
+    else:
+        theirs = None if features is None else features[torch.tensor(known, dtype=torch.int64)]
+        labelled = query.Labelled([names[row] for row in known], features=theirs)
     if not known:
         return query.Pool(names, **fields, labelled=labelled)
     copied = sum(value.nbytes for value in fields.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from sal_fast.cli import parsing
+from sal_fast.cli.output import say
 from sal_fast.errors import InputError
 from sal_fast.sweep import cluster, driver, grid, plan, screen
 from sal_fast.sweep.slots import Node, Slot
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast sweep")
     options.check()
     made_of = grid.read_grid(options.grid)
-    folder = (options.out or Path("runs") / made_of.name).expanduser().resolve()
+    folder = (options.out or Path("runs") / made_of.name).resolve()
     configs = made_of.configs(folder, grid.Place(options.root, options.weights, options.segmenter_masks))
     outlook = plan.examine(configs)
     cpu_only = all(config.device == "cpu" for config in configs)
@@ -99,13 +99,13 @@ def main(arguments: list[str]) -> int:
 
 def _close(sweep: driver.Driver, folder: Path) -> int:
     """Print the table of results, and what to do next."""
-    console = Console(width=None if os.isatty(1) else 120)
-    console.print(screen.results(sweep))
+    console = Console()
+    console.print(screen.results(sweep, console.width))
     failed = [run for run in sweep.runs.values() if run.state == "failed"]
     for run in failed:
-        console.print(f"failed: {run.name}: {run.note}", markup=False, highlight=False, soft_wrap=True)
+        say(f"failed: {run.name}: {run.note}")
     if failed:
-        print("the same command tries the failed runs again")
+        say("the same command tries the failed runs again")
     if any(run.rounds for run in sweep.runs.values()):
-        print(f"report: sal-fast report {shlex.quote(str(folder))} --out {shlex.quote(f'{folder}/report')}")
+        say(f"report:\n  {shlex.join(['sal-fast', 'report', str(folder), '--out', f'{folder}/report'])}")
     return 1 if failed else 0

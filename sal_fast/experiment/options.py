@@ -133,9 +133,9 @@ def check_value(name: str, value: object, one: Option, kind: object) -> None:
             raise InputError(f"{flag} {value:g}: expected {_bounds(one)}")
 
 
-def helps_of(cls: type) -> dict[str, str]:
-    """The help texts of the options. They are the docstrings below the fields, read from the source."""
-    found = docstring_parser.parse_from_object(cls).params
+def helps_of(target: Any) -> dict[str, str]:
+    """The help texts of options, from the docstrings of a class's fields or of a function's arguments."""
+    found = docstring_parser.parse_from_object(target).params
     return {one.arg_name: " ".join((one.description or "").split()) for one in found}
 
 

@@ -29,7 +29,7 @@ from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import NEW_TIES, TIES, RunFolder, write_query
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
 from sal_fast.models import Classifier, resolved, weights
-from sal_fast.train import Fitted, Job, Recipe, Scores, evaluate, fit, score
+from sal_fast.train import Fitted, Job, Recipe, Scores, Training, evaluate, score
 
 
 @dataclass
@@ -194,7 +194,7 @@ class Steps:
 
     def _fit(self, work: Work, labelled: Labelled, jobs: list[Job]) -> list[Fitted]:
         with self._timed(work, "train"):
-            return fit(
+            return Training(
                 jobs,
                 self.store,
                 labelled.rows,
@@ -203,7 +203,7 @@ class Steps:
                 recipe=self.recipe,
                 round_index=work.round_index,
                 ranks=self.ranks,
-            )
+            ).fit()
 
     def _new_model(self, teacher: bool = False) -> Classifier:
         return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)

@@ -16,6 +16,7 @@ import torch
 
 from sal_fast import annotate, distributed, plugins, query, seeds
 from sal_fast._util.curves import aulc
+from sal_fast._util.devices import torch_device
 from sal_fast._util.files import write_json
 from sal_fast.data import (
     StoreOptions,
@@ -241,19 +242,14 @@ def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _device(config: Config, ranks: Ranks) -> torch.device:
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    if ranks.count > 1 and name.startswith("cuda"):
-        if name != "cuda":
-            raise InputError(f"--device {name}: each of several processes takes a GPU of its own; use cuda")
-        name = f"cuda:{ranks.local}"
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("expected auto, cpu or cuda")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device
+    device = torch_device(config.device)
+    if ranks.count == 1 or device.type == "cpu":
+        return device
+    if config.device not in ("auto", "cuda"):
+        raise InputError(
+            f"--device {config.device}: each of several processes takes a GPU of its own; use cuda"
+        )
+    return torch.device("cuda", ranks.local)
 
 
 @contextmanager

@@ -17,31 +17,20 @@ every panel. Claim 6 takes the lowest and the highest alpha of each group.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeVar
 
 from sal_fast.experiment.regimes import REGIMES
-from sal_fast.report.differences import (
-    BASELINE,
-    MEASURES,
-    NAMES,
-    PAPER,
-    Difference,
-    couples,
-    gains,
-    interval,
-    least_budget,
-    paired,
-)
+from sal_fast.report import differences
+from sal_fast.report.differences import BASELINE, NAMES, PAPER, Difference, Pairs, gains, interval
 from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, main_panel, split, without_alpha_sweep
 
 MARGIN = 0.03
 PAPER_BUDGET = 0.2
 HOLDS, FAILS, NOISY = "holds", "does not hold", "too noisy"
 
-Pairs = Sequence[tuple[Run, Run]]
 Place = TypeVar("Place")
 
 
@@ -79,7 +68,8 @@ def claims(runs: Sequence[Run]) -> tuple[list[Claim], list[Missing]]:
     for part in by_dataset(runs).values():
         found += _sixth(part)
     found.sort(key=lambda entry: entry.number)
-    return [c for c in found if isinstance(c, Claim)], [m for m in found if isinstance(m, Missing)]
+    missing = dict.fromkeys(entry for entry in found if isinstance(entry, Missing))
+    return [entry for entry in found if isinstance(entry, Claim)], [*missing]
 
 
 def table(found: Sequence[Claim]) -> list[dict[str, Any]]:
@@ -106,40 +96,33 @@ def together(verdicts: Sequence[str]) -> str:
 
 def _first(panel: list[Run]) -> Iterator[Claim | Missing]:
     for regime in ("b2", PAPER):
-        pairs = _pairs(panel, regime, BASELINE)
-        if not pairs:
-            yield _missing(1, panel, regime, BASELINE)
-            continue
-        if rounds := _by_round(pairs):
-            at, least, verdicts = _smallest(rounds)
-            above = sum(difference.low > 0 for difference in rounds.values())
-            text = f"Dice: {regime} above {BASELINE} in every round"
-            compared = f"{_names(pairs)}, smallest of {len(rounds)} rounds"
-            note = f"smallest at {at} labelled; above 0 in {above} of {len(rounds)} rounds"
-            yield Claim(1, text, panel[0].dataset, compared, least, together(verdicts), note)
-        else:
-            yield _no_dice(1, panel)
-        text = f"accuracy: {regime} no worse than {BASELINE}"
-        if claim := _tested(1, text, pairs, "aulc_accuracy", MARGIN):
-            yield claim
+        yield _in_every_round(panel, regime)
+        yield _compared(1, panel, regime, BASELINE, "aulc_accuracy", MARGIN)
+
+
+def _in_every_round(panel: list[Run], regime: str) -> Claim | Missing:
+    """The claim that Dice is above that of b1 at each labelled count that all runs have."""
+    pairs = _pairs(panel, regime, BASELINE)
+    if not pairs:
+        return _missing(1, panel, regime, BASELINE)
+    curves = [(a.curve("dice"), b.curve("dice")) for a, b in pairs]
+    shared = [x for x in curves[0][0] if all(x in a and x in b for a, b in curves)]
+    rounds = _intervals({x: [a[x] - b[x] for a, b in curves] for x in shared})
+    if not rounds:
+        return _no_dice(1, panel)
+    at, least, verdicts = _smallest(rounds)
+    above = sum(difference.low > 0 for difference in rounds.values())
+    text = f"Dice: {regime} above {BASELINE} in every round"
+    compared = f"{_names(pairs)}, smallest of {len(rounds)} rounds"
+    note = f"smallest at {at} labelled; above 0 in {above} of {len(rounds)} rounds"
+    return Claim(1, text, panel[0].dataset, compared, least, together(verdicts), note)
 
 
 def _second(panel: list[Run]) -> Iterator[Claim | Missing]:
-    pairs = _pairs(panel, PAPER, "b2")
-    if pairs:
-        human, most = (fmean(run.last.human_maps for run in side) for side in zip(*pairs, strict=True))
-        spared = (
-            f"{100 * (1 - human / (most or 1)):.0f} % of the human maps spared ({human:.0f} of {most:.0f})"
-        )
-        claim = _tested(2, "Dice: sal no worse than b2", pairs, margin=MARGIN, note=spared if most else "")
-        yield claim or _no_dice(2, panel)
-    else:
-        yield _missing(2, panel, PAPER, "b2")
+    yield _compared(2, panel, PAPER, "b2", margin=MARGIN, note=_spared)
     sal = _sal(panel)
-    stops = [(run, run.rounds[i - 1]) for run in sal if (i := run.takes_over()) is not None]
-    rises = [
-        a - b for run, stop in stops if (a := run.last.dice) is not None and (b := stop.dice) is not None
-    ]
+    stops = [(run.last, run.rounds[i - 1]) for run in sal if (i := run.takes_over()) is not None]
+    rises = [a.dice - b.dice for a, b in stops if a.dice is not None and b.dice is not None]
     if difference := interval(rises):
         counts = " or ".join(map(str, sorted({stop.labelled for _, stop in stops})))
         text = "Dice of sal still rises after people stop"
@@ -150,10 +133,17 @@ def _second(panel: list[Run]) -> Iterator[Claim | Missing]:
         yield Missing(2, panel[0].dataset, needed)
 
 
+def _spared(pairs: Pairs) -> str:
+    human, most = (fmean(run.last.human_maps for run in side) for side in zip(*pairs, strict=True))
+    if not most:
+        return ""
+    return f"{100 * (1 - human / most):.0f} % of the human maps spared ({human:.0f} of {most:.0f})"
+
+
 def _third(panel: list[Run]) -> Iterator[Claim | Missing]:
     variants = [name for name, regime in REGIMES.items() if regime.variant_of == PAPER]
     for regime in variants:
-        yield _above(3, panel, PAPER, regime)
+        yield _compared(3, panel, PAPER, regime)
     against = {regime: _pairs(panel, regime, BASELINE) for regime in (PAPER, *variants)}
     found = _differences(against)
     if len(found) < len(against):
@@ -168,8 +158,8 @@ def _third(panel: list[Run]) -> Iterator[Claim | Missing]:
 
 
 def _fourth(panel: list[Run]) -> Iterator[Claim | Missing]:
-    yield _above(4, panel, PAPER, "segmenter", least=True)
-    yield _above(4, panel, "segmenter", BASELINE)
+    yield _compared(4, panel, PAPER, "segmenter", least=True)
+    yield _compared(4, panel, "segmenter", BASELINE)
 
 
 def _fifth(runs: Sequence[Run]) -> Iterator[Claim | Missing]:
@@ -192,42 +182,50 @@ def _sixth(runs: Sequence[Run]) -> Iterator[Claim | Missing]:
     for line, swept in split(runs, lambda run: run.label("alpha")).items():
         alphas = split(swept, lambda run: f"{run.alpha:g}")
         low, high = min(alphas, key=float), max(alphas, key=float)
-        pairs = paired(alphas[low], alphas[high]) if low != high else []
-        if dice := interval(gains(pairs, MEASURES["dice"])):
-            compared = f"{line}: alpha {low} − {high}, last round"
-            yield Claim(6, "Dice: better at lower alpha", data, compared, dice, verdict(dice))
-        if accuracy := interval(gains([(b, a) for a, b in pairs], MEASURES["accuracy"])):
-            tested = True
-            compared = f"{line}: alpha {high} − {low}, last round"
-            yield Claim(6, "accuracy: better at higher alpha", data, compared, accuracy, verdict(accuracy))
+        for metric, side, a, b in (("Dice", "lower", low, high), ("accuracy", "higher", high, low)):
+            pairs = differences.paired(alphas[a], alphas[b]) if low != high else []
+            if found := interval(gains(pairs, metric.lower())):
+                tested = True
+                text, compared = f"{metric}: better at {side} alpha", f"{line}: alpha {a} − {b}, last round"
+                yield Claim(6, text, data, compared, found, verdict(found))
     if not tested:
         yield Missing(6, data, "b2 with another --alpha, such as 0.1 (two finished seeds in common)")
 
 
-def _above(number: int, panel: list[Run], a: str, b: str, least: bool = False) -> Claim | Missing:
-    """The claim that AULC Dice of a is above that of b; with `least`, at the smallest human budget of sal."""
+def _compared(
+    number: int,
+    panel: list[Run],
+    a: str,
+    b: str,
+    measure: str = "aulc_dice",
+    margin: float = 0.0,
+    least: bool = False,
+    note: Callable[[Pairs], str] = lambda pairs: "",
+) -> Claim | Missing:
+    """The claim that a is above b, or with a margin no worse.
+
+    With `least`, sal stands with its smallest human budget. `note` remarks on the pairs.
+    """
     pairs = _pairs(panel, a, b, least)
     if not pairs:
         return _missing(number, panel, a, b)
-    budget = " at the smallest human budget" if least else ""
-    return _tested(number, f"Dice: {a}{budget} above {b}", pairs) or _no_dice(number, panel)
-
-
-def _tested(
-    number: int, text: str, pairs: Pairs, measure: str = "aulc_dice", margin: float = 0.0, note: str = ""
-) -> Claim | None:
-    """The claim about one difference; None if fewer than two pairs have a value."""
-    difference = interval(gains(pairs, MEASURES[measure]))
+    difference = interval(gains(pairs, measure))
     if difference is None:
-        return None
-    compared = f"{_names(pairs)}, {NAMES[measure]}"
-    return Claim(number, text, pairs[0][0].dataset, compared, difference, verdict(difference, margin), note)
+        return _no_dice(number, panel)
+    what, budget = NAMES[measure].removeprefix("AULC "), " at the smallest human budget" if least else ""
+    text = f"{what}: {a}{budget} {'no worse than' if margin else 'above'} {b}"
+    compared, reached = f"{_names(pairs)}, {NAMES[measure]}", verdict(difference, margin)
+    return Claim(number, text, panel[0].dataset, compared, difference, reached, note(pairs))
 
 
-def _differences(pairs: Mapping[str, Pairs]) -> dict[str, Difference]:
+def _differences(pairs: Mapping[Place, Pairs]) -> dict[Place, Difference]:
     """The differences of AULC Dice that two pairs or more have."""
-    found = {key: interval(gains(some, MEASURES["aulc_dice"])) for key, some in pairs.items()}
-    return {key: difference for key, difference in found.items() if difference}
+    return _intervals({place: gains(some, "aulc_dice") for place, some in pairs.items()})
+
+
+def _intervals(values: Mapping[Place, Sequence[float]]) -> dict[Place, Difference]:
+    """The difference at each place that has two values or more."""
+    return {place: found for place, some in values.items() if (found := interval(some))}
 
 
 def _smallest(found: Mapping[Place, Difference], margin: float = 0.0) -> tuple[Place, Difference, list[str]]:
@@ -240,7 +238,7 @@ def _sal(panel: Sequence[Run], least: bool = False) -> list[Run]:
     """The group of sal with the budget nearest to the paper's (or the least), else with one that it finds."""
     groups = [part for part in by_group(panel).values() if part[0].regime == PAPER]
     fixed = [part for part in groups if part[0].budget is not None]
-    wanted = least_budget(panel) if least else PAPER_BUDGET
+    wanted = differences.least_budget(panel) if least else PAPER_BUDGET
 
     def far(part: list[Run]) -> float:
         return abs((part[0].budget or 0.0) - (wanted or 0.0))
@@ -250,17 +248,8 @@ def _sal(panel: Sequence[Run], least: bool = False) -> list[Run]:
 
 def _pairs(panel: Sequence[Run], a: str, b: str, least: bool = False) -> Pairs:
     """Pairs of the first groups of a and b that differ in nothing else; [] for fewer than two seeds."""
-    sal = _sal(panel, least)
-    kept = [run for run in panel if run.regime != PAPER or any(run is one for one in sal)]
-    return next((pairs for x, y in couples(kept, a, b) if len(pairs := paired(x, y)) > 1), [])
-
-
-def _by_round(pairs: Pairs) -> dict[int, Difference]:
-    """Labelled count -> difference of Dice, at the counts that all runs have."""
-    curves = [(a.curve("dice"), b.curve("dice")) for a, b in pairs]
-    shared = [x for x in curves[0][0] if all(x in a and x in b for a, b in curves)]
-    found = {x: interval([a[x] - b[x] for a, b in curves]) for x in shared}
-    return {x: difference for x, difference in found.items() if difference}
+    kept = [*_sal(panel, least), *(run for run in panel if run.regime != PAPER)]
+    return next((pairs for pairs in differences.couples(kept, a, b) if len(pairs) > 1), [])
 
 
 def _names(pairs: Pairs) -> str:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from statistics import fmean, stdev
+from statistics import fmean
 
-from matplotlib.lines import Line2D
+import numpy as np
+from matplotlib.axes import Axes
 
-from sal_fast.report.differences import BASELINE, MEASURES, NAMES, couples, gains, paired
-from sal_fast.report.figures import (
-    BLACK,
-    GRID,
-    Drawn,
-    Row,
-    few_ticks,
-    legend,
-    mark,
-    mark_handle,
-    new_figure,
-    rows,
-    short,
-)
-from sal_fast.report.looks import GREY, LINES, Looks, Style
+from sal_fast.report.differences import NAMES, gains, over_baseline
+from sal_fast.report.figures import Drawn, Row, legend, mark, mark_entry, mean_and_sigma, new_figure, rows
+from sal_fast.report.looks import BLACK, GREY, GRID, LINES, Looks, Style, criterion_of
 from sal_fast.report.runs import Run, by_group, by_panel, fullest, split
 
 APART = 0.025  # of the axis: marks of one x stand beside each other
@@ -40,16 +30,15 @@ def scatter(runs: Sequence[Run], looks: Looks) -> list[Row]:
 
 
 def _scatter(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
-    figure, axes = new_figure(6.0, 4.6)
-    criteria = split(runs, lambda run: run.compared.get("criterion", ""))
+    figure, axes = new_figure(title, "AULC of Dice", "AULC of accuracy", (6.0, 4.6), whole=False)
+    criteria = split(runs, criterion_of)
     several = len(criteria) > 1
     for part in criteria.values():
         colour = looks.criterion(part[0]) if several else {}
         trail = []
         for members in by_group(part).values():
             style = {**looks.line(members[0].line, members[0]), **colour}
-            x = [value for run in members if (value := run.aulc("dice")) is not None]
-            y = [value for run in members if (value := run.aulc("accuracy")) is not None]
+            x, y = _aulcs(members, "dice"), _aulcs(members, "accuracy")
             if len(x) > 1:
                 small = {"markersize": 0.8 * style["markersize"], "linestyle": "none", "markeredgewidth": 0}
                 axes.plot(x, y, **{**style, **small}, alpha=0.3)
@@ -58,25 +47,23 @@ def _scatter(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
         if several:  # dashes tell criteria apart without colours, too
             axes.plot(*zip(*sorted(trail), strict=True), **colour, linewidth=0.8, alpha=0.6, zorder=1.5)
     axes.margins(0.08)
-    axes.set(xlabel="AULC of Dice", ylabel="AULC of accuracy", title=short(title, 50))
-    few_ticks(axes, whole=False)
-    lines = split(runs, lambda run: run.line)
-    shapes = [
-        mark_handle(looks.line(line, members[0]), line, GREY if several else None)
-        for line, members in lines.items()
-    ]
-    if several:
-        colours = [
-            Line2D([], [], **looks.criterion(part[0]), linewidth=2, label=criterion)
-            for criterion, part in criteria.items()
-        ]
-        blank = [Line2D([], [], linestyle="", label=" ")]
-        high = max(len(shapes), len(colours))
-        legend(figure, [*shapes, *blank * (high - len(shapes)), *colours, *blank * (high - len(colours))], 2)
-    else:
-        legend(figure, shapes)
+    shapes = split(runs, lambda run: run.line)
+    for line, members in shapes.items():
+        mark_entry(axes, looks.line(line, members[0]), line, GREY if several else None)
+    if several:  # the shapes and the colours are a column of the legend each, of one height
+        _blanks(axes, len(criteria) - len(shapes))
+        for criterion, part in criteria.items():
+            axes.plot([], [], **looks.criterion(part[0]), linewidth=2, label=criterion)
+        _blanks(axes, len(shapes) - len(criteria))
+    legend(figure, 2 if several else None)
     shown = "a shape for each regime, a colour for each criterion"
     yield "scatter", f"AULC of accuracy against AULC of Dice, {title}: {shown}.", figure
+
+
+def _blanks(axes: Axes, count: int) -> None:
+    """Add empty entries to the legend."""
+    for i in range(count):
+        axes.plot([], [], color=GREY, linestyle="", label=" " * (i + 1))
 
 
 def budgets(runs: Sequence[Run], looks: Looks) -> list[Row]:
@@ -91,83 +78,64 @@ def budgets(runs: Sequence[Run], looks: Looks) -> list[Row]:
 
 
 def _gained(panel: Sequence[Run], measure: str) -> Points:
-    found: Points = {}
-    for regime in dict.fromkeys(run.regime for run in panel if run.regime != BASELINE):
-        for members, baseline in couples(panel, regime, BASELINE):
-            gained = [
-                (pair[0], gain)
-                for pair in paired(members, baseline)
-                for gain in gains([pair], MEASURES[measure])
-            ]
-            if gained:
-                found[members[0].line] = gained
-    return found
+    return {
+        pairs[0][0].line: gained
+        for pairs in over_baseline(panel)
+        if (gained := [(pair[0], gain) for pair in pairs for gain in gains([pair], measure)])
+    }
 
 
 def _budgets(title: str, points: Mapping[str, Points], looks: Looks) -> Iterator[Drawn]:
     for measure, lines in points.items():
-        figure, axes = new_figure()
-        reach: Style = {"color": GREY, "linestyle": (0, (5, 2)), "linewidth": 1.2}
+        figure, axes = new_figure(title, "human maps", f"{NAMES[measure]}, gained over b1")
         spent = [fmean(run.last.human_maps for run, _ in some) for some in lines.values()]
         width = max(spent) or 1.0
-        handles, reached = [], False
         for (line, some), at, place in zip(lines.items(), spent, _apart(spent, APART * width), strict=True):
-            first, gained = some[0][0], [gain for _, gain in some]
-            style = looks.line(line, first)
+            gained = [gain for _, gain in some]
+            style = looks.line(line, some[0][0])
             mark(axes, [run.last.human_maps + place - at for run, _ in some], gained, style)
-            handles.append(mark_handle(style, f"{line} (n={len(gained)})"))
-            if first.regime == "b2":
-                axes.axhline(fmean(gained), **reach, zorder=0.9)
-                reached = True
+            mark_entry(axes, style, f"{line} (n={len(gained)})")
+        for some in lines.values():
+            if some[0][0].regime == "b2":
+                reach: Style = {"linestyle": (0, (5, 2)), "linewidth": 1.2, "zorder": 0.9}
+                height = fmean(gain for _, gain in some)
+                axes.axhline(height, color=GREY, **reach, label="b2, to be reached")
         axes.axhline(0, color=BLACK, linewidth=0.8)
-        axes.set(xlabel="human maps", ylabel=f"{NAMES[measure]}, gained over b1", title=short(title, 50))
         axes.set_xlim(-0.08 * width, 1.08 * width)
-        few_ticks(axes)
-        if reached:
-            handles.append(Line2D([], [], **reach, label="b2, to be reached"))
-        legend(figure, handles)
+        legend(figure)
         alt = f"{NAMES[measure]} gained over b1 against the human maps spent, {title}."
         yield f"budget-{measure.replace('_', '-')}", alt, figure
 
 
 def probes(runs: Sequence[Run], looks: Looks) -> list[Row]:
     """AULC of Dice by probe, by data set, network and criterion: a mark for each line with several probes."""
-    lines = split(_with_dice(runs), lambda run: f"{run.place('probe')}, {run.line}")
-    several = [part for part in lines.values() if len({run.config.probe for run in part}) > 1]
-    parts = split((run for part in several for run in part), lambda run: run.place("probe"))
+    parts = _varied(_with_dice(runs), "probe", lambda run: run.place("probe"))
     return rows(parts, partial(_probes, looks=looks))
 
 
 def _probes(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
-    figure, axes = new_figure()
-    names: list[str] = list(dict.fromkeys(run.config.probe for run in runs))
+    figure, axes = new_figure(title, ylabel="AULC of Dice")
+    names = [*split(runs, lambda run: run.config.probe)]
     lines = split(runs, lambda run: run.line)
     for i, (line, members) in enumerate(lines.items()):
         style = looks.line(line, members[0])
         for probe, part in split(members, lambda run: run.config.probe).items():
             x = names.index(probe) + 0.7 * ((i + 0.5) / len(lines) - 0.5)
-            values = [value for run in part if (value := run.aulc("dice")) is not None]
-            mark(axes, [x] * len(values), values, style)
+            mark(axes, [x] * len(part), _aulcs(part, "dice"), style)
+        mark_entry(axes, style, line)
     for border in range(1, len(names)):
         axes.axvline(border - 0.5, color=GRID, linewidth=0.8)
     axes.set_xticks(range(len(names)), names)
     axes.grid(visible=False, axis="x")
-    axes.set(xlim=(-0.5, len(names) - 0.5), ylabel="AULC of Dice", title=short(title, 50))
-    legend(figure, [mark_handle(looks.line(line, part[0]), line) for line, part in lines.items()])
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    legend(figure)
     yield "probes", f"AULC of Dice by probe, {title}: a mark for each regime.", figure
 
 
 def alphas(runs: Sequence[Run], looks: Looks) -> list[Row]:
     """Dice and accuracy of the last round by alpha, for each panel: the lines that have several alphas."""
-    finished = [run for run in runs if run.finished]
-    lines = split(finished, lambda run: f"{run.panel}, {_but_alpha(run)}")
-    swept = [part for part in lines.values() if len({run.alpha for run in part}) > 1]
-    parts = by_panel(run for part in swept for run in part)
+    parts = _varied([run for run in runs if run.finished], "alpha", lambda run: run.panel)
     return rows(parts, partial(_alphas, looks=looks))
-
-
-def _but_alpha(run: Run) -> str:
-    return run.label("alpha", *run.compared)
 
 
 def _alphas(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
@@ -175,21 +143,19 @@ def _alphas(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
         known = [run for run in runs if getattr(run.last, metric) is not None]
         if not known:
             continue
-        figure, axes = new_figure()
-        handles = []
-        for line, members in split(known, _but_alpha).items():
+        figure, axes = new_figure(title, "alpha", NAMES[metric], whole=False)
+        for line, members in split(known, lambda run: run.label("alpha", *run.compared)).items():
             style = looks.line(line, members[0])
             values: dict[float, list[float]] = {}
             for run in sorted(members, key=lambda run: run.alpha):
                 values.setdefault(run.alpha, []).append(getattr(run.last, metric))
-            means = [fmean(some) for some in values.values()]
-            sigmas = [stdev(some) if len(some) > 1 else 0.0 for some in values.values()]
-            axes.errorbar(list(values), means, yerr=sigmas, **style, elinewidth=1.2, capsize=3)
+            means, sigmas = zip(*map(mean_and_sigma, values.values()), strict=True)
+            axes.errorbar([*values], means, yerr=sigmas, **style, elinewidth=1.2, capsize=3)
             counts = sorted({len(some) for some in values.values()})
             n = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-            handles.append(Line2D([], [], **style, label=f"{line} (n={n})"))
-        axes.set(xlabel="alpha", ylabel=NAMES[metric], title=short(title, 50), xlim=(-0.03, 1.03))
-        legend(figure, handles)
+            axes.plot([], [], **style, label=f"{line} (n={n})")
+        axes.set_xlim(-0.03, 1.03)
+        legend(figure)
         yield f"alpha-{metric}", f"{metric} of the last round against alpha, {title}.", figure
 
 
@@ -201,45 +167,44 @@ def trials(runs: Sequence[Run], looks: Looks) -> list[Row]:
 
 def _trials(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
     """Draw a line for each run; the vertical line of its dashes is where its model took over."""
-    figure, axes = new_figure()
-    seeds = sorted({run.seed for run in runs})
-    handles: dict[str, Line2D] = {}
+    figure, axes = new_figure(title, "labelled images", "Dice with the new human maps")
+    dashes = dict(zip(sorted({run.seed for run in runs}), itertools.cycle(LINES), strict=False))
     for run in runs:
         style = dict(looks.line(run.line, run), linewidth=1.6)
-        if len(seeds) > 1:
-            style["linestyle"] = LINES[seeds.index(run.seed) % len(LINES)]
+        if len(dashes) > 1:
+            style["linestyle"] = dashes[run.seed]
         curve = run.curve("trial_dice")
-        axes.plot(list(curve), list(curve.values()), **style)
-        handles.setdefault(run.line, Line2D([], [], **style, label=run.line))
+        axes.plot([*curve], [*curve.values()], **style, label=run.line)
         if (i := run.takes_over()) is not None:
             end = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.0}
             axes.axvline(run.rounds[i].labelled, **end, zorder=0.9)
-    dashes = [
-        Line2D([], [], color=GREY, linestyle=LINES[i % len(LINES)], label=f"seed {seed}")
-        for i, seed in enumerate(seeds)
-    ]
-    axes.set(xlabel="labelled images", ylabel="Dice with the new human maps", title=short(title, 50))
-    few_ticks(axes)
-    legend(figure, [*handles.values(), *(dashes if len(seeds) > 1 else [])])
+    if len(dashes) > 1:
+        for seed, linestyle in dashes.items():
+            axes.plot([], [], color=GREY, linestyle=linestyle, label=f"seed {seed}")
+    legend(figure)
     alt = f"Dice of generated maps with the human maps of the same images, by round, {title}."
     yield "trials", alt, figure
+
+
+def _varied(runs: Sequence[Run], option: str, place: Callable[[Run], str]) -> dict[str, list[Run]]:
+    """By place, the runs of the lines that have several values of an option."""
+    lines = split(runs, lambda run: f"{place(run)}, {run.label(option, *run.compared)}").values()
+    several = [part for part in lines if len({run.setting(option) for run in part}) > 1]
+    return split((run for part in several for run in part), place)
 
 
 def _with_dice(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.finished and run.aulc("dice") is not None]
 
 
+def _aulcs(runs: Sequence[Run], metric: str) -> list[float]:
+    return [value for run in runs if (value := run.aulc(metric)) is not None]
+
+
 def _apart(places: Sequence[float], step: float) -> list[float]:
     """Set places that are within a step of each other a step apart, about their middle."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    moved = list(places)
-    cluster: list[int] = []
-    for i in [*order, -1]:
-        if i >= 0 and (not cluster or places[i] - places[cluster[-1]] < step):
-            cluster.append(i)
-            continue
-        middle = fmean(places[k] for k in cluster)
-        for position, k in enumerate(cluster):
-            moved[k] = middle + (position - (len(cluster) - 1) / 2) * step
-        cluster = [i]
-    return moved
+    moved = np.array(places, dtype=float)
+    order = moved.argsort(kind="stable")
+    for heap in np.split(order, 1 + np.flatnonzero(np.diff(moved[order]) >= step)):
+        moved[heap] = moved[heap].mean() + step * (np.arange(len(heap)) - (len(heap) - 1) / 2)
+    return moved.tolist()

@@ -5,37 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import cycle
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from sal_fast.report.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    Drawn,
-    Row,
-    few_ticks,
-    legend,
-    new_figure,
-    rows,
-    short,
-)
-from sal_fast.report.looks import GREY, MORE_COLOURS, Looks, Style
-from sal_fast.report.runs import Run, by_group, by_label, by_panel, fullest
+from sal_fast.report.figures import Drawn, Row, legend, mean_and_sigma, new_figure, rows
+from sal_fast.report.looks import BLACK, BLUE, GREY, ORANGE, SERIES, Looks, Style
+from sal_fast.report.runs import Run, by_dataset, by_group, by_label, by_panel, fullest
 
 MOST_LINES = 12
 MOST_ENDS = 4
+MAP_COLOURS = (BLUE, ORANGE, BLACK, "#c8c8c8")
 HATCHES = ("", "///", "...", "\\\\\\", "xxx")
 
 
@@ -58,31 +42,26 @@ def mean_curve(runs: Sequence[Run], metric: str) -> list[tuple[int, float, float
     """(labelled, mean, sigma) at the labelled counts that all runs have; sigma is 0 for a single run."""
     curves = [run.curve(metric) for run in runs]
     shared = [x for x in curves[0] if all(x in curve for curve in curves)] if curves else []
-    columns = [(x, [curve[x] for curve in curves]) for x in shared]
-    return [(x, fmean(values), stdev(values) if len(values) > 1 else 0.0) for x, values in columns]
+    return [(x, *mean_and_sigma([curve[x] for curve in curves])) for x in shared]
 
 
 def single(run: Run) -> list[Row]:
     """Two figures of one run: the map sources of its labelled images, and the seconds of its phases."""
-    counts = [(r.human_maps, r.generated_maps, r.empty_maps) for r in run.rounds]
     maps = {
-        "human": [human for human, _, _ in counts],
-        "generated": [generated for _, generated, _ in counts],
-        "empty (counts as no map)": [empty for _, _, empty in counts],
-        "no map": [max(r.labelled - sum(three), 0) for r, three in zip(run.rounds, counts, strict=True)],
+        "human": [r.human_maps for r in run.rounds],
+        "generated": [r.generated_maps for r in run.rounds],
+        "empty (counts as no map)": [r.empty_maps for r in run.rounds],
+        "no map": [max(r.labelled - r.human_maps - r.generated_maps - r.empty_maps, 0) for r in run.rounds],
     }
     phases = dict.fromkeys(phase for r in run.rounds for phase in r.timings)
     seconds = {phase: [r.timings.get(phase, 0.0) for r in run.rounds] for phase in phases}
 
-    colours = [BLUE, ORANGE, BLACK, "#c8c8c8"]
-    phase_colours = [BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, *MORE_COLOURS]
-
     def draw(title: str, run: Run) -> Iterator[Drawn]:
         alt = "Human, generated and empty maps of the labelled images in every round."
-        yield "maps", alt, _bars(run, maps, colours, "labelled images", "Saliency maps by round")
+        yield "maps", alt, _bars(run, maps, MAP_COLOURS, "labelled images", "Saliency maps by round")
         if phases:
             alt = "Seconds spent in each phase of every round."
-            yield "seconds", alt, _bars(run, seconds, phase_colours, "seconds", "Time by round")
+            yield "seconds", alt, _bars(run, seconds, SERIES, "seconds", "Time by round")
 
     return rows({run.name: run}, draw)
 
@@ -91,12 +70,9 @@ def _parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Title -> the runs of a row, in the order of their panels."""
     panels = by_panel(runs)
     parts = {title: part for title, part in panels.items() if len(by_group(part)) > 1}
-    alone: dict[str, list[list[Run]]] = {}
-    for title, part in panels.items():
-        if title not in parts:
-            alone.setdefault(part[0].dataset, []).append(part)
-    for dataset, groups in alone.items():
-        name = f"{dataset}, other settings" if parts else dataset
+    alone = by_dataset(run for title, part in panels.items() if title not in parts for run in part)
+    for dataset, some in alone.items():
+        name, groups = f"{dataset}, other settings" if parts else dataset, [*by_panel(some).values()]
         heaps = [groups[i : i + MOST_LINES] for i in range(0, len(groups), MOST_LINES)]
         for i, heap in enumerate(heaps):
             title = name if len(heaps) == 1 else f"{name} ({i + 1})"
@@ -106,87 +82,65 @@ def _parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _draw(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
-    for metric in ("dice", "accuracy"):
-        if any(run.curve(metric) for run in runs):
-            alt = f"Learning curves, {title}: {metric} against the number of labelled images."
-            yield f"curves-{metric}", alt, _curves(runs, metric, title, looks)
-
-
-def _curves(runs: Sequence[Run], metric: str, title: str, looks: Looks) -> Figure:
-    figure, axes = new_figure()
-    groups = by_label(runs)
-    handles = []
-    for label, members in groups.items():
-        drawn = [run for run in members if run.curve(metric)]
-        style = looks.line(label, members[0])
-        handles += _group(axes, drawn, metric, label, style, 0.18 if len(groups) < 5 else 0.1)
-    handles += _references(axes, runs, metric)
-    axes.set(xlabel="labelled images", ylabel="Dice with the human mask" if metric == "dice" else "accuracy")
-    few_ticks(axes)
     pools = {run.record["data"]["counts"].get("train") for run in runs}
-    if len(pools) == 1 and (pool := pools.pop()):
-        to_share, to_count = partial(np.multiply, 100 / pool), partial(np.multiply, pool / 100)
-        share = axes.secondary_xaxis("top", functions=(to_share, to_count))
-        share.set_xlabel("% of the pool")
-    axes.set_title(f"{'Dice' if metric == 'dice' else 'Accuracy'}, {short(title, 40)}")
-    legend(figure, handles)
-    return figure
+    groups = by_label(runs)
+    for metric, ylabel in (("dice", "Dice with the human mask"), ("accuracy", "accuracy")):
+        if not any(run.curve(metric) for run in runs):
+            continue
+        figure, axes = new_figure(f"{metric.title()}, {title}", "labelled images", ylabel)
+        for label, members in groups.items():
+            drawn = [run for run in members if run.curve(metric)]
+            style = looks.line(label, members[0])
+            _group(axes, drawn, metric, label, style, 0.18 if len(groups) < 5 else 0.1)
+        _references(axes, runs, metric)
+        if len(pools) == 1 and (pool := next(iter(pools))):
+            to_share, to_count = partial(np.multiply, 100 / pool), partial(np.multiply, pool / 100)
+            share = axes.secondary_xaxis("top", functions=(to_share, to_count))
+            share.set_xlabel("% of the pool")
+        legend(figure)
+        alt = f"Learning curves, {title}: {metric} against the number of labelled images."
+        yield f"curves-{metric}", alt, figure
 
 
-def _group(
-    axes: Axes, runs: Sequence[Run], metric: str, label: str, style: Style, opacity: float
-) -> list[Line2D]:
-    """Draw the mean of the finished runs with a band of one sigma, the others thin; return the legend."""
-    handles = []
+def _group(axes: Axes, runs: Sequence[Run], metric: str, label: str, style: Style, opacity: float) -> None:
+    """Draw the mean of the finished runs with a band of one sigma, and the others thin."""
     finished = [run for run in runs if run.finished]
     mean = mean_curve(finished, metric)
     if mean:
         x, y, sigma = (np.array(column) for column in zip(*mean, strict=True))
-        axes.plot(x, y, **style)
-        handles.append(Line2D([], [], **style, label=f"{label} (n={len(finished)})"))
+        axes.plot(x, y, **style, label=f"{label} (n={len(finished)})")
         if len(finished) > 1:
             axes.fill_between(x, y - sigma, y + sigma, color=style["color"], alpha=opacity, linewidth=0)
+    thin = {**style, "linewidth": 0.9, "markerfacecolor": "white"}
     for run in runs:
         if not (mean and run.finished):
-            curve = run.curve(metric)
-            thin = {**style, "linewidth": 0.9, "markerfacecolor": "white"}
-            axes.plot(list(curve), list(curve.values()), **thin)
-            state = "no common x" if run.finished else "unfinished"
-            handles.append(Line2D([], [], **thin, label=f"{label}, seed {run.seed} ({state})"))
-    return handles
+            curve, state = run.curve(metric), "no common x" if run.finished else "unfinished"
+            axes.plot([*curve], [*curve.values()], **thin, label=f"{label}, seed {run.seed} ({state})")
 
 
-def _references(axes: Axes, runs: Sequence[Run], metric: str) -> list[Line2D]:
-    """Draw the floor of Dice and the ends of the human budgets; return their legend."""
-    handles = []
+def _references(axes: Axes, runs: Sequence[Run], metric: str) -> None:
+    """Draw the floor of Dice and the ends of the human budgets."""
     floors = [run.last.dice_floor for run in runs if run.last.dice_floor is not None]
     if metric == "dice" and floors:
-        line: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.6}
-        axes.axhline(fmean(floors), **line)
-        handles.append(Line2D([], [], **line, label="random map (floor)"))
+        axes.axhline(fmean(floors), color=GREY, linestyle=":", linewidth=1.6, label="random map (floor)")
     ends = human_ends(runs)
-    if 0 < len(ends) <= MOST_ENDS:
-        line = {"color": GREY, "linestyle": "--", "linewidth": 1.1}
+    label = "human budget ends" if len(ends) == 1 else "a human budget ends"
+    if len(ends) <= MOST_ENDS:
         for end in ends:
-            axes.axvline(end, **line, zorder=0.9)
-        label = "human budget ends" if len(ends) == 1 else "a human budget ends"
-        handles.append(Line2D([], [], **line, label=label))
-    return handles
+            axes.axvline(end, color=GREY, linestyle="--", linewidth=1.1, zorder=0.9, label=label)
 
 
 def _bars(run: Run, parts: dict[str, list[Any]], colours: Sequence[str], ylabel: str, title: str) -> Figure:
     """Stacked bars by round; a part has the same colour and hatch whatever other parts are empty."""
-    figure, axes = new_figure()
+    figure, axes = new_figure(title, "round", ylabel)
     x = [r.round for r in run.rounds]
     base = np.zeros(len(x))
-    handles = []
     for (label, values), colour, hatch in zip(parts.items(), cycle(colours), cycle(HATCHES)):
         if any(values):
-            axes.bar(x, values, bottom=base, color=colour, hatch=hatch, width=0.8)
-            handles.append(Patch(facecolor=colour, hatch=hatch, label=label))
+            axes.bar(x, values, bottom=base, color=colour, hatch=hatch, width=0.8, label=label)
             base += values
-    axes.set(xlabel="round", ylabel=ylabel, title=title, xlim=(x[0] - 0.8, x[-1] + 0.8))
+    axes.set_xlim(x[0] - 0.8, x[-1] + 0.8)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     axes.grid(visible=False, axis="x")
-    legend(figure, handles)
+    legend(figure)
     return figure

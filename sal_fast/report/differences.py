@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from sal_fast.report.runs import Run, alike, by_group, by_panel, compared_option
 
 CONFIDENCE = 0.95
 BASELINE, PAPER = "b1", "sal"  # the regime without maps, and the one that the paper proposes
-Measure = Callable[[Run], float | None]
-MEASURES: dict[str, Measure] = {
+Pairs = Sequence[tuple[Run, Run]]
+MEASURES: dict[str, Callable[[Run], float | None]] = {
     "aulc_dice": lambda run: run.aulc("dice"),
     "aulc_accuracy": lambda run: run.aulc("accuracy"),
     "dice": lambda run: run.last.dice,
@@ -50,25 +51,29 @@ def interval(values: Sequence[float]) -> Difference | None:
     return Difference(mean, mean - half, mean + half, n)
 
 
-def paired(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
+def paired(a: Sequence[Run], b: Sequence[Run]) -> Pairs:
     """The finished runs of both that share a seed."""
     others = {run.seed: run for run in b if run.finished}
     return [(run, others[run.seed]) for run in a if run.finished and run.seed in others]
 
 
-def gains(pairs: Sequence[tuple[Run, Run]], measure: Measure) -> list[float]:
+def gains(pairs: Pairs, measure: str) -> list[float]:
     """a - b of the pairs in which both have a value."""
-    values = [(measure(a), measure(b)) for a, b in pairs]
+    values = [(MEASURES[measure](a), MEASURES[measure](b)) for a, b in pairs]
     return [x - y for x, y in values if x is not None and y is not None]
 
 
-def couples(panel: Sequence[Run], a: str, b: str) -> Iterator[tuple[list[Run], list[Run]]]:
-    """The groups of regimes a and b that differ in nothing else."""
-    groups = list(by_group(panel).values())
-    for x in groups:
-        for y in groups:
-            if (x[0].regime, y[0].regime) == (a, b) and alike(x[0], y[0]):
-                yield x, y
+def couples(panel: Sequence[Run], a: str, b: str) -> Iterator[Pairs]:
+    """The pairs of runs of each two groups, of regimes a and b, that differ in nothing else."""
+    for x, y in itertools.product(by_group(panel).values(), repeat=2):
+        if (x[0].regime, y[0].regime) == (a, b) and alike(x[0], y[0]) and (pairs := paired(x, y)):
+            yield pairs
+
+
+def over_baseline(panel: Sequence[Run]) -> Iterator[Pairs]:
+    """The pairs of each group of a panel with the baseline's runs."""
+    for regime in dict.fromkeys(run.regime for run in panel if run.regime != BASELINE):
+        yield from couples(panel, regime, BASELINE)
 
 
 def regime_pairs() -> list[tuple[str, str]]:
@@ -92,15 +97,17 @@ def table(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for panel in by_panel(runs).values():
         for a, b in regime_pairs():
             least_only = a == PAPER and b != BASELINE and not REGIMES[b].uses_human_maps
-            for x, y in couples(panel, a, b):
-                pairs = paired(x, y)
-                if len(pairs) > 1 and not (least_only and x[0].budget != least_budget(panel)):
-                    rows.append(_row(x[0], y[0], pairs))
+            rows += [
+                _row(pairs)
+                for pairs in couples(panel, a, b)
+                if len(pairs) > 1 and not (least_only and pairs[0][0].budget != least_budget(panel))
+            ]
     return rows
 
 
-def _row(x: Run, y: Run, pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
-    found = {name: interval(gains(pairs, measure)) for name, measure in MEASURES.items()}
+def _row(pairs: Pairs) -> dict[str, Any]:
+    x, y = pairs[0]
+    found = {name: interval(gains(pairs, name)) for name in MEASURES}
     return {
         "data": x.dataset,
         **{name: x.setting(name) for name in compared_options()},

@@ -16,16 +16,9 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sal_fast.report.looks import Style
-
-# Okabe and Ito's colours, without the yellow that is lost on white paper.
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
-)  # fmt: skip
-GRID = "#e6e6e6"
+from sal_fast.report.looks import GRID, Style
 
 RC: dict[Any, Any] = {
     "text.parse_math": False,  # names of classes, folders and data sets are text, never mathematics
@@ -111,23 +104,38 @@ def numbered(name: str, i: int, of: int) -> str:
     return name if of == 1 else f"{name}-{i + 1}"
 
 
-def new_figure(width: float = 5.2, height: float = 3.8) -> tuple[Figure, Axes]:
-    """One pair of axes, wide enough for a column of print and still legible on a phone."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+def new_figure(
+    title: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+    size: tuple[float, float] = (5.2, 3.8),
+    *,
+    whole: bool = True,
+) -> tuple[Figure, Axes]:
+    """One pair of axes, wide enough for a column of print and still legible on a phone.
+
+    Along x there are at most seven numbers, so that they stay apart: whole ones unless `whole` is False.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot(title=short(title, 50), xlabel=xlabel, ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10]))
+    return figure, axes
 
 
-def legend(figure: Figure, handles: Sequence[Artist], columns: int | None = None) -> None:
-    """Put a legend below the axes; the figure grows by its height."""
+def legend(figure: Figure, columns: int | None = None) -> None:
+    """Put a legend below the axes, with one entry for each label; the figure grows by its height."""
+    entries: dict[str, Artist] = {}
+    for handle, label in zip(*figure.axes[0].get_legend_handles_labels(), strict=True):
+        entries.setdefault(label, handle)
     if columns is None:
-        columns = 1 if any(len(str(handle.get_label())) > 30 for handle in handles) else 2
-    labels = [textwrap.fill(str(handle.get_label()), 60 // columns) for handle in handles]
+        columns = 1 if any(len(label) > 30 for label in entries) else 2
+    texts = [textwrap.fill(label, 60 // columns) for label in entries]
     # The columns are filled one after the other, each as high as its own lines.
-    high = math.ceil(len(labels) / columns)
-    lines = [sum(t.count("\n") + 1 for t in labels[i : i + high]) for i in range(0, len(labels), high)]
-    figure.set_figheight(figure.get_figheight() + 0.19 * max(lines, default=0))
-    if handles:
-        figure.legend(list(handles), labels, loc="outside lower center", ncols=columns, handlelength=3)
+    high = math.ceil(len(texts) / columns)
+    lines = [sum(t.count("\n") + 1 for t in texts[i : i + high]) for i in range(0, len(texts), high)]
+    figure.set_figheight(figure.get_figheight() + 0.19 * max(lines))
+    handles = [*entries.values()]
+    figure.legend(handles, texts, loc="outside lower center", ncols=columns, handlelength=3)
 
 
 def mark(axes: Axes, x: Sequence[float], y: Sequence[float], style: Style, dashes: Any = "-") -> None:
@@ -148,15 +156,16 @@ def mark(axes: Axes, x: Sequence[float], y: Sequence[float], style: Style, dashe
         bar.set_linestyle(dashes)
 
 
-def mark_handle(style: Style, label: str, colour: str | None = None) -> Line2D:
+def mark_entry(axes: Axes, style: Style, label: str, colour: str | None = None) -> None:
+    """Add what `mark` draws to the legend."""
     size = 1.4 * style["markersize"]
     changed = {"linestyle": "", "markersize": size, "color": colour or style["color"]}
-    return Line2D([], [], **{**style, **changed}, label=label)
+    axes.plot([], [], **{**style, **changed}, label=label)
 
 
-def few_ticks(axes: Axes, *, whole: bool = True) -> None:
-    """At most seven numbers along x, so that they stay apart; whole ones unless said otherwise."""
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10]))
+def mean_and_sigma(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and the standard deviation, which is 0 for a single value."""
+    return fmean(values), stdev(values) if len(values) > 1 else 0.0
 
 
 def short(text: str, most: int) -> str:

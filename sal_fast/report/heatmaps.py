@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from sal_fast import ops
 from sal_fast.errors import InputError
 from sal_fast.experiment.record import RunFolder
-from sal_fast.report.figures import VERMILLION, Row, numbered, picture, short
+from sal_fast.report.figures import Row, numbered, picture, short
+from sal_fast.report.looks import VERMILLION
 from sal_fast.report.runs import Run, by_dataset, by_group, by_label, by_panel, main_panel
 
 MOST_IMAGES = 6
@@ -72,12 +74,8 @@ def choose(columns: Sequence[Column]) -> tuple[list[str], int]:
 def heat(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """The CAM in [0, 1] at the image's size: bilinear with half-pixel centres, min-max; flat becomes zero."""
     raw = torch.from_numpy(np.asarray(cam, dtype=np.float32))[None, None]
-    resized = torch.nn.functional.interpolate(raw, size=size, mode="bilinear", align_corners=False)
-    large = resized[0, 0].numpy()
-    low, high = large.min(), large.max()
-    if high - low <= 8 * np.finfo(np.float32).eps * np.abs(large).max():
-        return np.zeros(size, dtype=np.float32)
-    scaled: NDArray[np.float32] = (large - low) / (high - low)
+    large = torch.nn.functional.interpolate(raw, size=size, mode="bilinear", align_corners=False)
+    scaled: NDArray[np.float32] = ops.minmax_normalize(large[0])[0].numpy()
     return scaled
 
 

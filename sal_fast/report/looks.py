@@ -14,12 +14,18 @@ from sal_fast.report.runs import Run
 
 Style = dict[str, Any]
 
+# Okabe and Ito's colours, without the yellow that is lost on white paper.
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+)  # fmt: skip
 GREY = "#767676"  # of references and of legends for shapes alone: no setting has it
+GRID = "#e6e6e6"
 # The "muted" scheme of Paul Tol, Colour Schemes (SRON/EPS/TN/09-002), the darker ones first. The regimes have
 # Okabe and Ito's colours.
 MORE_COLOURS = (
     "#332288", "#882255", "#999933", "#117733", "#CC6677", "#44AA99", "#AA4499", "#88CCEE", "#DDCC77"
 )  # fmt: skip
+SERIES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, *MORE_COLOURS)  # of parts that are no settings
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
 FILLS = ("full", "none", "left", "bottom", "right", "top")
 MARKER_SIZE = {"*": 9.0, "D": 4.5, "s": 4.5}
@@ -47,7 +53,7 @@ class Looks:
         self._used: Counter[str] = Counter()  # how many labels of each regime have a look
         self._criteria = {
             name: {"color": next(self._free), "linestyle": LINES[i % len(LINES)]}
-            for i, name in enumerate(dict.fromkeys(filter(None, map(_criterion, runs))))
+            for i, name in enumerate(dict.fromkeys(filter(None, map(criterion_of, runs))))
         }
         for run in runs:
             self.line(run.line, run)
@@ -78,10 +84,11 @@ class Looks:
 
     def criterion(self, run: Run) -> Style:
         """The colour and the dashes of a run's criterion, on a page with several."""
-        return self._criteria[_criterion(run)]
+        return self._criteria[criterion_of(run)]
 
 
-def _criterion(run: Run) -> str:
+def criterion_of(run: Run) -> str:
+    """The label of a run's criterion, on a page with several."""
     return run.compared.get("criterion", "")
 
 

@@ -20,33 +20,20 @@ def render(**parts: Any) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    for filter_ in (number, signed, spread, gain, duration, setting, uri):
+    for filter_ in (number, spread, duration, setting, uri):
         environment.filters[filter_.__name__] = filter_
     return environment.get_template("page.html").render(**parts)
 
 
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def number(value: float | None, digits: int = 3, sign: str = "") -> str:
+    """A number with so many digits; a plus as the sign is written, too."""
+    return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
-def signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
-
-
-def gain(row: dict[str, Any], name: str) -> str:
-    """mean ± sigma, with the mean's sign."""
-    return signed(row[f"{name}_mean"]) + _sigma(row, name, 3)
-
-
-def spread(row: dict[str, Any], name: str, digits: int = 3) -> str:
-    """mean ± sigma of a summary row; a single run has no sigma."""
-    mean = row[f"{name}_mean"]
-    return "–" if mean is None else f"{mean:.{digits}f}" + _sigma(row, name, digits)
-
-
-def _sigma(row: dict[str, Any], name: str, digits: int) -> str:
-    sigma = row[f"{name}_std"]
-    return "" if sigma is None else f" ± {sigma:.{digits}f}"
+def spread(row: dict[str, Any], name: str, digits: int = 3, sign: str = "") -> str:
+    """mean ± sigma of a row; a single run has no sigma."""
+    mean, sigma = row[f"{name}_mean"], row[f"{name}_std"]
+    return number(mean, digits, sign) + ("" if sigma is None else f" ± {sigma:.{digits}f}")
 
 
 def duration(seconds: float | None) -> str:

@@ -235,19 +235,13 @@ def _with_datasets(runs: list[Run]) -> list[Run]:
 
     The fingerprint cannot tell, because it covers the splits, and these follow from the seed.
     """
-    kinds: dict[str, set[str]] = {}
-    for run in runs:
-        kinds.setdefault(str(run.record["data"]["name"]), set()).add(_kind(run))
     named = []
-    for run in runs:
-        name = str(run.record["data"]["name"])
-        place = sorted(kinds[name]).index(_kind(run))
-        named.append(replace(run, dataset=f"{name} ({place + 1})" if place else name))
+    for name, same in split(runs, lambda run: str(run.record["data"]["name"])).items():
+        kinds = split(same, lambda run: repr((run.classes, sorted(run.record["data"]["counts"].items()))))
+        for place, kind in enumerate(sorted(kinds)):
+            dataset = f"{name} ({place + 1})" if place else name
+            named += [replace(run, dataset=dataset) for run in kinds[kind]]
     return named
-
-
-def _kind(run: Run) -> str:
-    return repr((run.classes, sorted(run.record["data"]["counts"].items())))
 
 
 def _with_variants(runs: list[Run]) -> list[Run]:
@@ -258,16 +252,17 @@ def _with_variants(runs: list[Run]) -> list[Run]:
     """
     parting = {name: texts for name in compared_options() if len(texts := _spelt(name, runs)) > 1}
     runs = [replace(run, compared=_named(run, parting)) for run in runs]
-    named: dict[str, dict[str, dict[Any, str]]] = {}
+    named = []
     for regime, same in split(runs, lambda run: run.regime).items():
-        named[regime] = {
+        telling = {
             name: _spelt(name, same)
             for name, one in OPTIONS.items()
             if one.tells_runs_apart and not one.compared and one.matters_to(regime)
             for parts in [by_dataset(same) if one.axis else by_panel(same)]
             if any(len({run.setting(name) for run in part}) > 1 for part in parts.values())
         }
-    return [replace(run, variant=_named(run, named[run.regime])) for run in runs]
+        named += [replace(run, variant=_named(run, telling)) for run in same]
+    return named
 
 
 def _named(run: Run, texts: dict[str, dict[Any, str]]) -> dict[str, str]:

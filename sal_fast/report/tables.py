@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sal_fast.experiment.record import People
-from sal_fast.report.differences import BASELINE, MEASURES, couples, gains, paired
+from sal_fast.report.differences import MEASURES, Pairs, gains, over_baseline
 from sal_fast.report.runs import Run, by_panel, compared_options
 
 METRICS = (
@@ -66,17 +66,12 @@ def rounds_table(runs: Sequence[Run]) -> pl.DataFrame:
 
 def gains_table(runs: Sequence[Run]) -> pl.DataFrame:
     """The human maps spent, and what they gained over b1: mean and sigma over the seeds that both have."""
-    return frame(
-        _gain(members[0], pairs)
-        for panel in by_panel(runs).values()
-        for regime in dict.fromkeys(run.regime for run in panel if run.regime != BASELINE)
-        for members, baseline in couples(panel, regime, BASELINE)
-        if (pairs := paired(members, baseline))
-    )
+    return frame(_gain(pairs) for panel in by_panel(runs).values() for pairs in over_baseline(panel))
 
 
-def _gain(first: Run, pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
-    gained = {name: pl.Series(gains(pairs, measure)) for name, measure in MEASURES.items()}
+def _gain(pairs: Pairs) -> dict[str, Any]:
+    first = pairs[0][0]
+    gained = {name: pl.Series(gains(pairs, name)) for name in MEASURES}
     clocks = [run.last.people.seconds for run, _ in pairs if run.last.people]
     return {
         **{name: value for name, value in _who(first).items() if name not in ("regime", "seed")},

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
@@ -81,11 +80,13 @@ class Cluster:
         ready, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
         if not ready:
             ready, _ = self._ray.wait(list(self._tasks), timeout=timeout)
-        told = [(self._tasks[task], task, self._next(task)) for task in ready]
-        for _, task, event in told:
+        told = []
+        for task in ready:
+            name, event = self._tasks[task], self._next(task)
             if event.state != "running":
                 del self._tasks[task]
-        return [(name, event) for name, _, event in told]
+            told.append((name, event))
+        return told
 
     def _next(self, task: Any) -> News:
         errors = self._ray.exceptions
@@ -164,24 +165,11 @@ def _check_address(address: str) -> None:
 
 def _wait_for_the_end(processes: list[psutil.Process]) -> None:
     """Wait until the processes have ended, as they do by themselves; kill those that take too long."""
-    begin = time.monotonic()
-    while left := [process for process in processes if _is_alive(process)]:
-        spent = time.monotonic() - begin
-        if spent > 2 * PATIENCE:
-            return
-        if spent > PATIENCE:
-            for process in left:
-                with suppress(psutil.Error):
-                    process.kill()
-        time.sleep(0.05)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """True for a process that has not ended; one that has, and that nobody has waited for, is a zombie."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    _, left = psutil.wait_procs(processes, timeout=PATIENCE)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=PATIENCE)
 
 
 @contextmanager

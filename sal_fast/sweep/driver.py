@@ -13,7 +13,6 @@ import sal_fast
 from sal_fast._util.files import write_json
 from sal_fast._util.locks import locked
 from sal_fast.errors import InputError
-from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import Round, RunFolder
 from sal_fast.sweep.cluster import Cluster
 from sal_fast.sweep.plan import PlannedRun, Rates, images_trained
@@ -26,16 +25,15 @@ State = Literal["waiting", "running", "done", "failed"]
 
 
 @dataclass
-class Progress:
-    """Where a run stands.
+class Progress(PlannedRun):
+    """A run, and where it stands.
 
     place: its position in the grid. rounds: how many are finished, by its folder. lost: workers that were
     lost since the last finished round. not_before: the time (of time.monotonic) until which it waits. note: a
     remark for the screen.
     """
 
-    planned: PlannedRun
-    place: int
+    place: int = 0
     state: State = "waiting"
     handed_out: bool = False
     rounds: int = 0
@@ -44,17 +42,9 @@ class Progress:
     note: str = ""
 
     @property
-    def name(self) -> str:
-        return self.planned.name
-
-    @property
-    def config(self) -> Config:
-        return self.planned.config
-
-    @property
     def total(self) -> int:
         """How many rounds the run has."""
-        return self.planned.plan.rounds
+        return self.plan.rounds
 
     @property
     def folder(self) -> RunFolder:
@@ -73,7 +63,7 @@ class Driver:
 
     def __init__(self, planned: Sequence[PlannedRun], out: Path, retries: int) -> None:
         self.out, self.retries = out, retries
-        self.runs = {one.name: Progress(one, place) for place, one in enumerate(planned)}
+        self.runs = {one.name: Progress(**vars(one), place=place) for place, one in enumerate(planned)}
         self.rates = Rates()
         self.slots = 1
 
@@ -124,23 +114,15 @@ class Driver:
             and ((source := self._source(run)) is None or self._ready(*source))
             and run.rounds not in self._stops(run)  # else it waits until others have copied its weights
         ]
-        return sorted(ready, key=lambda run: -len(run.planned.shares))
+        return sorted(ready, key=lambda run: -len(run.shares))
 
     def _source(self, run: Progress) -> tuple[Progress, int] | None:
         """The run to copy rounds from, and how many: the most that are there or will be."""
         if run.rounds:
             return None
-        candidates = []
-        for name, count in run.planned.shares.items():
-            other = self.runs[name]
-            ready = self._ready(other, count)
-            comes = other.place < run.place and other.state != "failed" and not self._passed(other, count)
-            if ready or comes:
-                candidates.append((count, ready, -other.place, other))
-        if not candidates:
-            return None
-        count, _, _, other = max(candidates, key=lambda candidate: candidate[:3])
-        return other, count
+        others = [(self.runs[name], count) for name, count in run.shares.items()]
+        there = [one for one in others if self._ready(*one) or self._comes(*one, before=run.place)]
+        return max(there, key=lambda one: (one[1], self._ready(*one), -one[0].place), default=None)
 
     def _ready(self, other: Progress, count: int) -> bool:
         if count >= other.total:  # all of it, with its last weights
@@ -149,15 +131,16 @@ class Driver:
             return other.rounds == count and not other.handed_out
         return other.rounds >= count
 
-    def _passed(self, other: Progress, count: int) -> bool:
-        """True if the weights that a warm start would need are gone."""
-        return other.config.warm_start and count < other.total and other.rounds > count
+    def _comes(self, other: Progress, count: int, before: int) -> bool:
+        """True for a run before a place of the grid that will have the rounds, and a warm start's weights."""
+        passed = other.config.warm_start and count < other.total and other.rounds > count
+        return other.place < before and other.state != "failed" and not passed
 
     def _stops(self, run: Progress) -> list[int]:
         """With --warm-start: the rounds after which others still have to copy this run's weights."""
         if not run.config.warm_start:
             return []
-        others = (self.runs[name] for name in run.planned.shares)
+        others = (self.runs[name] for name in run.shares)
         sources = (self._source(other) for other in others if not other.over)
         return [count for source, count in filter(None, sources) if source is run and count < run.total]
 
@@ -189,11 +172,11 @@ class Driver:
             run.lost, run.note = run.lost + 1, f"again: {event.text}"
             if run.lost > self.retries:
                 lost = f"{run.lost} workers lost without a finished round"
-                self._fail(run, f"{lost}: {event.text} (see {self.log(run)})")
+                run.state, run.note = "failed", f"{lost}: {event.text} (see {self.log(run)})"
         elif event.state == "in use":
             run.not_before, run.note = time.monotonic() + AGAIN, "in use by another process"
         elif event.state == "failed":
-            self._fail(run, event.text)
+            run.state, run.note = "failed", event.text
         elif event.state == "finished":
             self._finish(run)
 
@@ -204,19 +187,15 @@ class Driver:
                 run.state = "done"
                 return
             time.sleep(0.1)
-        self._fail(
-            run, f"finished on another node, and its folder is not seen here: --out {self.out} is not shared"
-        )
-
-    def _fail(self, run: Progress, reason: str) -> None:
-        run.state, run.note = "failed", reason
+        unseen = f"finished on another node, and its folder is not seen here: --out {self.out} is not shared"
+        run.state, run.note = "failed", unseen
 
     def _count_rounds(self, run: Progress) -> None:
         """Count the finished rounds, and learn from the new ones how long they take."""
         with suppress(InputError):  # the run itself says what is damaged
             lines = run.folder.rounds(mend=False)
             new = lines[run.rounds :]
-            self.rates.add(run.config, run.planned.plan, map(Round.of, new))
+            self.rates.add(run.config, run.plan, map(Round.of, new))
             run.rounds, run.lost = len(lines), 0 if new else run.lost
 
     # --- what is left ------------------------------------------------------------------------------------
@@ -228,7 +207,7 @@ class Driver:
             if not run.over:
                 source = self._source(run)
                 rounds = range(run.rounds if source is None else source[1], run.total)
-                images = images_trained(run.config, run.planned.plan, rounds)
+                images = images_trained(run.config, run.plan, rounds)
                 each.append(self.rates.seconds(run.config, images, rough=True))
         known = [seconds for seconds in each if seconds is not None]
         return None if len(known) < len(each) else max([0.0, sum(known) / self.slots, *known])

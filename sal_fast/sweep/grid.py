@@ -7,7 +7,6 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from sal_fast.experiment.config import OPTIONS, Config, short_name
 
 AXES = tuple(name for name, one in OPTIONS.items() if one.axis)
 ALLOWED = tuple(name for name, one in OPTIONS.items() if one.not_in_a_grid is None)
-PRESETS = resources.files("sal_fast.sweep") / "presets"
+PRESETS = Path(__file__).parent / "presets"
 OWN = "own"  # in the list alpha: the regime's own (TOML has no null)
 BELOW_START, WITHOUT_EFFECT = "budget-below-start", "budget-without-effect"
 RULES = (BELOW_START, WITHOUT_EFFECT)
@@ -109,7 +108,9 @@ class Grid:
         try:
             config = Config.of(options)
             config = config.replace(**self._found_at(place, config))
-            _check(config)
+            # a segmenter's masks may still be missing while one only asks what a sweep takes
+            missing = config.its_regime.uses_a_segmenter and config.segmenter_masks is None
+            (config.replace(segmenter_masks="later") if missing else config).check()
         except InputError as error:
             told = ", ".join(f"{axis} {_spelt(options[axis])}" for axis in self.axes)
             raise InputError(f"{self.path}{f' ({told})' if told else ''}: {error}") from None
@@ -133,12 +134,6 @@ class Grid:
         return found
 
 
-def _check(config: Config) -> None:
-    """`Config.check`, but a segmenter's masks may still be missing while one only asks what a sweep takes."""
-    missing = config.its_regime.uses_a_segmenter and config.segmenter_masks is None
-    (config.replace(segmenter_masks="later") if missing else config).check()
-
-
 def _same_name(name: str, one: Config, other: Config) -> str:
     differing = next(key for key in OPTIONS if getattr(one, key) != getattr(other, key))
     return (
@@ -149,9 +144,7 @@ def _same_name(name: str, one: Config, other: Config) -> str:
 
 def preset_names() -> list[str]:
     """The names of the grids that come with the program."""
-    return sorted(
-        item.name.removesuffix(".toml") for item in PRESETS.iterdir() if item.name.endswith(".toml")
-    )
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def read_grid(named: str) -> Grid:
@@ -159,20 +152,20 @@ def read_grid(named: str) -> Grid:
 
     Raises InputError, with the line, for what cannot be.
     """
+    path = Path(os.path.expanduser(named))
+    shown = str(path)
     if not named.lower().endswith(".toml"):
         if named not in preset_names():
             hint = suggest(named, preset_names())
             raise InputError(f"unknown sweep {named!r}{hint}; or name a grid file, which ends in .toml")
-        text = (PRESETS / f"{named}.toml").read_text(encoding="utf-8")
-        return parse_grid(named, f"{named}.toml", text)
-    path = Path(os.path.expanduser(named))
+        path, shown = PRESETS / f"{named}.toml", f"{named}.toml"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"grid file not found: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"grid file {path} cannot be read: {error}") from None
-    return parse_grid(path.stem, str(path), text)
+    return parse_grid(path.stem, shown, text)
 
 
 def parse_grid(name: str, path: str, text: str) -> Grid:

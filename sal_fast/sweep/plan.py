@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -45,7 +47,7 @@ class Pool:
     classes: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlannedRun:
     """A run and its rounds. `shares`: how many rounds it has in common with each other run, by name."""
 
@@ -235,27 +237,24 @@ class Rates:
     """Seconds for each image trained on, measured in finished rounds, by data set and network."""
 
     def __init__(self) -> None:
-        self._sums: dict[Hashable, tuple[float, float]] = {}  # seconds, images
+        self._seconds: dict[Hashable, float] = defaultdict(float)
+        self._images: dict[Hashable, float] = defaultdict(float)
 
     def add(self, config: Config, plan: Plan, rounds: Iterable[Round]) -> None:
         """Learn from finished rounds."""
         for line in rounds:
             if line.round < plan.rounds:
-                seconds, images = self._sums.get(_pace(config), (0.0, 0.0))
-                images += images_trained(config, plan, [line.round])
-                self._sums[_pace(config)] = (seconds + line.seconds, images)
+                self._seconds[_pace(config)] += line.seconds
+                self._images[_pace(config)] += images_trained(config, plan, [line.round])
 
     def seconds(self, config: Config, images: float, rough: bool = False) -> float | None:
         """The time that training on so many images takes.
 
         None if no round of this data set and network is finished; with `rough` those of others will do.
         """
-        known = [self._sums[_pace(config)]] if _pace(config) in self._sums else []
-        if rough:
-            known = known or list(self._sums.values())
-        if not known:
-            return None
-        return images * sum(seconds for seconds, _ in known) / sum(done for _, done in known)
+        known = [_pace(config)] if _pace(config) in self._images else [*self._images] if rough else []
+        done = sum(self._images[pace] for pace in known)
+        return images * sum(self._seconds[pace] for pace in known) / done if done else None
 
 
 def _pace(config: Config) -> Hashable:
@@ -266,10 +265,9 @@ def finished_runs(out: Path) -> list[Run]:
     """The finished runs in a folder, whoever made them."""
     found = []
     for file in sorted(out.glob("*/summary.json")):
-        try:
+        # the start says what is wrong with a damaged one, if it is one of the sweep's
+        with suppress(InputError, KeyError, TypeError):
             found.append(load(file.parent))
-        except (InputError, KeyError, TypeError):
-            continue  # the start says what is wrong with it, if it is one of the sweep's
     return found
 
 

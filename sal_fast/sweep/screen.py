@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from sal_fast.sweep.driver import Driver, Progress
 # a terminal that is too low cuts off the last ones
 COLOURS = {"failed": "red", "running": "cyan", "waiting": "dim", "done": "green"}
 BESIDE_THE_ROWS = 7  # lines of the live table that are no rows
+BESIDE_THE_NAME = 54  # columns of the table of results that are not the name's
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +86,23 @@ def _picture(driver: Driver, height: int) -> Group:
     return Group(table, *more, Text(headline(driver)))
 
 
-def results(driver: Driver) -> Table:
-    """The table of results: one row for each run, with its areas under the learning curves, or `failed`."""
-    table = Table("run", "rounds", "AULC accuracy", "AULC Dice", "human maps", "time")
-    for column in table.columns[1:]:
-        column.justify = "right"
+def results(driver: Driver, width: int) -> Table:
+    """The table of results: one row for each run, with its areas under the learning curves, or `failed`.
+
+    width: of the screen. Names that leave no room for the numbers are broken at their dashes.
+    """
+    table = Table("run")
+    for column in ("rounds", "AULC\naccuracy", "AULC\nDice", "human\nmaps", "time"):
+        table.add_column(column, justify="right")
     for run in driver.runs.values():
+        name = Text(textwrap.fill(run.name, max(20, width - BESIDE_THE_NAME)))
         if run.state != "done":
-            table.add_row(Text(run.name), f"{run.rounds}/{run.total}", Text("failed", "red"))
+            table.add_row(name, f"{run.rounds}/{run.total}", Text("failed", "red"))
             continue
         summary = read_json(run.folder.summary_json)
         areas = (summary["aulc_accuracy"], summary["aulc_dice"])
         table.add_row(
-            Text(run.name),
+            name,
             str(summary["rounds"]),
             *("-" if area is None else f"{area:.3f}" for area in areas),
             str(summary["human_maps"]),

@@ -1,8 +1,7 @@
 """Train the models of a round on the labelled set, test them, and score a pool with them."""
 
 from sal_fast.train.evaluate import Examples, Scores, evaluate, score
-from sal_fast.train.loop import Fitted, Job, fit
-from sal_fast.train.recipe import Recipe
-from sal_fast.train.step import Step
+from sal_fast.train.loop import Fitted, Job, Training
+from sal_fast.train.step import Recipe, Step
 
-__all__ = ["Examples", "Fitted", "Job", "Recipe", "Scores", "Step", "evaluate", "fit", "score"]
+__all__ = ["Examples", "Fitted", "Job", "Recipe", "Scores", "Step", "Training", "evaluate", "score"]

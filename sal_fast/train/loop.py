@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -21,8 +21,7 @@ from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
 from sal_fast.train.evaluate import accuracy
-from sal_fast.train.recipe import Recipe
-from sal_fast.train.step import Step
+from sal_fast.train.step import Recipe, Step
 
 log = logging.getLogger(__name__)
 
@@ -52,58 +51,20 @@ class Fitted:
     parts: int = 1
 
 
-def fit(
-    jobs: Sequence[Job],
-    store: Store,
-    rows: Tensor,
-    maps: Masks,
-    has_map: Tensor,
-    *,
-    recipe: Recipe,
-    round_index: int,
-    ranks: Ranks = ALONE,
-) -> list[Fitted]:
-    """Train models in place, and keep for each the weights of the best validation accuracy.
-
-    Of epochs with equal accuracy the later one counts. All models see the same batches, each made once.
-    Several ranks take a model each, or with `recipe.data_parallel` a part of every batch; all ranks have all
-    models at the end. Batches, crops and the random numbers of a network come from (seed, purpose, round), so
-    a model does not depend on what is trained beside it.
-
-    Args:
-        rows: int64 [L], rows of the store.
-        maps: L maps, human or generated, one for each row.
-        has_map: bool [L]; a map counts only where it is True.
-        round_index: of the round, from 0.
-
-    Raises InputError if a loss is not finite, or if the smallest part of a batch does not fit in memory.
-    """
-    together = recipe.data_parallel or ranks.count == 1
-    mine = jobs if together else jobs[ranks.rank :: ranks.count]
-    work = _Work(mine, store, rows, maps, has_map, recipe, round_index, ranks)
-    if together:
-        return work.run()
-    results, error = [Fitted(-1, -1.0)] * len(mine), None
-    try:
-        results = work.run() if mine else []
-    except InputError as found:  # the others wait
-        error = found
-    everyone = []
-    for i, job in enumerate(jobs):
-        source = i % ranks.count
-        own = results[i // ranks.count] if source == ranks.rank else Fitted(-1, -1.0)
-        told = torch.tensor([own.epoch, own.val_accuracy, own.parts], dtype=torch.float64)
-        epoch, reached, parts = ranks.broadcast(told, source).tolist()
-        if epoch < 0:
-            raise error or InputError(f"the {job.name} could not be trained by rank {source}, which says why")
-        ranks.same(job.model, source)
-        everyone.append(Fitted(int(epoch), reached, int(parts)))
-    return everyone
+_FAILED = Fitted(-1, -1.0)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """The jobs of this rank, and all that they are trained on."""
+class Training:
+    """The models to train in a round, and all that they are trained on.
+
+    All models see the same batches, each made once. Several ranks take a model each, or with
+    `recipe.data_parallel` a part of every batch. Batches, crops and the random numbers of a network come from
+    (seed, purpose, round), so a model does not depend on what is trained beside it.
+
+    rows: int64 [L], rows of the store. maps: L maps, human or generated, one for each row. has_map: bool [L];
+    a map counts only where it is True. round_index: of the round, from 0.
+    """
 
     jobs: Sequence[Job]
     store: Store
@@ -112,31 +73,59 @@ class _Work:
     has_map: Tensor
     recipe: Recipe
     round_index: int
-    ranks: Ranks
+    ranks: Ranks = ALONE
+
+    def fit(self) -> list[Fitted]:
+        """Train the models in place, and keep for each the weights of the best validation accuracy.
+
+        Of epochs with equal accuracy the later one counts. All ranks have all models at the end.
+
+        Raises InputError if a loss is not finite, or if the smallest part of a batch does not fit in memory.
+        """
+        ranks = self.ranks
+        if self.recipe.data_parallel or ranks.count == 1:
+            return self._run()
+        mine = replace(self, jobs=self.jobs[ranks.rank :: ranks.count])
+        everyone, error = [_FAILED] * len(self.jobs), None
+        try:
+            everyone[ranks.rank :: ranks.count] = mine._run() if mine.jobs else []
+        except InputError as found:  # the others wait
+            error = found
+        for i, job in enumerate(self.jobs):
+            source, own = i % ranks.count, everyone[i]
+            told = torch.tensor([own.epoch, own.val_accuracy, own.parts], dtype=torch.float64)
+            epoch, reached, parts = ranks.broadcast(told, source).tolist()
+            if epoch < 0:
+                raise error or InputError(
+                    f"the {job.name} could not be trained by rank {source}, which says why"
+                )
+            ranks.same(job.model, source)
+            everyone[i] = Fitted(int(epoch), reached, int(parts))
+        return everyone
 
     @property
-    def names(self) -> str:
+    def _names(self) -> str:
         return " and ".join(job.name for job in self.jobs)
 
     @property
-    def streams(self) -> Sequence[torch.cuda.Stream | None]:
+    def _side_streams(self) -> Sequence[torch.cuda.Stream | None]:
         """A stream for each model; None for the current one."""
         graphs = any(job.model.compiled for job in self.jobs)  # they bring a stream of their own
         if self.store.device.type == "cuda" and len(self.jobs) > 1 and not graphs:
             return _streams(self.store.device, len(self.jobs))
         return [None] * len(self.jobs)
 
-    def run(self) -> list[Fitted]:
+    def _run(self) -> list[Fitted]:
         """Train; if device memory runs out, begin again with batches in two parts, in four, and so on."""
         initial = [copy.deepcopy(job.model.state_dict()) for job in self.jobs]
         device, size, parts = self.store.device, self.recipe.batch_size, 1
         while True:
             try:
-                return self.train(parts)
+                return self._train(parts)
             except torch.OutOfMemoryError:
                 if size < 4 * parts or self.recipe.data_parallel:
                     raise InputError(
-                        f"{device} has too little memory to train the {self.names} on {size // parts} "
+                        f"{device} has too little memory to train the {self._names} on {size // parts} "
                         f"images at a time; lower --batch-size or --image-size"
                     ) from None
             parts *= 2
@@ -145,18 +134,18 @@ class _Work:
                 job.model.load_state_dict(state)
             log.warning(
                 "round %d: too little memory on %s for batches of %d; they go through the %s in %d parts",
-                self.round_index + 1, device, size, self.names, parts,
+                self.round_index + 1, device, size, self._names, parts,
             )  # fmt: skip
 
-    def train(self, parts: int) -> list[Fitted]:
+    def _train(self, parts: int) -> list[Fitted]:
         """Train with batches in so many parts; OutOfMemoryError if that does not fit."""
         noise = seeds.integer(self.recipe.seed, "dropout", self.round_index)
         steps = [
             Step(job.model, alpha=job.alpha, recipe=self.recipe, parts=parts, ranks=self.ranks, noise=noise)
             for job in self.jobs
         ]
-        best = [(Fitted(-1, -1.0), job.model.state_dict()) for job in self.jobs]
-        title = f"round {self.round_index + 1}: {self.names}"
+        best = [(_FAILED, job.model.state_dict()) for job in self.jobs]
+        title = f"round {self.round_index + 1}: {self._names}"
         with progress.bar(title, self.recipe.epochs, log=False) as advance:
             for epoch in range(self.recipe.epochs):
                 totals = self._epoch(steps, epoch)
@@ -180,7 +169,7 @@ class _Work:
         augmentation = augment.Augmentation(recipe.augment, recipe.seed, self.round_index, epoch)
         draws = self.store.draws(groups, augmentation)
         views = self.store.views(groups, draws)
-        totals, streams = [torch.zeros((), device=device) for _ in steps], self.streams
+        totals, streams = [torch.zeros((), device=device) for _ in steps], self._side_streams
         for part, at, drawn, images in zip(parts, groups, draws, views, strict=True):
             batch = images, self.store.labels[at], self.maps.batch(part, drawn.box), self.has_map[part]
             with _side_by_side(streams):

@@ -1,22 +1,49 @@
-"""One step of training: the CYBORG loss of a batch, its gradient, and the optimizer."""
+"""One step of training: its options, the CYBORG loss of a batch, its gradient, and the optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sal_fast import ops
+from sal_fast._util.words import CamClass
+from sal_fast.data import augment
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.models import Classifier
 from sal_fast.train.parallel import Batch, Replicated, Sharded, pieces
-from sal_fast.train.recipe import Recipe
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-6
 STEP_FACTOR = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of training by SGD with momentum; the rate falls to a tenth every `lr_step` epochs.
+
+    map_size: pixels a side at which CAM and map are compared; None: the resolution of the CAM. cam_class: the
+    class whose CAM is compared, the label's or the predicted one. data_parallel: all ranks train each model,
+    a part of every batch each. shards: with `data_parallel`, the number of parts that a batch is cut into,
+    however many ranks there are; each part has its own batch statistics, and gradients are summed in the
+    order of the parts. 0: a part for each rank.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_step: int
+    augment: augment.Preset
+    probe: ops.Probe
+    map_size: int | None
+    saliency_loss: ops.SaliencyKind
+    seed: int
+    cam_class: CamClass = "labelled"
+    data_parallel: bool = False
+    shards: int = 0
 
 
 class Loss(nn.Module):

@@ -10,8 +10,7 @@ from sketches import Sketch
 from sal_fast import plugins
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.report import write
-from sal_fast.report.figures import BLACK
-from sal_fast.report.looks import GREY, Looks
+from sal_fast.report.looks import BLACK, GREY, Looks
 from sal_fast.report.runs import load
 
 PAGES = {

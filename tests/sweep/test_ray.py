@@ -49,9 +49,15 @@ DATA = "from sal_fast.data import load_table\n\n\ndef boxes(root):\n    return l
 
 
 def test_on_this_machine(
-    shared_folder: Path, tmp_path: Path, mark: str, alone: Alone, capsys: pytest.CaptureFixture[str]
+    shared_folder: Path,
+    tmp_path: Path,
+    mark: str,
+    alone: Alone,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two runs of plug-ins, the second from the first one's beginning; nothing of Ray stays."""
+    monkeypatch.setenv("COLUMNS", "120")  # room for the names
     (tmp_path / "sets.py").write_text(DATA)
     options = {
         "data": [{"data": f"{tmp_path}/sets.py:boxes", "root": shared_folder}],
@@ -67,7 +73,7 @@ def test_on_this_machine(
     assert sweep.returncode == 0, said + error
     assert marked(mark) == []
     assert "2/2 done" in error
-    assert f"report: sal-fast report {out} --out {out}/report" in said
+    assert f"report:\n  sal-fast report {out} --out {out}/report\n" in said
     row = r"│ boxes-{}-rare_first-cam-four_convolutions-h0\.5-s0 +│ +3 │ +[01]\.\d{{3}} │ +[01]\.\d{{3}} │"
     assert all(re.search(row.format(regime), said) for regime in ("b2", "sal"))
     check(out, alone, options)

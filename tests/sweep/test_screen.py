@@ -62,5 +62,17 @@ def test_results_of_failed_runs(made: driver.Driver) -> None:
     first.state, first.rounds = "failed", 1
     console = Console(file=io.StringIO(), width=100)
     with console.capture() as told:
-        console.print(screen.results(made))
-    assert f"│ {first.name} │    1/3 │        failed │" in told.get()
+        console.print(screen.results(made, console.width))
+    assert f"│ {first.name} │    1/3 │   failed │" in told.get()
+
+
+def test_results_fit_a_narrow_screen(made: driver.Driver) -> None:
+    """A long name is broken at its dashes, and loses nothing."""
+    first = next(iter(made.runs.values()))
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as told:
+        console.print(screen.results(made, console.width))
+    lines = told.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(first.name) > 80 - screen.BESIDE_THE_NAME
+    assert first.name in "".join(line.split("│")[1].strip() for line in lines if "│" in line)

@@ -34,7 +34,7 @@ RECIPE = train.Recipe(
 def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE, **maps: Any) -> tuple:
     rows = samples.rows("train")
     model = models.build(SMALL, 3, seed=0)
-    (fitted,) = train.fit(
+    (fitted,) = train.Training(
         [train.Job(model, alpha, "test")],
         samples,
         rows,
@@ -42,7 +42,7 @@ def fit(samples: store.Store, alpha: float = 0.5, recipe: train.Recipe = RECIPE,
         maps.get("has_map", samples.has_mask[rows]),
         recipe=recipe,
         round_index=0,
-    )
+    ).fit()
     return model, fitted
 
 

@@ -53,9 +53,8 @@ def resnet(**options: Any) -> models.Classifier:
 
 def fit(samples: store.Store, jobs: list[Job], recipe: train.Recipe = RECIPE) -> list[train.Fitted]:
     rows = samples.rows("train")
-    return train.fit(
-        jobs, samples, rows, samples.masks[rows], samples.has_mask[rows], recipe=recipe, round_index=0
-    )
+    maps, has_map = samples.masks[rows], samples.has_mask[rows]
+    return train.Training(jobs, samples, rows, maps, has_map, recipe, round_index=0).fit()
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -114,10 +113,8 @@ def test_a_batch_that_does_not_fit_goes_in_parts(
     monkeypatch.undo()
     again = Job(network(), 0.9, "accuracy model")
     rows = samples.rows("train")
-    work = train.loop._Work(
-        [again], samples, rows, samples.masks[rows], samples.has_mask[rows], RECIPE, 0, ALONE
-    )
-    assert work.train(4) == [fitted]  # nothing is left of the attempts that failed
+    work = train.Training([again], samples, rows, samples.masks[rows], samples.has_mask[rows], RECIPE, 0)
+    assert work._train(4) == [fitted]  # nothing is left of the attempts that failed
     assert same(again.model, model)
 
 
