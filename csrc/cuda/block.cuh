@@ -2,20 +2,11 @@
 #pragma once
 
 #include <cstring>
-#include <type_traits>
 
 #include "device.cuh"
 
 namespace sal_fast {
 namespace {
-
-template <typename Value, typename Combine>
-__device__ Value reduce_warp(Value value, Combine combine) {
-#pragma unroll
-  for (int mask = kWarp / 2; mask > 0; mask /= 2)
-    value = combine(value, __shfl_xor_sync(kAllLanes, value, mask));
-  return value;
-}
 
 // The value of the lane whose number differs in the bits of `mask`, word by word.
 template <typename Value>
@@ -56,25 +47,23 @@ __device__ Value merge_lanes(Value value, Merge merge_two) {
 template <int kThreads, int count, typename... Combine>
 __device__ void reduce_block(float (&values)[count], Combine... combine) {
   static_assert(sizeof...(combine) == count);
-  constexpr int kWarps = kThreads / kWarp;
-  __shared__ float of_warp[count][kWarps];
-  int i = 0;
-  ((values[i] = reduce_warp(values[i], combine), ++i), ...);
-  __syncthreads();  // the reduction before this one may still be read
-  if (threadIdx.x % kWarp == 0)
-    for (i = 0; i < count; ++i) of_warp[i][threadIdx.x / kWarp] = values[i];
-  __syncthreads();
-  i = 0;
-  const auto finish = [&](auto combine_two) {
-    float value = of_warp[i][0];
-    for (int warp = 1; warp < kWarps; ++warp) value = combine_two(value, of_warp[i][warp]);
-    values[i++] = value;
-  };
-  (finish(combine), ...);
+  struct Values {
+    float at[count];
+  } all;
+  for (int i = 0; i < count; ++i) all.at[i] = values[i];
+  all = merge_lanes<kThreads>(all, [=](Values a, const Values& b) {
+    int i = 0;
+    ((a.at[i] = combine(a.at[i], b.at[i]), ++i), ...);
+    return a;
+  });
+  for (int i = 0; i < count; ++i) values[i] = all.at[i];
 }
 
 struct Sum {
-  __device__ float operator()(float a, float b) const { return a + b; }
+  template <typename Value>
+  __device__ Value operator()(Value a, Value b) const {
+    return a + b;
+  }
 };
 // NaN when either is.
 struct Min {
@@ -83,13 +72,6 @@ struct Min {
 struct Max {
   __device__ float operator()(float a, float b) const { return a > b || a != a ? a : b; }
 };
-
-template <int kThreads>
-__device__ float sum_block(float value) {
-  float values[1] = {value};
-  reduce_block<kThreads>(values, Sum{});
-  return values[0];
-}
 
 }  // namespace
 }  // namespace sal_fast

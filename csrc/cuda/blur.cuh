@@ -7,8 +7,6 @@
 namespace sal_fast {
 namespace {
 
-constexpr int kTileThreads = 256;
-
 template <int most>
 struct Taps {
   float at[most];
@@ -23,7 +21,7 @@ Taps<most> taps_of(int64_t window, double sigma) {
 
 // A tile of kTile x kTile positions, blurred with kTaps taps, or with up to kTaps if not kFixed. A thread
 // sums kStrip neighbouring positions of a row from one read of their samples.
-template <int tile, int taps, bool fixed, int strip, int threads = kTileThreads>
+template <int tile, int taps, bool fixed, int strip, int threads>
 struct TileShape {
   static constexpr int kThreads = threads;
   static constexpr int kTile = tile;
@@ -40,9 +38,16 @@ struct TileShape {
   __device__ static int row(int i) { return threadIdx.x / kTile * kEach + i; }
 };
 
-using Tile11 = TileShape<32, 11, true, 8>;
-using Tile7 = TileShape<32, 7, true, 8>;
-using TileAny = TileShape<16, 33, false, 4>;
+// The windows of the usual SSIM have tiles of their own. The tiles of all other windows are smaller.
+constexpr int kLeastTile = 16;
+
+// Calls run with the shape of the tiles for a window.
+template <int threads, typename Run>
+auto with_shape(int64_t window, Run run) {
+  if (window == 11) return run(TileShape<32, 11, true, 8, threads>{});
+  if (window == 7) return run(TileShape<32, 7, true, 8, threads>{});
+  return run(TileShape<kLeastTile, 33, false, 4, threads>{});
+}
 
 // A plane of samples, and the plane after its rows are blurred.
 template <typename Shape>

@@ -52,29 +52,29 @@ struct MapGradients {
   }
 };
 
-// The results of a contraction: for each channel the sum over pixels, weighted by `gradients`, and for each
-// pixel the sum over channels, weighted by their weights in the map. Null stands for a result that is not
-// wanted. Each result is the sum of `parts` numbers at [image][part][index].
-struct Contraction {
-  MapGradients gradients;
-  float* of_channels;
-  float* of_pixels;
-  int64_t row_tiles;
-  int64_t column_tiles;
+// Sums over the tiles of an image: each is the sum of `count` parts, at [image][part][index].
+struct Parts {
+  float* data;  // null: not wanted
+  int64_t count;
+  int64_t length;
 
-  SAL_FAST_HD int64_t channel_parts(Layout layout) const {
-    return layout == Layout::nchw ? column_tiles : row_tiles;
+  __device__ float sum(int64_t image, int64_t index) const {
+    float sum = 0.0f;
+    for (int64_t part = 0; part < count; ++part) sum += data[(image * count + part) * length + index];
+    return sum;
   }
-  SAL_FAST_HD int64_t pixel_parts(Layout layout) const {
-    return layout == Layout::nchw ? row_tiles : column_tiles;
-  }
+  __device__ float sum(int64_t i) const { return sum(i / length, i % length); }
 };
 
-__device__ float sum_parts(const float* parts, int64_t count, int64_t image, int64_t index, int64_t length) {
-  float sum = 0.0f;
-  for (int64_t part = 0; part < count; ++part) sum += parts[(image * count + part) * length + index];
-  return sum;
-}
+// The results of a contraction: for each channel the sum over pixels, weighted by `gradients`, and for each
+// pixel the sum over channels, weighted by their weights in the map.
+struct Contraction {
+  MapGradients gradients;
+  Parts channels;
+  Parts pixels;
+  int64_t row_tiles;
+  int64_t column_tiles;
+};
 
 // Sums each of kCount values over the warp. Afterwards x[0] of a lane is the sum of x[lane % kCount]. Halves
 // change places, so that this takes about one shuffle for each value.
@@ -96,11 +96,6 @@ __device__ float sum_over_warp(float (&x)[kCount], int lane) {
 }
 
 // A lane has kVectors vectors of kPack neighbouring columns of a row, a warp's width apart.
-template <typename scalar, int kPack>
-struct alignas(kPack * sizeof(scalar)) Neighbours {
-  scalar at[kPack];
-};
-
 template <int kPack, int kVectors>
 constexpr int64_t kTileColumns = kWarp * kPack * kVectors;
 
@@ -112,14 +107,14 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kAtOnce = kPack == 1 ? 8 : 4;
   constexpr int kColumns = kPack * kVectors;  // a lane's
   constexpr int64_t kTile = kTileColumns<kPack, kVectors>;
-  using Values = Neighbours<scalar, kPack>;
+  using Values = Pack<scalar, kPack>;
   __shared__ float partial[kWarps][kTile];
 
   const bool nchw = images.layout == Layout::nchw;
   const int64_t rows = images.rows(), columns = images.columns();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  float* const of_rows = nchw ? result.of_channels : result.of_pixels;
-  float* const of_columns = nchw ? result.of_pixels : result.of_channels;
+  float* const of_rows = nchw ? result.channels.data : result.pixels.data;
+  float* const of_columns = nchw ? result.pixels.data : result.channels.data;
   const auto factor = [&](bool channel, int64_t image, int64_t i) {
     return channel ? images.weight_of(image, i).value
                    : result.gradients.at(image * images.pixels + i, images.probe);
@@ -203,14 +198,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < channels + pixels;
        i += int64_t{gridDim.x} * kThreads) {
     if (i < channels) {
-      const float sum = sum_parts(sums.of_channels, sums.channel_parts(images.layout), i / images.channels,
-                                  i % images.channels, images.channels);
-      pooled[i] = sum / static_cast<float>(images.pixels);
+      pooled[i] = sums.channels.sum(i) / static_cast<float>(images.pixels);
     } else {
-      const int64_t at = i - channels;
-      const float sum = sum_parts(sums.of_pixels, sums.pixel_parts(images.layout), at / images.pixels,
-                                  at % images.pixels, images.pixels);
-      cam[at] = map_value(sum, images.probe);
+      cam[i - channels] = map_value(sums.pixels.sum(i - channels), images.probe);
     }
   }
 }
@@ -231,16 +221,13 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t image = job / chunks;
     const int64_t channel = job % chunks * kThreads + threadIdx.x;
     const bool inside = channel < images.channels;
-    const auto weighted_sum = [&](int64_t i) {
-      return sum_parts(sums.of_channels, sums.channel_parts(images.layout), i, channel, images.channels);
-    };
     const bool has_map = sums.gradients.upstream;
     if (inside && coefficients) {
       const int64_t at = image * images.channels + channel;
       float constant = grad_pooled ? grad_pooled[at] : 0.0f;
       const auto weight = has_map ? images.weight_of(image, channel) : ChannelWeight<float>{};
-      if (sums.of_channels && images.probe == Probe::gradcampp)
-        constant += weighted_sum(image) * weight.by_pooled;
+      if (sums.channels.data && images.probe == Probe::gradcampp)
+        constant += sums.channels.sum(image, channel) * weight.by_pooled;
       coefficients[at] = {weight.value, constant / static_cast<float>(images.pixels)};
     }
     if (!grad_weight || !has_map) continue;
@@ -256,7 +243,7 @@ __global__ void __launch_bounds__(kThreads)
         const int64_t other = start + __ffs(static_cast<int>(left)) - 1;
         first = other >= image;
         if (!first) break;
-        if (inside) sum += weighted_sum(other) * images.weight_of(other, channel).by_weight;
+        if (inside) sum += sums.channels.sum(other, channel) * images.weight_of(other, channel).by_weight;
       }
     }
     if (first && inside) grad_weight[own * images.channels + channel] += sum;
@@ -288,7 +275,7 @@ template <typename scalar, int kPack, int kPhases>
 __global__ void __launch_bounds__(kThreads)
     outer_kernel(Images images, OuterTiles tiles, MapGradients gradients, const Affine* coefficients,
                  scalar* grad) {
-  using Values = Neighbours<scalar, kPack>;
+  using Values = Pack<scalar, kPack>;
   const bool nchw = images.layout == Layout::nchw;
   const int slot = threadIdx.x / tiles.width, place = threadIdx.x % tiles.width;
   const int64_t per_image = tiles.row_tiles * tiles.column_tiles;
@@ -345,52 +332,29 @@ bool aligned(const void* data) {
   return reinterpret_cast<uintptr_t>(data) % sizeof(Pack<scalar>) == 0;
 }
 
-// Sets the numbers of tiles in `result`, and where its parts lie in the workspace.
-template <int kPack, int kVectors, typename scalar>
-void contract(const scalar* features, const Images& images, bool channels, bool pixels, float* workspace,
-              Contraction& result, void* stream) {
-  result.row_tiles = ceil_divide(images.rows(), kTileRows);
-  result.column_tiles = ceil_divide(images.columns(), kTileColumns<kPack, kVectors>);
-  static_assert(kTileColumns<kPack, kVectors> >= kLeastTile);
-  const int64_t size = images.images * result.channel_parts(images.layout) * images.channels;
-  result.of_channels = channels ? workspace : nullptr;
-  result.of_pixels = pixels ? workspace + size : nullptr;
-  const unsigned blocks = blocks_for(images.images * result.row_tiles * result.column_tiles);
-  SAL_FAST_LAUNCH((contract_kernel<scalar, kPack, kVectors>), blocks, kThreads, stream, features, images,
-                  result);
-}
-
-// By 16-byte packs where every row starts at a boundary and fills half a warp with them.
+// Sets the numbers of tiles in `result`, and where its parts lie in the workspace. Reads 16-byte packs where
+// every row starts at a boundary and fills half a warp with them.
 template <typename scalar>
 void contract(const scalar* features, const Images& images, bool channels, bool pixels, float* workspace,
               Contraction& result, void* stream) {
-  constexpr int kPack = Pack<scalar>::size;
+  constexpr int kMost = Pack<scalar>::size;
   const int64_t columns = images.columns();
-  if (aligned<scalar>(features) && images.image_stride % kPack == 0 && images.row_stride % kPack == 0 &&
-      columns % kPack == 0 && columns >= kWarp / 2 * kPack) {
-    contract<kPack, 1>(features, images, channels, pixels, workspace, result, stream);
-  } else {
-    contract<1, 2>(features, images, channels, pixels, workspace, result, stream);
-  }
-}
-
-template <typename scalar>
-void forward(const CamArgs& args, void* stream) {
-  const auto* features = static_cast<const scalar*>(args.features);
-  const auto run = [&](float* pooled, float* cam, const float* known) {
-    const Images images(args, known);
-    Contraction sums{};
-    contract(features, images, pooled != nullptr, cam != nullptr, args.workspace, sums, stream);
-    const int64_t results = images.images * ((pooled ? images.channels : 0) + (cam ? images.pixels : 0));
-    SAL_FAST_LAUNCH(finish_kernel, blocks_for(results, kThreads), kThreads, stream, images, sums, pooled,
-                    cam);
-  };
-  if (args.pooled && args.cam && args.probe == Probe::gradcampp) {
-    run(args.pooled, nullptr, nullptr);
-    run(nullptr, args.cam, args.pooled);
-  } else {
-    run(args.pooled, args.cam, args.known_pooled);
-  }
+  const bool whole = aligned<scalar>(features) && images.image_stride % kMost == 0 &&
+                     images.row_stride % kMost == 0 && columns % kMost == 0 && columns >= kWarp / 2 * kMost;
+  with_flag(whole, [&](auto packs) {
+    constexpr int kPack = packs.value ? kMost : 1, kVectors = packs.value ? 1 : 2;
+    static_assert(kTileColumns<kPack, kVectors> >= kLeastTile);
+    result.row_tiles = ceil_divide(images.rows(), kTileRows);
+    result.column_tiles = ceil_divide(columns, kTileColumns<kPack, kVectors>);
+    const bool nchw = images.layout == Layout::nchw;
+    result.channels = {nullptr, nchw ? result.column_tiles : result.row_tiles, images.channels};
+    result.pixels = {nullptr, nchw ? result.row_tiles : result.column_tiles, images.pixels};
+    if (channels) result.channels.data = workspace;
+    if (pixels) result.pixels.data = workspace + images.images * result.channels.count * images.channels;
+    const unsigned blocks = blocks_for(images.images * result.row_tiles * result.column_tiles);
+    SAL_FAST_LAUNCH((contract_kernel<scalar, kPack, kVectors>), blocks, kThreads, stream, features, images,
+                    result);
+  });
 }
 
 template <int kPack, int kPhases, typename scalar>
@@ -400,31 +364,6 @@ void write_outer(const Images& images, const MapGradients& gradients, const Affi
   const unsigned blocks = blocks_for(images.images * tiles.row_tiles * tiles.column_tiles);
   SAL_FAST_LAUNCH((outer_kernel<scalar, kPack, kPhases>), blocks, kThreads, stream, images, tiles, gradients,
                   coefficients, grad);
-}
-
-template <typename scalar>
-void backward(const CamBackwardArgs& args, void* stream) {
-  constexpr int kPack = Pack<scalar>::size;
-  const Images images(args, args.pooled);
-  auto* grad = static_cast<scalar*>(args.grad_features);
-  auto* coefficients = grad ? reinterpret_cast<Affine*>(args.workspace) : nullptr;
-  Contraction sums{};
-  sums.gradients = {args.grad_cam, args.cam};
-  if (cam_backward_reads(args)) {
-    float* const parts = args.workspace + 2 * images.images * images.channels;
-    contract(static_cast<const scalar*>(args.features), images, true, false, parts, sums, stream);
-  }
-  const int64_t chunks = ceil_divide(images.channels, kThreads);
-  SAL_FAST_LAUNCH(coefficients_kernel, blocks_for(images.images * chunks), kThreads, stream, images, sums,
-                  args.grad_pooled, coefficients, args.grad_weight);
-  if (!grad) return;
-  if (aligned<scalar>(grad) && images.columns() % kPack == 0) {
-    write_outer<kPack, 1>(images, sums.gradients, coefficients, grad, stream);
-  } else if (aligned<scalar>(grad) && images.rows() % kPack == 0 && images.layout == Layout::nchw) {
-    write_outer<kPack, kPack>(images, sums.gradients, coefficients, grad, stream);
-  } else {
-    write_outer<1, 1>(images, sums.gradients, coefficients, grad, stream);
-  }
 }
 
 // The sums of the tiles: over a tile's columns for each row, and over its rows for each column.
@@ -447,14 +386,52 @@ int64_t workspace_floats(const CamBackwardArgs& args) {
 
 int cam_cuda(const CamArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;
-  with_scalar(args.dtype, [&](auto zero) { forward<decltype(zero)>(args, stream); });
-  return cudaGetLastError();
+  return with_scalar(args.dtype, [&](auto zero) {
+    using scalar = decltype(zero);
+    const auto* features = static_cast<const scalar*>(args.features);
+    const auto run = [&](float* pooled, float* cam, const float* known) {
+      const Images images(args, known);
+      Contraction sums{};
+      contract(features, images, pooled != nullptr, cam != nullptr, args.workspace, sums, stream);
+      const int64_t results = images.images * ((pooled ? images.channels : 0) + (cam ? images.pixels : 0));
+      SAL_FAST_LAUNCH(finish_kernel, blocks_for(results, kThreads), kThreads, stream, images, sums, pooled,
+                      cam);
+    };
+    if (args.pooled && args.cam && args.probe == Probe::gradcampp) {
+      run(args.pooled, nullptr, nullptr);
+      run(nullptr, args.cam, args.pooled);
+    } else {
+      run(args.pooled, args.cam, args.known_pooled);
+    }
+  });
 }
 
 int cam_backward_cuda(const CamBackwardArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;
-  with_scalar(args.dtype, [&](auto zero) { backward<decltype(zero)>(args, stream); });
-  return cudaGetLastError();
+  return with_scalar(args.dtype, [&](auto zero) {
+    using scalar = decltype(zero);
+    constexpr int kPack = Pack<scalar>::size;
+    const Images images(args, args.pooled);
+    auto* grad = static_cast<scalar*>(args.grad_features);
+    auto* coefficients = grad ? reinterpret_cast<Affine*>(args.workspace) : nullptr;
+    Contraction sums{};
+    sums.gradients = {args.grad_cam, args.cam};
+    if (cam_backward_reads(args)) {
+      float* const parts = args.workspace + 2 * images.images * images.channels;
+      contract(static_cast<const scalar*>(args.features), images, true, false, parts, sums, stream);
+    }
+    const int64_t chunks = ceil_divide(images.channels, kThreads);
+    SAL_FAST_LAUNCH(coefficients_kernel, blocks_for(images.images * chunks), kThreads, stream, images, sums,
+                    args.grad_pooled, coefficients, args.grad_weight);
+    if (!grad) return;
+    if (aligned<scalar>(grad) && images.columns() % kPack == 0) {
+      write_outer<kPack, 1>(images, sums.gradients, coefficients, grad, stream);
+    } else if (aligned<scalar>(grad) && images.rows() % kPack == 0 && images.layout == Layout::nchw) {
+      write_outer<kPack, kPack>(images, sums.gradients, coefficients, grad, stream);
+    } else {
+      write_outer<1, 1>(images, sums.gradients, coefficients, grad, stream);
+    }
+  });
 }
 
 }  // namespace sal_fast

@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "sal_fast/launch.h"
 
@@ -21,24 +22,14 @@ namespace {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-__device__ float to_float(float x) {
-  return x;
-}
-__device__ float to_float(__half x) {
-  return __half2float(x);
-}
-__device__ float to_float(__nv_bfloat16 x) {
-  return __bfloat162float(x);
+template <typename scalar>
+__device__ float to_float(scalar x) {
+  return static_cast<float>(x);
 }
 
-__device__ void from_float(float x, float& out) {
-  out = x;
-}
-__device__ void from_float(float x, __half& out) {
-  out = __float2half(x);
-}
-__device__ void from_float(float x, __nv_bfloat16& out) {
-  out = __float2bfloat16(x);
+template <typename scalar>
+__device__ void from_float(float x, scalar& out) {
+  out = static_cast<scalar>(x);
 }
 
 // 1 / x to within an ulp, if x and its reciprocal are normal numbers.
@@ -52,19 +43,27 @@ __device__ inline float reciprocal(float x) {
 #endif
 }
 
-// 16 bytes, moved by one instruction.
-template <typename scalar>
-struct alignas(16) Pack {
-  static constexpr int size = 16 / sizeof(scalar);
-  scalar at[size];
+// Neighbours that one instruction moves, usually 16 bytes of them.
+template <typename scalar, int count = 16 / sizeof(scalar)>
+struct alignas(count * sizeof(scalar)) Pack {
+  static constexpr int size = count;
+  scalar at[count];
 };
 
-// Calls run with a zero of the CUDA type of `dtype`.
+// Calls run with a zero of the CUDA type of `dtype`. Returns the error of the launches so far.
 template <typename Run>
-void with_scalar(DType dtype, Run run) {
-  if (dtype == DType::float32) return run(float{});
-  if (dtype == DType::float16) return run(__half{});
-  run(__nv_bfloat16{});
+int with_scalar(DType dtype, Run run) {
+  if (dtype == DType::float32) run(float{});
+  if (dtype == DType::float16) run(__half{});
+  if (dtype == DType::bfloat16) run(__nv_bfloat16{});
+  return cudaGetLastError();
+}
+
+// Calls run with std::true_type or std::false_type, for a kernel that is compiled for either.
+template <typename Run>
+void with_flag(bool flag, Run run) {
+  if (flag) return run(std::true_type{});
+  run(std::false_type{});
 }
 
 // Value `at` of an array of this dtype.

@@ -7,17 +7,6 @@ namespace {
 
 constexpr int kThreads = 512;
 
-// The counts of a thread's share: the pixels in both masks, and the sum of the pixels in each.
-struct Counts {
-  unsigned both = 0;
-  unsigned sizes = 0;
-
-  __device__ void add(unsigned a, unsigned b) {
-    both += __popc(a & b);
-    sizes += __popc(a) + __popc(b);
-  }
-};
-
 __global__ void __launch_bounds__(kThreads, 2) dice_kernel(DiceArgs args) {
   __shared__ unsigned both, sizes;
   const auto height = static_cast<int>(args.first.height), width = static_cast<int>(args.first.width);
@@ -25,23 +14,28 @@ __global__ void __launch_bounds__(kThreads, 2) dice_kernel(DiceArgs args) {
   for (int64_t image = blockIdx.x; image < args.images; image += gridDim.x) {
     if (threadIdx.x == 0) both = sizes = 0;
     __syncthreads();
-    Counts counts;
+    // Of this thread's share: the pixels in both masks, and the sum of the pixels in each.
+    unsigned of_both = 0, of_sizes = 0;
+    const auto add = [&](unsigned a, unsigned b) {
+      of_both += __popc(a & b);
+      of_sizes += __popc(a) + __popc(b);
+    };
     if (args.first.type == args.second.type && first.packed(image) && second.packed(image)) {
       const uint4 *const a = first.pack(image), *const b = second.pack(image);
       for (int i = threadIdx.x; i < first.packs(); i += kThreads) {
         const uint4 one = a[i], other = b[i];  // the bytes of a bool are 0 or 1
-        counts.add(one.x, other.x);
-        counts.add(one.y, other.y);
-        counts.add(one.z, other.z);
-        counts.add(one.w, other.w);
+        add(one.x, other.x);
+        add(one.y, other.y);
+        add(one.z, other.z);
+        add(one.w, other.w);
       }
     } else {
       for (int row = threadIdx.x / kWarp; row < height; row += kThreads / kWarp)
         for (int column = static_cast<int>(threadIdx.x) % kWarp; column < width; column += kWarp)
-          counts.add(first.at(image, row, column), second.at(image, row, column));
+          add(first.at(image, row, column), second.at(image, row, column));
     }
-    add_to_block(counts.both, &both);
-    add_to_block(counts.sizes, &sizes);
+    add_to_block(of_both, &both);
+    add_to_block(of_sizes, &sizes);
     __syncthreads();
     if (threadIdx.x == 0) args.dice[image] = dice_of(both, sizes, args.empty);
     __syncthreads();  // the next image clears the sums

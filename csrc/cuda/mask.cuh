@@ -1,7 +1,7 @@
 // The pixels of binary masks, however these are stored.
 #pragma once
 
-#include "device.cuh"
+#include "block.cuh"
 #include "sal_fast/launch/mask.h"
 #include "sal_fast/topn.h"
 
@@ -60,8 +60,7 @@ struct MaskPixels {
 
 // Adds the values of the whole block to `total`, in shared memory, which may be read after a barrier.
 __device__ void add_to_block(unsigned value, unsigned* total) {
-#pragma unroll
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) value += __shfl_xor_sync(kAllLanes, value, mask);
+  value = merge_lanes<kWarp>(value, Sum{});
   if (threadIdx.x % kWarp == 0 && value > 0) atomicAdd(total, value);
 }
 

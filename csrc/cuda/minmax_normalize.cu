@@ -6,24 +6,21 @@
 namespace sal_fast {
 namespace {
 
-// A map is done by a warp, or by a block.
-constexpr int kThreads = 256;
-constexpr int kWideThreads = 1024;
+// A map is done by a warp, or by a block of its own.
 constexpr int64_t kWarpSize = 1024;  // the largest map of a warp
+constexpr int kWideThreads = 1024;
+template <int kLanes>
+constexpr int kThreads = kLanes == kWarp ? 256 : kLanes;
 
-__device__ Extremes merge(Extremes a, const Extremes& b) {
-  a.add(b.low, b.high);
-  return a;
-}
-
-__device__ MapSums merge(const MapSums& a, const MapSums& b) {
-  return {a.upstream + b.upstream, a.weighted + b.weighted, a.lows + b.lows, a.highs + b.highs};
-}
-
-template <int kLanes, typename Value>
-__device__ Value reduce(Value value) {
-  return merge_lanes<kLanes>(value, [](const Value& a, const Value& b) { return merge(a, b); });
-}
+struct Merge {
+  __device__ Extremes operator()(Extremes a, const Extremes& b) const {
+    a.add(b.low, b.high);
+    return a;
+  }
+  __device__ MapSums operator()(const MapSums& a, const MapSums& b) const {
+    return {a.upstream + b.upstream, a.weighted + b.weighted, a.lows + b.lows, a.highs + b.highs};
+  }
+};
 
 template <int kLanes, typename scalar>
 __device__ Extremes extremes_of(const scalar* map, int64_t size, int lane) {
@@ -33,22 +30,22 @@ __device__ Extremes extremes_of(const scalar* map, int64_t size, int lane) {
     const float m = to_float(map[n]);
     extremes.add(m, m);
   }
-  return reduce<kLanes>(extremes);
+  return merge_lanes<kLanes>(extremes, Merge{});
 }
 
 // Calls run(map, lane) for each map, with kLanes threads for a map. Threads past the last map take one of
 // size 0, so that all threads reach every shuffle and barrier.
-template <int kLanes, int kBlock, typename Run>
+template <int kLanes, typename Run>
 __device__ void for_each_map(int64_t count, Run run) {
-  constexpr int kMaps = kBlock / kLanes;
+  constexpr int kMaps = kThreads<kLanes> / kLanes;
   for (int64_t first = int64_t{blockIdx.x} * kMaps; first < count; first += int64_t{gridDim.x} * kMaps)
     run(first + threadIdx.x / kLanes, static_cast<int>(threadIdx.x % kLanes));
 }
 
-template <int kLanes, int kBlock, typename scalar>
-__global__ void __launch_bounds__(kBlock)
+template <int kLanes, typename scalar>
+__global__ void __launch_bounds__(kThreads<kLanes>)
     forward_kernel(const scalar* maps, int64_t count, int64_t size, float* out) {
-  for_each_map<kLanes, kBlock>(count, [&](int64_t i, int lane) {
+  for_each_map<kLanes>(count, [&](int64_t i, int lane) {
     const scalar* const map = maps + i * size;
     const int64_t used = i < count ? size : 0;
     const Extremes extremes = extremes_of<kLanes>(map, used, lane);
@@ -59,10 +56,10 @@ __global__ void __launch_bounds__(kBlock)
   });
 }
 
-template <int kLanes, int kBlock, typename scalar>
-__global__ void __launch_bounds__(kBlock)
+template <int kLanes, typename scalar>
+__global__ void __launch_bounds__(kThreads<kLanes>)
     backward_kernel(const scalar* maps, int64_t count, int64_t size, const float* upstream, scalar* grad) {
-  for_each_map<kLanes, kBlock>(count, [&](int64_t i, int lane) {
+  for_each_map<kLanes>(count, [&](int64_t i, int lane) {
     const scalar* const map = maps + i * size;
     const int64_t used = i < count ? size : 0;
     const Extremes extremes = extremes_of<kLanes>(map, used, lane);
@@ -75,7 +72,7 @@ __global__ void __launch_bounds__(kBlock)
       sums.lows += m == extremes.low;
       sums.highs += m == extremes.high;
     }
-    const MapGradient gradient(extremes, reduce<kLanes>(sums));
+    const MapGradient gradient(extremes, merge_lanes<kLanes>(sums, Merge{}));
     const bool flat = extremes.flat();
     for (int64_t n = lane; n < used; n += kLanes) {
       const int64_t at = i * size + n;
@@ -84,39 +81,36 @@ __global__ void __launch_bounds__(kBlock)
   });
 }
 
+// Calls run with a value of the maps' type, and the threads of a map.
+template <typename Args, typename Run>
+int dispatch(const Args& args, Run run) {
+  if (args.count == 0 || args.size == 0) return cudaSuccess;
+  return with_scalar(args.dtype, [&](auto zero) {
+    with_flag(args.size <= kWarpSize, [&](auto narrow) {
+      run(zero, std::integral_constant<int, narrow.value ? kWarp : kWideThreads>{});
+    });
+  });
+}
+
 }  // namespace
 
 int minmax_normalize_cuda(const MinmaxNormalizeArgs& args, void* stream) {
-  if (args.count == 0 || args.size == 0) return cudaSuccess;
-  with_scalar(args.dtype, [&](auto zero) {
+  return dispatch(args, [&](auto zero, auto lanes) {
     using scalar = decltype(zero);
-    const auto* maps = static_cast<const scalar*>(args.maps);
-    if (args.size <= kWarpSize) {
-      SAL_FAST_LAUNCH((forward_kernel<kWarp, kThreads, scalar>), blocks_for(args.count, kThreads / kWarp),
-                      kThreads, stream, maps, args.count, args.size, args.out);
-    } else {
-      SAL_FAST_LAUNCH((forward_kernel<kWideThreads, kWideThreads, scalar>), blocks_for(args.count, 1),
-                      kWideThreads, stream, maps, args.count, args.size, args.out);
-    }
+    constexpr int kLanes = lanes.value, kBlock = kThreads<kLanes>;
+    SAL_FAST_LAUNCH((forward_kernel<kLanes, scalar>), blocks_for(args.count, kBlock / kLanes), kBlock, stream,
+                    static_cast<const scalar*>(args.maps), args.count, args.size, args.out);
   });
-  return cudaGetLastError();
 }
 
 int minmax_normalize_backward_cuda(const MinmaxNormalizeBackwardArgs& args, void* stream) {
-  if (args.count == 0 || args.size == 0) return cudaSuccess;
-  with_scalar(args.dtype, [&](auto zero) {
+  return dispatch(args, [&](auto zero, auto lanes) {
     using scalar = decltype(zero);
-    const auto* maps = static_cast<const scalar*>(args.maps);
-    auto* grad = static_cast<scalar*>(args.grad);
-    if (args.size <= kWarpSize) {
-      SAL_FAST_LAUNCH((backward_kernel<kWarp, kThreads, scalar>), blocks_for(args.count, kThreads / kWarp),
-                      kThreads, stream, maps, args.count, args.size, args.upstream, grad);
-    } else {
-      SAL_FAST_LAUNCH((backward_kernel<kWideThreads, kWideThreads, scalar>), blocks_for(args.count, 1),
-                      kWideThreads, stream, maps, args.count, args.size, args.upstream, grad);
-    }
+    constexpr int kLanes = lanes.value, kBlock = kThreads<kLanes>;
+    SAL_FAST_LAUNCH((backward_kernel<kLanes, scalar>), blocks_for(args.count, kBlock / kLanes), kBlock,
+                    stream, static_cast<const scalar*>(args.maps), args.count, args.size, args.upstream,
+                    static_cast<scalar*>(args.grad));
   });
-  return cudaGetLastError();
 }
 
 }  // namespace sal_fast

@@ -19,8 +19,8 @@
 // A CAM that is enlarged less than about 10 times has too many cells under a tile for tables: x and xx are
 // blurred there as y and xy are, in the same kernel.
 //
-// Registers and shared memory: one launch 106 (128 on sm_100) and 42 KB; tiles up to 128 and 36 KB with
-// tables (4 blocks of 128 threads an SM), 46 KB without; extremes up to 96. No spills for sm_80, sm_90,
+// Registers and shared memory: one launch 89 (112 on sm_100) and 42 KB; tiles up to 128 and 36 KB with
+// tables (4 blocks of 128 threads an SM), 46 KB without; extremes up to 80. No spills for sm_80, sm_90,
 // sm_100 (nvcc 13.0). Not timed on a GPU yet.
 //
 // The gradient is made with the value. With N the normalised CAM, the maps are x = U N U', U the rows' and
@@ -35,38 +35,6 @@
 namespace sal_fast {
 namespace {
 
-constexpr float kRange = 1.0f;
-
-template <typename Shape>
-Layout layout_of(const SaliencyLossArgs& args) {
-  const auto axis = [&](int64_t length, int64_t cells) {
-    const int64_t tiles = (length + Shape::kTile - 1) / Shape::kTile;
-    Axis axis{static_cast<int>(length),
-              static_cast<int>(cells),
-              static_cast<int>(ssim_positions(length, args.window, args.border)),
-              static_cast<int>(args.window),
-              args.border,
-              Shape::kTile,
-              static_cast<int>(tiles),
-              0};
-    axis.touched = axis.most_touched(Shape::kTile);
-    return axis;
-  };
-  const Axis down = axis(args.height, args.cam_height), across = axis(args.width, args.cam_width);
-  const int band = down.most_touched(Shape::kEach);
-  const bool tables = down.touched <= kCells && across.touched <= kCells && band <= kBand;
-  Layout layout{args.workspace,
-                args.images,
-                args.cam_height * args.cam_width,
-                {down, across},
-                tables,
-                band,
-                1.0f / (static_cast<float>(down.positions) * static_cast<float>(across.positions)),
-                1.0f / (static_cast<float>(down.length) * static_cast<float>(across.length))};
-  layout.place();
-  return layout;
-}
-
 bool few_pixels(const SaliencyLossArgs& args) {
   return args.height * args.width <= kFewPixels;
 }
@@ -80,33 +48,26 @@ SaliencyLossArgs without_unused(SaliencyLossArgs args) {
   return args;
 }
 
-template <typename Run>
-auto with_shape(int64_t window, Run run) {
-  if (window == 11) return run(Saliency11{});
-  if (window == 7) return run(Saliency7{});
-  return run(SaliencyAny{});
-}
-
 }  // namespace
 
 int64_t workspace_floats(const SaliencyLossArgs& given) {
   const SaliencyLossArgs args = without_unused(given);
   if (few_pixels(args)) return 0;
-  return with_shape(args.window, [&](auto shape) { return layout_of<decltype(shape)>(args).floats(); });
+  return with_shape<kTileThreads>(args.window, [&](auto shape) { return Layout(args, shape).floats(); });
 }
 
 int saliency_loss_cuda(const SaliencyLossArgs& given, void* stream) {
   const SaliencyLossArgs args = without_unused(given);
   if (args.images == 0) return cudaSuccess;
-  const SsimConstants constants = ssim_constants(kRange);
+  const SsimConstants constants = ssim_constants(1.0);
   if (few_pixels(args)) {
     SAL_FAST_LAUNCH(few_pixels_kernel, blocks_for(args.images), kThreads, stream, args,
                     taps_of<kFewTaps>(args.window, args.sigma), constants);
     return cudaGetLastError();
   }
-  with_shape(args.window, [&](auto shape) {
+  with_shape<kTileThreads>(args.window, [&](auto shape) {
     using Shape = decltype(shape);
-    const Layout layout = layout_of<Shape>(args);
+    const Layout layout(args, shape);
     const auto taps = taps_of<Shape::kTaps>(args.window, args.sigma);
     const int64_t items = table_items(layout);
     const int64_t table_blocks = (items + kTableThreads - 1) / kTableThreads;
@@ -115,13 +76,10 @@ int saliency_loss_cuda(const SaliencyLossArgs& given, void* stream) {
     constexpr int64_t kMostDeep = 65535;  // of a grid
     const dim3 tiles(layout.sides[1].tiles, layout.sides[0].tiles,
                      static_cast<unsigned>(args.images < kMostDeep ? args.images : kMostDeep));
-    if (layout.tables) {
-      SAL_FAST_LAUNCH((tiles_kernel<Shape, true>), tiles, Shape::kThreads, stream, args, taps, constants,
+    with_flag(layout.tables, [&](auto tables) {
+      SAL_FAST_LAUNCH((tiles_kernel<Shape, tables.value>), tiles, kTileThreads, stream, args, taps, constants,
                       layout);
-    } else {
-      SAL_FAST_LAUNCH((tiles_kernel<Shape, false>), tiles, Shape::kThreads, stream, args, taps, constants,
-                      layout);
-    }
+    });
     SAL_FAST_LAUNCH(finish_kernel, blocks_for(args.images), kThreads, stream, args, layout);
   });
   return cudaGetLastError();

@@ -21,15 +21,15 @@ __device__ void make_table_item(const Layout& layout, const Taps<most>& taps, in
   for (int side = 0; side < 2; ++side) {
     const Axis& axis = layout.sides[side];
     if (item < axis.length) {
-      layout.places(side)[item] = between(static_cast<int>(item), axis.cells, axis.length);
+      layout.places(side)[item] = axis.place(static_cast<int>(item));
       return;
     }
     item -= axis.length;
-    const int64_t entries = layout.tables ? int64_t{axis.tiles} * axis.tile * kCells : 0;
+    const int64_t entries = layout.entries(side);
     if (item < entries) {
       const auto position = static_cast<int>(item / kCells);
       const Region region = axis.region(position / axis.tile * axis.tile, axis.tile,
-                                        [&](int pixel) { return between(pixel, axis.cells, axis.length); });
+                                        [&](int pixel) { return axis.place(pixel); });
       layout.table(side)[item] =
           coefficients(axis, taps, position, region.first_cell + static_cast<int>(item % kCells));
       return;
@@ -64,9 +64,9 @@ __device__ void share_ties(const Layout& layout, const float* cam, const Cell& c
   const Axis &down = layout.sides[0], &across = layout.sides[1];
   for (int pixel = cell.first[1] + static_cast<int>(threadIdx.x) % kWarp; pixel <= cell.last[1];
        pixel += kWarp) {
-    const Between column = between(pixel, across.cells, across.length);
+    const Between column = across.place(pixel);
     const auto add = [&](int row_pixel) {
-      const Between row = between(row_pixel, down.cells, down.length);
+      const Between row = down.place(row_pixel);
       const float z = enlarged(cam, across.cells, row, column);
       if (!(z <= low || z >= high)) return false;
       const float top = 1.0f - row.weight, left = 1.0f - column.weight;
@@ -95,9 +95,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     const int64_t image = block;
-    float* const head = layout.head(image);
     if (!has_map(args, image)) {
-      if (threadIdx.x == 0) head[0] = 0;
+      if (threadIdx.x == 0) layout.extremes(image).counts = 0;
       continue;
     }
     float* const cam = layout.cam(image);
@@ -112,26 +111,26 @@ __global__ void __launch_bounds__(kThreads, 1)
       const Cell cell = cell_of(layout, i / 4);
       const int row = i / 2 % 2 ? cell.last[0] : cell.first[0];
       const int column = i % 2 ? cell.last[1] : cell.first[1];
-      const float z = enlarged(cam, cam_width, between(row, layout.sides[0].cells, layout.sides[0].length),
-                               between(column, cam_width, layout.sides[1].length));
+      const float z = enlarged(cam, cam_width, layout.sides[0].place(row), layout.sides[1].place(column));
       layout.corners(image)[i] = z;
       extremes[0] = Min{}(extremes[0], z);
       extremes[1] = Max{}(extremes[1], z);
     }
     reduce_block<kThreads>(extremes, Min{}, Max{}, Min{}, Max{});
     const float low = extremes[0], high = extremes[1];
+    const bool flat = is_flat(low, high);
+    const float inverse = flat ? 0.0f : 1.0f / (high - low);
     if (threadIdx.x == 0) {
-      const bool flat = is_flat(low, high);
-      head[0] = !is_flat(extremes[2], extremes[3]);
-      head[1] = flat;
-      head[2] = low;
-      head[3] = flat ? kInfinity : high;
-      head[4] = flat ? 0.0f : 1.0f / (high - low);
-      head[5] = extremes[2];
-      head[6] = extremes[3];
-      head[7] = 1.0f / (extremes[3] - extremes[2]);
+      const float human_low = extremes[2], human_high = extremes[3];
+      layout.extremes(image) = {is_flat(human_low, human_high) ? 0.0f : 1.0f,
+                                flat ? 1.0f : 0.0f,
+                                low,
+                                flat ? kInfinity : high,
+                                inverse,
+                                human_low,
+                                human_high,
+                                1.0f / (human_high - human_low)};
     }
-    const float inverse = is_flat(low, high) ? 0.0f : 1.0f / (high - low);
     const int framed = layout.framed_width() * (layout.sides[0].cells + 2 * Layout::kFrame);
     for (int i = threadIdx.x; i < framed; i += kThreads) {
       const int k = i / layout.framed_width() - Layout::kFrame,
@@ -155,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (!(least > low + slack && most_of_cell < high - slack)) {
         share_ties(layout, cam, cell_of(layout, i), low, high, of_cell);
 #pragma unroll
-        for (float& tie : of_cell) tie = reduce_warp(tie, Sum{});
+        for (float& tie : of_cell) tie = merge_lanes<kWarp>(tie, Sum{});
       }
       if (threadIdx.x % kWarp == 0)
         for (int e = 0; e < Layout::kTies; ++e) ties[i * Layout::kTies + e] = of_cell[e];

@@ -1,8 +1,7 @@
 // Up to 1024 pixels one block does everything for an image.
 #pragma once
 
-#include "blur.cuh"
-#include "saliency_loss_pixel.cuh"
+#include "saliency_loss_layout.cuh"
 #include "saliency_loss_target.cuh"
 
 namespace sal_fast {
@@ -12,18 +11,19 @@ constexpr int kFewPixels = 1024;
 constexpr int kFewTaps = 31;
 constexpr int kOwn = kFewPixels / kThreads;  // pixels a thread
 
-struct Side {
-  int length;     // samples
-  int positions;  // of the window
-  int window;
-  Border border;
-
-  __device__ int pad() const { return static_cast<int>(padding(window, border)); }
-};
+// Calls visit(own, i) for the pixels i of this thread, which are number `own` of its registers.
+template <typename Visit>
+__device__ void for_each_own(int pixels, Visit visit) {
+#pragma unroll
+  for (int own = 0; own < kOwn; ++own) {
+    const int i = threadIdx.x + own * kThreads;
+    if (i < pixels) visit(own, i);
+  }
+}
 
 // Calls visit(tap, sample) for the samples of a window. Sample -1 stands for a zero.
 template <typename Visit>
-__device__ void for_each_tap(const Side& side, const float* taps, int position, Visit visit) {
+__device__ void for_each_tap(const Axis& side, const float* taps, int position, Visit visit) {
 #pragma unroll 1
   for (int k = 0; k < side.window; ++k)
     visit(taps[k], padded_index(position + k - side.pad(), side.length, side.pad(), side.border));
@@ -31,7 +31,7 @@ __device__ void for_each_tap(const Side& side, const float* taps, int position, 
 
 // Calls visit(weight, position) for the window positions that a sample reaches.
 template <typename Visit>
-__device__ void for_each_reached(const Side& side, const float* taps, int sample, Visit visit) {
+__device__ void for_each_reached(const Axis& side, const float* taps, int sample, Visit visit) {
   const int pad = side.border == Border::valid ? side.window - 1 : side.window / 2;
   const float after = end_weight(sample, side.length, side.border, 0.5f);
 #pragma unroll 1
@@ -47,12 +47,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ float taps[kFewTaps];
   __shared__ float x[kFewPixels], y[kFewPixels], slopes[3][kFewPixels], blurred[5][kFewPixels];
   float* const cam = blurred[0];
-  const auto height = static_cast<int>(args.height), width = static_cast<int>(args.width);
-  const auto cam_height = static_cast<int>(args.cam_height), cam_width = static_cast<int>(args.cam_width);
-  const int pixels = height * width, cells = cam_height * cam_width;
-  const auto window = static_cast<int>(args.window);
-  const Side down{height, static_cast<int>(ssim_positions(height, window, args.border)), window, args.border};
-  const Side across{width, static_cast<int>(ssim_positions(width, window, args.border)), window, args.border};
+  const Axis down(args.height, args.cam_height, args, 1);
+  const Axis across(args.width, args.cam_width, args, 1);
+  const int height = down.length, width = across.length, cam_width = across.cells;
+  const int pixels = height * width, cells = down.cells * cam_width;
   const int positions = down.positions * across.positions;
   const bool similar = args.kind == SaliencyKind::ssim_l1;
   if (threadIdx.x < kFewTaps) taps[threadIdx.x] = all_taps.at[threadIdx.x];
@@ -73,20 +71,16 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     __syncthreads();
 
-    float z[kOwn], human[kOwn];
+    float z[kOwn] = {}, human[kOwn] = {};
     float extremes[4] = {kInfinity, -kInfinity, kInfinity, -kInfinity};
-#pragma unroll
-    for (int own = 0; own < kOwn; ++own) {
-      const int i = threadIdx.x + own * kThreads;
-      if (i >= pixels) continue;
-      z[own] = enlarged(cam, cam_width, between(i / width, cam_height, height),
-                        between(i % width, cam_width, width));
+    for_each_own(pixels, [&](int own, int i) {
+      z[own] = enlarged(cam, cam_width, down.place(i / width), across.place(i % width));
       human[own] = y[i];
       extremes[0] = Min{}(extremes[0], z[own]);
       extremes[1] = Max{}(extremes[1], z[own]);
       extremes[2] = Min{}(extremes[2], human[own]);
       extremes[3] = Max{}(extremes[3], human[own]);
-    }
+    });
     reduce_block<kThreads>(extremes, Min{}, Max{}, Min{}, Max{});
     const float low = extremes[0], high = extremes[1], range = high - low;
     if (is_flat(extremes[2], extremes[3])) {
@@ -95,16 +89,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     const bool flat = is_flat(low, high);
     const bool wants_gradient = args.grad && !flat;
-    float normal[kOwn];
-#pragma unroll
-    for (int own = 0; own < kOwn; ++own) {
-      const int i = threadIdx.x + own * kThreads;
-      if (i >= pixels) continue;
+    float normal[kOwn] = {};
+    for_each_own(pixels, [&](int own, int i) {
       normal[own] = flat ? 0.0f : (z[own] - low) / range;
       human[own] = (human[own] - extremes[2]) / (extremes[3] - extremes[2]);
       x[i] = normal[own] - constants.shift;
       y[i] = human[own] - constants.shift;
-    }
+    });
     __syncthreads();
 
     float similarity = 0;
@@ -160,13 +151,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     // Sums: the similarity, the difference, dL/dx, x dL/dx, pixels at the minimum and at the maximum.
     float sums[6] = {similarity};
     float slope[kOwn] = {};
-#pragma unroll
-    for (int own = 0; own < kOwn; ++own) {
-      const int i = threadIdx.x + own * kThreads;
-      if (i >= pixels) continue;
+    for_each_own(pixels, [&](int own, int i) {
       const float difference = normal[own] - human[own];
       sums[1] += difference_value(difference, args.kind);
-      if (!wants_gradient) continue;
+      if (!wants_gradient) return;
       slope[own] = difference_slope(difference, args.kind) / pixels;
       if (similar) {
         const int row = i / width;
@@ -179,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       sums[3] += slope[own] * normal[own];
       sums[4] += z[own] == low;
       sums[5] += z[own] == high;
-    }
+    });
     reduce_block<kThreads>(sums, Sum{}, Sum{}, Sum{}, Sum{}, Sum{}, Sum{});
     if (threadIdx.x == 0)
       args.values[image] = (similar ? 1.0f - sums[0] / positions : 0.0f) + sums[1] / pixels;
@@ -187,26 +175,23 @@ __global__ void __launch_bounds__(kThreads, 1)
 
     float* const of_pixel = slopes[0];
     const ExtremeGradients extreme = extreme_gradients(sums[2], sums[3], range);
-#pragma unroll
-    for (int own = 0; own < kOwn; ++own) {
-      const int i = threadIdx.x + own * kThreads;
-      if (i >= pixels) continue;
+    for_each_own(pixels, [&](int own, int i) {
       float value = slope[own] / range;
       if (z[own] == low) value += extreme.low / sums[4];
       if (z[own] == high) value += extreme.high / sums[5];
       of_pixel[i] = flat ? 0.0f : value;
-    }
+    });
     __syncthreads();
     for (int i = threadIdx.x; i < cells; i += kThreads) {
       const int k = i / cam_width, l = i % cam_width;
-      const int last_row = first_pixel(k + 1, cam_height, height);
+      const int last_row = first_pixel(k + 1, down.cells, height);
       const int last_column = first_pixel(l + 1, cam_width, width);
       float sum = 0;
-      for (int row = first_pixel(k - 1, cam_height, height); row < last_row; ++row) {
+      for (int row = first_pixel(k - 1, down.cells, height); row < last_row; ++row) {
         float of_row = 0;
         for (int column = first_pixel(l - 1, cam_width, width); column < last_column; ++column)
-          of_row += share(between(column, cam_width, width), l) * of_pixel[row * width + column];
-        sum += share(between(row, cam_height, height), k) * of_row;
+          of_row += share(across.place(column), l) * of_pixel[row * width + column];
+        sum += share(down.place(row), k) * of_row;
       }
       args.grad[image * cells + i] = static_cast<float>(args.weight) * sum;
     }

@@ -7,7 +7,7 @@
 namespace sal_fast {
 namespace {
 
-constexpr int kMostTiles = kMostSide / SaliencyAny::kTile;  // a side
+constexpr int kMostTiles = kMostSide / kLeastTile;  // a side
 
 __global__ void __launch_bounds__(kThreads, 1) finish_kernel(SaliencyLossArgs args, Layout layout) {
   // The first cell and the number of cells that each row and each column of tiles touches.
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kThreads, 1) finish_kernel(SaliencyLossArgs ar
     float value = 0;
     for (int64_t i = threadIdx.x; i < int64_t{tiles_down} * tiles_across; i += kThreads)
       value += layout.tile(image, 0, 0)[i * layout.per_tile];
-    value = sum_block<kThreads>(value);
+    value = merge_lanes<kThreads>(value, Sum{});
     if (threadIdx.x == 0) args.values[image] = args.kind == SaliencyKind::ssim_l1 ? 1.0f + value : value;
     if (!args.grad) continue;
 

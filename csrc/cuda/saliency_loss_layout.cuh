@@ -1,17 +1,50 @@
-// The values that the launches beyond 1024 pixels hand on to each other, and the tables that depend on sizes
-// alone.
+// What the kernels of the saliency loss share: the steps for an image or a pixel, the sides of the loss, and,
+// for the launches beyond 1024 pixels, the values that they hand on to each other and the tables that depend
+// on sizes alone.
 #pragma once
 
+#include "block.cuh"
 #include "blur.cuh"
-#include "saliency_loss_pixel.cuh"
+#include "sal_fast/saliency_loss.h"
 
 namespace sal_fast {
 namespace {
 
+constexpr int kThreads = 512;  // of the kernels with a block an image
+
+__device__ bool has_map(const SaliencyLossArgs& args, int64_t image) {
+  return !args.has_map || args.has_map[image];
+}
+
+// Writes the loss and the gradient of an image without a map.
+__device__ void clear(const SaliencyLossArgs& args, int64_t image) {
+  const int64_t cells = args.cam_height * args.cam_width;
+  if (threadIdx.x == 0) args.values[image] = 0;
+  if (args.grad)
+    for (int64_t i = threadIdx.x; i < cells; i += kThreads) args.grad[image * cells + i] = 0;
+}
+
+__device__ float difference_value(float difference, SaliencyKind kind) {
+  return kind == SaliencyKind::mse ? difference * difference : fabsf(difference);
+}
+
+__device__ float difference_slope(float difference, SaliencyKind kind) {
+  if (kind == SaliencyKind::mse) return 2.0f * difference;
+  return difference > 0 ? 1.0f : difference < 0 ? -1.0f : difference;  // 0, or NaN
+}
+
+// The gradient that a minimum and a maximum get, from a map's extremes and sums over pixels or cells.
+struct ExtremeGradients {
+  float low;
+  float high;
+};
+
+__device__ ExtremeGradients extreme_gradients(float sum, float sum_times_x, float range) {
+  return {-(sum - sum_times_x) / range, -sum_times_x / range};
+}
+
 // Half the threads of a tile of `ssim`, with twice the positions: much of a thread's work is done once.
-using Saliency11 = TileShape<32, 11, true, 8, 128>;
-using Saliency7 = TileShape<32, 7, true, 8, 128>;
-using SaliencyAny = TileShape<16, 33, false, 4, 128>;
+constexpr int kTileThreads = 128;
 
 // With tables, E[x] and E[xx] come from the coefficients of the few cells under a tile. Without, x and xx are
 // blurred as y and xy are: a CAM that is hardly enlarged has about as many cells as pixels.
@@ -55,6 +88,16 @@ struct Axis {
   int tiles;
   int touched;  // cells that a tile touches at most
 
+  __host__ __device__ Axis(int64_t pixels, int64_t cells, const SaliencyLossArgs& args, int tile)
+      : length(pixels),
+        cells(cells),
+        positions(ssim_positions(pixels, args.window, args.border)),
+        window(args.window),
+        border(args.border),
+        tile(tile),
+        tiles((length + tile - 1) / tile),
+        touched(most_touched(tile)) {}
+
   // Pixels s apart are at most ceil(s cells / length) cells apart; one more is `next`, one the first itself.
   // The zeros beyond the border take no more than the pixels in their place would.
   __host__ __device__ int most_touched(int of_positions) const {
@@ -64,6 +107,7 @@ struct Axis {
     return most < all ? most : all;
   }
   __device__ int pad() const { return static_cast<int>(padding(window, border)); }
+  __device__ Between place(int pixel) const { return between(pixel, cells, length); }
   __device__ int pixel(int sample) const { return padded_index(sample, length, pad(), border); }
   __device__ Between outside(int sample) const {
     return sample < 0 ? Between{-1, -1, 0.0f} : Between{cells, cells, 0.0f};
@@ -108,13 +152,13 @@ using Coefficients = Pack<float>;
 template <int most>
 __device__ Coefficients coefficients(const Axis& axis, const Taps<most>& taps, int position, int cell) {
   Coefficients result{};
-  if (position < axis.length) result.at[kPixel] = share(between(position, axis.cells, axis.length), cell);
+  if (position < axis.length) result.at[kPixel] = share(axis.place(position), cell);
   if (position >= axis.positions) return result;
   double means[2] = {}, squares[3] = {};  // before this cell and with it; with its product
 #pragma unroll 4
   for (int k = 0; k < axis.window; ++k) {
     const int sample = position - axis.pad() + k, pixel = axis.pixel(sample);
-    const Between at = pixel < 0 ? axis.outside(sample) : between(pixel, axis.cells, axis.length);
+    const Between at = pixel < 0 ? axis.outside(sample) : axis.place(pixel);
     const double tap = taps.at[k], next = at.weight, own = 1.0 - next;
     const int before = cell - at.cell;
     if (before < 0) continue;
@@ -142,8 +186,8 @@ struct Layout {
   int64_t images;
   int64_t cells;
   Axis sides[2];  // down, across
-  bool tables;    // whether the tiles use the coefficients
   int band;       // cells that a thread's positions touch at most
+  bool tables;    // whether the tiles use the coefficients
   float per_position;
   float per_pixel;
 
@@ -158,12 +202,23 @@ struct Layout {
   static constexpr int kCorners = 4, kTies = 8;  // per cell
   static constexpr int kFrame = 2;               // cells around the normalised CAM
 
-  int64_t entries(int side) const {
+  __host__ __device__ int64_t entries(int side) const {
     return tables ? int64_t{sides[side].tiles} * sides[side].tile * kCells : 0;
   }
-  int64_t tiles() const { return int64_t{sides[0].tiles} * sides[1].tiles; }
-  int64_t floats() const { return tiles_at + images * tiles() * per_tile; }
-  void place() {
+  int64_t floats() const { return tiles_at + images * sides[0].tiles * sides[1].tiles * per_tile; }
+
+  template <typename Shape>
+  Layout(const SaliencyLossArgs& args, Shape)
+      : data(args.workspace),
+        images(args.images),
+        cells(args.cam_height * args.cam_width),
+        sides{{args.height, args.cam_height, args, Shape::kTile},
+              {args.width, args.cam_width, args, Shape::kTile}},
+        band(sides[0].most_touched(Shape::kEach)),
+        tables(sides[0].touched <= kCells && sides[1].touched <= kCells && band <= kBand),
+        per_position(1.0f /
+                     (static_cast<float>(sides[0].positions) * static_cast<float>(sides[1].positions))),
+        per_pixel(1.0f / (static_cast<float>(sides[0].length) * static_cast<float>(sides[1].length))) {
     places_at = 4 * (entries(0) + entries(1));
     images_at = places_at + (sides[0].length + sides[1].length) * int64_t{sizeof(Between) / sizeof(float)};
     const int64_t framed = (sides[0].cells + 2 * kFrame) * int64_t{sides[1].cells + 2 * kFrame};
@@ -191,10 +246,7 @@ struct Layout {
     const int64_t tile = (image * sides[0].tiles + row) * sides[1].tiles + column;
     return data + tiles_at + tile * per_tile;
   }
-  __device__ Extremes extremes(int64_t image) const {
-    const float* h = head(image);
-    return {h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]};
-  }
+  __device__ Extremes& extremes(int64_t image) const { return *reinterpret_cast<Extremes*>(head(image)); }
   __device__ Region region(int side, int position, int of_positions) const {
     const Between* at = places(side);
     return sides[side].region(position, of_positions, [=](int pixel) { return at[pixel]; });

@@ -37,29 +37,36 @@ __device__ unsigned sum_of_bytes(unsigned word) {
   return (pairs & 0xffffu) + (pairs >> 16);
 }
 
+// The sum of the values of a bin. Those of bytes and bits are integers.
+template <int kLanes, typename scalar>
+__device__ auto sum_of(const SaliencyLossArgs& args, const scalar* image, Bin rows, Bin columns, int lane) {
+  const scalar* corner =
+      image + rows.begin * args.target_row_stride + columns.begin * args.target_column_stride;
+  std::conditional_t<sizeof(scalar) == 1, unsigned, float> sum = 0;
+  share_out<kLanes>(rows.end - rows.begin, columns.end - columns.begin, lane, [&](int row, int column) {
+    const scalar value = corner[row * args.target_row_stride + column * args.target_column_stride];
+    sum += static_cast<decltype(sum)>(value);
+  });
+  return sum;
+}
+
 template <int kLanes>
 __device__ unsigned sum_of(const SaliencyLossArgs& args, const unsigned char* image, Bin rows, Bin columns,
                            int lane) {
-  const int down = rows.end - rows.begin;
-  const unsigned char* top = image + rows.begin * args.target_row_stride;
-  unsigned sum = 0;
   const bool packed = kLanes > 1 && args.target_column_stride == 1 && args.target_row_stride % 16 == 0 &&
                       args.target_width % 16 == 0 && reinterpret_cast<uintptr_t>(image) % 16 == 0;
-  if (packed) {
-    const int first = columns.begin / 16, last = (columns.end + 15) / 16;
-    share_out<kLanes>(down, last - first, lane, [&](int row, int pack) {
-      const int column = (first + pack) * 16;
-      const uint4 words = *reinterpret_cast<const uint4*>(top + row * args.target_row_stride + column);
-      sum += sum_of_bytes(part_in<4>(words.x, column, columns));
-      sum += sum_of_bytes(part_in<4>(words.y, column + 4, columns));
-      sum += sum_of_bytes(part_in<4>(words.z, column + 8, columns));
-      sum += sum_of_bytes(part_in<4>(words.w, column + 12, columns));
-    });
-  } else {
-    share_out<kLanes>(down, columns.end - columns.begin, lane, [&](int row, int column) {
-      sum += top[row * args.target_row_stride + (columns.begin + column) * args.target_column_stride];
-    });
-  }
+  if (!packed) return sum_of<kLanes, unsigned char>(args, image, rows, columns, lane);
+  const unsigned char* top = image + rows.begin * args.target_row_stride;
+  const int first = columns.begin / 16, last = (columns.end + 15) / 16;
+  unsigned sum = 0;
+  share_out<kLanes>(rows.end - rows.begin, last - first, lane, [&](int row, int pack) {
+    const int column = (first + pack) * 16;
+    const uint4 words = *reinterpret_cast<const uint4*>(top + row * args.target_row_stride + column);
+    sum += sum_of_bytes(part_in<4>(words.x, column, columns));
+    sum += sum_of_bytes(part_in<4>(words.y, column + 4, columns));
+    sum += sum_of_bytes(part_in<4>(words.z, column + 8, columns));
+    sum += sum_of_bytes(part_in<4>(words.w, column + 12, columns));
+  });
   return sum;
 }
 
@@ -71,17 +78,6 @@ __device__ unsigned sum_of(const SaliencyLossArgs& args, const unsigned* image, 
   share_out<kLanes>(rows.end - rows.begin, last - first, lane, [&](int row, int word) {
     const unsigned bits = image[(rows.begin + row) * args.target_row_stride + first + word];
     sum += __popc(part_in<32>(bits, (first + word) * 32, columns));
-  });
-  return sum;
-}
-
-template <int kLanes, typename scalar>
-__device__ float sum_of(const SaliencyLossArgs& args, const scalar* image, Bin rows, Bin columns, int lane) {
-  const scalar* corner =
-      image + rows.begin * args.target_row_stride + columns.begin * args.target_column_stride;
-  float sum = 0;
-  share_out<kLanes>(rows.end - rows.begin, columns.end - columns.begin, lane, [&](int row, int column) {
-    sum += to_float(corner[row * args.target_row_stride + column * args.target_column_stride]);
   });
   return sum;
 }
@@ -106,19 +102,13 @@ __device__ float with_target(const SaliencyLossArgs& args, int64_t image, Run ru
   }
 }
 
-template <int kLanes, typename Value>
-__device__ Value reduce_lanes(Value value) {
-  if constexpr (kLanes == 1) return value;
-  return reduce_warp(value, [](Value a, Value b) { return a + b; });
-}
-
 // The mean of the target over a bin, by one thread or by a warp. Sums of bytes and bits are exact, so that
 // the bins of a constant target are equal, whatever their sizes.
 template <int kLanes>
 __device__ float pooled(const SaliencyLossArgs& args, int64_t image, Bin rows, Bin columns, int lane = 0) {
   const auto count = static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
   return with_target(args, image, [&](const auto* data) {
-    return reduce_lanes<kLanes>(sum_of<kLanes>(args, data, rows, columns, lane)) / count;
+    return merge_lanes<kLanes>(sum_of<kLanes>(args, data, rows, columns, lane), Sum{}) / count;
   });
 }
 
@@ -137,8 +127,6 @@ __device__ float target_at(const SaliencyLossArgs& args, int64_t image, int row,
   return with_target(args, image, [&](const auto* data) {
     if constexpr (std::is_same_v<decltype(data), const unsigned*>) {
       return static_cast<float>(data[line + column / 32] >> column % 32 & 1);
-    } else if constexpr (std::is_same_v<decltype(data), const unsigned char*>) {
-      return static_cast<float>(data[line + column * args.target_column_stride]);
     } else {
       return to_float(data[line + column * args.target_column_stride]);
     }

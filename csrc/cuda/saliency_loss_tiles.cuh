@@ -262,9 +262,6 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
 
   const int window = Shape::kFixed ? Shape::kTaps : static_cast<int>(args.window);
   const int side = kTile + window - 1;
-  const int lengths[2] = {layout.sides[0].length, layout.sides[1].length};
-  const int positions[2] = {layout.sides[0].positions, layout.sides[1].positions};
-  const float per_position = layout.per_position, per_pixel = layout.per_pixel;
   const int pad = layout.sides[0].pad();
   const bool same = same_size(args);
   const bool words = same && in_words(args);
@@ -276,8 +273,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
     if (extremes.counts == 0) return;
     const bool wants_gradient = args.grad && extremes.flat == 0;
     const int corner[2] = {tile_row * kTile, tile_column * kTile};
-    const bool similar =
-        args.kind == SaliencyKind::ssim_l1 && corner[0] < positions[0] && corner[1] < positions[1];
+    const bool similar = args.kind == SaliencyKind::ssim_l1 && corner[0] < layout.sides[0].positions &&
+                         corner[1] < layout.sides[1].positions;
     const Region down = layout.region(0, corner[0], kTile), across = layout.region(1, corner[1], kTile);
     const Bin rows = layout.sides[0].pixels(down), columns = layout.sides[1].pixels(across);
     const float* const cam = layout.cam(image);
@@ -285,9 +282,8 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
     const float* const framed = layout.framed(image) +
                                 (down.first_cell + Layout::kFrame) * layout.framed_width() +
                                 across.first_cell + Layout::kFrame;
-    const Coefficients *const down_table = layout.table(0) + corner[0] * kCells, *const across_table =
-                                                                                     layout.table(1) +
-                                                                                     corner[1] * kCells;
+    const auto* const down_table = layout.table(0) + corner[0] * kCells;
+    const auto* const across_table = layout.table(1) + corner[1] * kCells;
     const int first_cell =  // of this thread's positions, among the touched
         layout.sides[0].first_cell(corner[0] + group * kEach,
                                    [&](int pixel) { return layout.places(0)[pixel]; }) -
@@ -379,10 +375,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
     // The slopes at this thread's positions and pixels: by E[x], E[xx] and E[xy], and of the difference.
     float mean_x[kEach] = {}, xx[kEach] = {}, cross[kEach] = {}, slope[kEach] = {}, value = 0,
           differences = 0;
-    const auto rows_here = [&](const int (&ends)[2]) {  // of this thread's, how many lie before the ends
-      return corner[1] + column < ends[1] ? ends[0] - corner[0] - Shape::row(0) : 0;
+    const auto rows_here = [&](int Axis::* end) {  // of this thread's, how many lie before the ends
+      return corner[1] + column < layout.sides[1].*end ? layout.sides[0].*end - corner[0] - Shape::row(0) : 0;
     };
-    const int positions_here = rows_here(positions), pixels_here = rows_here(lengths);
+    const int positions_here = rows_here(&Axis::positions), pixels_here = rows_here(&Axis::length);
     if (similar) {
       float similarity = 0;
       float y[kEach] = {}, yy[kEach] = {}, xy[kEach] = {};
@@ -443,7 +439,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
         const SsimMoments<float> moments{mx, my, xx[i], yy[i], xy[i]};
         const SsimTerms<float> terms =
             mixed ? ssim_terms(moments, constants) : flat_terms(mx, xx[i], my, constants);
-        const Similarity of = similarity_of(terms, -per_position);
+        const Similarity of = similarity_of(terms, -layout.per_position);
         const bool inside = i < positions_here;
         similarity += inside ? of.value : 0.0f;
         // Where y has one value, what goes through E[xy] = y E[x] and through the covariance cancels.
@@ -452,7 +448,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
         cross[i] = inside ? of.cross : 0.0f;
         if (!kTables && !inside) mean_x[i] = xx[i] = 0;  // whose coefficients are 0 with tables
       }
-      value = -per_position * similarity;
+      value = -layout.per_position * similarity;
     }
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
@@ -468,11 +464,11 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
             flat_human;
       }
       differences += difference_value(difference, args.kind);
-      slope[i] = per_pixel * difference_slope(difference, args.kind);
+      slope[i] = layout.per_pixel * difference_slope(difference, args.kind);
     }
-    value += per_pixel * differences;
+    value += layout.per_pixel * differences;
     float* const out = layout.tile(image, tile_row, tile_column);
-    value = sum_block<Shape::kThreads>(value);
+    value = merge_lanes<Shape::kThreads>(value, Sum{});
     if (threadIdx.x == 0) out[0] = value;
     if (!wants_gradient) return;
 

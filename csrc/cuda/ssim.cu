@@ -5,15 +5,19 @@
 // reads 12 bytes of slopes more (both: 16), reads 2 s again and writes 4 (both: 8). Flops at window 11, where
 // 42 rows are blurred for 32: 145 + 110 for the five blurs, 40 for the similarity, 51 a field for the blurs
 // back. Window 11: 80 registers and 42 KB of shared memory for the similarity (5 blocks of 256 threads fit an
-// SM's shared memory, 3 its registers), 48 and 13 KB for the gradient; any other window but 7: 64 to 73 and
+// SM's shared memory, 3 its registers), 48 and 13 KB for the gradient; any other window but 7: 64 to 74 and
 // 35 KB, up to 46 and 13 KB. No spills for sm_80, sm_90, sm_100 (nvcc 13.0). Not timed on a GPU yet.
-#include <type_traits>
-
 #include "block.cuh"
 #include "blur.cuh"
 
 namespace sal_fast {
 namespace {
+
+constexpr int kTileThreads = 256;
+
+// The taps that are passed to a kernel.
+template <typename Shape>
+constexpr int kMostTaps = Shape::kFixed ? Shape::kTaps : kSsimMostWindow;
 
 // The tiles of each plane. A plane is a channel of an image.
 struct Tiling {
@@ -53,32 +57,27 @@ struct Slopes {
 // of the blurs of its chunks.
 template <typename Shape, typename Visit>
 __device__ void for_each_chunk(int window, Visit visit) {
-  if constexpr (Shape::kFixed) {
-    visit(0, Shape::kTaps, 0, Shape::kTaps);
-  } else {
-    const auto taps = [=](int first) {
-      return window - first < Shape::kTaps ? window - first : Shape::kTaps;
-    };
-    for (int down = 0; down < window; down += Shape::kTaps)
-      for (int across = 0; across < window; across += Shape::kTaps)
-        visit(down, taps(down), across, taps(across));
-  }
-}
-
-template <typename scalar>
-__device__ float sample(const void* image, int64_t offset) {
-  return to_float(static_cast<const scalar*>(image)[offset]);
+  const int size = Shape::kFixed ? Shape::kTaps : window;
+  const auto taps = [=](int first) { return size - first < Shape::kTaps ? size - first : Shape::kTaps; };
+  for (int down = 0; down < size; down += Shape::kTaps)
+    for (int across = 0; across < size; across += Shape::kTaps) visit(down, taps(down), across, taps(across));
 }
 
 __device__ int64_t offset_of(const PlaneStrides& strides, int64_t image, int64_t channel) {
   return image * strides.image + channel * strides.channel;
 }
 
+template <typename scalar>
+__device__ float sample(const void* images, const PlaneStrides& strides, int64_t plane, int64_t row,
+                        int64_t column) {
+  return to_float(static_cast<const scalar*>(images)[plane + row * strides.row + column * strides.column]);
+}
+
 // partial[tile] becomes the sum of the tile's similarities.
-template <typename Shape, int most, typename scalar>
+template <typename Shape, typename scalar>
 __global__ void __launch_bounds__(kTileThreads, 3)
-    similarity_kernel(SsimArgs args, Taps<most> taps, SsimConstants constants, Tiling tiling, Slopes slopes,
-                      float* partial) {
+    similarity_kernel(SsimArgs args, Taps<kMostTaps<Shape>> taps, SsimConstants constants, Tiling tiling,
+                      Slopes slopes, float* partial) {
   __shared__ Samples<Shape> x, y;
   __shared__ BlurredRows<Shape> blurred[5];
   const int64_t pad = padding(args.window, args.border);
@@ -95,13 +94,10 @@ __global__ void __launch_bounds__(kTileThreads, 3)
         const int64_t row = padded_index(at.row + down + r - pad, args.height, pad, args.border);
         const int64_t column = padded_index(at.column + across + c - pad, args.width, pad, args.border);
         const bool inside = row >= 0 && column >= 0;
-        x[r][c] = -constants.shift;
-        y[r][c] = -constants.shift;
-        if (!inside) continue;
-        x[r][c] +=
-            sample<scalar>(args.x, x_plane + row * args.x_strides.row + column * args.x_strides.column);
-        y[r][c] +=
-            sample<scalar>(args.y, y_plane + row * args.y_strides.row + column * args.y_strides.column);
+        x[r][c] =
+            (inside ? sample<scalar>(args.x, args.x_strides, x_plane, row, column) : 0.0f) - constants.shift;
+        y[r][c] =
+            (inside ? sample<scalar>(args.y, args.y_strides, y_plane, row, column) : 0.0f) - constants.shift;
       }
       __syncthreads();
       blur_rows<Shape, 5>(
@@ -127,14 +123,15 @@ __global__ void __launch_bounds__(kTileThreads, 3)
       if (args.grad_x) slopes.plane(2, at.plane)[position] = of.x;
       if (args.grad_y) slopes.plane(args.grad_x ? 3 : 2, at.plane)[position] = of.y;
     }
-    sum = sum_block<kTileThreads>(sum);
+    sum = merge_lanes<kTileThreads>(sum, Sum{});
     if (threadIdx.x == 0) partial[tile] = sum;
   }
 }
 
-template <typename Shape, int most, typename scalar>
+template <typename Shape, typename scalar>
 __global__ void __launch_bounds__(kTileThreads)
-    gradient_kernel(SsimArgs args, Taps<most> taps, SsimConstants constants, Tiling tiling, Slopes slopes) {
+    gradient_kernel(SsimArgs args, Taps<kMostTaps<Shape>> taps, SsimConstants constants, Tiling tiling,
+                    Slopes slopes) {
   __shared__ Samples<Shape> field;
   __shared__ BlurredRows<Shape> blurred[1];
   const int64_t pad = args.border == Border::valid ? args.window - 1 : args.window / 2;
@@ -180,12 +177,8 @@ __global__ void __launch_bounds__(kTileThreads)
     for (int i = 0; i < Shape::kEach; ++i) {
       const int64_t row = at.row + Shape::row(i), column = at.column + Shape::column();
       if (row >= args.height || column >= args.width) continue;
-      const float x =
-          sample<scalar>(args.x, x_plane + row * args.x_strides.row + column * args.x_strides.column) -
-          constants.shift;
-      const float y =
-          sample<scalar>(args.y, y_plane + row * args.y_strides.row + column * args.y_strides.column) -
-          constants.shift;
+      const float x = sample<scalar>(args.x, args.x_strides, x_plane, row, column) - constants.shift;
+      const float y = sample<scalar>(args.y, args.y_strides, y_plane, row, column) - constants.shift;
       const float weight = scale * end_weight(row, args.height, args.border, 0.5f) *
                            end_weight(column, args.width, args.border, 0.5f);
       const float square = 2.0f * blurs[0][i], cross = blurs[1][i];
@@ -202,7 +195,7 @@ __global__ void __launch_bounds__(kTileThreads)
   for (int64_t image = blockIdx.x; image < images; image += gridDim.x) {
     float sum = 0;
     for (int64_t i = threadIdx.x; i < tiles; i += kTileThreads) sum += partial[image * tiles + i];
-    sum = sum_block<kTileThreads>(sum);
+    sum = merge_lanes<kTileThreads>(sum, Sum{});
     if (threadIdx.x == 0) values[image] = sum / positions;
   }
 }
@@ -219,19 +212,11 @@ Slopes slopes_of(const SsimArgs& args, int64_t tiles) {
           ssim_positions(args.width, args.window, args.border)};
 }
 
-// Calls run with the shape of the tiles and the number of taps that a kernel can take.
-template <typename Run>
-auto with_shape(int64_t window, Run run) {
-  if (window == 11) return run(Tile11{}, std::integral_constant<int, 11>{});
-  if (window == 7) return run(Tile7{}, std::integral_constant<int, 7>{});
-  return run(TileAny{}, std::integral_constant<int, kSsimMostWindow>{});
-}
-
 }  // namespace
 
 int64_t workspace_floats(const SsimArgs& args) {
   const Slopes slopes = slopes_of(args, 0);
-  const int64_t tiles = with_shape(args.window, [&](auto shape, auto) {
+  const int64_t tiles = with_shape<kTileThreads>(args.window, [&](auto shape) {
     return tiling_of<decltype(shape)>(args, slopes.rows, slopes.columns).count();
   });
   const int64_t fields =
@@ -242,21 +227,20 @@ int64_t workspace_floats(const SsimArgs& args) {
 int ssim_cuda(const SsimArgs& args, void* stream) {
   if (args.images == 0 || args.channels == 0) return cudaSuccess;
   const SsimConstants constants = ssim_constants(args.data_range);
-  with_shape(args.window, [&](auto shape, auto most) {
+  with_shape<kTileThreads>(args.window, [&](auto shape) {
     using Shape = decltype(shape);
-    constexpr int kMost = most.value;
-    const auto taps = taps_of<kMost>(args.window, args.sigma);
+    const auto taps = taps_of<kMostTaps<Shape>>(args.window, args.sigma);
     Slopes slopes = slopes_of(args, 0);
     const Tiling positions = tiling_of<Shape>(args, slopes.rows, slopes.columns);
     slopes.data += positions.count();
     with_scalar(args.dtype, [&](auto zero) {
       using scalar = decltype(zero);
-      SAL_FAST_LAUNCH((similarity_kernel<Shape, kMost, scalar>), blocks_for(positions.count()), kTileThreads,
-                      stream, args, taps, constants, positions, slopes, args.workspace);
+      SAL_FAST_LAUNCH((similarity_kernel<Shape, scalar>), blocks_for(positions.count()), kTileThreads, stream,
+                      args, taps, constants, positions, slopes, args.workspace);
       if (!args.grad_x && !args.grad_y) return;
       const Tiling pixels = tiling_of<Shape>(args, args.height, args.width);
-      SAL_FAST_LAUNCH((gradient_kernel<Shape, kMost, scalar>), blocks_for(pixels.count()), kTileThreads,
-                      stream, args, taps, constants, pixels, slopes);
+      SAL_FAST_LAUNCH((gradient_kernel<Shape, scalar>), blocks_for(pixels.count()), kTileThreads, stream,
+                      args, taps, constants, pixels, slopes);
     });
     const auto total = static_cast<float>(args.channels * slopes.rows * slopes.columns);
     SAL_FAST_LAUNCH(mean_kernel, blocks_for(args.images), kTileThreads, stream, args.workspace, args.images,

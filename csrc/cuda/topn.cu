@@ -76,20 +76,9 @@ struct Side {
   }
 };
 
-struct SharedCells {
-  const float* cam;
-  __device__ float at(int64_t i) const { return cam[i]; }
-};
-
 template <typename scalar>
-struct GlobalCells {
-  const scalar* cam;
-  __device__ float at(int64_t i) const { return to_float(cam[i]); }
-};
-
-template <typename Cells>
 struct EnlargedPixels {
-  Cells cells;
+  const scalar* cam;
   int cam_height, cam_width, height, width;
   const Side* down;
   const Side* across;
@@ -106,10 +95,10 @@ struct EnlargedPixels {
       if (at.cell != cell) {
         cell = at.cell;
         const int64_t first = int64_t{at.cell} * image.cam_width, second = int64_t{at.next} * image.cam_width;
-        top[0] = image.cells.at(first + across.cell);
-        top[1] = image.cells.at(first + across.next);
-        bottom[0] = image.cells.at(second + across.cell);
-        bottom[1] = image.cells.at(second + across.next);
+        top[0] = to_float(image.cam[first + across.cell]);
+        top[1] = to_float(image.cam[first + across.next]);
+        bottom[0] = to_float(image.cam[second + across.cell]);
+        bottom[1] = to_float(image.cam[second + across.next]);
       }
       return key_of(
           blend(blend(top[0], bottom[0], at.weight), blend(top[1], bottom[1], at.weight), across.weight));
@@ -324,7 +313,15 @@ __global__ void __launch_bounds__(kThreads, 1) topn_dice_kernel(TopnDiceArgs arg
     const KeyRange range{low, high};
     const unsigned n = size;
     const bool finite = range.low >= key_of(-kLargestCell) && range.high <= key_of(kLargestCell);
-    const auto count_hits = [&](const auto& pixels) {
+    using Cell = std::conditional_t<kShared, float, scalar>;
+    const Cell* source;
+    if constexpr (kShared) {
+      source = cam;
+    } else {
+      source = given;
+    }
+    const EnlargedPixels<Cell> pixels{source, cam_height, cam_width, height, width, &down, &across};
+    if (finite && n > 0) {
       Cut cut{kNoKey, kNoTies};
       if (n < area) cut_top(memory, pixels, range, n, cut);
       unsigned found = 0;
@@ -332,14 +329,6 @@ __global__ void __launch_bounds__(kThreads, 1) topn_dice_kernel(TopnDiceArgs arg
         if (in) found += mask.at(image, row, column);
       });
       add_to_block(found, &hits);
-    };
-    if (finite && n > 0) {
-      if constexpr (kShared) {
-        count_hits(EnlargedPixels<SharedCells>{{cam}, cam_height, cam_width, height, width, &down, &across});
-      } else {
-        count_hits(EnlargedPixels<GlobalCells<scalar>>{
-            {given}, cam_height, cam_width, height, width, &down, &across});
-      }
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -355,24 +344,19 @@ __global__ void __launch_bounds__(kThreads, 1) topn_dice_kernel(TopnDiceArgs arg
 
 int topn_mask_cuda(const TopnMaskArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;
-  with_scalar(args.dtype, [&](auto zero) {
-    using scalar = decltype(zero);
-    SAL_FAST_LAUNCH((topn_mask_kernel<scalar>), blocks_for(args.images), kThreads, stream, args);
+  return with_scalar(args.dtype, [&](auto zero) {
+    SAL_FAST_LAUNCH((topn_mask_kernel<decltype(zero)>), blocks_for(args.images), kThreads, stream, args);
   });
-  return cudaGetLastError();
 }
 
 int topn_dice_cuda(const TopnDiceArgs& args, void* stream) {
   if (args.images == 0) return cudaSuccess;
-  with_scalar(args.dtype, [&](auto zero) {
-    using scalar = decltype(zero);
-    if (args.cam_height * args.cam_width <= kFewCells) {
-      SAL_FAST_LAUNCH((topn_dice_kernel<scalar, true>), blocks_for(args.images), kThreads, stream, args);
-    } else {
-      SAL_FAST_LAUNCH((topn_dice_kernel<scalar, false>), blocks_for(args.images), kThreads, stream, args);
-    }
+  return with_scalar(args.dtype, [&](auto zero) {
+    with_flag(args.cam_height * args.cam_width <= kFewCells, [&](auto shared) {
+      SAL_FAST_LAUNCH((topn_dice_kernel<decltype(zero), shared.value>), blocks_for(args.images), kThreads,
+                      stream, args);
+    });
   });
-  return cudaGetLastError();
 }
 
 }  // namespace sal_fast

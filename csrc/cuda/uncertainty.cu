@@ -1,8 +1,6 @@
 // Bytes moved: the forward moves rows * columns * sizeof(scalar) + 4 * rows. The backward moves the same and
 // the gradient; its second read of a row comes from the L1 or L2 cache. There is one exponential for each
 // element and one for each vector. Not timed on a GPU yet.
-#include <type_traits>
-
 #include "block.cuh"
 #include "sal_fast/uncertainty.h"
 
@@ -124,27 +122,12 @@ __global__ void __launch_bounds__(kThreads)
 constexpr int64_t kFewColumns = 128;
 constexpr int64_t kManyColumns = 8192;
 
-template <bool kWeighted, int kLanes, typename scalar>
-void forward(const UncertaintyArgs& args, void* stream) {
-  SAL_FAST_LAUNCH((forward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kThreads / kLanes),
-                  kThreads, stream, static_cast<const scalar*>(args.logits), args.rows, args.columns,
-                  args.row_stride, args.kind, args.out);
-}
-
-template <bool kWeighted, int kLanes, typename scalar>
-void backward(const UncertaintyBackwardArgs& args, void* stream) {
-  SAL_FAST_LAUNCH((backward_kernel<kWeighted, kLanes, scalar>), blocks_for(args.rows, kThreads / kLanes),
-                  kThreads, stream, static_cast<const scalar*>(args.logits), args.rows, args.columns,
-                  args.row_stride, args.kind, args.upstream, args.upstream_stride,
-                  static_cast<scalar*>(args.grad));
-}
-
 // Calls run with a value of the logits' type, whether the kind needs the weighted sum, and the threads a row.
 template <typename Args, typename Run>
 int dispatch(const Args& args, Run run) {
   if (args.rows == 0) return cudaSuccess;
-  with_scalar(args.dtype, [&](auto zero) {
-    const auto with_lanes = [&](auto weighted) {
+  return with_scalar(args.dtype, [&](auto zero) {
+    with_flag(args.kind == Kind::entropy, [&](auto weighted) {
       if (args.columns <= kFewColumns) {
         run(zero, weighted, std::integral_constant<int, 8>{});
       } else if (args.columns <= kManyColumns) {
@@ -152,27 +135,29 @@ int dispatch(const Args& args, Run run) {
       } else {
         run(zero, weighted, std::integral_constant<int, kThreads>{});
       }
-    };
-    if (args.kind == Kind::entropy) {
-      with_lanes(std::true_type{});
-    } else {
-      with_lanes(std::false_type{});
-    }
+    });
   });
-  return cudaGetLastError();
 }
 
 }  // namespace
 
 int uncertainty_cuda(const UncertaintyArgs& args, void* stream) {
   return dispatch(args, [&](auto zero, auto weighted, auto lanes) {
-    forward<weighted.value, lanes.value, decltype(zero)>(args, stream);
+    using scalar = decltype(zero);
+    SAL_FAST_LAUNCH((forward_kernel<weighted.value, lanes.value, scalar>),
+                    blocks_for(args.rows, kThreads / lanes.value), kThreads, stream,
+                    static_cast<const scalar*>(args.logits), args.rows, args.columns, args.row_stride,
+                    args.kind, args.out);
   });
 }
 
 int uncertainty_backward_cuda(const UncertaintyBackwardArgs& args, void* stream) {
   return dispatch(args, [&](auto zero, auto weighted, auto lanes) {
-    backward<weighted.value, lanes.value, decltype(zero)>(args, stream);
+    using scalar = decltype(zero);
+    SAL_FAST_LAUNCH((backward_kernel<weighted.value, lanes.value, scalar>),
+                    blocks_for(args.rows, kThreads / lanes.value), kThreads, stream,
+                    static_cast<const scalar*>(args.logits), args.rows, args.columns, args.row_stride,
+                    args.kind, args.upstream, args.upstream_stride, static_cast<scalar*>(args.grad));
   });
 }
 

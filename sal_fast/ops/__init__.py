@@ -4,18 +4,15 @@ Every op takes and returns torch tensors. Its docstring states the formula, the 
 beside it stands a reference in plain torch. Importing this module needs torch and numpy alone.
 """
 
-from sal_fast.ops.badge import METHODS as BADGE_METHODS
-from sal_fast.ops.badge import Method as BadgeMethod
+from sal_fast._util.words import PROBES, SALIENCY_KINDS, Probe, SaliencyKind
 from sal_fast.ops.badge import badge
 from sal_fast.ops.bit_mask import BitMask
-from sal_fast.ops.cam import PROBES, CamHead, Probe, cam, cam_head
+from sal_fast.ops.cam import CamHead, cam, cam_head
 from sal_fast.ops.crop import crop_images, crop_masks
 from sal_fast.ops.cyborg_loss import cyborg_loss
 from sal_fast.ops.dice import dice
 from sal_fast.ops.kcenter import kcenter
 from sal_fast.ops.minmax_normalize import is_flat, minmax_normalize
-from sal_fast.ops.saliency_loss import KINDS as SALIENCY_KINDS
-from sal_fast.ops.saliency_loss import Kind as SaliencyKind
 from sal_fast.ops.saliency_loss import saliency_loss, says_where
 from sal_fast.ops.ssim import ssim
 from sal_fast.ops.topn import TopnDice, topn_dice, topn_mask
@@ -23,10 +20,8 @@ from sal_fast.ops.uncertainty import Kind as UncertaintyKind
 from sal_fast.ops.uncertainty import uncertainty
 
 __all__ = [
-    "BADGE_METHODS",
     "PROBES",
     "SALIENCY_KINDS",
-    "BadgeMethod",
     "BitMask",
     "CamHead",
     "Probe",

@@ -6,8 +6,12 @@ less time than a few generators and dictionaries.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+
+_COMPUTED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def floating(op: str, **tensors: Tensor) -> None:
@@ -19,14 +23,26 @@ def floating(op: str, **tensors: Tensor) -> None:
             raise TypeError(f"{op}: {name} must be of a floating dtype, got {value.dtype}")
 
 
+def computed(op: str, **tensors: Tensor) -> None:
+    """Check that every argument is a tensor of a dtype in which there is arithmetic, so not of float8."""
+    floating(op, **tensors)
+    for name, value in tensors.items():
+        if value.dtype not in _COMPUTED:
+            raise TypeError(f"{op}: {name} must be of dtype {names(_COMPUTED)}, got {value.dtype}")
+
+
 def tensor(op: str, dtype: torch.dtype, **tensors: Tensor) -> None:
     """Check that every argument is a tensor of this dtype."""
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
         if value.dtype != dtype:
-            expected = str(dtype).removeprefix("torch.")
-            raise TypeError(f"{op}: {name} must be {expected}, got {value.dtype}")
+            raise TypeError(f"{op}: {name} must be {names([dtype])}, got {value.dtype}")
+
+
+def names(dtypes: Iterable[torch.dtype]) -> str:
+    """The dtypes as they stand in a message."""
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
@@ -55,34 +71,29 @@ def together(op: str, **tensors: Tensor | None) -> None:
             raise ValueError(f"{op}: expected tensors on one device, got {found}")
 
 
-def labels(op: str, name: str, value: Tensor, batch: int, classes: int) -> None:
-    """Check that `value` is int64 [batch], and that its values are in 0..classes-1 (see `label_values`)."""
-    label_type(op, name, value, batch)
-    label_values(op, name, value, classes)
-
-
 def label_type(op: str, name: str, value: Tensor, batch: int) -> None:
     """Check that `value` is int64 [batch]."""
     shape(op, name, value, batch)
-    if value.dtype != torch.int64:
-        raise TypeError(f"{op}: {name} must be int64, got {value.dtype}")
+    tensor(op, torch.int64, **{name: value})
 
 
-def label_values(op: str, name: str, value: Tensor, classes: int) -> None:
-    """Check that the values are in 0..classes-1.
-
-    This happens only on the CPU, where nobody has to wait for them, and not while torch.compile traces,
-    because a graph looks at no values.
-    """
-    if (
-        value.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and len(value)
-        and not (int(value.min()) >= 0 and int(value.max()) < classes)
-    ):
+def label_values(op: str, name: str, value: Tensor | None, classes: int) -> None:
+    """Check that the values are in 0..classes-1, where they can be looked at. None stands for no tensor."""
+    if value is None or not visible(value) or not len(value):
+        return
+    if not 0 <= int(value.min()) <= int(value.max()) < classes:
         raise ValueError(
             f"{op}: {name} must lie in 0..{classes - 1}, got {int(value.min())}..{int(value.max())}"
         )
+
+
+def visible(value: Tensor) -> bool:
+    """True if a check may look at the values.
+
+    This is so only on the CPU, where nobody has to wait for them, and not while torch.compile traces, because
+    a graph looks at no values.
+    """
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def choice(op: str, name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -74,8 +74,8 @@ class Derivative(NamedTuple):
 
 def operator(
     schema: str,
-    kernel: Callable[..., Any],
-    fake: Callable[..., Any],
+    empty: Callable[..., Any],
+    fill: Callable[..., None],
     fallback: Fallback | None = None,
     derivative: Derivative | None = None,
 ) -> Callable[..., Any]:
@@ -83,8 +83,8 @@ def operator(
 
     Args:
         schema: the name, arguments and results of the operator.
-        kernel: allocates the results and calls `launch`.
-        fake: gives results of the right shapes and dtypes, for tracing.
+        empty: allocates the results, also those of a trace. It gets the operator's arguments.
+        fill: called as fill(results, *arguments), computes the results by calls of `launch`.
         fallback: None where the kernels take all, as for the backward of an operator that ran.
         derivative: None makes a derivative of the operator an error.
 
@@ -93,13 +93,20 @@ def operator(
     needs to see an operator (torch.compile, tensor subclasses, dispatch modes, functorch, other devices) sees
     it.
     """
-    name, run, beside = schema.split("(")[0], kernel, fallback
-    if fallback and fallback.inside:
-        run, beside = _either(kernel, fallback), None
+    name = schema.split("(")[0]
+    inside, beside = (fallback, None) if fallback and fallback.inside else (None, fallback)
+
+    def run(*arguments: Any) -> Any:
+        if inside and not inside.takes(*arguments):
+            return inside.reference(*arguments)
+        results = empty(*arguments)
+        fill(results, *arguments)
+        return results
+
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    for key in ("CPU", "CUDA") if run is kernel else ("CompositeExplicitAutograd",):
+    for key in ("CPU", "CUDA") if not inside else ("CompositeExplicitAutograd",):
         torch.library.impl(library, name, key)(run)
-    torch.library.register_fake(f"sal_fast::{name}", fake, lib=library)
+    torch.library.register_fake(f"sal_fast::{name}", empty, lib=library)
     save, backward = (
         (derivative.save, derivative.backward) if derivative else (None, _refuse_derivative(name))
     )
@@ -119,13 +126,6 @@ def operator(
         return run(*arguments)
 
     return call
-
-
-def _either(kernel: Callable[..., Any], fallback: Fallback) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
-        return kernel(*arguments) if fallback.takes(*arguments) else fallback.reference(*arguments)
-
-    return run
 
 
 def _refuse_derivative(name: str) -> Callable[..., Any]:

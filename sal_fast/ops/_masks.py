@@ -25,14 +25,16 @@ def empty_dice(op: str, empty: str) -> float:
     return _EMPTY_DICE[empty]
 
 
-def stored(op: str, name: str, mask: Tensor | BitMask) -> tuple[Tensor, int]:
-    """The tensor that stores a mask (bool, or the words of a BitMask), and the mask's width in pixels."""
+def stored(
+    op: str, name: str, mask: Tensor | BitMask, dtypes: tuple[torch.dtype, ...] = (torch.bool,)
+) -> tuple[Tensor, int]:
+    """The tensor that stores a mask (of `dtypes`, or a BitMask's words), and the mask's width in pixels."""
     if isinstance(mask, BitMask):
         return mask.words, mask.width
     if not isinstance(mask, Tensor):
-        raise TypeError(f"{op}: {name} must be a bool tensor or a BitMask, got {type(mask).__name__}")
-    if mask.dtype != torch.bool:
-        raise TypeError(f"{op}: {name} must be bool or a BitMask, got {mask.dtype}")
+        raise TypeError(f"{op}: {name} must be a tensor or a BitMask, got {type(mask).__name__}")
+    if mask.dtype not in dtypes:
+        raise TypeError(f"{op}: {name} must be {_checks.names(dtypes)} or a BitMask, got {mask.dtype}")
     _checks.shape(op, name, mask, None, None, None)
     return mask, mask.shape[2]
 

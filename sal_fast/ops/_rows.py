@@ -7,13 +7,15 @@ blocks among them and exchange these numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, distributed
 
 from sal_fast._util.memory import free_memory
+
+Progress = Callable[[int, int], None]  # called with (picked, to pick) now and then
 
 # The bytes of a block. A GPU is busy only with more rows than a core's cache holds.
 _BLOCK = {"cpu": 1 << 20, "cuda": 256 << 20}
@@ -124,10 +126,7 @@ def block_rows(device: torch.device, row_bytes: int) -> int:
 
 def place(values: Tensor, device: torch.device | str | None) -> torch.device:
     """The device where the arithmetic runs: the one that was asked for, or that of the values."""
-    found = values.device if device is None else torch.device(device)
-    if found.type == "cuda" and found.index is None:
-        found = torch.device("cuda", torch.cuda.current_device())
-    return found
+    return values.new_empty(0, device=device).device  # of "cuda", this is the current GPU
 
 
 def picks_of(op: str, k: int, count: int) -> int:
@@ -143,9 +142,9 @@ def working_dtype(largest: float, *dtypes: torch.dtype) -> torch.dtype:
     return torch.float32 if torch.float64 not in dtypes and within else torch.float64
 
 
-def check_values(op: str, name: str, total: Tensor, largest: float) -> None:
-    """Raise for NaN and infinity, which the sum `total` keeps, and for values too large to be squared."""
-    if not bool(total.isfinite().all()) or not largest < float("inf"):
+def check_values(op: str, name: str, largest: float) -> None:
+    """Raise if the largest `magnitude` stands for NaN or infinity, or is too large to be squared."""
+    if largest == float("inf"):
         raise ValueError(f"{op}: {name} contain NaN or infinity; expected finite numbers")
     if largest > 1e140:
         raise ValueError(f"{op}: {name} reach {largest:.0e}, and their squares overflow; scale them down")
@@ -186,6 +185,9 @@ def product_error(width: int, dtype: torch.dtype) -> float:
 
 
 def magnitude(values: Tensor) -> Tensor:
-    """The largest absolute value of a tensor that is not empty, in float64. It is NaN if there is one."""
+    """The largest absolute value of a tensor in float64: infinity if it has NaN, 0 if it is empty."""
+    if not values.numel():
+        return torch.zeros((), dtype=torch.float64, device=values.device)
     low, high = values.aminmax()
-    return torch.maximum(high, -low).double()
+    largest = torch.maximum(high, -low).double()
+    return largest.masked_fill(largest.isnan(), torch.inf)

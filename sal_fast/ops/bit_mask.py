@@ -33,15 +33,13 @@ class BitMask:
     width: int
 
     def __post_init__(self) -> None:
-        if self.words.dtype != torch.int32:
-            raise TypeError(f"BitMask: words must be int32, got {self.words.dtype}")
+        _checks.tensor("BitMask", torch.int32, words=self.words)
         _checks.shape("BitMask", "words", self.words, None, None, -(-self.width // _WORD))
 
     @classmethod
     def pack(cls, mask: Tensor) -> BitMask:
         """Pack a bool tensor [B, H, W]. The result is on the same device."""
-        if mask.dtype != torch.bool:
-            raise TypeError(f"BitMask.pack: mask must be bool, got {mask.dtype}")
+        _checks.tensor("BitMask.pack", torch.bool, mask=mask)
         _checks.shape("BitMask.pack", "mask", mask, None, None, None)
         width = mask.shape[2]
         padded = F.pad(mask, (0, -width % _WORD))

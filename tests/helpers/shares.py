@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 
 from sal_fast import ops, query
 from sal_fast.ops import _rows
+from sal_fast.ops.badge import METHODS
 from sal_fast.ops.badge import blocks as badge_blocks
 from sal_fast.ops.kcenter import blocks as kcenter_blocks
 
@@ -48,7 +49,7 @@ def results(group: distributed.ProcessGroup | None, device: torch.device) -> dic
         for k in {min(120, len(pool)), min(7, len(pool))}:
             found[name, "k-center", k] = ops.kcenter(pool, k, group=group)
             found[name, "labelled", k] = ops.kcenter(pool, k, centers=pool[: len(pool) // 3], group=group)
-            for method in ops.BADGE_METHODS:
+            for method in METHODS:
                 number = k if method == "blocked" else min(k, 8)
                 found[name, method, k] = ops.badge(probs, pool, number, seed=k, method=method, group=group)
         if len(pool) == 0:

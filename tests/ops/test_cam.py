@@ -519,9 +519,8 @@ def test_opcheck(probe: ops.Probe, layout: str, device: torch.device) -> None:
         features, weight, bias, target = (x.to(device) for x in made)
         f = {**LAYOUTS, **COPIED}[layout](features).detach().requires_grad_()
         w, b = weight.requires_grad_(), bias.requires_grad_()
-        torch.library.opcheck(torch.ops.sal_fast.cam, (f, w, target, probe))
-        torch.library.opcheck(torch.ops.sal_fast.cam_head, (f, w, b, target, probe))
-        torch.library.opcheck(torch.ops.sal_fast.cam_head, (f, w, None, None, probe))
+        for arguments in ((None, target, probe, False), (b, target, probe, True), (None, None, probe, True)):
+            torch.library.opcheck(torch.ops.sal_fast.cam_head, (f, w, *arguments))
         head = ops.cam_head(f, w, b, target, probe=probe)
         ups = [torch.ones_like(x) for x in head[:3]]
         plain = [x.detach() for x in (f, w, target, head.pooled, head.cam)]

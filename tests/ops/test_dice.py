@@ -134,7 +134,7 @@ MASK = torch.ones(2, 4, 5, dtype=torch.bool)
     ("call", "error", "message"),
     [
         (lambda: ops.dice(MASK.float(), MASK), TypeError, "pred must be bool or a BitMask, got torch.fl"),
-        (lambda: ops.dice(MASK, 3), TypeError, "mask must be a bool tensor or a BitMask, got int"),
+        (lambda: ops.dice(MASK, 3), TypeError, "mask must be a tensor or a BitMask, got int"),
         (lambda: ops.dice(MASK[0], MASK), ValueError, r"pred must have shape \[\*, \*, \*\], got \[4, 5\]"),
         (lambda: ops.dice(MASK, MASK[:, :, 1:]), ValueError, r"shape \[2, 4, 5\] as pred, got \[2, 4, 4\]"),
         (lambda: ops.dice(MASK, MASK, empty="nan"), ValueError, "empty must be one of skip, zero, one"),

@@ -74,10 +74,12 @@ def test_nobody_gets_the_workspace_before_the_launch_returns(
     monkeypatch.setattr(_launch, "torch", a_gpu)
     x = torch.empty(2, 3, 20, 20, device="meta")
     if op == "ssim":
-        ssim._kernel(x, x, 11, 1.5, "valid", 1.0, False, False)
+        arguments = (x, x, 11, 1.5, "valid", 1.0, False, False)
+        ssim._fill(ssim._empty(*arguments), *arguments)
     else:
         how = ("ssim_l1", "valid", "none")
-        saliency_loss._kernel(x[:, 0], x[:, 1], None, (20, 20, 20, 7), how, False)
+        arguments = (x[:, 0], x[:, 1], None, (20, 20, 20, 7), how, False)
+        saliency_loss._fill(saliency_loss._empty(*arguments), *arguments)
     ((workspace, other),) = fake.addresses
     assert workspace != other
     assert len(allocator.unused) == allocator.made == 2  # and it is free again afterwards

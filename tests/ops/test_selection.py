@@ -15,7 +15,7 @@ from scipy.stats import chisquare, ks_2samp, kstest
 
 from sal_fast import ops
 from sal_fast.ops import _rows
-from sal_fast.ops.badge import blocks, draws
+from sal_fast.ops.badge import METHODS, Method, blocks, draws
 
 
 def kcenter_by_hand(x: np.ndarray, k: int, centers: np.ndarray | None) -> list[int]:
@@ -209,7 +209,7 @@ def test_badge_in_blocks_follows_the_law_far_on(
             float(torch.cdist(g, g[ops.badge(p, e, 40, seed=seed, method=method)]).amin(1).square().sum())
             for seed in range(calls)
         ]
-        for method in ops.BADGE_METHODS
+        for method in METHODS
     }
     assert ks_2samp(*left.values()).pvalue > 1e-4
 
@@ -270,8 +270,8 @@ def test_memory_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
             run(torch.rand(100, 5))
 
 
-@pytest.mark.parametrize("method", ops.BADGE_METHODS)
-def test_no_row_twice_to_the_last(method: ops.BadgeMethod) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_no_row_twice_to_the_last(method: Method) -> None:
     """Every row of the pool is asked for; half of the rows are another's copy."""
     generator = torch.Generator().manual_seed(0)
     half = torch.randn(400, 6, generator=generator), torch.randn(400, 9, generator=generator)
@@ -286,7 +286,7 @@ def test_inputs_are_left_alone() -> None:
     for dtype in (torch.float32, torch.float64):
         p, e = torch.rand(50, 4, dtype=dtype), torch.rand(50, 3, dtype=dtype)
         before = p.clone(), e.clone()
-        for method in ops.BADGE_METHODS:
+        for method in METHODS:
             ops.badge(p, e, 20, seed=0, method=method)
         ops.kcenter(e, 20, centers=e[:3])
         assert torch.equal(p, before[0])
@@ -386,7 +386,7 @@ def test_more_rows_than_multinomial_takes() -> None:
     features[-1], features[5], features[7] = 3.0, 1.0, 2.0  # once 0 is picked, 5 and 7 are as far
     assert ops.kcenter(features, 4).tolist() == [count - 1, 0, 5, 7]
     probs = torch.full((count, 2), 0.5)
-    for method in ops.BADGE_METHODS:
+    for method in METHODS:
         assert ops.badge(probs, features, 5, seed=0, method=method).tolist()[:1] == [count - 1]
     features = torch.ones(count, 1)
     features[-1] = 1000.0  # nearly all of the weight, once another is picked

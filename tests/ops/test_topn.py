@@ -541,7 +541,7 @@ MASK = torch.ones(2, 8, 8, dtype=torch.bool)
         (lambda: ops.topn_dice(torch.full((2, 2, 2), -math.inf), MASK), ValueError, "an infinity"),
         (lambda: ops.topn_dice(torch.full((2, 2, 2), 3e38), MASK), ValueError, "beyond 1.7e38"),
         (lambda: ops.topn_dice(CAM, MASK.float()), TypeError, "must be bool or a BitMask, got torch.float32"),
-        (lambda: ops.topn_dice(CAM, [1]), TypeError, "a bool tensor or a BitMask, got list"),
+        (lambda: ops.topn_dice(CAM, [1]), TypeError, "mask must be a tensor or a BitMask, got list"),
         (lambda: ops.topn_dice(CAM, MASK[:1]), ValueError, r"mask must have shape \[2, \*, \*\], got \[1, 8"),
         (lambda: ops.topn_dice(CAM, MASK[0]), ValueError, r"mask must have shape \[\*, \*, \*\], got \[8, 8"),
         (lambda: ops.topn_dice(CAM, MASK, empty="nan"), ValueError, "empty must be one of skip, zero, one"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -24,7 +23,7 @@ def badge(
     seed: int,
     method: Method = "blocked",
     device: torch.device | str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: _rows.Progress | None = None,
     group: distributed.ProcessGroup | None = None,
 ) -> Tensor:
     """Pick rows by D^2 sampling on `g_i = (p_i - onehot(argmax p_i)) x e_i`, without forming the g_i.

@@ -17,7 +17,6 @@ When all of them are zero, the pool has nothing left to tell apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _rows
-from sal_fast.ops._rows import Rows, Share
+from sal_fast.ops._rows import Progress, Rows, Share
 from sal_fast.ops.badge import draws
 from sal_fast.ops.badge.reference import ROUNDING
 
@@ -40,12 +39,7 @@ SCARCE = BATCH // 16  # If fewer of a batch are accepted right after a pass, flo
 
 
 def blocked(
-    probs: Rows,
-    features: Rows,
-    k: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-    share: Share,
+    probs: Rows, features: Rows, k: int, seed: int, progress: Progress | None, share: Share
 ) -> Tensor:
     """The method `blocked` of `sal_fast.ops.badge`, for k <= N."""
     pool = _Pool(probs, features, share)
@@ -76,12 +70,7 @@ def blocked(
 
 
 def sequential(
-    probs: Rows,
-    features: Rows,
-    k: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-    share: Share,
+    probs: Rows, features: Rows, k: int, seed: int, progress: Progress | None, share: Share
 ) -> Tensor:
     """The method `sequential`, for k <= N. Draw t makes pick t, after a pass over the pool in float64."""
     pool = _Pool(probs, features, share, torch.float64)
@@ -141,29 +130,23 @@ class _Pool:
         self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
         self.tops = torch.empty(count, dtype=torch.int32, device=self.device)
         largest = torch.zeros(2, dtype=torch.float64, device=self.device)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
         size = _rows.block_rows(self.device, 8 * (classes + width))
         for _, at in share.walk(count, size):
             blocks = probs.block(at), features.block(at)
             for number, block in enumerate(blocks):
-                if block.numel():
-                    total += block.sum(dtype=torch.float64)
-                    largest[number] = torch.maximum(largest[number], _rows.magnitude(block))
+                largest[number] = torch.maximum(largest[number], _rows.magnitude(block))
             if classes:
                 self.tops[at] = blocks[0].argmax(1)
             q = self._residuals(blocks[0], self.tops[at], torch.float64)
             self.norms[at] = q.square_().sum(1) * blocks[1].double().square().sum(1)
-        share.total(total)
         share.most(largest)
         most = largest.tolist()
-        _rows.check_values("badge", "probs or features", total, max(most))
-        if most[1] * max(1.0, most[0]) > 1e140:
-            _rows.check_values("badge", "products of probs and features", total, most[1] * most[0])
+        product = most[1] * max(1.0, most[0])
+        _rows.check_values("badge", "probs or features", max(most))
+        _rows.check_values("badge", "products of probs and features", product)
         share.whole(self.tops, size)
         share.whole(self.norms, size)
-        self.dtype = dtype or _rows.working_dtype(
-            most[1] * max(1.0, most[0]), probs.values.dtype, features.values.dtype
-        )
+        self.dtype = dtype or _rows.working_dtype(product, probs.values.dtype, features.values.dtype)
         # Relative to the sum of two squared norms, which is at least twice the product of the norms.
         self.error = _rows.product_error(classes + width, torch.float32)
         scale = (1 + classes * (1 + most[0]) ** 2) * (1 + width * most[1] ** 2)

@@ -15,8 +15,6 @@ from sal_fast.ops.minmax_normalize import minmax_normalize
 Layout = Literal["nchw", "nhwc"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
 
 class CamHead(NamedTuple):
     """The result of `cam_head`."""
@@ -74,8 +72,8 @@ def cam(
 
     Source: paper Sec. 3 (CAM: Zhou et al. 2016) and App. H; docs/method.md.
     """
-    features = _checked("cam", features, weight, None, target, probe, layout)
-    maps = registration.cam(features, weight, target, probe)[0]
+    features = _checked("cam", {"features": features, "weight": weight}, target, probe, layout)
+    maps = registration.cam_head(features, weight, None, target, probe, False)[1]
     return minmax_normalize(maps) if normalize else maps
 
 
@@ -110,33 +108,22 @@ def cam_head(
 
     Source: paper Sec. 3; docs/method.md.
     """
-    features = _checked("cam_head", features, weight, bias, target, probe, layout)
-    logits, maps, pooled, predicted = registration.cam_head(features, weight, bias, target, probe)
+    given = {"features": features, "weight": weight} | ({} if bias is None else {"bias": bias})
+    features = _checked("cam_head", given, target, probe, layout)
+    logits, maps, pooled, predicted = registration.cam_head(features, weight, bias, target, probe, True)
     return CamHead(logits, maps, pooled, predicted if target is None else target)
 
 
-def _checked(
-    op: str,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor | None,
-    probe: str,
-    layout: str,
-) -> Tensor:
+def _checked(op: str, given: dict[str, Tensor], target: Tensor | None, probe: str, layout: str) -> Tensor:
     """The features as [B, C, h, w], after all checks of types and shapes."""
-    given = {"features": features, "weight": weight} | ({} if bias is None else {"bias": bias})
-    _checks.floating(op, **given)
+    _checks.computed(op, **given)
     _checks.together(op, **given, target=target)
-    for name, value in given.items():
-        if value.dtype not in _DTYPES:
-            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-            raise TypeError(f"{op}: {name} must be of dtype {names}, got {value.dtype}")
     if len({value.dtype == torch.float64 for value in given.values()}) > 1:
         found = ", ".join(f"{name} {value.dtype}" for name, value in given.items())
         raise TypeError(f"{op}: expected float64 for all or none, got {found}")
     _checks.choice(op, "probe", probe, PROBES)
     _checks.choice(op, "layout", layout, LAYOUTS)
+    features, weight = given["features"], given["weight"]
     _checks.shape(op, "features", features, None, None, None, None)
     if layout == "nhwc":
         features = features.permute(0, 3, 1, 2)
@@ -147,8 +134,8 @@ def _checked(
     _checks.shape(op, "weight", weight, None, features.shape[1])
     if len(weight) == 0:
         raise ValueError(f"{op}: weight must have at least one class, got {list(weight.shape)}")
-    if bias is not None:
-        _checks.shape(op, "bias", bias, len(weight))
+    if "bias" in given:
+        _checks.shape(op, "bias", given["bias"], len(weight))
     if target is not None:
         _checks.label_type(op, "target", target, len(features))
     return features

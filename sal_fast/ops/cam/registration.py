@@ -1,4 +1,4 @@
-"""The torch operators sal_fast::cam and sal_fast::cam_head, and their backward.
+"""The torch operator sal_fast::cam_head, which both ops of this module are, and its backward.
 
 The kernels read the features where they are: each image is a matrix with contiguous rows. The matrix products
 are torch's, in their `out=` variants, which autocast leaves in float32.
@@ -18,7 +18,7 @@ from sal_fast.ops.cam import reference
 _PROBE_CODES = {"cam": 0, "gradcam": 1, "gradcam++": 2, "hirescam": 3}
 _NCHW, _NHWC = 0, 1
 
-HeadResults = tuple[Tensor, Tensor, Tensor, Tensor]
+Results = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 # Layout ----------------------------------------------------------------------------------------------------
@@ -84,70 +84,46 @@ def _launch_cam(features: Tensor, head: dict[str, Any], **wanted: Tensor | None)
     _launch.launch("cam", features.device, **_as_matrices(features), **head, **results)
 
 
-def _empty_results(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Memory for the maps and the pooled features."""
-    batch, channels, height, width = features.shape
-    return (
-        features.new_empty((batch, height, width), dtype=torch.float32),
-        features.new_empty((batch, channels), dtype=torch.float32),
-    )
-
-
 def _takes(features: Tensor, weight: Tensor, *_: Any) -> bool:
     return _launch.native(features) and _launch.native(weight)
 
 
-def _cam_kernel(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor, Tensor]:
-    _checks.label_values("cam", "target", target, len(weight))
-    maps, pooled = _empty_results(features)
-    _launch_cam(features, _head(weight, target, probe), pooled=pooled, cam=maps)
-    return maps, pooled
-
-
-def _cam_reference(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor]:
-    _checks.label_values("cam", "target", target, len(weight))
-    return (reference.cam(features, weight, target, probe),)
-
-
-def _head_kernel(
-    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
-) -> HeadResults:
-    if target is not None:
-        _checks.label_values("cam_head", "target", target, len(weight))
-    maps, pooled = _empty_results(features)
+def _fill(results: Results, features: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> None:
+    logits, maps, pooled, classes = results
+    target, probe, with_logits = options
+    _checks.label_values("cam_head" if with_logits else "cam", "target", target, len(weight))
     head = _head(weight, target, probe)
     _launch_cam(features, head, pooled=pooled, cam=None if target is None else maps)
-    logits = pooled.new_empty(len(pooled), len(weight))
-    if bias is None:
-        torch.mm(pooled, weight.float().t(), out=logits)
+    if with_logits:
+        _linear(bias, pooled, weight.float().t(), logits)
+    if target is None:
+        torch.argmax(logits, 1, out=classes)  # the lowest of equals
+        _launch_cam(features, head | {"target": classes}, known_pooled=pooled, cam=maps)
+
+
+def _linear(added: Tensor | None, x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Compute out = x weight + added."""
+    if added is None:
+        torch.mm(x, weight, out=out)
     else:
-        torch.addmm(bias.float(), pooled, weight.float().t(), out=logits)
-    if target is not None:
-        return logits, maps, pooled, target.new_empty(0)
-    classes = logits.argmax(1)  # the lowest of equals
-    _launch_cam(features, head | {"target": classes}, known_pooled=pooled, cam=maps)
-    return logits, maps, pooled, classes
+        torch.addmm(added.float(), x, weight, out=out)
 
 
-def _head_reference(
-    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
-) -> HeadResults:
-    if target is not None:
-        _checks.label_values("cam_head", "target", target, len(weight))
-    return reference.cam_head(features, weight, bias, target, probe)
+def _reference(features: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
+    target, probe, with_logits = options
+    _checks.label_values("cam_head" if with_logits else "cam", "target", target, len(weight))
+    if with_logits:
+        return reference.cam_head(features, weight, bias, target, probe)
+    return weight.new_empty(0), reference.cam(features, weight, target, probe)
 
 
-def _backward_kernel(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_fill(results: tuple[Tensor, Tensor, Tensor], *arguments: Any) -> None:
+    grad_features, grad_weight, grad_bias = results
     grad_logits, grad_cam, grad_pooled, features, weight, target, pooled, maps, probe, wanted = arguments
     wants_features, wants_weight, wants_bias = wanted
-    grad_features = _empty_like(features) if wants_features else features.new_empty(0)
-    grad_weight = pooled.new_empty(weight.shape if wants_weight else 0)
     if wants_features and grad_logits is not None:
         through = torch.empty_like(pooled)
-        if grad_pooled is None:
-            torch.mm(grad_logits, weight.float(), out=through)
-        else:
-            torch.addmm(grad_pooled, grad_logits, weight.float(), out=through)
+        _linear(grad_pooled, grad_logits, weight.float(), through)
         grad_pooled = through
     if wants_weight:
         if grad_logits is None:
@@ -163,30 +139,28 @@ def _backward_kernel(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
             grad_weight=grad_weight if wants_weight else None,
         )  # fmt: skip
     if wants_bias and grad_logits is not None:
-        grad_bias = grad_logits.sum(0)
+        torch.sum(grad_logits, 0, out=grad_bias)
     else:
-        grad_bias = pooled.new_zeros(len(weight) if wants_bias else 0)
-    return grad_features, grad_weight.to(weight.dtype), grad_bias
+        grad_bias.zero_()
 
 
-def _cam_fake(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> tuple[Tensor, Tensor]:
-    return _empty_results(features)
+def _empty(features: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Results:
+    target, _, with_logits = options
+    batch, channels, height, width = features.shape
+    pooled = features.new_empty((batch, channels), dtype=torch.float32)
+    return (
+        pooled.new_empty(batch if with_logits else 0, weight.shape[0]),
+        pooled.new_empty(batch, height, width),
+        pooled,
+        features.new_empty(batch if target is None else 0, dtype=torch.int64),
+    )
 
 
-def _head_fake(
-    features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, probe: str
-) -> HeadResults:
-    maps, pooled = _empty_results(features)
-    batch = features.shape[0]
-    classes = features.new_empty(batch if target is None else 0, dtype=torch.int64)
-    return pooled.new_empty(batch, weight.shape[0]), maps, pooled, classes
-
-
-def _backward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_empty(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     _, _, _, features, weight, _, pooled, _, _, wanted = arguments
     return (
         _empty_like(features) if wanted[0] else features.new_empty(0),
-        weight.new_empty(weight.shape if wanted[1] else 0),
+        pooled.new_empty(weight.shape if wanted[1] else 0),
         pooled.new_empty(weight.shape[0] if wanted[2] else 0),
     )
 
@@ -194,77 +168,40 @@ def _backward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 # Autograd --------------------------------------------------------------------------------------------------
 
 
-def _differentiate(
-    ctx: Any, grad_logits: Tensor | None, grad_cam: Tensor | None, grad_pooled: Tensor | None, bias: bool
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients to features, weight and bias; None for those that are not wanted."""
-    features, weight, target, pooled, maps = ctx.saved_tensors
-    wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], bias]
-    grads = _backward(
-        grad_logits, grad_cam, grad_pooled, features, weight, target, pooled, maps, ctx.probe, wanted
-    )
-    a, b, c = (grad if needed else None for grad, needed in zip(grads, wanted, strict=True))
-    return a, b, c
-
-
-def _cam_save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: tuple[Tensor, Tensor]) -> None:
-    features, weight, target, ctx.probe = inputs
-    maps, pooled = output
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(features, weight, target, pooled, maps)
-
-
-def _cam_differentiate(
-    ctx: Any, grad_cam: Tensor | None, grad_pooled: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, None, None]:
-    grad_features, grad_weight, _ = _differentiate(ctx, None, grad_cam, grad_pooled, bias=False)
-    return grad_features, grad_weight, None, None
-
-
-def _head_save(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None, str], output: tuple[Tensor, ...]
-) -> None:
-    features, weight, bias, target, ctx.probe = inputs
-    _, maps, pooled, predicted = output
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    features, weight, bias, target, ctx.probe, with_logits = inputs
+    logits, maps, pooled, predicted = output
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(predicted)
+    ctx.mark_non_differentiable(predicted, *([] if with_logits else [logits]))
     ctx.save_for_backward(features, weight, predicted if target is None else target, pooled, maps)
 
 
-def _head_differentiate(
-    ctx: Any,
-    grad_logits: Tensor | None,
-    grad_cam: Tensor | None,
-    grad_pooled: Tensor | None,
-    _: Tensor | None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-    grad_features, grad_weight, grad_bias = _differentiate(
-        ctx, grad_logits, grad_cam, grad_pooled, bias=ctx.needs_input_grad[2]
+def _differentiate(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+    features, weight, *_ = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:3])
+    grads = zip(
+        _backward(*upstream[:3], *ctx.saved_tensors, ctx.probe, wanted),
+        wanted,
+        (features.dtype, weight.dtype, ctx.bias_dtype),
+        strict=True,
     )
-    grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias_dtype)
-    return grad_features, grad_weight, grad_bias, None, None
+    return *(grad.to(dtype) if needed else None for grad, needed, dtype in grads), None, None, None
 
 
 _backward = _launch.operator(
     "cam_head_backward(Tensor? grad_logits, Tensor? grad_cam, Tensor? grad_pooled, Tensor features,"
     " Tensor weight, Tensor target, Tensor pooled, Tensor cam, str probe, bool[3] wanted)"
     " -> (Tensor features, Tensor weight, Tensor bias)",
-    _backward_kernel,
-    _backward_fake,
-)
-cam = _launch.operator(
-    "cam(Tensor features, Tensor weight, Tensor target, str probe) -> (Tensor cam, Tensor pooled)",
-    _cam_kernel,
-    _cam_fake,
-    _launch.Fallback(_takes, _cam_reference),
-    _launch.Derivative(_cam_save, _cam_differentiate),
+    _backward_empty,
+    _backward_fill,
 )
 cam_head = _launch.operator(
-    "cam_head(Tensor features, Tensor weight, Tensor? bias, Tensor? target, str probe)"
+    # Without logits, which need a target, it is the op `cam`.
+    "cam_head(Tensor features, Tensor weight, Tensor? bias, Tensor? target, str probe, bool with_logits)"
     " -> (Tensor logits, Tensor cam, Tensor pooled, Tensor classes)",
-    _head_kernel,
-    _head_fake,
-    _launch.Fallback(_takes, _head_reference),
-    _launch.Derivative(_head_save, _head_differentiate),
+    _empty,
+    _fill,
+    _launch.Fallback(_takes, _reference),
+    _launch.Derivative(_save, _differentiate),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _checks, _launch
+from sal_fast.ops import _checks, _launch, _masks
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.crop import registration
 
@@ -99,15 +99,7 @@ def crop_masks(
         TypeError, ValueError: as `crop_images`.
     """
     op = "crop_masks"
-    if isinstance(masks, BitMask):
-        stored, width = masks.words, masks.width
-    elif not isinstance(masks, Tensor):
-        raise TypeError(f"{op}: masks must be a tensor or a BitMask, got {type(masks).__name__}")
-    elif masks.dtype not in (torch.uint8, torch.bool):
-        raise TypeError(f"{op}: masks must be uint8, bool or a BitMask, got {masks.dtype}")
-    else:
-        _checks.shape(op, "masks", masks, None, None, None)
-        stored, width = masks, masks.shape[2]
+    stored, width = _masks.stored(op, "masks", masks, (torch.uint8, torch.bool))
     h, w = _size(op, size)
     _batch(op, "masks", masks, rows, box)
     _checks.together(op, masks=stored, rows=rows, box=box)
@@ -138,6 +130,5 @@ def _batch(op: str, name: str, stored: Tensor | BitMask, rows: Tensor | None, bo
             f"{op}: {name} must have an image or more and sides of 1..{_launch.MOST_SIDE}, got "
             f"{list(stored.shape)}"
         )
-    if rows is not None:
-        _checks.label_values(op, "rows", rows, count)
+    _checks.label_values(op, "rows", rows, count)
     return batch

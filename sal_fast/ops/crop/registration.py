@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +19,9 @@ def _dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _fill(images: Tensor, rows: Tensor | None, box: Tensor | None, color: Tensor, out: Tensor) -> None:
+def _images_fill(
+    out: Tensor, images: Tensor, rows: Tensor | None, box: Tensor | None, color: Tensor, *options: Any
+) -> None:
     if not (images.stride(3) == 1 and (images.stride(2) == 3 or images.shape[2] == 1)):
         images = images.contiguous()
     stored, height, width, _ = images.shape
@@ -34,13 +35,7 @@ def _fill(images: Tensor, rows: Tensor | None, box: Tensor | None, color: Tensor
     )  # fmt: skip
 
 
-def _images_kernel(images: Tensor, rows: Tensor | None, box: Tensor | None, *options: Any) -> Tensor:
-    out = _images_fake(images, rows, box, *options)
-    _fill(images, rows, box, options[0], out)
-    return out
-
-
-def _images_fake(images: Tensor, rows: Tensor | None, box: Tensor | None, *options: Any) -> Tensor:
+def _images_empty(images: Tensor, rows: Tensor | None, box: Tensor | None, *options: Any) -> Tensor:
     _, size, dtype = options
     batch = images.shape[0] if rows is None else rows.shape[0]
     return images.new_empty((batch, 3, *size), dtype=dtype)
@@ -51,22 +46,18 @@ def _images_reference(images: Tensor, rows: Tensor | None, box: Tensor | None, *
     return reference.crop_images(images, rows, box, color, size).to(dtype)
 
 
-def _masks_kernel(
-    masks: Tensor, width: int, rows: Tensor | None, box: Tensor | None, size: Sequence[int]
-) -> Tensor:
-    out = _masks_fake(masks, width, rows, box, size)
+def _masks_fill(out: Tensor, masks: Tensor, width: int, rows: Tensor | None, *options: Any) -> None:
+    box, _ = options
     masks = masks if masks.stride(2) == 1 else masks.contiguous()
     batch, out_height, out_width = out.shape
     _launch.launch(
         "crop_masks", masks.device, masks=_masks.fields(masks, width), stored=masks.shape[0],
         rows=_dense(rows), box=_dense(box), batch=batch, out_height=out_height, out_width=out_width, out=out,
     )  # fmt: skip
-    return out
 
 
-def _masks_fake(
-    masks: Tensor, width: int, rows: Tensor | None, box: Tensor | None, size: Sequence[int]
-) -> Tensor:
+def _masks_empty(masks: Tensor, width: int, rows: Tensor | None, *options: Any) -> Tensor:
+    _, size = options
     dtype = torch.bool if masks.dtype == torch.int32 else masks.dtype
     batch = masks.shape[0] if rows is None else rows.shape[0]
     return masks.new_empty((batch, *size), dtype=dtype)
@@ -82,15 +73,15 @@ def _masks_reference(
 _crop_images = _launch.operator(
     "crop_images(Tensor images, Tensor? rows, Tensor? box, Tensor color, SymInt[] size, ScalarType dtype)"
     " -> Tensor",
-    _images_kernel,
-    _images_fake,
+    _images_empty,
+    _images_fill,
     _launch.Fallback(_takes, _images_reference),
 )
 crop_masks = _launch.operator(
     # masks: bytes, or the words of a BitMask. width: in pixels.
     "crop_masks(Tensor masks, SymInt width, Tensor? rows, Tensor? box, SymInt[] size) -> Tensor",
-    _masks_kernel,
-    _masks_fake,
+    _masks_empty,
+    _masks_fill,
     _launch.Fallback(_takes, _masks_reference),
 )
 
@@ -107,7 +98,7 @@ def crop_images(
     seen = torch.compiler.is_compiling() or not _launch.plain((images, rows, box, color, out))
     if seen or not _takes(images):
         return out.copy_(_crop_images(images, rows, box, color, *options))
-    _fill(images, rows, box, color, out)
+    _images_fill(out, images, rows, box, color)
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)  # for what autograd has kept of it
     return out

@@ -50,7 +50,8 @@ def cyborg_loss(
     _checks.floating("cyborg_loss", logits=logits, cam=cam)
     _checks.together("cyborg_loss", logits=logits, cam=cam, labels=labels)
     _checks.shape("cyborg_loss", "logits", logits, len(cam), None)
-    _checks.labels("cyborg_loss", "labels", labels, len(logits), logits.shape[1])
+    _checks.label_type("cyborg_loss", "labels", labels, len(logits))
+    _checks.label_values("cyborg_loss", "labels", labels, logits.shape[1])
     if not 0 <= alpha <= 1:
         raise ValueError(f"cyborg_loss: alpha must lie in [0, 1], got {alpha}")
     logits = logits if logits.dtype == torch.float64 else logits.float()

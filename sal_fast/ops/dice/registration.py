@@ -14,16 +14,14 @@ def _takes(first: Tensor, second: Tensor, width: int, empty: float) -> bool:
     return _launch.has_core(first.device) and first.shape[1] * first.shape[2] < 1 << 31
 
 
-def _kernel(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
-    result = _fake(first, second, width, empty)
+def _fill(result: Tensor, first: Tensor, second: Tensor, width: int, empty: float) -> None:
     _launch.launch(
         "dice", first.device, images=first.shape[0], first=_masks.fields(first, width),
         second=_masks.fields(second, width), empty=empty, dice=result,
     )  # fmt: skip
-    return result
 
 
-def _fake(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
+def _empty(first: Tensor, second: Tensor, width: int, empty: float) -> Tensor:
     return first.new_empty(first.shape[0], dtype=torch.float32)
 
 
@@ -33,7 +31,7 @@ def _reference(first: Tensor, second: Tensor, width: int, empty: float) -> Tenso
 
 dice = _launch.operator(
     "dice(Tensor first, Tensor second, SymInt width, float empty) -> Tensor",
-    _kernel,
-    _fake,
+    _empty,
+    _fill,
     _launch.Fallback(_takes, _reference),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, distributed
 
@@ -18,7 +16,7 @@ def kcenter(
     *,
     centers: Tensor | None = None,
     device: torch.device | str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: _rows.Progress | None = None,
     group: distributed.ProcessGroup | None = None,
 ) -> Tensor:
     """Pick rows one by one, each the farthest (in L2 distance) from all centres so far.

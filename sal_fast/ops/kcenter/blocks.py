@@ -11,27 +11,20 @@ rounding costs time, but changes no pick.
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from sal_fast.ops import _rows
-from sal_fast.ops._rows import Rows, Share
+from sal_fast.ops._rows import Progress, Rows, Share
 
 BLOCK = 256  # The candidates of a block, and the most centres in one product.
 FEW = 32  # After a block of fewer picks a pass follows, if there are picks that the bounds do not know of.
 LOOSE = 16  # If a candidate needs more distances, or a block gives no pick, float32 bounds are given up.
 
 
-def kcenter(
-    features: Rows,
-    k: int,
-    centers: Rows | None,
-    progress: Callable[[int, int], None] | None,
-    share: Share,
-) -> Tensor:
+def kcenter(features: Rows, k: int, centers: Rows | None, progress: Progress | None, share: Share) -> Tensor:
     """See `sal_fast.ops.kcenter`. Here k <= N."""
     pool = _Pool(features, centers, share)
     if k == 0:
@@ -39,17 +32,17 @@ def kcenter(
     picks: list[int] = []
     new = 0  # picks that the bounds do not know of yet
     if centers is None:
-        picks.append(pool.farthest_from_origin())
-        pool.cover(_taken(features, picks, BLOCK))
+        picks.append(int(pool.norms.argmax()))
+        pool.cover(pool.centers_and(picks))
+        pool.upper[picks] = -torch.inf
     else:
         pool.cover(_in_blocks(centers, max(BLOCK, len(features) // 40)))
-    pool.remove(picks)
     while len(picks) < k:
         found = pool.block(picks, k - len(picks))
         picks += found
         new += len(found)
         if len(picks) < k and len(found) < FEW and new:
-            pool.cover(_taken(features, picks[-new:], BLOCK))
+            pool.cover(_taken(features, picks[-new:]))
             new = 0
         elif pool.loose and pool.dtype != torch.float64:
             pool.to_float64(picks)
@@ -72,9 +65,9 @@ def memory(features: Tensor, k: int, device: torch.device) -> int:
     return 24 * count + 16 * k + block + 32 * BLOCK * width + group + 16 * _rows.PARTS * width
 
 
-def _taken(features: Rows, picks: list[int], size: int) -> Iterator[Tensor]:
-    for start in range(0, len(picks), size):
-        yield features.take(torch.tensor(picks[start : start + size]))
+def _taken(features: Rows, picks: list[int]) -> Iterator[Tensor]:
+    for start in range(0, len(picks), BLOCK):
+        yield features.take(torch.tensor(picks[start : start + BLOCK]))
 
 
 def _in_blocks(rows: Rows, size: int) -> Iterator[Tensor]:
@@ -113,17 +106,15 @@ class _Pool:
         for part, at in self.share.walk(len(rows), size):
             block = rows.block(at)
             totals[part] += block[-at.start % size :].sum(0, dtype=torch.float64)  # without the overlap
-            if block.numel():
-                largest = torch.maximum(largest, _rows.magnitude(block))
+            largest = torch.maximum(largest, _rows.magnitude(block))
             if norms is not None:
                 norms[at] = block.double().square().sum(1)
         self.share.total(totals)
         self.share.most(largest)
-        total = totals.sum(0)
-        _rows.check_values("kcenter", name, total, float(largest))
+        _rows.check_values("kcenter", name, float(largest))
         if norms is not None:
             self.share.whole(norms, size)
-        return total, float(largest)
+        return totals.sum(0), float(largest)
 
     def _work_in(self, dtype: torch.dtype) -> None:
         self.dtype, width = dtype, self.features.width
@@ -132,12 +123,6 @@ class _Pool:
         self.vanishing = 4 * width * torch.finfo(dtype).tiny
         self.shift = self.mean.to(dtype)
         self.centred_norms = False  # True once `norms` belongs to the centred rows
-
-    def farthest_from_origin(self) -> int:
-        return int(self.norms.argmax())
-
-    def remove(self, picks: list[int]) -> None:
-        self.upper[torch.tensor(picks, dtype=torch.int64, device=self.device)] = -torch.inf
 
     def cover(self, groups: Iterable[Tensor]) -> None:
         """Lower the bounds of the whole pool by groups of new centres, with one pass for each group."""
@@ -189,7 +174,7 @@ class _Pool:
     def to_float64(self, picks: list[int]) -> None:
         """Compute all bounds anew in float64, where those in float32 decide little."""
         self._work_in(torch.float64)
-        self.cover(itertools.chain(self._given(), _taken(self.features, picks, BLOCK)))
+        self.cover(self.centers_and(picks))
 
     def settle(self, picks: list[int]) -> None:
         """Compute the distances themselves where float64 bounds decide nothing, for more rows each time."""
@@ -197,8 +182,11 @@ class _Pool:
             self.upper[part] = self._nearest(part, self.features.take(part), picks)[0]
         self.settled *= 4
 
-    def _given(self) -> Iterator[Tensor]:
-        return iter(()) if self.centers is None else _in_blocks(self.centers, BLOCK)
+    def centers_and(self, picks: list[int]) -> Iterator[Tensor]:
+        """The rows of the given centres and of these picks, at most BLOCK at a time."""
+        if self.centers is not None:
+            yield from _in_blocks(self.centers, BLOCK)
+        yield from _taken(self.features, picks)
 
     def _centred(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         rows = rows.to(self.dtype) - self.shift
@@ -214,7 +202,7 @@ class _Pool:
         limit = upper - norms * (1 - self.error) + self.vanishing
         limit[covered] = -torch.inf
         computed = 0
-        for group in itertools.chain(self._given(), _taken(self.features, picks, BLOCK)):
+        for group in self.centers_and(picks):
             center, norm = self._centred(group)
             least = torch.addmm((norm * (1 - self.error)).to(self.dtype), centred, center.T, alpha=-2)
             candidate, near = (least <= limit[:, None]).nonzero(as_tuple=True)

@@ -80,8 +80,7 @@ def _checked(cam: Tensor, target: Tensor | BitMask, has_map: Tensor | None) -> T
     _checks.shape("saliency_loss", "target", words, len(cam), None, None)
     if has_map is not None:
         _checks.shape("saliency_loss", "has_map", has_map, len(cam))
-        if has_map.dtype != torch.bool:
-            raise TypeError(f"saliency_loss: has_map must be bool, got {has_map.dtype}")
+        _checks.tensor("saliency_loss", torch.bool, has_map=has_map)
     for name, sides in (("cam", cam.shape[1:]), ("target", target.shape[1:])):
         if 0 in sides:
             raise ValueError(f"saliency_loss: {name} must have at least one pixel, got {[len(cam), *sides]}")

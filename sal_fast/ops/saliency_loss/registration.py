@@ -30,15 +30,9 @@ def _takes(cam: Tensor, target: Tensor, has_map: Tensor | None, sizes: Sequence[
     )
 
 
-def _kernel(
-    cam: Tensor,
-    target: Tensor,
-    has_map: Tensor | None,
-    sizes: Sequence[int],
-    how: Sequence[str],
-    with_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    kind, border, reduction = how
+def _fill(results: tuple[Tensor, Tensor], cam: Tensor, target: Tensor, *options: Any) -> None:
+    loss, grad = results
+    has_map, (target_width, height, width, window), (kind, border, reduction), with_grad = options
     cam = cam.contiguous()
     images, cam_height, cam_width = cam.shape
     if target.dtype not in _TARGET_CODES:
@@ -46,8 +40,7 @@ def _kernel(
     if target.dtype == torch.int32 and target.stride(2) != 1:
         target = target.contiguous()
     image_stride, row_stride, column_stride = target.stride()
-    target_width, height, width, window = sizes
-    values, grad = cam.new_empty(images, dtype=torch.float32), _empty_grad(cam, with_grad)
+    values = loss if reduction == "none" else loss.new_empty(images)
     if images:
         _launch.launch(
             "saliency_loss", cam.device, cam=cam, dtype=_launch.DTYPES[cam.dtype], images=images,
@@ -59,18 +52,15 @@ def _kernel(
             kind=_KIND_CODES[kind], weight=1 / images if reduction == "mean" else 1.0, values=values,
             grad=grad if with_grad else None,
         )  # fmt: skip
-    return reduce(values, reduction), grad
+    if reduction != "none":
+        (torch.mean if reduction == "mean" and images else torch.sum)(values, 0, out=loss)
 
 
-def _empty_grad(cam: Tensor, with_grad: bool) -> Tensor:
+def _empty(cam: Tensor, target: Tensor, has_map: Tensor | None, *options: Any) -> tuple[Tensor, Tensor]:
     """Float32 whatever the CAM is, since a half type may not hold the gradient of the result."""
-    return cam.new_empty(cam.shape if with_grad else (0,), dtype=torch.float32)
-
-
-def _fake(cam: Tensor, target: Tensor, has_map: Tensor | None, *options: Any) -> tuple[Tensor, Tensor]:
     _, (_, _, reduction), with_grad = options
-    shape = cam.shape[:1] if reduction == "none" else ()
-    return cam.new_empty(shape, dtype=torch.float32), _empty_grad(cam, with_grad)
+    loss = cam.new_empty(cam.shape[:1] if reduction == "none" else (), dtype=torch.float32)
+    return loss, loss.new_empty(cam.shape if with_grad else (0,))
 
 
 def _reference(cam: Tensor, target: Tensor, has_map: Tensor | None, *options: Any) -> tuple[Tensor]:
@@ -102,8 +92,8 @@ _saliency_loss = _launch.operator(
     # are lists because torch takes its time over each argument of an operator with a gradient.
     "saliency_loss(Tensor cam, Tensor target, Tensor? has_map, SymInt[] sizes, str[] how, bool with_grad) "
     "-> (Tensor loss, Tensor grad)",
-    _kernel,
-    _fake,
+    _empty,
+    _fill,
     _launch.Fallback(_takes, _reference),
     _launch.Derivative(_save, _differentiate, leaving=1),
 )

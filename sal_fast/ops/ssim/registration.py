@@ -26,10 +26,9 @@ def _strides(x: Tensor) -> dict[str, int]:
     return {"image": image, "channel": channel, "row": row, "column": column}
 
 
-def _kernel(
-    x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float, *with_grads: bool
-) -> Results:
-    values, grad_x, grad_y = results = _fake(x, y, window, sigma, border, data_range, *with_grads)
+def _fill(results: Results, x: Tensor, y: Tensor, *options: Any) -> None:
+    values, grad_x, grad_y = results
+    window, sigma, border, data_range, *with_grads = options
     images, channels, height, width = x.shape
     if images:
         _launch.launch(
@@ -38,25 +37,19 @@ def _kernel(
             sigma=sigma, border=BORDER_CODES[border], data_range=data_range, values=values,
             grad_x=grad_x if with_grads[0] else None, grad_y=grad_y if with_grads[1] else None,
         )  # fmt: skip
-    return results
 
 
-def _fake(
-    x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float, *with_grads: bool
-) -> Results:
+def _empty(x: Tensor, y: Tensor, *options: Any) -> Results:
     """Float32 whatever the images are: the mean's gradient may be too small for float16."""
-    values, nothing = x.new_empty(x.shape[0], dtype=torch.float32), (0,)
-    grad_x = values.new_empty(x.shape if with_grads[0] else nothing)
-    grad_y = values.new_empty(x.shape if with_grads[1] else nothing)
+    values = x.new_empty(x.shape[0], dtype=torch.float32)
+    grad_x, grad_y = (values.new_empty(x.shape if wanted else (0,)) for wanted in options[-2:])
     return values, grad_x, grad_y
 
 
-def _reference(
-    x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float, *_: bool
-) -> tuple[Tensor]:
+def _reference(x: Tensor, y: Tensor, *options: Any) -> tuple[Tensor]:
     if x.dtype != torch.float64:
         x, y = x.float(), y.float()
-    return (reference.ssim(x, y, window, sigma, border, data_range).mean((1, 2, 3)),)
+    return (reference.ssim(x, y, *options[:-2]).mean((1, 2, 3)),)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
@@ -78,8 +71,8 @@ def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tenso
 _ssim = _launch.operator(
     "ssim(Tensor x, Tensor y, int window, float sigma, str border, float data_range, bool with_grad_x, "
     "bool with_grad_y) -> (Tensor values, Tensor grad_x, Tensor grad_y)",
-    _kernel,
-    _fake,
+    _empty,
+    _fill,
     _launch.Fallback(_takes, _reference),
     _launch.Derivative(_save, _differentiate, leaving=1),
 )

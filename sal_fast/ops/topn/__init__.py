@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, overload
 
-import torch
 from torch import Tensor
 
 from sal_fast.ops import _checks, _masks
-from sal_fast.ops._masks import EMPTIES, Empty
+from sal_fast.ops._masks import Empty
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.topn import registration
-
-__all__ = ["EMPTIES", "Empty", "TopnDice", "topn_dice", "topn_mask"]
 
 
 class TopnDice(NamedTuple):
@@ -48,20 +45,18 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
     """
     _checks.floating("topn_mask", maps=maps)
     _checks.shape("topn_mask", "maps", maps, None, None, None)
-    looks = maps.device.type == "cpu" and not torch.compiler.is_compiling()
     area = maps.shape[1] * maps.shape[2]
     if isinstance(n, Tensor):
         _checks.label_type("topn_mask", "n", n, len(maps))
         _checks.together("topn_mask", maps=maps, n=n)
-        if looks and len(n) and not 0 <= int(n.min()) <= int(n.max()) <= area:
-            raise ValueError(f"topn_mask: n must lie in 0..{area}, got {int(n.min())}..{int(n.max())}")
+        _checks.label_values("topn_mask", "n", n, area + 1)
     elif not isinstance(n, int):
         raise TypeError(f"topn_mask: n must be an int or an int64 tensor, got {type(n).__name__}")
     elif not 0 <= n <= area:
         raise ValueError(f"topn_mask: n must lie in 0..{area}, got {n}")
     tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
     mask, valid = registration.topn_mask(maps.detach(), tensor, count, packed)
-    if looks and not bool(valid.all()):
+    if _checks.visible(maps) and not bool(valid.all()):
         raise ValueError("topn_mask: maps contain NaN; expected numbers")
     return BitMask(mask, maps.shape[2]) if packed else mask
 
@@ -118,7 +113,7 @@ def topn_dice(
         raise ValueError(f"topn_dice: mask must have at least one pixel, got {list(mask.shape)}")
     if cam.requires_grad:
         cam = cam.detach()
-    if cam.device.type == "cpu" and not torch.compiler.is_compiling() and not _all_finite(cam):
+    if _checks.visible(cam) and not _all_finite(cam):
         raise ValueError(
             "topn_dice: cam contains NaN, an infinity or values beyond 1.7e38; expected finite numbers"
         )

@@ -15,6 +15,7 @@ from sal_fast.ops.topn import reference
 # kLargestCell of csrc/include/sal_fast/topn.h: the difference of two cells is a finite float.
 LARGEST_CELL = torch.finfo(torch.float32).max / 2
 
+MaskResults = tuple[Tensor, Tensor]
 DiceResults = tuple[Tensor, Tensor, Tensor]
 
 
@@ -22,8 +23,8 @@ def _mask_takes(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> boo
     return _launch.native(maps) and maps.shape[1] * maps.shape[2] < 1 << 31
 
 
-def _mask_kernel(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
-    mask, valid = _mask_fake(maps, n, count, packed)
+def _mask_fill(results: MaskResults, maps: Tensor, n: Tensor | None, count: int, packed: bool) -> None:
+    mask, valid = results
     images, height, width = maps.shape
     image_stride, row_stride, column_stride = maps.stride()
     _launch.launch(
@@ -32,10 +33,9 @@ def _mask_kernel(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tu
         counts_stride=0 if n is None else n.stride(0), count=count,
         out_type=_masks.BITS if packed else _masks.BYTES, out=mask, valid=valid,
     )  # fmt: skip
-    return mask, valid
 
 
-def _mask_fake(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
+def _mask_empty(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> MaskResults:
     batch, height, width = maps.shape
     shape, dtype = (batch, height, width), torch.bool
     if packed:
@@ -43,7 +43,7 @@ def _mask_fake(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tupl
     return maps.new_empty(shape, dtype=dtype), maps.new_empty(batch, dtype=torch.bool)
 
 
-def _mask_reference(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> tuple[Tensor, Tensor]:
+def _mask_reference(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> MaskResults:
     counts = torch.full((len(maps),), count, device=maps.device) if n is None else n
     mask = reference.topn_mask(maps, counts)
     return BitMask.pack(mask).words if packed else mask, ~maps.isnan().flatten(1).any(1)
@@ -53,19 +53,18 @@ def _dice_takes(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -
     return _launch.native(cam) and max(*cam.shape[1:], *sizes[1:]) <= _launch.MOST_SIDE
 
 
-def _dice_kernel(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> DiceResults:
+def _dice_fill(results: DiceResults, cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> None:
     cam = cam.contiguous()
     (images, cam_height, cam_width), (columns, height, width) = cam.shape, sizes
-    dice, hits, n = results = _dice_fake(cam, mask, sizes, empty)
+    dice, hits, n = results
     _launch.launch(
         "topn_dice", cam.device, cam=cam, dtype=_launch.DTYPES[cam.dtype], images=images,
         cam_height=cam_height, cam_width=cam_width, mask=_masks.fields(mask, columns), height=height,
         width=width, empty=empty, dice=dice, hits=hits, n=n,
     )  # fmt: skip
-    return results
 
 
-def _dice_fake(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> DiceResults:
+def _dice_empty(cam: Tensor, mask: Tensor, sizes: Sequence[int], empty: float) -> DiceResults:
     dice = cam.new_empty(cam.shape[0], dtype=torch.float32)
     return dice, torch.empty_like(dice, dtype=torch.int64), torch.empty_like(dice, dtype=torch.int64)
 
@@ -84,15 +83,15 @@ topn_mask = _launch.operator(
     # n: how many of each image, or None: `count`. mask: bool, or the words of a BitMask. valid: false for a
     # map with NaN or an n out of range.
     "topn_mask(Tensor maps, Tensor? n, SymInt count, bool packed) -> (Tensor mask, Tensor valid)",
-    _mask_kernel,
-    _mask_fake,
+    _mask_empty,
+    _mask_fill,
     _launch.Fallback(_mask_takes, _mask_reference),
 )
 topn_dice = _launch.operator(
     # mask: bool, or the words of a BitMask. sizes: the mask's width; height and width at which pixels are
     # counted.
     "topn_dice(Tensor cam, Tensor mask, SymInt[] sizes, float empty) -> (Tensor dice, Tensor hits, Tensor n)",
-    _dice_kernel,
-    _dice_fake,
+    _dice_empty,
+    _dice_fill,
     _launch.Fallback(_dice_takes, _dice_reference),
 )

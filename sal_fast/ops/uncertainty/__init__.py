@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from sal_fast.ops import _checks
@@ -12,8 +11,6 @@ from sal_fast.ops.uncertainty import registration
 
 Kind = Literal["margin", "least-confidence", "entropy"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def uncertainty(logits: Tensor, kind: Kind = "margin") -> Tensor:
@@ -46,10 +43,7 @@ def uncertainty(logits: Tensor, kind: Kind = "margin") -> Tensor:
 
     Source: paper App. A.1.
     """
-    _checks.floating("uncertainty", logits=logits)
-    if logits.dtype not in _DTYPES:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-        raise TypeError(f"uncertainty: logits must be of dtype {names}, got {logits.dtype}")
+    _checks.computed("uncertainty", logits=logits)
     _checks.shape("uncertainty", "logits", logits, None, None)
     if logits.shape[1] == 0:
         raise ValueError(f"uncertainty: logits must have at least one class, got {list(logits.shape)}")

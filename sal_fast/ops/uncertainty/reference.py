@@ -4,16 +4,12 @@ import torch
 from torch import Tensor
 
 
-def _compute_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
 def _parts(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """z = x - max, exp(z), the column of the largest logit, and the sum of exp(z) over all other columns.
 
     That sum is 1 / p1 - 1. It gives 1 - p1 without cancellation, however confident the model is.
     """
-    x = logits.to(_compute_dtype(logits))
+    x = logits.to(torch.promote_types(logits.dtype, torch.float32))
     first = x.argmax(1, keepdim=True)  # of equals, the lowest column
     z = x - x.gather(1, first)
     weight = z.exp()

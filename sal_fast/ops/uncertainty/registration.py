@@ -17,14 +17,6 @@ from sal_fast.ops.uncertainty import reference
 _KIND_CODES = {"margin": 0, "least-confidence": 1, "entropy": 2}  # of launch/uncertainty.h
 
 
-def _takes(logits: Tensor, kind: str) -> bool:
-    return _launch.native(logits)
-
-
-def _backward_takes(upstream: Tensor, logits: Tensor, kind: str) -> bool:
-    return _launch.native(logits)
-
-
 def _inputs(logits: Tensor, kind: str) -> dict[str, Any]:
     if logits.shape[1] > 1 and logits.stride(1) != 1:
         logits = logits.contiguous()
@@ -48,31 +40,27 @@ def _without_bad_rows(result: Tensor) -> Tensor:
     return result
 
 
-def _kernel(logits: Tensor, kind: str) -> Tensor:
-    result = _fake(logits, kind)
+def _fill(result: Tensor, logits: Tensor, kind: str) -> None:
     _launch.launch("uncertainty", logits.device, **_inputs(logits, kind), out=result)
-    return _without_bad_rows(result)
+    _without_bad_rows(result)
 
 
 def _reference(logits: Tensor, kind: str) -> Tensor:
     return _without_bad_rows(reference.uncertainty(logits, kind))
 
 
-def _fake(logits: Tensor, kind: str) -> Tensor:
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return logits.new_empty(logits.shape[0], dtype=dtype)
+def _empty(logits: Tensor, kind: str) -> Tensor:
+    return logits.new_empty(logits.shape[0], dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
-def _backward_kernel(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
-    grad = _backward_fake(upstream, logits, kind)
+def _backward_fill(grad: Tensor, upstream: Tensor, logits: Tensor, kind: str) -> None:
     _launch.launch(
         "uncertainty_backward", logits.device, **_inputs(logits, kind), upstream=upstream,
         upstream_stride=upstream.stride(0), grad=grad,
     )  # fmt: skip
-    return grad
 
 
-def _backward_fake(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
+def _backward_empty(upstream: Tensor, logits: Tensor, kind: str) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
@@ -90,14 +78,16 @@ def _differentiate(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
 # among equal logits.
 uncertainty_backward = _launch.operator(
     "uncertainty_backward(Tensor upstream, Tensor logits, str kind) -> Tensor",
-    _backward_kernel,
-    _backward_fake,
-    _launch.Fallback(_backward_takes, reference.uncertainty_backward, inside=True),
+    _backward_empty,
+    _backward_fill,
+    _launch.Fallback(
+        lambda upstream, logits, kind: _launch.native(logits), reference.uncertainty_backward, inside=True
+    ),
 )
 uncertainty = _launch.operator(
     "uncertainty(Tensor logits, str kind) -> Tensor",
-    _kernel,
-    _fake,
-    _launch.Fallback(_takes, _reference, inside=True),
+    _empty,
+    _fill,
+    _launch.Fallback(lambda logits, kind: _launch.native(logits), _reference, inside=True),
     _launch.Derivative(_save, _differentiate),
 )

@@ -5,17 +5,15 @@
 
 struct __half {
   uint16_t bits;
+
+  __half() = default;
+  __half(float x) {
+    const auto half = static_cast<_Float16>(x);
+    std::memcpy(&bits, &half, sizeof bits);
+  }
+  operator float() const {
+    _Float16 half;
+    std::memcpy(&half, &bits, sizeof half);
+    return static_cast<float>(half);
+  }
 };
-
-inline float __half2float(__half x) {
-  _Float16 half;
-  std::memcpy(&half, &x, sizeof half);
-  return static_cast<float>(half);
-}
-
-inline __half __float2half(float x) {
-  const auto half = static_cast<_Float16>(x);
-  __half bits;
-  std::memcpy(&bits, &half, sizeof bits);
-  return bits;
-}
