@@ -11,19 +11,8 @@ const char* cpu_capability_name();
 
 }  // namespace sal_fast
 
-// Declares a function that every instruction set defines in its own namespace: see CMakeLists.txt.
-#define SAL_FAST_DECLARE(...) \
-  namespace generic {         \
-  __VA_ARGS__;                \
-  }                           \
-  namespace avx2 {            \
-  __VA_ARGS__;                \
-  }                           \
-  namespace avx512 {          \
-  __VA_ARGS__;                \
-  }
-
-// The function of that name that this machine runs.
+// The function of that name that this machine runs. Every instruction set defines one in its own namespace:
+// see CMakeLists.txt.
 #if defined(__x86_64__)
 #define SAL_FAST_DISPATCH(function)                          \
   (cpu_capability() == Capability::avx512 ? avx512::function \

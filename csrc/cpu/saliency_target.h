@@ -1,13 +1,12 @@
 // Human maps of any type, averaged over areas to the resolution of the loss.
 #pragma once
 
-#include "sal_fast/launch/saliency_loss.h"
 #include "vec.h"
+// vec.h comes first: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/saliency_loss.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
-
-constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
 
 // The extremes of a map. It is not finite if it holds NaN or an infinity.
 struct Extremes {
@@ -34,7 +33,7 @@ struct Extremes {
     high = larger(max(highest), high);
     finite = finite && rest == 0.0f;
   }
-  bool flat() const { return high - low <= kFlat * larger(fabsf(low), fabsf(high)); }
+  bool flat() const { return is_flat(low, high); }
 };
 
 // A row of values, read as floats: kLanes of them, or one.
@@ -147,19 +146,17 @@ inline void sum_target_rows(const SaliencyLossArgs& args, int64_t image, int64_t
 // Row i of the target at the resolution of the loss; `sums` has room for a row of the target.
 inline void average_target_row(const SaliencyLossArgs& args, int64_t image, int64_t i, float* sums,
                                float* out) {
-  const int64_t begin = i * args.target_height / args.height;
-  const int64_t end = ((i + 1) * args.target_height + args.height - 1) / args.height;
-  if (end - begin == 1 && args.target_width == args.width) {
-    sum_target_rows(args, image, begin, end, args.target_width, out);
-    return;
-  }
-  sum_target_rows(args, image, begin, end, args.target_width, sums);
-  for (int64_t j = 0; j < args.width; ++j) {
-    const int64_t left = j * args.target_width / args.width;
-    const int64_t right = ((j + 1) * args.target_width + args.width - 1) / args.width;
+  const auto height = static_cast<int>(args.height), width = static_cast<int>(args.width);
+  const auto target_width = static_cast<int>(args.target_width);
+  const Bin rows = bin_of(static_cast<int>(i), static_cast<int>(args.target_height), height);
+  const int count = rows.end - rows.begin;
+  const bool same = count == 1 && target_width == width;
+  sum_target_rows(args, image, rows.begin, rows.end, target_width, same ? out : sums);
+  for (int j = 0; !same && j < width; ++j) {
+    const Bin columns = bin_of(j, target_width, width);
     float sum = 0;
-    for (int64_t k = left; k < right; ++k) sum += sums[k];
-    out[j] = sum / static_cast<float>((end - begin) * (right - left));
+    for (int k = columns.begin; k < columns.end; ++k) sum += sums[k];
+    out[j] = sum / static_cast<float>(count * (columns.end - columns.begin));
   }
 }
 

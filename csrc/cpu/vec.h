@@ -26,6 +26,11 @@ using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Bits = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 using HalfBits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
+// `size` rounded up to whole vectors.
+constexpr int64_t padded(int64_t size) {
+  return (size + kLanes - 1) / kLanes * kLanes;
+}
+
 // Calls run with a zero of the type of `dtype`.
 template <typename Run>
 inline auto with_scalar(DType dtype, Run run) {

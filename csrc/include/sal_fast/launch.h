@@ -1,9 +1,9 @@
 // The launchers: the functions of the native core that csrc/bindings calls.
 //
 // An op lists the arguments of its launcher once, in launch/<op>.h, as FIELD(type, name) lines. From that
-// list SAL_FAST_LAUNCHER(<op>, <Op>Args, list) makes the struct, and declares
+// list SAL_FAST_LAUNCHER(<op>, <Op>Args, list) makes the struct, and declares the launchers of
+// the GPU. Each instruction set has a void <op>_cpu(const <Op>Args&, int threads) in its own namespace.
 //
-//   void <op>_cpu(const <Op>Args&, int threads);
 //   int <op>_cuda(const <Op>Args&, void* stream);   // 0, or the cudaError_t of a launch that failed
 //   int64_t workspace_floats(const <Op>Args&);      // to be defined where a field is called `workspace`
 //
@@ -29,7 +29,6 @@
 
 #define SAL_FAST_LAUNCHER(op, Args, FIELDS)      \
   SAL_FAST_STRUCT(Args, FIELDS)                  \
-  void op##_cpu(const Args& args, int threads);  \
   int op##_cuda(const Args& args, void* stream); \
   int64_t workspace_floats(const Args& args);
 

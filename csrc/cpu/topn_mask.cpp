@@ -3,13 +3,22 @@
 // Bytes moved: the map is read, the mask is written.
 #include <type_traits>
 
+#include "parallel.h"
+#include "sal_fast/launch/topn.h"
 #include "topn_select.h"
-// This include follows topn_select.h, which opens this build's namespace.
-#include "topn_rows.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
+
+// Memory of one thread.
+struct Buffers {
+  Buffers(const TopnMaskArgs& args, float* memory)
+      : arena(memory), select(arena), row(arena.row(args.width + kWord)) {}
+  Arena arena;
+  SelectMemory select;
+  float* row;  // of pixels
+};
 
 template <typename scalar>
 struct MapRows {
@@ -35,9 +44,7 @@ struct MapRows {
 };
 
 template <typename scalar>
-void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t* memory) {
-  const SelectMemory select(memory);
-  float* const row = reinterpret_cast<float*>(memory + SelectMemory::kWords);
+void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, const Buffers& buffers) {
   const int64_t area = args.height * args.width, words = words_of(args.width);
   for (int64_t image = begin; image < end; ++image) {
     const MapRows<scalar> rows{static_cast<const scalar*>(args.maps) + image * args.image_stride,
@@ -45,11 +52,11 @@ void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t*
                                args.width,
                                args.row_stride,
                                args.column_stride,
-                               row};
+                               buffers.row};
     const int64_t n = args.counts ? args.counts[image * args.counts_stride] : args.count;
     const Extremes found = extremes(rows, {-kInfinity, kInfinity});  // NaN is not among them
     args.valid[image] = n >= 0 && n <= area && found.count == area;
-    const Cut cut = args.valid[image] ? top(rows, found.range, n, select) : kNothing;
+    const Cut cut = args.valid[image] ? top(rows, found.range, n, buffers.select) : kNothing;
     if (args.out_type == MaskType::bits) {
       uint32_t* out = static_cast<uint32_t*>(args.out) + image * args.height * words;
       for_each_word(rows, cut, [&](int64_t i, int64_t w, uint32_t bits) { out[i * words + w] = bits; });
@@ -68,12 +75,13 @@ void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t*
 
 }  // namespace
 
-int64_t topn_mask_memory(int64_t width) {
-  return SelectMemory::kWords + row_floats(width);
-}
-
-void topn_mask_rows(const TopnMaskArgs& args, int64_t begin, int64_t end, uint32_t* memory) {
-  with_scalar(args.dtype, [&](auto zero) { mask_images<decltype(zero)>(args, begin, end, memory); });
+void topn_mask_cpu(const TopnMaskArgs& args, int threads) {
+  const int64_t memory = Buffers(args, nullptr).arena.used();
+  parallel_for(args.images, 4 * args.height * args.width, threads, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(memory);
+    const Buffers buffers(args, scratch);
+    with_scalar(args.dtype, [&](auto zero) { mask_images<decltype(zero)>(args, begin, end, buffers); });
+  });
 }
 
 }  // namespace SAL_FAST_ISA

@@ -3,6 +3,8 @@
 // Bytes moved: the stored rows that a crop covers, and its result. A stored row is unpacked once, and further
 // output rows of it are copies.
 #include "mask_rows.h"
+#include "parallel.h"
+#include "scratch.h"
 // vec.h, by way of mask_rows.h, comes first.
 #include "sal_fast/crop.h"
 
@@ -49,51 +51,46 @@ void copy(const CropMasksArgs& args, int64_t image, uint8_t* out) {
   }
 }
 
-void crop(const CropMasksArgs& args, int64_t image, const Places& across, const Places& down, uint8_t* memory,
-          uint8_t* out) {
+// memory: a line of the result as uint16_t, and a stored one as bytes.
+void crop(const CropMasksArgs& args, const Cropped& from, uint8_t* memory, uint8_t* out) {
   const auto height = static_cast<int>(args.masks.height), width = static_cast<int>(args.masks.width);
   const int64_t out_width = args.out_width;
   auto* const columns = reinterpret_cast<uint16_t*>(memory);
   uint8_t* const line = memory + out_width * sizeof(uint16_t);
-  for (int x = 0; x < out_width; ++x) columns[x] = static_cast<uint16_t>(pixel_at(across, x, width));
+  for (int x = 0; x < out_width; ++x) columns[x] = static_cast<uint16_t>(pixel_at(from.across, x, width));
   int held = -1;
   for (int y = 0; y < args.out_height; ++y, out += out_width) {
-    const int row = pixel_at(down, y, height);
+    const int row = pixel_at(from.down, y, height);
     if (row == held) {
       std::memcpy(out, out - out_width, out_width);
       continue;
     }
     held = row;
-    const uint8_t* const stored = bytes_of(args.masks, image, row, line);
+    const uint8_t* const stored = bytes_of(args.masks, from.row, row, line);
     for (int64_t x = 0; x < out_width; ++x) out[x] = stored[columns[x]];
   }
 }
 
 }  // namespace
 
-int64_t crop_masks_memory(const CropMasksArgs& args) {
+void crop_masks_cpu(const CropMasksArgs& args, int threads) {
   static_assert(kMostSide <= 1 << 16, "columns are kept in 16 bits");
-  return (args.out_width * sizeof(uint16_t) + args.masks.width) / sizeof(float) + 1;
-}
-
-void crop_masks_rows(const CropMasksArgs& args, int64_t begin, int64_t end, float* memory) {
-  const int64_t size = args.out_height * args.out_width;
-  const bool whole = !args.box && args.out_height == args.masks.height && args.out_width == args.masks.width;
-  for (int64_t b = begin; b < end; ++b) {
-    uint8_t* const out = static_cast<uint8_t*>(args.out) + b * size;
-    const int64_t row = args.rows ? args.rows[b] : b;
-    const float everything[] = {0.0f, 0.0f, 1.0f, 1.0f};
-    const float* const box = args.box ? args.box + 4 * b : everything;
-    const Places across = places_of(box[0], box[2], args.masks.width, args.out_width);
-    const Places down = places_of(box[1], box[3], args.masks.height, args.out_height);
-    if (row < 0 || row >= args.stored || !across.valid || !down.valid) {
-      std::memset(out, 0, size);
-    } else if (whole) {
-      copy(args, row, out);
-    } else {
-      crop(args, row, across, down, reinterpret_cast<uint8_t*>(memory), out);
+  const int64_t size = args.out_height * args.out_width, width = args.masks.width;
+  const bool whole = copies(args, args.masks.height, width);
+  parallel_for(args.batch, size, threads, [&](int64_t begin, int64_t end) {
+    const Scratch scratch((args.out_width * sizeof(uint16_t) + width) / sizeof(float) + 1);
+    for (int64_t b = begin; b < end; ++b) {
+      uint8_t* const out = static_cast<uint8_t*>(args.out) + b * size;
+      const Cropped from = cropped(args, args.masks.height, width, b);
+      if (!from.valid) {
+        std::memset(out, 0, size);
+      } else if (whole) {
+        copy(args, from.row, out);
+      } else {
+        crop(args, from, reinterpret_cast<uint8_t*>(static_cast<float*>(scratch)), out);
+      }
     }
-  }
+  });
 }
 
 }  // namespace SAL_FAST_ISA
