@@ -43,15 +43,9 @@ class Plane {
       : taps_(taps),
         border_(args.border),
         window_(args.window),
-        pad_(padding(args.window, args.border)),
         height_(args.height),
         width_(args.width),
-        padded_height_(height_ + 2 * pad_),
-        padded_width_(width_ + 2 * pad_),
-        down_(padded_height_ - window_ + 1),
-        across_(padded_width_ - window_ + 1),
-        constants_(ssim_constants(data_range)),
-        outside_(-constants_.shift) {}
+        constants_(ssim_constants(data_range)) {}
 
   // The row or column of the plane that stands in one of the padded plane, or -1 for none.
   int64_t row_at(int64_t row) const { return padded_index(row - pad_, height_, pad_, border_); }
@@ -80,12 +74,13 @@ class Plane {
 
   const float* const taps_;
   const Border border_;
-  const int64_t window_, pad_;
-  const int64_t height_, width_;
-  const int64_t padded_height_, padded_width_;
-  const int64_t down_, across_;  // the positions of the window
+  const int64_t window_, height_, width_;
   const SsimConstants constants_;
-  const float outside_;  // the value of padding with zeros
+  const float outside_ = -constants_.shift;  // the value of padding with zeros
+  const int64_t pad_ = padding(window_, border_);
+  const int64_t padded_height_ = height_ + 2 * pad_, padded_width_ = width_ + 2 * pad_;
+  // The positions of the window.
+  const int64_t down_ = padded_height_ - window_ + 1, across_ = padded_width_ - window_ + 1;
 };
 
 }  // namespace SAL_FAST_ISA

@@ -148,18 +148,12 @@ void copy(const uint8_t* pixels, int64_t n, const Color& color, scalar* out, int
 // The crop of one image.
 class Crop {
  public:
-  Crop(const CropImagesArgs& args, float* memory)
-      : args_(args), height_(static_cast<int>(args.height)), width_(static_cast<int>(args.width)) {
-    Arena arena(memory);
-    stored_ = arena.rows(kChannels, args.width);
-    arena.clear();  // behind the last pixel a weight is 0, and a window may begin there
-    for (Rows& line : lines_) line = arena.rows(kChannels, args.out_width);
-    weight_ = arena.row(args.out_width);
-    for (uint32_t** words : {&index_, &base_, &wide_}) *words = arena.words(args.out_width);
-    used_ = arena.used();
+  Crop(const CropImagesArgs& args, float* memory) : args_(args), arena_(memory) {
+    // Behind the last pixel of a stored row a weight is 0.
+    if (memory) std::memset(stored_.first, 0, kChannels * stored_.stride * sizeof(float));
   }
 
-  int64_t used() const { return used_; }
+  int64_t used() const { return arena_.used(); }
 
   template <bool kPast, typename scalar>
   void run(const uint8_t* image, const Cropped& from, const Color& color, scalar* out) {
@@ -242,14 +236,17 @@ class Crop {
     if (x < args_.out_width) store_partial(at(x), out + x, args_.out_width - x);
   }
 
+  Rows line() { return arena_.rows(kChannels, args_.out_width); }
+
   const CropImagesArgs& args_;
-  const int height_, width_;
-  Rows stored_;    // a stored row by channels
-  Rows lines_[2];  // two of them resampled
-  float* weight_;
-  uint32_t *index_, *base_;
-  uint32_t* wide_;  // whether a group's pixels reach beyond a window of 2 kLanes
-  int64_t used_;
+  Arena arena_;
+  const int height_ = static_cast<int>(args_.height), width_ = static_cast<int>(args_.width);
+  const Rows stored_ = arena_.rows(kChannels, width_);  // a stored row by channels
+  const Rows lines_[2] = {line(), line()};              // two of them resampled
+  float* const weight_ = arena_.row(args_.out_width);
+  uint32_t* const index_ = arena_.words(args_.out_width);
+  uint32_t* const base_ = arena_.words(args_.out_width);
+  uint32_t* const wide_ = arena_.words(args_.out_width);  // whether a group reaches beyond 2 kLanes pixels
   int held_[2] = {-1, -1};
   int first_ = 0, end_ = 0;  // the pixels of a stored row that are needed
 };

@@ -87,7 +87,7 @@ void crop_masks_cpu(const CropMasksArgs& args, int threads) {
       } else if (whole) {
         copy(args, from.row, out);
       } else {
-        crop(args, from, reinterpret_cast<uint8_t*>(static_cast<float*>(scratch)), out);
+        crop(args, from, reinterpret_cast<uint8_t*>(scratch.words()), out);
       }
     }
   });

@@ -16,45 +16,34 @@ namespace {
 // The memory of one thread. Rows of the loss's width have the padding's columns on both sides. Rows that are
 // to be blurred back stand between window - 1 zeros.
 struct Buffers {
-  Buffers(const SaliencyLossArgs& args, float* memory) : arena(memory) {
-    const int64_t columns = args.width + 2 * padding(args.window, args.border);
-    const int64_t h = args.cam_height, window = args.window, lines = cam_lines(args);
-    target_sum = arena.row(args.target_width);
-    cam = arena.rows(h, args.cam_width);
-    raw = arena.rows(h, args.width);
-    shares = arena.row(args.cam_width);
-    x_row = arena.row(columns);
-    xy_row = arena.row(columns);
-    yy_row = arena.row(columns);
-    field = arena.row(columns + window);
-    blurred = arena.row(columns);
-    y = arena.rows(args.height, columns);
-    x = arena.rows(lines, columns);
-    mean = arena.rows(lines, columns);
-    square = arena.rows(2 * lines, columns);
-    for (Rows& ring : moment) ring = arena.rows(window, columns);
-    spread = arena.rows(window, columns);
-    const int64_t before = arena.used();
-    d_x = arena.rows(h, columns);
-    d_mean = arena.rows(lines, columns + window);
-    d_square = arena.rows(2 * lines, columns + window);
-    for (Rows& rows : ties) rows = arena.rows(h, args.width);
-    sums = {memory ? memory + before : nullptr, arena.used() - before};
-  }
+  Rows ring() { return arena.rows(args.window, columns); }
+
+  const SaliencyLossArgs& args;
   Arena arena;
-  float* target_sum;
-  Rows cam;       // as floats
-  Rows raw;       // its rows enlarged along
-  float* shares;  // of a row of the CAM in a tie
-  float *x_row, *xy_row, *yy_row, *field, *blurred;
-  Rows y;             // the human map: normalised, shifted, padded
-  Rows x;             // the CAM's rows: enlarged along, normalised, shifted, padded
-  Rows mean, square;  // those rows, and the products of neighbours, blurred along
-  Rows moment[3];     // y, x y and y y of padded rows, blurred along
-  Rows spread;        // the derivative by the mean of x y, blurred along
-  Rows d_x, d_mean, d_square;
-  Rows ties[2];  // where the lowest and the highest values stand
-  Rows sums;     // the five above as one row, to be cleared
+  int64_t h = args.cam_height, lines = cam_lines(args);
+  int64_t columns = args.width + 2 * padding(args.window, args.border);
+  float* target_sum = arena.row(args.target_width);
+  Rows cam = arena.rows(h, args.cam_width);   // as floats
+  Rows raw = arena.rows(h, args.width);       // its rows enlarged along
+  float* shares = arena.row(args.cam_width);  // of a row of the CAM in a tie
+  float* x_row = arena.row(columns);
+  float* xy_row = arena.row(columns);
+  float* yy_row = arena.row(columns);
+  float* field = arena.row(columns + args.window);
+  float* blurred = arena.row(columns);
+  Rows y = arena.rows(args.height, columns);  // the human map: normalised, shifted, padded
+  Rows x = arena.rows(lines, columns);        // the CAM's rows: enlarged along, normalised, shifted, padded
+  Rows mean = arena.rows(lines, columns);     // those, blurred along
+  Rows square = arena.rows(2 * lines, columns);  // the products of neighbours, blurred along
+  Rows moment[3] = {ring(), ring(), ring()};     // y, x y and y y of padded rows, blurred along
+  Rows spread = ring();                          // the derivative by the mean of x y, blurred along
+  // Sums, to be cleared for each image.
+  int64_t before = arena.used();
+  Rows d_x = arena.rows(h, columns);
+  Rows d_mean = arena.rows(lines, columns + args.window);
+  Rows d_square = arena.rows(2 * lines, columns + args.window);
+  // Where the lowest and the highest values stand.
+  Rows ties[2] = {arena.rows(h, args.width), arena.rows(h, args.width)};
 };
 
 // Blends two rows of the CAM to one row of the map. It is not inlined, because the extremes are compared with
@@ -86,7 +75,7 @@ inline void distribute(const Banded& matrix, int64_t row, const Rows& rows, int6
 class Image : Plane {
  public:
   Image(const SaliencyLossArgs& args, const SaliencyTables& tables, float* memory)
-      : Plane(args, 1.0, tables.taps.data()), args_(args), tables_(tables), buffers_(args, memory) {
+      : Plane(args, 1.0, tables.taps.data()), args_(args), tables_(tables), buffers_{args, Arena(memory)} {
     buffers_.arena.clear();
   }
 
@@ -104,7 +93,7 @@ class Image : Plane {
     const bool flat = extremes_.flat();
     inverse_ = flat ? 0.0f : 1.0f / (extremes_.high - extremes_.low);
     differentiate_ = grad && !flat;
-    if (differentiate_) std::memset(buffers_.sums.first, 0, buffers_.sums.stride * sizeof(float));
+    if (differentiate_) buffers_.arena.clear(buffers_.before);
     normalize_cam();
 
     double loss = pixels();
@@ -428,7 +417,7 @@ void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
   const SaliencyTables tables(args);
   const bool small = LaneImages::take(args);
   const int64_t memory =
-      small ? LaneImages(args, nullptr, nullptr).used() : Buffers(args, nullptr).arena.used();
+      small ? LaneImages(args, nullptr, nullptr).used() : Buffers{args, Arena(nullptr)}.arena.used();
   // Small images take a lane each, so that a piece of work has as many as the widest vector.
   const int64_t together = small ? 16 : 1, pieces = (args.images + together - 1) / together;
   const int64_t cost = 8 * args.height * args.width + args.target_height * args.target_width / 8;

@@ -30,17 +30,9 @@ class LaneImages : Plane {
   }
 
   LaneImages(const SaliencyLossArgs& args, const float* taps, float* memory)
-      : Plane(args, 1.0, taps), args_(args), pixels_(height_ * width_) {
-    Arena arena(memory);
-    for (Lanes* maps : {&raw_, &x_, &y_, &d_}) maps->first = arena.row(pixels_ * kLanes);
-    for (Lanes& moment : moments_) moment.first = arena.row(height_ * across_ * kLanes);
-    for (Lanes& spread : spread_) spread.first = arena.row(height_ * across_ * kLanes);
-    sums_ = arena.row(args.target_width);
-    image_ = arena.row(pixels_);
-    used_ = arena.used();
-  }
+      : Plane(args, 1.0, taps), args_(args), arena_(memory) {}
 
-  int64_t used() const { return used_; }
+  int64_t used() const { return arena_.used(); }
 
   // Does images [begin, end), at most kLanes of them.
   void run(int64_t begin, int64_t end) {
@@ -216,13 +208,19 @@ class LaneImages : Plane {
     }
   }
 
+  Lanes lanes(int64_t count) { return {arena_.row(count * kLanes)}; }
+  Lanes strip() { return lanes(height_ * across_); }
+
   const SaliencyLossArgs& args_;
-  const int64_t pixels_;
-  Lanes raw_, x_, y_, d_;  // the CAM; it and the map, normalised and shifted; the gradient
-  Lanes moments_[5];       // blurred along the rows: x, y, xx, yy, xy
-  Lanes spread_[3];        // derivatives by x, xx, xy, blurred back across the rows
-  float *sums_, *image_;
-  int64_t used_;
+  Arena arena_;
+  const int64_t pixels_ = height_ * width_;
+  const Lanes raw_ = lanes(pixels_);                     // the CAM
+  const Lanes x_ = lanes(pixels_), y_ = lanes(pixels_);  // it and the map, normalised and shifted
+  const Lanes d_ = lanes(pixels_);                       // the gradient
+  const Lanes moments_[5] = {strip(), strip(), strip(), strip(), strip()};  // x, y, xx, yy, xy, blurred along
+  const Lanes spread_[3] = {strip(), strip(), strip()};  // derivatives by x, xx, xy, blurred back across
+  float* const sums_ = arena_.row(args_.target_width);
+  float* const image_ = arena_.row(pixels_);
 };
 
 }  // namespace SAL_FAST_ISA

@@ -22,6 +22,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   operator float*() const { return floats_; }
+  uint32_t* words() const { return reinterpret_cast<uint32_t*>(floats_); }
 
  private:
   static constexpr std::align_val_t kAligned{64};
@@ -46,8 +47,9 @@ class Arena {
   }
   float* row(int64_t length) { return rows(1, length).first; }
   uint32_t* words(int64_t length) { return reinterpret_cast<uint32_t*>(row(length)); }
-  void clear() const {
-    if (memory_) std::memset(memory_, 0, used_ * sizeof(float));
+  // Clears what was handed out after the first `used` floats.
+  void clear(int64_t used = 0) const {
+    if (memory_) std::memset(memory_ + used, 0, (used_ - used) * sizeof(float));
   }
   int64_t used() const { return used_; }
 

@@ -40,22 +40,19 @@ double positions_of(const SsimArgs& args) {
 
 // The memory of a thread for one plane. A ring holds the `window` latest rows.
 struct Buffers {
-  explicit Buffers(const SsimArgs& args, float* memory) : arena(memory) {
-    const int64_t padded = args.width + 2 * padding(args.window, args.border);
-    for (Rows& ring : image) ring = arena.rows(args.window, padded);
-    for (Rows& row : product) row = arena.rows(1, padded);
-    for (Rows& ring : moment) ring = arena.rows(args.window, padded);
-    for (Rows& row : field) row = arena.rows(1, padded + args.window);
-    for (Rows& ring : spread) ring = arena.rows(args.window, padded);
-    gradient = arena.rows(1, padded);
-  }
+  Rows ring() { return arena.rows(args.window, width); }
+  float* field() { return arena.row(width + args.window); }
+
+  const SsimArgs& args;
   Arena arena;
-  Rows image[2];    // padded rows of x and y
-  Rows product[3];  // xx, yy, xy
-  Rows moment[5];   // x, y, xx, yy, xy, blurred along
-  Rows field[4];    // dS by xx, xy, x, y, between window - 1 zeros and window - 1 zeros
-  Rows spread[4];   // those, blurred along
-  Rows gradient;    // of a padded row
+  int64_t width = args.width + 2 * padding(args.window, args.border);
+  Rows image[2] = {ring(), ring()};                           // padded rows of x and y
+  Rows products = arena.rows(3, width);                       // xx, yy, xy
+  Rows moment[5] = {ring(), ring(), ring(), ring(), ring()};  // x, y, xx, yy, xy, blurred along
+  // dS by xx, xy, x, y, each between window - 1 zeros and window - 1 zeros
+  float* fields[4] = {field(), field(), field(), field()};
+  Rows spread[4] = {ring(), ring(), ring(), ring()};  // those, blurred along
+  float* gradient = arena.row(width);                 // of a padded row
 };
 
 class Band : Plane {
@@ -65,7 +62,7 @@ class Band : Plane {
         args_(args),
         plane_(plane),
         scale_(static_cast<float>(1.0 / positions_of(args))),
-        buffers_(args, memory) {
+        buffers_{args, Arena(memory)} {
     buffers_.arena.clear();
   }
 
@@ -99,7 +96,7 @@ class Band : Plane {
     float* const y = slot(buffers_.image[1], row);
     load_padded_row(args_.x, args_.x_strides, source, x);
     load_padded_row(args_.y, args_.y_strides, source, y);
-    float *xx = buffers_.product[0][0], *yy = buffers_.product[1][0], *xy = buffers_.product[2][0];
+    float *xx = buffers_.products[0], *yy = buffers_.products[1], *xy = buffers_.products[2];
     for (int64_t j = 0; j < padded_width_; j += kLanes) {
       const Vec vx = load(x + j), vy = load(y + j);
       store(vx * vx, xx + j);
@@ -140,13 +137,13 @@ class Band : Plane {
       const auto slopes = ssim_slopes(moments, terms, scale_);
       const Vec derivatives[4] = {slopes.square, slopes.cross, slopes.x, slopes.y};
       for (int q = 0; q < 4; ++q)
-        store(first_lanes(derivatives[q], left), buffers_.field[q][0] + window_ - 1 + j);
+        store(first_lanes(derivatives[q], left), buffers_.fields[q] + window_ - 1 + j);
     }
-    const Rows *f = buffers_.field, *s = buffers_.spread;
-    if (gradients)
-      blur_along<2>(taps_, window_, {f[0][0], f[1][0]}, {slot(s[0], v), slot(s[1], v)}, padded_width_);
-    if (args_.grad_x) blur_along<1>(taps_, window_, {f[2][0]}, {slot(s[2], v)}, padded_width_);
-    if (args_.grad_y) blur_along<1>(taps_, window_, {f[3][0]}, {slot(s[3], v)}, padded_width_);
+    float* const* f = buffers_.fields;
+    const Rows* s = buffers_.spread;
+    if (gradients) blur_along<2>(taps_, window_, {f[0], f[1]}, {slot(s[0], v), slot(s[1], v)}, padded_width_);
+    if (args_.grad_x) blur_along<1>(taps_, window_, {f[2]}, {slot(s[2], v)}, padded_width_);
+    if (args_.grad_y) blur_along<1>(taps_, window_, {f[3]}, {slot(s[3], v)}, padded_width_);
     return sum(total);
   }
 
@@ -163,7 +160,7 @@ class Band : Plane {
     const int64_t source = row_at(row);
     if (source < 0) return;
     const Rows spread[3] = {buffers_.spread[0], buffers_.spread[1], buffers_.spread[own]};
-    float* const padded = buffers_.gradient[0];
+    float* const padded = buffers_.gradient;
     for (int64_t j = 0; j < padded_width_; j += kLanes) {
       Vec g[3];
       blur_across(taps_, window_, spread, row + 1, j, g);
@@ -199,7 +196,7 @@ class Band : Plane {
 void ssim_cpu(const SsimArgs& args, int threads) {
   const int64_t padded = args.height + 2 * padding(args.window, args.border);
   const int64_t bands = bands_of(padded, args.window), tall = padded / bands, parts = args.channels * bands;
-  const int64_t memory = Buffers(args, nullptr).arena.used();
+  const int64_t memory = Buffers{args, Arena(nullptr)}.arena.used();
   std::vector<float> taps(args.window);
   gaussian_taps(args.window, args.sigma, taps.data());
   std::vector<double> sums(args.images * parts);

@@ -29,41 +29,33 @@ struct Tables {
 };
 
 // Memory of one thread.
-struct Buffers {
-  Buffers(const TopnDiceArgs& args, float* memory)
-      : arena(memory),
-        select(arena),
-        in_mask(arena.words(kMostCandidates)),
-        mask(arena.words(args.height * words_of(args.width))),
-        pixels(arena.row(args.width + kWord)),
-        line(arena.rows(2, args.cam_width + 1)),
-        cells(arena.row(args.cam_height * args.cam_width)) {}
-  Arena arena;
-  SelectMemory select;
-  uint32_t* in_mask;  // of the candidates: all bits or none
-  uint32_t* mask;     // [height, words_of(width)], and a word behind
-  float* pixels;      // of a row
-  Rows line;          // see EnlargedRows
-  float* cells;       // the CAM
+struct Buffers : SelectMemory {
+  Buffers(const TopnDiceArgs& args_, float* memory) : SelectMemory(memory), args(args_) {}
+  const TopnDiceArgs& args;
+  uint32_t* in_mask = arena.words(kMostCandidates);  // of the candidates: all bits or none
+  // [height, words_of(width)], and a word behind
+  uint32_t* mask = arena.words(args.height * words_of(args.width));
+  float* cells = arena.row(args.cam_height * args.cam_width);  // the CAM
+  // See EnlargedRows.
+  float* pixels = arena.row(args.width + kWord);
+  Rows lines = arena.rows(2, args.cam_width + 1);
 };
 
 struct EnlargedRows {
-  int64_t cam_height, cam_width, height, width;
-  const Between* places;  // of the rows
-  const float* weights;   // see Tables
-  const int32_t* first;
-  const float* cells;
-  Rows line;
-  float* pixels;
+  const TopnDiceArgs& args;
+  const Tables& tables;
+  const Buffers& buffers;
+  int64_t height = args.height, width = args.width, cam_width = args.cam_width;
 
   // The values that the pixels of row i blend, cell by cell, with the last one repeated behind. Two rows are
   // kept.
   const float* values(int64_t i) const {
-    const float* const top = cells + places[i].cell * cam_width;
-    const float* const bottom = cells + places[i].next * cam_width;
-    const Vec weight = Vec{} + places[i].weight;
+    const Between& at = tables.rows[i];
+    const float* const top = buffers.cells + at.cell * cam_width;
+    const float* const bottom = buffers.cells + at.next * cam_width;
+    const Vec weight = Vec{} + at.weight;
     const int64_t count = cam_width;  // fields are copied: the compiler reads them again behind every store
-    float* const out = line[i % 2];
+    float* const out = buffers.lines[i % 2];
     for (int64_t c = 0; c < count; c += kLanes) {
       const Vec a = load(top + c);
       store(fused(weight, load(bottom + c) - a, a), out + c);
@@ -75,14 +67,14 @@ struct EnlargedRows {
   // Goes pair by pair. What a vector writes past the columns of a pair is written again by those that follow.
   const float* row(int64_t i) const {
     const float* const blended = values(i);
-    const float* const weight = weights;
-    const int32_t* const column = first;
+    const float* const weights = tables.weights.data();
+    const int32_t* const first = tables.first.data();
     const int64_t count = cam_width;
-    float* const out = pixels;
+    float* const out = buffers.pixels;
     for (int64_t c = 0; c < count; ++c) {
       const Vec value = Vec{} + blended[c], step = Vec{} + (blended[c + 1] - blended[c]);
-      const int64_t end = column[c + 1];
-      for (int64_t x = column[c]; x < end; x += kLanes) store(fused(load(weight + x), step, value), out + x);
+      const int64_t end = first[c + 1];
+      for (int64_t x = first[c]; x < end; x += kLanes) store(fused(load(weights + x), step, value), out + x);
     }
     return ended(out, width);
   }
@@ -104,9 +96,9 @@ struct Split {
 // reaches), and most of those pairs lie on one side of a narrow range.
 Split split(const EnlargedRows& rows, Range range, const Buffers& buffers) {
   const int64_t words = words_of(rows.width);
-  const int32_t* const first = rows.first;
-  const float* const weights = rows.weights;
-  float* const candidates = buffers.select.candidates;
+  const int32_t* const first = rows.tables.first.data();
+  const float* const weights = rows.tables.weights.data();
+  float* const candidates = buffers.candidates;
   float* const in_mask = reinterpret_cast<float*>(buffers.in_mask);
   const Vec low = Vec{} + range.low, high = Vec{} + range.high;
   constexpr uint32_t kAllLanes = (1u << kLanes) - 1;
@@ -172,19 +164,19 @@ Split split(const EnlargedRows& rows, Range range, const Buffers& buffers) {
 int64_t hits_of(const EnlargedRows& rows, Range range, int64_t n, const Buffers& buffers) {
   const int64_t area = rows.height * rows.width;
   if (n == 0 || n == area) return n;
-  const Range near = guess(rows, range, n, buffers.select);
+  const Range near = guess(rows, range, n, buffers);
   const Split found = split(rows, near, buffers);
   const Counts counts = found.counts;
   int64_t hits = found.hits;
   if (!counts.hold(n)) {
     hits = 0;
     const uint32_t* mask = buffers.mask;
-    for_each_word(rows, select(rows, range, n, area, buffers.select),
+    for_each_word(rows, select(rows, range, n, area, buffers),
                   [&](int64_t, int64_t, uint32_t top) { hits += count_bits(top & *mask++); });
     return hits;
   }
-  const float* const pixels = buffers.select.candidates;
-  Cut cut = select(Candidates{counts.inside, pixels}, near, n - counts.above, counts.inside, buffers.select);
+  const float* const pixels = buffers.candidates;
+  Cut cut = select(Candidates{counts.inside, pixels}, near, n - counts.above, counts.inside, buffers);
   for (int64_t k = 0; k < counts.inside; k += kLanes) {
     const Vec some = load(pixels + k), floor = Vec{} + cut.floor;
     Bits in_mask;
@@ -199,9 +191,7 @@ void dice_images(const TopnDiceArgs& args, const Tables& tables, int64_t begin, 
                  const Buffers& buffers) {
   const int64_t cells = args.cam_height * args.cam_width, words = words_of(args.width);
   const MaskRows masks(args.mask, args.height, args.width);
-  const EnlargedRows rows{args.cam_height,    args.cam_width,        args.height,         args.width,
-                          tables.rows.data(), tables.weights.data(), tables.first.data(), buffers.cells,
-                          buffers.line,       buffers.pixels};
+  const EnlargedRows rows{args, tables, buffers};
   buffers.mask[args.height * words] = 0;
   for (int64_t image = begin; image < end; ++image) {
     const scalar* cam = static_cast<const scalar*>(args.cam) + image * cells;

@@ -11,27 +11,24 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-// Memory of one thread.
-struct Buffers {
+struct Buffers : SelectMemory {
   Buffers(const TopnMaskArgs& args, float* memory)
-      : arena(memory), select(arena), row(arena.row(args.width + kWord)) {}
-  Arena arena;
-  SelectMemory select;
-  float* row;  // of pixels
+      : SelectMemory(memory), pixels(arena.row(args.width + kWord)) {}
+  float* pixels;  // of a row
 };
 
 template <typename scalar>
 struct MapRows {
   const scalar* map;
   int64_t height, width, row_stride, column_stride;
-  float* memory;
+  float* pixels;
 
   const float* row(int64_t i) const {
     const scalar* values = map + i * row_stride;
     if constexpr (std::is_same_v<scalar, float>)
       if (column_stride == 1 && width % kWord == 0) return values;
-    for (int64_t x = 0; x < width; x += kLanes) store(lanes(values, x), memory + x);
-    return ended(memory, width);
+    for (int64_t x = 0; x < width; x += kLanes) store(lanes(values, x), pixels + x);
+    return ended(pixels, width);
   }
 
  private:
@@ -52,11 +49,11 @@ void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, const Buf
                                args.width,
                                args.row_stride,
                                args.column_stride,
-                               buffers.row};
+                               buffers.pixels};
     const int64_t n = args.counts ? args.counts[image * args.counts_stride] : args.count;
     const Extremes found = extremes(rows, {-kInfinity, kInfinity});  // NaN is not among them
     args.valid[image] = n >= 0 && n <= area && found.count == area;
-    const Cut cut = args.valid[image] ? top(rows, found.range, n, buffers.select) : kNothing;
+    const Cut cut = args.valid[image] ? top(rows, found.range, n, buffers) : kNothing;
     if (args.out_type == MaskType::bits) {
       uint32_t* out = static_cast<uint32_t*>(args.out) + image * args.height * words;
       for_each_word(rows, cut, [&](int64_t i, int64_t w, uint32_t bits) { out[i * words + w] = bits; });

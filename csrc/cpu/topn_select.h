@@ -31,13 +31,11 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Memory of one thread.
 struct SelectMemory {
-  explicit SelectMemory(Arena& arena)
-      : candidates(arena.row(kMostCandidates)),
-        chosen(arena.row(kMostCandidates)),
-        bins(arena.words(kCopies * (kBins + 1))) {}
-  float* candidates;  // pixels
-  float* chosen;      // of the candidates
-  uint32_t* bins;     // see Bins
+  explicit SelectMemory(float* memory) : arena(memory) {}
+  Arena arena;
+  float* candidates = arena.row(kMostCandidates);       // pixels
+  float* chosen = arena.row(kMostCandidates);           // of the candidates
+  uint32_t* bins = arena.words(kCopies * (kBins + 1));  // see Bins
 };
 
 // Rows of pixels

@@ -171,19 +171,6 @@ inline Vec load(const uint8_t* p) {
 #endif
 }
 
-// The first n values; the other lanes are -inf, which adds nothing to a sum of exponentials.
-template <typename scalar>
-inline Vec load_padded(const scalar* p, int64_t n) {
-  if (n >= kLanes) return load(p);
-  Vec x = Vec{} - kInfinity;
-  if (n <= 0) return x;
-  scalar lanes[kLanes] = {};
-  std::memcpy(lanes, p, n * sizeof(scalar));
-  const Vec loaded = load(lanes);
-  for (int i = 0; i < kLanes; ++i) x[i] = i < n ? loaded[i] : x[i];
-  return x;
-}
-
 // The number of each lane.
 inline Bits lane_numbers() {
   Bits lane;
@@ -203,6 +190,14 @@ inline Vec load_first(const scalar* p, int64_t n) {
   scalar lanes[kLanes] = {};
   if (n > 0) std::memcpy(lanes, p, n * sizeof(scalar));
   return load(lanes);
+}
+
+// The first n values; the other lanes are -inf, which adds nothing to a sum of exponentials.
+template <typename scalar>
+inline Vec load_padded(const scalar* p, int64_t n) {
+  if (n >= kLanes) return load(p);
+  const Bits inside = first_lanes(n > 0 ? n : 0);
+  return inside ? load_first(p, n) : Vec{} - kInfinity;
 }
 
 template <typename scalar>
