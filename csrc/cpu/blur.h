@@ -8,12 +8,6 @@
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 
-// The lanes before n of x, 0 in the others.
-inline Vec first_lanes(Vec x, int64_t n) {
-  if (n >= kLanes) return x;
-  return lane_numbers() < Bits{} + static_cast<uint32_t>(n) ? x : Vec{};
-}
-
 // out[q][i] = sum_k taps[k] in[q][i + k]
 template <int count>
 inline void blur_along(const float* taps, int64_t window, const float* const (&in)[count],

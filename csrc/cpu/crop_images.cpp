@@ -3,6 +3,8 @@
 // Bytes moved: the stored rows that a crop covers, once, and its result. A stored row is split into its
 // channels, resampled along the row and coloured; an output row is a blend of two of those, which are kept
 // while the rows below still need them.
+#include <algorithm>
+
 #include "parallel.h"
 #include "scratch.h"
 // vec.h comes first, in scratch.h: the templates below find its overloads by ordinary lookup.
@@ -100,30 +102,19 @@ struct Color {
   }
 };
 
-// Stores a vector, past the caches if that is possible and wanted.
-template <bool kPast>
-inline void put(Vec x, float* p) {
-#if defined(__AVX512F__)
-  if constexpr (kPast) return _mm512_stream_ps(p, x);
-#elif defined(__AVX2__)
-  if constexpr (kPast) return _mm256_stream_ps(p, x);
+// Stores the first n values, past the caches if that is possible and wanted.
+template <bool kPast, typename scalar>
+inline void put(Vec x, scalar* p, int64_t n) {
+#if defined(__AVX2__)
+  if constexpr (kPast) {  // such rows are whole lines of the cache
+    alignas(64) scalar values[kLanes];
+    store(x, values);
+    for (int i = 0; i < kLanes; i += 16 / sizeof(scalar))
+      _mm_stream_si128(reinterpret_cast<__m128i*>(p + i), *reinterpret_cast<const __m128i*>(values + i));
+    return;
+  }
 #endif
-  store(x, p);
-}
-template <bool kPast, typename half>
-inline void put(Vec x, half* p) {
-  alignas(64) half values[kLanes];
-  store(x, values);
-#if defined(__AVX512F__)
-  if constexpr (kPast)
-    return _mm256_stream_si256(reinterpret_cast<__m256i*>(p),
-                               _mm256_load_si256(reinterpret_cast<const __m256i*>(values)));
-#elif defined(__AVX2__)
-  if constexpr (kPast)
-    return _mm_stream_si128(reinterpret_cast<__m128i*>(p),
-                            _mm_load_si128(reinterpret_cast<const __m128i*>(values)));
-#endif
-  store(x, p);
+  store_partial(x, p, n);
 }
 
 inline void finish_puts() {
@@ -135,14 +126,10 @@ inline void finish_puts() {
 // Colours n pixels that are neighbours, to three planes.
 template <bool kPast, typename scalar>
 void copy(const uint8_t* pixels, int64_t n, const Color& color, scalar* out, int64_t plane) {
-  int64_t x = 0;
-  for (; x + kLanes <= n; x += kLanes) {
-    const Pixels result = color.of(load_pixels(pixels + kChannels * x));
-    for (int c = 0; c < kChannels; ++c) put<kPast>(result.at[c], out + c * plane + x);
+  for (int64_t x = 0; x < n; x += kLanes) {
+    const Pixels result = color.of(load_first_pixels(pixels + kChannels * x, n - x));
+    for (int c = 0; c < kChannels; ++c) put<kPast>(result.at[c], out + c * plane + x, n - x);
   }
-  if (x == n) return;
-  const Pixels result = color.of(load_first_pixels(pixels + kChannels * x, n - x));
-  for (int c = 0; c < kChannels; ++c) store_partial(result.at[c], out + c * plane + x, n - x);
 }
 
 // The crop of one image.
@@ -176,23 +163,21 @@ class Crop {
     const int count = static_cast<int>(args_.out_width);
     first_ = width_;
     int last = 0;
-    for (int group = 0; group * kLanes < count; ++group) {
-      int cells[kLanes], low = width_, high = 0;
+    for (int x = 0; x < count; x += kLanes) {
+      int cells[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        const int x = group * kLanes + i < count ? group * kLanes + i : count - 1;
-        const Between at = between(across, x, width_);
+        const Between at = between(across, std::min(x + i, count - 1), width_);
         cells[i] = at.cell;
-        weight_[group * kLanes + i] = at.weight;
-        low = at.cell < low ? at.cell : low;
-        high = at.cell > high ? at.cell : high;
+        weight_[x + i] = at.weight;
       }
-      for (int i = 0; i < kLanes; ++i) index_[group * kLanes + i] = static_cast<uint32_t>(cells[i] - low);
-      base_[group] = low;
-      wide_[group] = high + 1 - low >= 2 * kLanes;
-      first_ = low < first_ ? low : first_;
-      last = high > last ? high : last;
+      const auto [low, high] = std::minmax(cells[0], cells[kLanes - 1]);  // they are in order
+      for (int i = 0; i < kLanes; ++i) index_[x + i] = static_cast<uint32_t>(cells[i] - low);
+      base_[x / kLanes] = low;
+      wide_[x / kLanes] = high + 1 - low >= 2 * kLanes;
+      first_ = std::min(first_, low);
+      last = std::max(last, high);
     }
-    end_ = last + 2 < width_ ? last + 2 : width_;
+    end_ = std::min(last + 2, width_);
   }
 
   // Stored row `row`, resampled along itself and coloured. The line of row `other` is kept.
@@ -227,13 +212,11 @@ class Crop {
   template <bool kPast, typename scalar>
   void blend_lines(const float* top, const float* bottom, float weight, scalar* out) const {
     const Vec share = Vec{} + weight;
-    const auto at = [&](int64_t x) {
+    const int64_t width = args_.out_width;
+    for (int64_t x = 0; x < width; x += kLanes) {
       const Vec a = load(top + x);
-      return top == bottom ? a : fused(share, load(bottom + x) - a, a);
-    };
-    int64_t x = 0;
-    for (; x + kLanes <= args_.out_width; x += kLanes) put<kPast>(at(x), out + x);
-    if (x < args_.out_width) store_partial(at(x), out + x, args_.out_width - x);
+      put<kPast>(top == bottom ? a : fused(share, load(bottom + x) - a, a), out + x, width - x);
+    }
   }
 
   Rows line() { return arena_.rows(kChannels, args_.out_width); }

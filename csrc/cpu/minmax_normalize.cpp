@@ -26,18 +26,12 @@ Extremes extremes(const scalar* map, int64_t size) {
   const Vec first = Vec{} + load_first(map, 1)[0];
   Vec low = first, high = first;
   Bits bad = (Bits)(first != first);
-  const auto add = [&](Vec x) {
+  for_each_vector(size, [&](int64_t n, auto load_at, int64_t count) {
+    const Vec x = first_lanes(load_at(map + n), count, first);
     low = x < low ? x : low;
     high = x > high ? x : high;
     bad |= (Bits)(x != x);
-  };
-  int64_t n = 0;
-  for (; n + kLanes <= size; n += kLanes) add(load(map + n));
-  if (n < size) {
-    const Vec x = load_first(map + n, size - n);
-    // Every lane holds a value of the map.
-    add(as_float(as_bits(x) | (as_bits(first) & ~first_lanes(size - n))));
-  }
+  });
   Extremes map_extremes;
   for (int i = 0; i < kLanes; ++i) map_extremes.add(low[i], high[i]);
   if (any(bad)) map_extremes.low = map_extremes.high = 0.0f * kInfinity;
@@ -84,7 +78,7 @@ void backward(const MinmaxNormalizeBackwardArgs& args, int64_t begin, int64_t en
       }
       const Vec m = load_at(map + n), g = load_at(upstream + n);
       const Vec x = (m - of_map.low) / range;
-      const Vec one = as_float(as_bits(Vec{} + 1.0f) & first_lanes(count));
+      const Vec one = first_lanes(Vec{} + 1.0f, count);
       block_total += g;
       block_weighted += g * x;
       lows += m == Vec{} + of_map.low ? one : Vec{};

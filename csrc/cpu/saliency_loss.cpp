@@ -159,16 +159,10 @@ class Image : Plane {
       const float* cam = buffers_.cam[i];
       float* const out = buffers_.raw[i];
       for (int64_t j = 0; j < width_; ++j) {
-        const auto [from, weight] = tables_.columns[j];
-        out[j] = weight * cam[from] + (1.0f - weight) * cam[from + 1];  // a CAM of one column has room for it
+        const auto [from, next, weight] = tables_.columns[j];
+        out[j] = weight * cam[from] + (1.0f - weight) * cam[next];
       }
     }
-  }
-
-  const float* row_above(const Rows& rows, int64_t row) const { return rows[tables_.rows[row].from]; }
-  const float* row_below(const Rows& rows, int64_t row) const {
-    const int64_t from = tables_.rows[row].from;
-    return rows[from + 1 < args_.cam_height ? from + 1 : from];
   }
 
   // Enlarged rows are straight lines between those of the CAM, so the extremes are among the first and the
@@ -187,8 +181,8 @@ class Image : Plane {
   }
 
   void enlarge_across(int64_t row) {
-    enlarge(row_above(buffers_.raw, row), row_below(buffers_.raw, row), tables_.rows[row].weight, width_,
-            buffers_.x_row);
+    const auto [from, next, weight] = tables_.rows[row];
+    enlarge(buffers_.raw[from], buffers_.raw[next], weight, width_, buffers_.x_row);
   }
 
   // The result is exactly 1 at the highest value: |x - y| has no slope where both are 1.
@@ -243,10 +237,9 @@ class Image : Plane {
 
   // The adjoint of enlarge_across, for a vector.
   void add_enlarged(const Rows& rows, int64_t j, const Source& source, Vec x) const {
-    const auto [from, weight] = source;
+    const auto [from, next, weight] = source;
     store(load(rows[from] + j) + weight * x, rows[from] + j);
-    if (from + 1 < args_.cam_height)
-      store(load(rows[from + 1] + j) + (1.0f - weight) * x, rows[from + 1] + j);
+    if (next != from) store(load(rows[next] + j) + (1.0f - weight) * x, rows[next] + j);
   }
 
   // Returns the mean of S, and adds its gradient to d_x, d_mean and d_square.
@@ -320,8 +313,8 @@ class Image : Plane {
       return;
     }
     const float* y = buffers_.y[source];
-    const float *above = row_above(buffers_.x, source), *below = row_below(buffers_.x, source);
-    const float weight = tables_.rows[source].weight;
+    const auto [from, next, weight] = tables_.rows[source];
+    const float *above = buffers_.x[from], *below = buffers_.x[next];
     float *xy = buffers_.xy_row, *yy = buffers_.yy_row;
     for (int64_t j = 0; j < padded_width_; j += kLanes) {
       const Vec vy = load(y + j);
@@ -396,9 +389,9 @@ class Image : Plane {
   void shrink(const float* row, float* out) const {
     for (int64_t j = 0; j < args_.cam_width; ++j) out[j] = 0;
     for (int64_t j = 0; j < width_; ++j) {
-      const auto [from, weight] = tables_.columns[j];
+      const auto [from, next, weight] = tables_.columns[j];
       out[from] += weight * row[j];
-      if (from + 1 < args_.cam_width) out[from + 1] += (1.0f - weight) * row[j];
+      if (next != from) out[next] += (1.0f - weight) * row[j];
     }
   }
 

@@ -24,7 +24,8 @@ std::vector<Source> sources(int64_t from, int64_t to) {
   std::vector<Source> all;
   for (int64_t i = 0; i < to; ++i) {
     const Place place(i, from, to);
-    all.push_back({place.cell, static_cast<float>(place.weight)});
+    const int32_t next = from > 1 ? place.cell + 1 : place.cell;
+    all.push_back({place.cell, next, static_cast<float>(place.weight)});
   }
   return all;
 }

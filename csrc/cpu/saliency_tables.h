@@ -17,9 +17,9 @@ struct Banded {
 };
 
 // The bilinear enlargement: a row (column) of the map is `weight` of the CAM's row `from`, and 1 - weight of
-// the next.
+// the next, which is `from` itself if there is one row.
 struct Source {
-  int32_t from;
+  int32_t from, next;
   float weight;
 };
 

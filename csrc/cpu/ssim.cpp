@@ -12,18 +12,6 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-// Copies a row of an image to row[0..width), minus the shift.
-template <typename scalar>
-void load_row(const scalar* from, int64_t column_stride, int64_t width, float shift, float* row) {
-  int64_t i = 0;
-  if (column_stride == 1)
-    for (; i + kLanes <= width; i += kLanes) store(load(from + i) - shift, row + i);
-  for (; i < width; ++i) {
-    scalar one[kLanes] = {from[i * column_stride]};
-    row[i] = load(one)[0] - shift;
-  }
-}
-
 // A plane is cut into bands of equal height, of at least 256 padded rows and 4 windows. Their number does not
 // depend on the number of threads, and so neither do the sums.
 int64_t bands_of(int64_t padded_height, int64_t window) {
@@ -118,7 +106,10 @@ class Band : Plane {
                            plane_ % args_.channels * strides.channel + source * strides.row;
     with_scalar(args_.dtype, [&](auto zero) {
       const auto* from = static_cast<const decltype(zero)*>(data) + offset;
-      load_row(from, strides.column, width_, constants_.shift, row + pad_);
+      for (int64_t i = 0; i < width_; i += kLanes) {
+        const Vec values = load_strided(from + i * strides.column, strides.column, width_ - i);
+        store(values - constants_.shift, row + pad_ + i);
+      }
     });
     pad_row(row);
   }

@@ -27,16 +27,9 @@ struct MapRows {
     const scalar* values = map + i * row_stride;
     if constexpr (std::is_same_v<scalar, float>)
       if (column_stride == 1 && width % kWord == 0) return values;
-    for (int64_t x = 0; x < width; x += kLanes) store(lanes(values, x), pixels + x);
+    for (int64_t x = 0; x < width; x += kLanes)
+      store(load_strided(values + x * column_stride, column_stride, width - x), pixels + x);
     return ended(pixels, width);
-  }
-
- private:
-  Vec lanes(const scalar* values, int64_t x) const {
-    if (column_stride == 1) return load_first(values + x, width - x);
-    scalar gathered[kLanes] = {};
-    for (int64_t j = 0; j < kLanes && x + j < width; ++j) gathered[j] = values[(x + j) * column_stride];
-    return load(gathered);
   }
 };
 
@@ -63,7 +56,7 @@ void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, const Buf
         uint8_t* pixels = out + i * args.width + w * kWord;
         const int64_t count = args.width - w * kWord;
         uint8_t bytes[kWord];
-        for (int j = 0; j < kWord; ++j) bytes[j] = bits >> j & 1;
+        unpack_word(bits, bytes);
         std::memcpy(pixels, bytes, count < kWord ? count : kWord);
       });
     }

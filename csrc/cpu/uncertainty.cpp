@@ -86,9 +86,7 @@ void forward_short(const UncertaintyArgs& args, int64_t begin, int64_t end) {
     const int rows = static_cast<int>(end - i < kLanes ? end - i : kLanes);
     RowStats<Vec> lanes;
     for (int64_t j = 0; j < args.columns; ++j) {
-      scalar column[kLanes] = {};
-      for (int lane = 0; lane < rows; ++lane) column[lane] = data[(i + lane) * args.row_stride + j];
-      const Vec x[1] = {load(column)};
+      const Vec x[1] = {load_strided(data + i * args.row_stride + j, args.row_stride, rows)};
       add<kWeighted>(lanes, x);
     }
     for (int lane = 0; lane < rows; ++lane) {
