@@ -102,34 +102,43 @@ struct Color {
   }
 };
 
-// Stores the first n values, past the caches if that is possible and wanted.
-template <bool kPast, typename scalar>
-inline void put(Vec x, scalar* p, int64_t n) {
-#if defined(__AVX2__)
-  if constexpr (kPast) {  // such rows are whole lines of the cache
-    alignas(64) scalar values[kLanes];
-    store(x, values);
-    for (int i = 0; i < kLanes; i += 16 / sizeof(scalar))
-      _mm_stream_si128(reinterpret_cast<__m128i*>(p + i), *reinterpret_cast<const __m128i*>(values + i));
-    return;
-  }
+// Stores a vector, past the caches if that is possible and wanted.
+template <bool kPast>
+inline void put(Vec x, float* p) {
+#if defined(__AVX512F__)
+  if constexpr (kPast) return _mm512_stream_ps(p, x);
+#elif defined(__AVX2__)
+  if constexpr (kPast) return _mm256_stream_ps(p, x);
 #endif
-  store_partial(x, p, n);
+  store(x, p);
 }
-
-inline void finish_puts() {
-#if defined(__AVX2__)
-  _mm_sfence();
+template <bool kPast, typename half>
+inline void put(Vec x, half* p) {
+  alignas(64) half values[kLanes];
+  store(x, values);
+#if defined(__AVX512F__)
+  if constexpr (kPast)
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(p),
+                               _mm256_load_si256(reinterpret_cast<const __m256i*>(values)));
+#elif defined(__AVX2__)
+  if constexpr (kPast)
+    return _mm_stream_si128(reinterpret_cast<__m128i*>(p),
+                            _mm_load_si128(reinterpret_cast<const __m128i*>(values)));
 #endif
+  store(x, p);
 }
 
 // Colours n pixels that are neighbours, to three planes.
 template <bool kPast, typename scalar>
 void copy(const uint8_t* pixels, int64_t n, const Color& color, scalar* out, int64_t plane) {
-  for (int64_t x = 0; x < n; x += kLanes) {
-    const Pixels result = color.of(load_first_pixels(pixels + kChannels * x, n - x));
-    for (int c = 0; c < kChannels; ++c) put<kPast>(result.at[c], out + c * plane + x, n - x);
+  int64_t x = 0;
+  for (; x + kLanes <= n; x += kLanes) {
+    const Pixels result = color.of(load_pixels(pixels + kChannels * x));
+    for (int c = 0; c < kChannels; ++c) put<kPast>(result.at[c], out + c * plane + x);
   }
+  if (x == n) return;
+  const Pixels result = color.of(load_first_pixels(pixels + kChannels * x, n - x));
+  for (int c = 0; c < kChannels; ++c) store_partial(result.at[c], out + c * plane + x, n - x);
 }
 
 // The crop of one image.
@@ -186,25 +195,27 @@ class Crop {
       if (held_[k] == row) return lines_[k];
     const int k = held_[0] == other ? 1 : 0;
     held_[k] = row;
+    const Rows stored = stored_, line = lines_[k];  // copies: members would be read again after every store
     const uint8_t* const pixels = image + row * args_.row_stride;
     for (int x = first_; x < end_; x += kLanes) {
       const Pixels values = load_first_pixels(pixels + kChannels * x, width_ - x);
-      for (int c = 0; c < kChannels; ++c) store(values.at[c], stored_[c] + x);
+      for (int c = 0; c < kChannels; ++c) store(values.at[c], stored[c] + x);
     }
     for (int x = 0; x < args_.out_width; x += kLanes) {
       Bits index;
       std::memcpy(&index, index_ + x, sizeof index);
       const Bits next = index + 1;
       const Vec weight = load(weight_ + x);
+      const int64_t base = base_[x / kLanes];
+      const bool wide = wide_[x / kLanes];
       Pixels values;
       for (int c = 0; c < kChannels; ++c) {
-        const float* const p = stored_[c] + base_[x / kLanes];
-        const bool wide = wide_[x / kLanes];
+        const float* const p = stored[c] + base;
         const Vec a = wide ? gather(p, index) : pick(p, index), b = wide ? gather(p, next) : pick(p, next);
         values.at[c] = fused(weight, b - a, a);
       }
       values = color.of(values);
-      for (int c = 0; c < kChannels; ++c) store(values.at[c], lines_[k][c] + x);
+      for (int c = 0; c < kChannels; ++c) store(values.at[c], line[c] + x);
     }
     return lines_[k];
   }
@@ -212,11 +223,13 @@ class Crop {
   template <bool kPast, typename scalar>
   void blend_lines(const float* top, const float* bottom, float weight, scalar* out) const {
     const Vec share = Vec{} + weight;
-    const int64_t width = args_.out_width;
-    for (int64_t x = 0; x < width; x += kLanes) {
+    const auto at = [&](int64_t x) {
       const Vec a = load(top + x);
-      put<kPast>(top == bottom ? a : fused(share, load(bottom + x) - a, a), out + x, width - x);
-    }
+      return top == bottom ? a : fused(share, load(bottom + x) - a, a);
+    };
+    int64_t x = 0;
+    for (; x + kLanes <= args_.out_width; x += kLanes) put<kPast>(at(x), out + x);
+    if (x < args_.out_width) store_partial(at(x), out + x, args_.out_width - x);
   }
 
   Rows line() { return arena_.rows(kChannels, args_.out_width); }
@@ -264,7 +277,9 @@ void forward(const CropImagesArgs& args, int64_t begin, int64_t end, float* memo
         copy<kPast>(image + y * args.row_stride, args.width, color, out + y * args.width, plane);
     }
   }
-  if constexpr (kPast) finish_puts();
+#if defined(__AVX2__)
+  if constexpr (kPast) _mm_sfence();
+#endif
 }
 
 }  // namespace

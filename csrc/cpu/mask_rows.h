@@ -125,7 +125,7 @@ class MaskRows {
     return memory;
   }
 
-  const Mask& mask_;
+  const Mask mask_;
   int64_t height_;
   int64_t width_;
 };

@@ -26,12 +26,14 @@ Extremes extremes(const scalar* map, int64_t size) {
   const Vec first = Vec{} + load_first(map, 1)[0];
   Vec low = first, high = first;
   Bits bad = (Bits)(first != first);
-  for_each_vector(size, [&](int64_t n, auto load_at, int64_t count) {
-    const Vec x = first_lanes(load_at(map + n), count, first);
+  const auto add = [&](Vec x) {
     low = x < low ? x : low;
     high = x > high ? x : high;
     bad |= (Bits)(x != x);
-  });
+  };
+  int64_t n = 0;
+  for (; n + kLanes <= size; n += kLanes) add(load(map + n));
+  if (n < size) add(first_lanes(load_first(map + n, size - n), size - n, first));
   Extremes map_extremes;
   for (int i = 0; i < kLanes; ++i) map_extremes.add(low[i], high[i]);
   if (any(bad)) map_extremes.low = map_extremes.high = 0.0f * kInfinity;

@@ -19,12 +19,13 @@ struct Buffers : SelectMemory {
 
 template <typename scalar>
 struct MapRows {
+  const TopnMaskArgs& args;
   const scalar* map;
-  int64_t height, width, row_stride, column_stride;
   float* pixels;
+  int64_t height = args.height, width = args.width, column_stride = args.column_stride;
 
   const float* row(int64_t i) const {
-    const scalar* values = map + i * row_stride;
+    const scalar* values = map + i * args.row_stride;
     if constexpr (std::is_same_v<scalar, float>)
       if (column_stride == 1 && width % kWord == 0) return values;
     for (int64_t x = 0; x < width; x += kLanes)
@@ -37,12 +38,8 @@ template <typename scalar>
 void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, const Buffers& buffers) {
   const int64_t area = args.height * args.width, words = words_of(args.width);
   for (int64_t image = begin; image < end; ++image) {
-    const MapRows<scalar> rows{static_cast<const scalar*>(args.maps) + image * args.image_stride,
-                               args.height,
-                               args.width,
-                               args.row_stride,
-                               args.column_stride,
-                               buffers.pixels};
+    const scalar* const map = static_cast<const scalar*>(args.maps) + image * args.image_stride;
+    const MapRows<scalar> rows{args, map, buffers.pixels};
     const int64_t n = args.counts ? args.counts[image * args.counts_stride] : args.count;
     const Extremes found = extremes(rows, {-kInfinity, kInfinity});  // NaN is not among them
     args.valid[image] = n >= 0 && n <= area && found.count == area;
