@@ -256,7 +256,7 @@ void fill_with_nan(scalar* out, int64_t count) {
 template <bool kPast, typename scalar>
 void forward(const CropImagesArgs& args, int64_t begin, int64_t end, float* memory) {
   const int64_t plane = args.out_height * args.out_width;
-  const bool whole = copies(args, args.height, args.width);
+  const bool whole = !args.box && args.out_height == args.height && args.out_width == args.width;
   const bool one_piece = args.row_stride == kChannels * args.width;
   Crop crop(args, memory);
   for (int64_t b = begin; b < end; ++b) {

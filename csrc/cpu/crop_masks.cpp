@@ -61,7 +61,7 @@ void crop(const CropMasksArgs& args, const Cropped& from, uint8_t* memory, uint8
 void crop_masks_cpu(const CropMasksArgs& args, int threads) {
   static_assert(kMostSide <= 1 << 16, "columns are kept in 16 bits");
   const int64_t size = args.out_height * args.out_width, width = args.masks.width;
-  const bool whole = copies(args, args.masks.height, width);
+  const bool whole = !args.box && args.out_height == args.masks.height && args.out_width == width;
   parallel_for(args.batch, size, threads, [&](int64_t begin, int64_t end) {
     const Scratch scratch((args.out_width * sizeof(uint16_t) + width) / sizeof(float) + 1);
     for (int64_t b = begin; b < end; ++b) {

@@ -30,15 +30,13 @@ struct Tables {
 
 // Memory of one thread.
 struct Buffers : SelectMemory {
-  Buffers(const TopnDiceArgs& args_, float* memory) : SelectMemory(memory), args(args_) {}
+  Buffers(const TopnDiceArgs& args_, float* memory) : SelectMemory(args_.width, memory), args(args_) {}
   const TopnDiceArgs& args;
   uint32_t* in_mask = arena.words(kMostCandidates);  // of the candidates: all bits or none
   // [height, words_of(width)], and a word behind
   uint32_t* mask = arena.words(args.height * words_of(args.width));
   float* cells = arena.row(args.cam_height * args.cam_width);  // the CAM
-  // See EnlargedRows.
-  float* pixels = arena.row(args.width + kWord);
-  Rows lines = arena.rows(2, args.cam_width + 1);
+  Rows lines = arena.rows(2, args.cam_width + 1);              // see EnlargedRows
 };
 
 struct EnlargedRows {

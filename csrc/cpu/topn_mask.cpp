@@ -11,12 +11,6 @@ namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-struct Buffers : SelectMemory {
-  Buffers(const TopnMaskArgs& args, float* memory)
-      : SelectMemory(memory), pixels(arena.row(args.width + kWord)) {}
-  float* pixels;  // of a row
-};
-
 template <typename scalar>
 struct MapRows {
   const TopnMaskArgs& args;
@@ -35,15 +29,15 @@ struct MapRows {
 };
 
 template <typename scalar>
-void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, const Buffers& buffers) {
+void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, const SelectMemory& memory) {
   const int64_t area = args.height * args.width, words = words_of(args.width);
   for (int64_t image = begin; image < end; ++image) {
     const scalar* const map = static_cast<const scalar*>(args.maps) + image * args.image_stride;
-    const MapRows<scalar> rows{args, map, buffers.pixels};
+    const MapRows<scalar> rows{args, map, memory.pixels};
     const int64_t n = args.counts ? args.counts[image * args.counts_stride] : args.count;
     const Extremes found = extremes(rows, {-kInfinity, kInfinity});  // NaN is not among them
     args.valid[image] = n >= 0 && n <= area && found.count == area;
-    const Cut cut = args.valid[image] ? top(rows, found.range, n, buffers) : kNothing;
+    const Cut cut = args.valid[image] ? top(rows, found.range, n, memory) : kNothing;
     if (args.out_type == MaskType::bits) {
       uint32_t* out = static_cast<uint32_t*>(args.out) + image * args.height * words;
       for_each_word(rows, cut, [&](int64_t i, int64_t w, uint32_t bits) { out[i * words + w] = bits; });
@@ -63,11 +57,11 @@ void mask_images(const TopnMaskArgs& args, int64_t begin, int64_t end, const Buf
 }  // namespace
 
 void topn_mask_cpu(const TopnMaskArgs& args, int threads) {
-  const int64_t memory = Buffers(args, nullptr).arena.used();
+  const int64_t size = SelectMemory(args.width, nullptr).arena.used();
   parallel_for(args.images, 4 * args.height * args.width, threads, [&](int64_t begin, int64_t end) {
-    const Scratch scratch(memory);
-    const Buffers buffers(args, scratch);
-    with_scalar(args.dtype, [&](auto zero) { mask_images<decltype(zero)>(args, begin, end, buffers); });
+    const Scratch scratch(size);
+    const SelectMemory memory(args.width, scratch);
+    with_scalar(args.dtype, [&](auto zero) { mask_images<decltype(zero)>(args, begin, end, memory); });
   });
 }
 

@@ -31,9 +31,10 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Memory of one thread.
 struct SelectMemory {
-  explicit SelectMemory(float* memory) : arena(memory) {}
+  SelectMemory(int64_t width, float* memory) : arena(memory), pixels(arena.row(width + kWord)) {}
   Arena arena;
-  float* candidates = arena.row(kMostCandidates);       // pixels
+  float* pixels;  // of a row
+  float* candidates = arena.row(kMostCandidates);
   float* chosen = arena.row(kMostCandidates);           // of the candidates
   uint32_t* bins = arena.words(kCopies * (kBins + 1));  // see Bins
 };

@@ -52,12 +52,6 @@ SAL_FAST_HD inline Cropped cropped(const Args& args, int64_t height, int64_t wid
   return {row, across, down, row >= 0 && row < args.stored && across.valid && down.valid};
 }
 
-// Whether every crop is the whole stored image at its size.
-template <typename Args>
-SAL_FAST_HD inline bool copies(const Args& args, int64_t height, int64_t width) {
-  return !args.box && args.out_height == height && args.out_width == width;
-}
-
 // The two pixels of a side between which pixel i of the crop lies. `next` is `cell` if its weight is 0.
 SAL_FAST_HD inline Between between(const Places& places, int i, int pixels) {
   const int64_t place = places.first + i * places.step - kPixel / 2;
