@@ -13,6 +13,17 @@
 #include "capability.h"
 #include "launchers.h"
 
+#define SAL_FAST_DECLARE(op, Args) void op##_cpu(const Args& args, int threads);
+namespace sal_fast::generic {
+SAL_FAST_LAUNCHERS(SAL_FAST_DECLARE)
+}
+namespace sal_fast::avx2 {
+SAL_FAST_LAUNCHERS(SAL_FAST_DECLARE)
+}
+namespace sal_fast::avx512 {
+SAL_FAST_LAUNCHERS(SAL_FAST_DECLARE)
+}
+
 namespace py = pybind11;
 
 namespace sal_fast {
@@ -116,8 +127,9 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_status") = cuda_status();
   m.attr("cuda_toolkit") = SAL_FAST_CUDA_TOOLKIT;
   m.attr("cuda_architectures") = SAL_FAST_CUDA_ARCHITECTURES;
-  m.def("cpu_capability", &cpu_capability_name);
+  const Capability capability = cpu_capability();
+  m.def("cpu_capability", [capability] { return kCapabilityNames[capability]; });
 
-#define SAL_FAST_BIND(op, Args) bind<Args>(m, #op, op##_cpu, op##_cuda);
+#define SAL_FAST_BIND(op, Args) bind<Args>(m, #op, SAL_FAST_DISPATCH(capability, op##_cpu), op##_cuda);
   SAL_FAST_LAUNCHERS(SAL_FAST_BIND)
 }

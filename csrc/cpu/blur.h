@@ -1,47 +1,12 @@
-// Rows of floats under a window, which ssim and saliency_loss share.
-//
-// A row has room for kSlack more floats than it is long, so that loops run over whole vectors. What they
-// write there is never read as a value. Memory comes from outside: the linker could merge the copies of a
-// standard class that each instruction set instantiates, into one that not every machine can run.
+// Planes of floats under a window, which ssim and saliency_loss share.
 #pragma once
 
-#include "sal_fast/launch/ssim.h"
-#include "vec.h"
+#include "scratch.h"
+// scratch.h comes first: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/ssim.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
-
-constexpr int64_t kSlack = 2 * kLanes;
-
-struct Rows {
-  float* first;
-  int64_t stride;
-  float* operator[](int64_t row) const { return first + row * stride; }
-};
-
-// Hands out rows from one piece of memory. On a null pointer it only counts.
-class Arena {
- public:
-  explicit Arena(float* memory) : memory_(memory) {}
-  Rows rows(int64_t count, int64_t length) {
-    const int64_t stride = (length + kSlack + kLanes - 1) / kLanes * kLanes;
-    const Rows rows{memory_ ? memory_ + used_ : nullptr, stride};
-    used_ += count * stride;
-    return rows;
-  }
-  void clear() const { std::memset(memory_, 0, used_ * sizeof(float)); }
-  int64_t used() const { return used_; }
-
- private:
-  float* memory_;
-  int64_t used_ = 0;
-};
-
-// The lanes before n of x, 0 in the others.
-inline Vec first_lanes(Vec x, int64_t n) {
-  if (n >= kLanes) return x;
-  return lane_numbers() < Bits{} + static_cast<uint32_t>(n) ? x : Vec{};
-}
 
 // out[q][i] = sum_k taps[k] in[q][i + k]
 template <int count>
@@ -64,23 +29,53 @@ inline void blur_across(const float* taps, int64_t window, const Rows (&ring)[co
     for (int q = 0; q < count; ++q) total[q] += taps[k] * load(ring[q][slot] + i);
 }
 
-// Pads a row by `border`. Its own values stand at row[pad..pad+length).
-inline void pad_row(float* row, int64_t length, int64_t pad, Border border, float outside) {
-  if (border == Border::valid) return;
-  for (int64_t i = 0; i < pad; ++i) {
-    row[i] = border == Border::zero ? outside : row[2 * pad - i];
-    row[pad + length + i] = border == Border::zero ? outside : row[pad + length - 2 - i];
-  }
-}
+// A plane under a window. Values are shifted by half their range.
+class Plane {
+ protected:
+  template <typename Args>
+  Plane(const Args& args, double data_range, const float* taps)
+      : taps_(taps),
+        border_(args.border),
+        window_(args.window),
+        height_(args.height),
+        width_(args.width),
+        constants_(ssim_constants(data_range)) {}
 
-// The adjoint of pad_row: what the padding received is added where the padding came from.
-inline void fold_row(float* row, int64_t length, int64_t pad, Border border) {
-  if (border != Border::reflect) return;
-  for (int64_t i = 0; i < pad; ++i) {
-    row[2 * pad - i] += row[i];
-    row[pad + length - 2 - i] += row[pad + length + i];
+  // The row or column of the plane that stands in one of the padded plane, or -1 for none.
+  int64_t row_at(int64_t row) const { return padded_index(row - pad_, height_, pad_, border_); }
+  int64_t column_at(int64_t column) const { return padded_index(column - pad_, width_, pad_, border_); }
+
+  // A ring holds the `window` latest rows.
+  float* slot(const Rows& ring, int64_t row) const { return ring[row % window_]; }
+
+  // Pads a row, whose own values stand at row[pad..pad+width).
+  void pad_row(float* row) const {
+    if (border_ == Border::valid) return;
+    for (int64_t i = 0; i < pad_; ++i) {
+      row[i] = border_ == Border::zero ? outside_ : row[2 * pad_ - i];
+      row[pad_ + width_ + i] = border_ == Border::zero ? outside_ : row[pad_ + width_ - 2 - i];
+    }
   }
-}
+
+  // The adjoint of pad_row: what the padding received is added where the padding came from.
+  void fold_row(float* row) const {
+    if (border_ != Border::reflect) return;
+    for (int64_t i = 0; i < pad_; ++i) {
+      row[2 * pad_ - i] += row[i];
+      row[pad_ + width_ - 2 - i] += row[pad_ + width_ + i];
+    }
+  }
+
+  const float* const taps_;
+  const Border border_;
+  const int64_t window_, height_, width_;
+  const SsimConstants constants_;
+  const float outside_ = -constants_.shift;  // the value of padding with zeros
+  const int64_t pad_ = padding(window_, border_);
+  const int64_t padded_height_ = height_ + 2 * pad_, padded_width_ = width_ + 2 * pad_;
+  // The positions of the window.
+  const int64_t down_ = padded_height_ - window_ + 1, across_ = padded_width_ - window_ + 1;
+};
 
 }  // namespace SAL_FAST_ISA
 }  // namespace sal_fast

@@ -35,6 +35,21 @@ inline uint32_t pack_word(const uint8_t* p) {
 #endif
 }
 
+// 32 bits as bytes, 0 or 1.
+inline void unpack_word(uint32_t word, uint8_t* out) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_maskz_set1_epi8(word, 1));
+#elif defined(__AVX2__)
+  const __m256i from = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i bits = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(word)), from);
+  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_and_si256(set, _mm256_set1_epi8(1)));
+#else
+  for (int i = 0; i < kWord; ++i) out[i] = word >> i & 1u;
+#endif
+}
+
 // The rows of a mask, read by nearest at a size of height x width.
 class MaskRows {
  public:
@@ -110,7 +125,7 @@ class MaskRows {
     return memory;
   }
 
-  const Mask& mask_;
+  const Mask mask_;
   int64_t height_;
   int64_t width_;
 };

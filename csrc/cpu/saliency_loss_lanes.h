@@ -4,8 +4,6 @@
 
 #include "blur.h"
 #include "saliency_target.h"
-// blur.h comes first: the templates below find its overloads by ordinary lookup.
-#include "sal_fast/ssim.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
@@ -19,35 +17,22 @@ struct Lanes {
   float& lane(int64_t i, int64_t lane) const { return first[i * kLanes + lane]; }
 };
 
-class LaneImages {
+class LaneImages : Plane {
   using Mask = decltype(Vec{} < Vec{});
 
  public:
-  LaneImages(const SaliencyLossArgs& args, const float* taps, float* scratch)
-      : args_(args),
-        taps_(taps),
-        height_(args.height),
-        width_(args.width),
-        pixels_(height_ * width_),
-        window_(args.window),
-        pad_(padding(window_, args.border)),
-        rows_(ssim_positions(height_, window_, args.border)),
-        columns_(ssim_positions(width_, window_, args.border)),
-        constants_(ssim_constants(1.0)) {
-    Arena arena(scratch);
-    const auto lanes = [&](int64_t count) { return Lanes{arena.rows(1, count * kLanes).first}; };
-    raw_ = lanes(pixels_);
-    x_ = lanes(pixels_);
-    y_ = lanes(pixels_);
-    d_ = lanes(pixels_);
-    for (Lanes& moment : moments_) moment = lanes(height_ * columns_);
-    for (Lanes& spread : spread_) spread = lanes(height_ * columns_);
-    sums_ = arena.rows(1, args.target_width).first;
-    image_ = arena.rows(1, pixels_).first;
-    used_ = arena.used();
+  // Whether the images are so small that each takes a lane. The arrays of larger ones, times the lanes, would
+  // not fit in the cache.
+  static bool take(const SaliencyLossArgs& args) {
+    constexpr int64_t kMostPixels = 1024;
+    return args.height == args.cam_height && args.width == args.cam_width &&
+           args.height * args.width <= kMostPixels;
   }
 
-  int64_t used() const { return used_; }
+  LaneImages(const SaliencyLossArgs& args, const float* taps, float* memory)
+      : Plane(args, 1.0, taps), args_(args), arena_(memory) {}
+
+  int64_t used() const { return arena_.used(); }
 
   // Does images [begin, end), at most kLanes of them.
   void run(int64_t begin, int64_t end) {
@@ -140,19 +125,19 @@ class LaneImages {
   // The mean of S, and its gradient.
   Vec similarity() {
     for (const Lanes& spread : spread_)
-      std::memset(spread.first, 0, height_ * columns_ * kLanes * sizeof(float));
+      std::memset(spread.first, 0, height_ * across_ * kLanes * sizeof(float));
     blur_rows();
-    const float outside = -constants_.shift, squared = outside * outside;
-    const float padding_of[5] = {outside, outside, squared, squared, squared};
-    const float step = 1.0f / static_cast<float>(rows_ * columns_);
+    const float squared = outside_ * outside_;
+    const float padding_of[5] = {outside_, outside_, squared, squared, squared};
+    const float step = 1.0f / static_cast<float>(down_ * across_);
     Vec total{};
-    for (int64_t v = 0; v < rows_; ++v)
-      for (int64_t u = 0; u < columns_; ++u) {
+    for (int64_t v = 0; v < down_; ++v)
+      for (int64_t u = 0; u < across_; ++u) {
         Vec m[5] = {};
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t row = padded_index(v + k - pad_, height_, pad_, args_.border);
+          const int64_t row = row_at(v + k);
           for (int q = 0; q < 5; ++q)
-            m[q] += taps_[k] * (row < 0 ? Vec{} + padding_of[q] : moments_[q][row * columns_ + u]);
+            m[q] += taps_[k] * (row < 0 ? Vec{} + padding_of[q] : moments_[q][row * across_ + u]);
         }
         const SsimMoments<Vec> moments{m[0], m[1], m[2], m[3], m[4]};
         const auto terms = ssim_terms(moments, constants_);
@@ -160,11 +145,11 @@ class LaneImages {
         if (!args_.grad) continue;
         const auto slopes = ssim_slopes(moments, terms, -step);  // the loss is 1 - S
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t row = padded_index(v + k - pad_, height_, pad_, args_.border);
+          const int64_t row = row_at(v + k);
           if (row < 0) continue;
-          spread_[0].add(row * columns_ + u, taps_[k] * slopes.x);
-          spread_[1].add(row * columns_ + u, taps_[k] * slopes.square);
-          spread_[2].add(row * columns_ + u, taps_[k] * slopes.cross);
+          spread_[0].add(row * across_ + u, taps_[k] * slopes.x);
+          spread_[1].add(row * across_ + u, taps_[k] * slopes.square);
+          spread_[2].add(row * across_ + u, taps_[k] * slopes.cross);
         }
       }
     if (args_.grad) spread_rows();
@@ -172,14 +157,13 @@ class LaneImages {
   }
 
   void blur_rows() {
-    const Vec outside = Vec{} - constants_.shift;
     for (int64_t row = 0; row < height_; ++row)
-      for (int64_t u = 0; u < columns_; ++u) {
+      for (int64_t u = 0; u < across_; ++u) {
         Vec m[5] = {};
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t column = padded_index(u + k - pad_, width_, pad_, args_.border);
-          const Vec x = column < 0 ? outside : x_[row * width_ + column];
-          const Vec y = column < 0 ? outside : y_[row * width_ + column];
+          const int64_t column = column_at(u + k);
+          const Vec x = column < 0 ? Vec{} + outside_ : x_[row * width_ + column];
+          const Vec y = column < 0 ? Vec{} + outside_ : y_[row * width_ + column];
           const Vec tx = taps_[k] * x, ty = taps_[k] * y;
           m[0] += tx;
           m[1] += ty;
@@ -187,18 +171,18 @@ class LaneImages {
           m[3] += ty * y;
           m[4] += tx * y;
         }
-        for (int q = 0; q < 5; ++q) moments_[q].set(row * columns_ + u, m[q]);
+        for (int q = 0; q < 5; ++q) moments_[q].set(row * across_ + u, m[q]);
       }
   }
 
   // The adjoint of blur_rows, for x.
   void spread_rows() {
     for (int64_t row = 0; row < height_; ++row)
-      for (int64_t u = 0; u < columns_; ++u) {
-        const int64_t at = row * columns_ + u;
+      for (int64_t u = 0; u < across_; ++u) {
+        const int64_t at = row * across_ + u;
         const Vec by_x = spread_[0][at], by_xx = 2.0f * spread_[1][at], by_xy = spread_[2][at];
         for (int64_t k = 0; k < window_; ++k) {
-          const int64_t column = padded_index(u + k - pad_, width_, pad_, args_.border);
+          const int64_t column = column_at(u + k);
           if (column < 0) continue;
           const int64_t p = row * width_ + column;
           d_.add(p, taps_[k] * (by_x + by_xx * x_[p] + by_xy * y_[p]));
@@ -224,17 +208,19 @@ class LaneImages {
     }
   }
 
+  Lanes lanes(int64_t count) { return {arena_.row(count * kLanes)}; }
+  Lanes strip() { return lanes(height_ * across_); }
+
   const SaliencyLossArgs& args_;
-  const float* const taps_;
-  const int64_t height_, width_, pixels_;
-  const int64_t window_, pad_;
-  const int64_t rows_, columns_;  // positions of the window
-  const SsimConstants constants_;
-  Lanes raw_, x_, y_, d_;  // the CAM; it and the map, normalised and shifted; the gradient
-  Lanes moments_[5];       // blurred along the rows: x, y, xx, yy, xy
-  Lanes spread_[3];        // derivatives by x, xx, xy, blurred back across the rows
-  float *sums_, *image_;
-  int64_t used_;
+  Arena arena_;
+  const int64_t pixels_ = height_ * width_;
+  const Lanes raw_ = lanes(pixels_);                     // the CAM
+  const Lanes x_ = lanes(pixels_), y_ = lanes(pixels_);  // it and the map, normalised and shifted
+  const Lanes d_ = lanes(pixels_);                       // the gradient
+  const Lanes moments_[5] = {strip(), strip(), strip(), strip(), strip()};  // x, y, xx, yy, xy, blurred along
+  const Lanes spread_[3] = {strip(), strip(), strip()};  // derivatives by x, xx, xy, blurred back across
+  float* const sums_ = arena_.row(args_.target_width);
+  float* const image_ = arena_.row(pixels_);
 };
 
 }  // namespace SAL_FAST_ISA

@@ -1,13 +1,12 @@
 // Human maps of any type, averaged over areas to the resolution of the loss.
 #pragma once
 
-#include "sal_fast/launch/saliency_loss.h"
 #include "vec.h"
+// vec.h comes first: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/saliency_loss.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
-
-constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
 
 // The extremes of a map. It is not finite if it holds NaN or an infinity.
 struct Extremes {
@@ -15,75 +14,61 @@ struct Extremes {
   float high = -kInfinity;
   bool finite = true;
 
+  // `row` has room for whole vectors.
   void add_row(const float* row, int64_t length) {
-    Vec lowest = Vec{} + row[0], highest = lowest, other{};
-    int64_t j = 0;
-    for (; j + kLanes <= length; j += kLanes) {
-      const Vec x = load(row + j);
+    const Vec first = Vec{} + row[0];
+    Vec lowest = first, highest = first, other{};
+    for (int64_t j = 0; j < length; j += kLanes) {
+      const Vec x = first_lanes(load(row + j), length - j, first);
       lowest = smaller(x, lowest);
       highest = larger(x, highest);
       other += x - x;
     }
-    float rest = sum(other);
-    for (; j < length; ++j) {
-      lowest[0] = smaller(row[j], lowest[0]);
-      highest[0] = larger(row[j], highest[0]);
-      rest += row[j] - row[j];
-    }
     low = smaller(-max(-lowest), low);
     high = larger(max(highest), high);
-    finite = finite && rest == 0.0f;
+    finite = finite && sum(other) == 0.0f;
   }
-  bool flat() const { return high - low <= kFlat * larger(fabsf(low), fabsf(high)); }
+  bool flat() const { return is_flat(low, high); }
 };
 
-// A row of values, read as floats: kLanes of them, or one.
+// Rows of values, read as floats. lanes(j, n) has the values from j on, of which there are n; what is in the
+// other lanes is never looked at.
 template <typename scalar>
 struct ValueRow {
   const scalar* at;
-  Vec lanes(int64_t j) const { return load(at + j); }
-  float value(int64_t j) const {
-    const scalar one[kLanes] = {at[j]};
-    return load(one)[0];
-  }
+  Vec lanes(int64_t j, int64_t n) const { return load_first(at + j, n); }
 };
 
-struct ByteRow {
-  const uint8_t* at;
-  Vec lanes(int64_t j) const { return load(at + j); }
-  float value(int64_t j) const { return at[j]; }
+template <typename scalar>
+struct StridedRow {
+  const scalar* at;
+  int64_t stride;
+  Vec lanes(int64_t j, int64_t n) const { return load_strided(at + j * stride, stride, n); }
 };
 
 struct BitRow {
   const uint32_t* at;
-  Vec lanes(int64_t j) const {  // j: a multiple of kLanes
+  Vec lanes(int64_t j, int64_t) const {  // j: a multiple of kLanes
     Bits shift;
     for (int i = 0; i < kLanes; ++i) shift[i] = static_cast<uint32_t>(j % 32 + i);
     return __builtin_convertvector((at[j / 32] >> shift) & 1, Vec);
   }
-  float value(int64_t j) const { return static_cast<float>(at[j / 32] >> (j % 32) & 1); }
 };
 
-// out[j] becomes the sum over `count` rows that are `stride` elements apart.
+// out[j] becomes the sum over `count` rows that are `stride` elements apart; it has room for whole vectors.
 template <typename Row>
 void sum_rows(Row first, int64_t stride, int64_t count, int64_t length, float* out) {
   constexpr int kBlocks = 4;  // sums that do not wait for each other
   int64_t j = 0;
-  const auto blocks = [&](auto wide) {
+  const auto blocks = [&](auto wide, int64_t n) {
     Vec total[wide.value] = {};
     Row row = first;
     for (int64_t r = 0; r < count; ++r, row.at += stride)
-      for (int b = 0; b < wide.value; ++b) total[b] += row.lanes(j + b * kLanes);
+      for (int b = 0; b < wide.value; ++b) total[b] += row.lanes(j + b * kLanes, n);
     for (int b = 0; b < wide.value; ++b, j += kLanes) store(total[b], out + j);
   };
-  while (j + kBlocks * kLanes <= length) blocks(std::integral_constant<int, kBlocks>{});
-  while (j + kLanes <= length) blocks(std::integral_constant<int, 1>{});
-  for (; j < length; ++j) {
-    Row row = first;
-    float total = 0;
-    for (int64_t r = 0; r < count; ++r, row.at += stride) total += row.value(j);
-    out[j] = total;
-  }
+  while (j + kBlocks * kLanes <= length) blocks(std::integral_constant<int, kBlocks>{}, kLanes);
+  while (j < length) blocks(std::integral_constant<int, 1>{}, length - j);
 }
 
 // Calls run with `count` as a constant, 1..kMost.
@@ -96,7 +81,7 @@ void with_constant(int64_t count, Run run) {
 
 // Bytes are summed in 16-bit words, twice as many at a time; up to 257 rows of them cannot overflow. As much
 // of a row is taken at once as there are registers for, so that memory is read in its order.
-inline void sum_rows(ByteRow first, int64_t stride, int64_t count, int64_t length, float* out) {
+inline void sum_rows(ValueRow<uint8_t> first, int64_t stride, int64_t count, int64_t length, float* out) {
   constexpr int kWords = 2 * kLanes;
   int64_t j = 0;
   while (count <= 257 && j + kWords <= length) {
@@ -112,54 +97,39 @@ inline void sum_rows(ByteRow first, int64_t stride, int64_t count, int64_t lengt
     });
   }
   first.at += j;
-  sum_rows<ByteRow>(first, stride, count, length - j, out + j);
-}
-
-template <typename Row>
-void sum_strided_rows(Row first, int64_t stride, int64_t column_stride, int64_t count, int64_t length,
-                      float* out) {
-  if (column_stride == 1) return sum_rows(first, stride, count, length, out);
-  for (int64_t j = 0; j < length; ++j) {
-    float total = 0;
-    for (int64_t r = 0; r < count; ++r) total += first.value(r * stride + j * column_stride);
-    out[j] = total;
-  }
+  sum_rows<ValueRow<uint8_t>>(first, stride, count, length - j, out + j);
 }
 
 // Adds up the first `length` values of rows [begin, end) of the target.
 inline void sum_target_rows(const SaliencyLossArgs& args, int64_t image, int64_t begin, int64_t end,
                             int64_t length, float* out) {
-  const int64_t offset = image * args.target_image_stride + begin * args.target_row_stride;
-  const auto run = [&](auto row) {
-    row.at += offset;
-    sum_strided_rows(row, args.target_row_stride, args.target_column_stride, end - begin, length, out);
-  };
-  if (args.target_type == TargetType::bytes) return run(ByteRow{static_cast<const uint8_t*>(args.target)});
-  if (args.target_type == TargetType::bits)
-    return sum_rows(BitRow{static_cast<const uint32_t*>(args.target) + offset}, args.target_row_stride,
-                    end - begin, length, out);
-  with_scalar(static_cast<DType>(args.target_type), [&](auto zero) {
+  const int64_t stride = args.target_row_stride, columns = args.target_column_stride;
+  const int64_t offset = image * args.target_image_stride + begin * stride, count = end - begin;
+  const auto run = [&](auto zero) {
     using scalar = decltype(zero);
-    run(ValueRow<scalar>{static_cast<const scalar*>(args.target)});
-  });
+    const scalar* const at = static_cast<const scalar*>(args.target) + offset;
+    if (columns == 1) return sum_rows(ValueRow<scalar>{at}, stride, count, length, out);
+    sum_rows(StridedRow<scalar>{at, columns}, stride, count, length, out);
+  };
+  if (args.target_type == TargetType::bytes) return run(uint8_t{});
+  if (args.target_type != TargetType::bits) return with_scalar(static_cast<DType>(args.target_type), run);
+  sum_rows(BitRow{static_cast<const uint32_t*>(args.target) + offset}, stride, count, length, out);
 }
 
 // Row i of the target at the resolution of the loss; `sums` has room for a row of the target.
 inline void average_target_row(const SaliencyLossArgs& args, int64_t image, int64_t i, float* sums,
                                float* out) {
-  const int64_t begin = i * args.target_height / args.height;
-  const int64_t end = ((i + 1) * args.target_height + args.height - 1) / args.height;
-  if (end - begin == 1 && args.target_width == args.width) {
-    sum_target_rows(args, image, begin, end, args.target_width, out);
-    return;
-  }
-  sum_target_rows(args, image, begin, end, args.target_width, sums);
-  for (int64_t j = 0; j < args.width; ++j) {
-    const int64_t left = j * args.target_width / args.width;
-    const int64_t right = ((j + 1) * args.target_width + args.width - 1) / args.width;
+  const auto height = static_cast<int>(args.height), width = static_cast<int>(args.width);
+  const auto target_width = static_cast<int>(args.target_width);
+  const Bin rows = bin_of(static_cast<int>(i), static_cast<int>(args.target_height), height);
+  const int count = rows.end - rows.begin;
+  const bool same = count == 1 && target_width == width;
+  sum_target_rows(args, image, rows.begin, rows.end, target_width, same ? out : sums);
+  for (int j = 0; !same && j < width; ++j) {
+    const Bin columns = bin_of(j, target_width, width);
     float sum = 0;
-    for (int64_t k = left; k < right; ++k) sum += sums[k];
-    out[j] = sum / static_cast<float>((end - begin) * (right - left));
+    for (int k = columns.begin; k < columns.end; ++k) sum += sums[k];
+    out[j] = sum / static_cast<float>(count * (columns.end - columns.begin));
   }
 }
 

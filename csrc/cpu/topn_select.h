@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "mask_rows.h"
+#include "scratch.h"
 // vec.h comes first, in mask_rows.h: it opens this build's namespace, and the templates below find its
 // overloads by ordinary lookup.
 #include "sal_fast/topn.h"
@@ -26,19 +27,16 @@ constexpr int kCopies = 4;  // of the bins, so that neighbours of one value do n
 constexpr int64_t kMostCandidates = 1 << 14;
 constexpr int64_t kFew = 1 << 6;         // So many candidates are put in order at once.
 constexpr int64_t kLargeArea = 1 << 17;  // From so many pixels on a guess takes more bins.
-constexpr int64_t kSlack = 16;           // the floats of the widest vector
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Memory of one thread.
 struct SelectMemory {
-  static constexpr int64_t kWords = kCopies * (kBins + 1) + 2 * (kMostCandidates + kSlack);
-  explicit SelectMemory(uint32_t* memory)
-      : candidates(reinterpret_cast<float*>(memory)),
-        chosen(candidates + kMostCandidates + kSlack),
-        bins(reinterpret_cast<uint32_t*>(chosen + kMostCandidates + kSlack)) {}
-  float* candidates;  // pixels
-  float* chosen;      // of the candidates
-  uint32_t* bins;     // see Bins
+  SelectMemory(int64_t width, float* memory) : arena(memory), pixels(arena.row(width + kWord)) {}
+  Arena arena;
+  float* pixels;  // of a row
+  float* candidates = arena.row(kMostCandidates);
+  float* chosen = arena.row(kMostCandidates);           // of the candidates
+  uint32_t* bins = arena.words(kCopies * (kBins + 1));  // see Bins
 };
 
 // Rows of pixels
@@ -47,13 +45,9 @@ struct SelectMemory {
 // Each struct has height, width and row(i), which is valid until the next call. Behind the pixels of a row
 // there is NaN up to a whole word; NaN lies in no range.
 
-inline int64_t row_floats(int64_t width) {
-  return words_of(width) * kWord + kSlack;
-}
-
-// `row`, which has row_floats(width) floats, with NaN behind its pixels.
+// `row`, which has room for a word more than its pixels, with NaN behind them.
 inline const float* ended(float* row, int64_t width) {
-  for (int64_t x = width; x + kLanes <= row_floats(width); x += kLanes) store(Vec{} + kNaN, row + x);
+  for (int64_t x = width; x < words_of(width) * kWord; x += kLanes) store(Vec{} + kNaN, row + x);
   return row;
 }
 

@@ -26,6 +26,11 @@ using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Bits = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 using HalfBits = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
+// `size` rounded up to whole vectors.
+constexpr int64_t padded(int64_t size) {
+  return (size + kLanes - 1) / kLanes * kLanes;
+}
+
 // Calls run with a zero of the type of `dtype`.
 template <typename Run>
 inline auto with_scalar(DType dtype, Run run) {
@@ -166,19 +171,6 @@ inline Vec load(const uint8_t* p) {
 #endif
 }
 
-// The first n values; the other lanes are -inf, which adds nothing to a sum of exponentials.
-template <typename scalar>
-inline Vec load_padded(const scalar* p, int64_t n) {
-  if (n >= kLanes) return load(p);
-  Vec x = Vec{} - kInfinity;
-  if (n <= 0) return x;
-  scalar lanes[kLanes] = {};
-  std::memcpy(lanes, p, n * sizeof(scalar));
-  const Vec loaded = load(lanes);
-  for (int i = 0; i < kLanes; ++i) x[i] = i < n ? loaded[i] : x[i];
-  return x;
-}
-
 // The number of each lane.
 inline Bits lane_numbers() {
   Bits lane;
@@ -191,13 +183,35 @@ inline Bits first_lanes(int64_t n) {
   return (Bits)(lane_numbers() < Bits{} + static_cast<uint32_t>(n));
 }
 
-// The first n values; the other lanes are 0.
+// The first n lanes of x, and the others of `rest`.
+inline Vec first_lanes(Vec x, int64_t n, Vec rest = Vec{}) {
+  if (n >= kLanes) return x;
+  return lane_numbers() < Bits{} + static_cast<uint32_t>(n) ? x : rest;
+}
+
+// The first n > 0 values; the other lanes are 0.
 template <typename scalar>
 inline Vec load_first(const scalar* p, int64_t n) {
   if (n >= kLanes) return load(p);
   scalar lanes[kLanes] = {};
-  if (n > 0) std::memcpy(lanes, p, n * sizeof(scalar));
+  std::memcpy(lanes, p, n * sizeof(scalar));
   return load(lanes);
+}
+
+// The same of values that are `stride` elements apart.
+template <typename scalar>
+inline Vec load_strided(const scalar* p, int64_t stride, int64_t n) {
+  if (stride == 1) return load_first(p, n);
+  scalar lanes[kLanes] = {};
+  for (int64_t i = 0; i < kLanes && i < n; ++i) lanes[i] = p[i * stride];
+  return load(lanes);
+}
+
+// The first n values; the other lanes are -inf, which adds nothing to a sum of exponentials.
+template <typename scalar>
+inline Vec load_padded(const scalar* p, int64_t n) {
+  const Vec nothing = Vec{} - kInfinity;
+  return n > 0 ? first_lanes(load_first(p, n), n, nothing) : nothing;
 }
 
 template <typename scalar>

@@ -33,6 +33,25 @@ SAL_FAST_HD inline Places places_of(float low, float high, int64_t pixels, int64
   return {llrint((start * size + 0.5 * step) * one), llrint(step * one), out, true};
 }
 
+// Where the pixels of image b of a batch are.
+struct Cropped {
+  int64_t row;  // the stored image
+  Places across;
+  Places down;
+  bool valid;
+};
+
+// Args: those of crop_images or crop_masks, whose stored images have this height and width.
+template <typename Args>
+SAL_FAST_HD inline Cropped cropped(const Args& args, int64_t height, int64_t width, int64_t b) {
+  const float everything[] = {0.0f, 0.0f, 1.0f, 1.0f};
+  const float* const box = args.box ? args.box + 4 * b : everything;
+  const int64_t row = args.rows ? args.rows[b] : b;
+  const Places across = places_of(box[0], box[2], width, args.out_width);
+  const Places down = places_of(box[1], box[3], height, args.out_height);
+  return {row, across, down, row >= 0 && row < args.stored && across.valid && down.valid};
+}
+
 // The two pixels of a side between which pixel i of the crop lies. `next` is `cell` if its weight is 0.
 SAL_FAST_HD inline Between between(const Places& places, int i, int pixels) {
   const int64_t place = places.first + i * places.step - kPixel / 2;

@@ -3,9 +3,12 @@
 // An op lists the arguments of its launcher once, in launch/<op>.h, as FIELD(type, name) lines. From that
 // list SAL_FAST_LAUNCHER(<op>, <Op>Args, list) makes the struct, and declares
 //
-//   void <op>_cpu(const <Op>Args&, int threads);
 //   int <op>_cuda(const <Op>Args&, void* stream);   // 0, or the cudaError_t of a launch that failed
 //   int64_t workspace_floats(const <Op>Args&);      // to be defined where a field is called `workspace`
+//
+// On the CPU each instruction set has a launcher in a namespace of its own, which csrc/bindings declares:
+//
+//   void <op>_cpu(const <Op>Args&, int threads);
 //
 // Python passes the fields by their names. Pointers are raw; sizes and strides count elements. A launcher
 // works on the current device and the given stream. It never allocates on the device and never synchronises:
@@ -29,7 +32,6 @@
 
 #define SAL_FAST_LAUNCHER(op, Args, FIELDS)      \
   SAL_FAST_STRUCT(Args, FIELDS)                  \
-  void op##_cpu(const Args& args, int threads);  \
   int op##_cuda(const Args& args, void* stream); \
   int64_t workspace_floats(const Args& args);
 

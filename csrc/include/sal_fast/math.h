@@ -33,6 +33,13 @@ SAL_FAST_HD inline float smaller(float a, float b) {
   return a < b ? a : b;
 }
 
+constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
+
+// Whether a map with these extremes is flat. False if one is NaN.
+SAL_FAST_HD inline bool is_flat(float low, float high) {
+  return high - low <= kFlat * larger(fabsf(low), fabsf(high));
+}
+
 // a b + c rounded once.
 SAL_FAST_HD inline float fused(float a, float b, float c) {
   return fmaf(a, b, c);

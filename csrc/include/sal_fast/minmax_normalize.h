@@ -17,10 +17,7 @@ struct Extremes {
     low = lower < low || lower != lower ? lower : low;
     high = higher > high || higher != higher ? higher : high;
   }
-  SAL_FAST_HD inline bool flat() const {
-    constexpr float kTolerance = 0x1p-20f;  // 8 eps
-    return high - low <= kTolerance * larger(fabsf(low), fabsf(high));
-  }
+  SAL_FAST_HD inline bool flat() const { return is_flat(low, high); }
 };
 
 // Sums over a map with x = (m - low) / (high - low) and the incoming gradient g.

@@ -20,12 +20,5 @@ SAL_FAST_HD inline Bin bin_of(int i, int in, int out) {
   return {i * in / out, ((i + 1) * in + out - 1) / out};
 }
 
-constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
-
-// Whether a map with these extremes is flat. False if one is NaN.
-SAL_FAST_HD inline bool is_flat(float low, float high) {
-  return high - low <= kFlat * larger(fabsf(low), fabsf(high));
-}
-
 }  // namespace SAL_FAST_ISA
 }  // namespace sal_fast

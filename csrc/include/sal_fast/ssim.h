@@ -12,6 +12,16 @@ namespace sal_fast {
 
 inline namespace SAL_FAST_ISA {
 
+// The samples that the border adds on each side.
+SAL_FAST_HD inline int64_t padding(int64_t window, Border border) {
+  return border == Border::valid ? 0 : window / 2;
+}
+
+// How many positions the window has along a side.
+SAL_FAST_HD inline int64_t ssim_positions(int64_t side, int64_t window, Border border) {
+  return border == Border::valid ? side - window + 1 : side;
+}
+
 struct SsimConstants {
   float c1;
   float c2;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include "sal_fast/launch.h"
-#include "sal_fast/math.h"
 
 namespace sal_fast {
 
@@ -44,19 +43,5 @@ SAL_FAST_STRUCT(PlaneStrides, SAL_FAST_PLANE_STRIDES)
 // clang-format on
 
 SAL_FAST_LAUNCHER(ssim, SsimArgs, SAL_FAST_SSIM)
-
-inline namespace SAL_FAST_ISA {
-
-// The samples that the border adds on each side.
-SAL_FAST_HD inline int64_t padding(int64_t window, Border border) {
-  return border == Border::valid ? 0 : window / 2;
-}
-
-// How many positions the window has along a side.
-SAL_FAST_HD inline int64_t ssim_positions(int64_t side, int64_t window, Border border) {
-  return border == Border::valid ? side - window + 1 : side;
-}
-
-}  // namespace SAL_FAST_ISA
 
 }  // namespace sal_fast

@@ -1,52 +1,59 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
 // Bytes moved: the mask and the CAM are read once.
+#include <vector>
+
+#include "parallel.h"
 #include "topn_select.h"
-// This include follows topn_select.h, which opens this build's namespace.
-#include "topn_rows.h"
+// topn_select.h comes first: the templates below find its overloads by ordinary lookup.
+#include "sal_fast/enlarge.h"
+#include "sal_fast/launch/topn.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
 
-// Memory of one thread.
-struct Buffers {
-  explicit Buffers(const TopnDiceArgs& args, uint32_t* memory)
-      : select(memory),
-        in_mask(memory + SelectMemory::kWords),
-        mask(in_mask + kMostCandidates + kSlack),
-        row(reinterpret_cast<float*>(mask + args.height * words_of(args.width) + 1)),
-        line(row + row_floats(args.width)),
-        cells(line + 2 * row_floats(args.cam_width)) {}
-  static int64_t words(const TopnDiceArgs& args) {
-    return SelectMemory::kWords + kMostCandidates + kSlack + args.height * words_of(args.width) + 1 +
-           row_floats(args.width) + 2 * row_floats(args.cam_width) + args.cam_height * args.cam_width +
-           kSlack;
+// Tables of the enlargement, which are the same for all images.
+struct Tables {
+  explicit Tables(const TopnDiceArgs& args)
+      : rows(args.height), weights(args.width + kWord), first(args.cam_width + 1) {
+    const auto cam_height = static_cast<int>(args.cam_height), height = static_cast<int>(args.height);
+    const auto cam_width = static_cast<int>(args.cam_width), width = static_cast<int>(args.width);
+    for (int y = 0; y < height; ++y) rows[y] = between(y, cam_height, height);
+    for (int x = 0; x < width; ++x) weights[x] = between(x, cam_width, width).weight;
+    for (int c = 0; c <= cam_width; ++c) first[c] = first_pixel(c, cam_width, width);
   }
-  SelectMemory select;
-  uint32_t* in_mask;  // of the candidates: all bits or none
-  uint32_t* mask;     // [height, words_of(width)], and a word behind
-  float* row;         // of pixels
-  float* line;        // see EnlargedRows
-  float* cells;       // the CAM
+  std::vector<Between> rows;
+  std::vector<float> weights;  // of each column, and a word behind
+  std::vector<int32_t> first;  // the first column of each cell, and the end behind
+};
+
+// Memory of one thread.
+struct Buffers : SelectMemory {
+  Buffers(const TopnDiceArgs& args_, float* memory) : SelectMemory(args_.width, memory), args(args_) {}
+  const TopnDiceArgs& args;
+  uint32_t* in_mask = arena.words(kMostCandidates);  // of the candidates: all bits or none
+  // [height, words_of(width)], and a word behind
+  uint32_t* mask = arena.words(args.height * words_of(args.width));
+  float* cells = arena.row(args.cam_height * args.cam_width);  // the CAM
+  Rows lines = arena.rows(2, args.cam_width + 1);              // see EnlargedRows
 };
 
 struct EnlargedRows {
-  const float* cells;
-  int64_t cam_height, cam_width, height, width;
-  TopnTables tables;
-  float* line;
-  float* pixels;
+  const TopnDiceArgs& args;
+  const Tables& tables;
+  const Buffers& buffers;
+  int64_t height = args.height, width = args.width, cam_width = args.cam_width;
 
   // The values that the pixels of row i blend, cell by cell, with the last one repeated behind. Two rows are
   // kept.
   const float* values(int64_t i) const {
-    const int64_t cell = tables.row_cells[i];
-    const float* const top = cells + cell * cam_width;
-    const float* const bottom = cell + 1 < cam_height ? top + cam_width : top;
-    const Vec weight = Vec{} + tables.row_weights[i];
+    const Between& at = tables.rows[i];
+    const float* const top = buffers.cells + at.cell * cam_width;
+    const float* const bottom = buffers.cells + at.next * cam_width;
+    const Vec weight = Vec{} + at.weight;
     const int64_t count = cam_width;  // fields are copied: the compiler reads them again behind every store
-    float* const out = line + i % 2 * row_floats(cam_width);
+    float* const out = buffers.lines[i % 2];
     for (int64_t c = 0; c < count; c += kLanes) {
       const Vec a = load(top + c);
       store(fused(weight, load(bottom + c) - a, a), out + c);
@@ -58,14 +65,14 @@ struct EnlargedRows {
   // Goes pair by pair. What a vector writes past the columns of a pair is written again by those that follow.
   const float* row(int64_t i) const {
     const float* const blended = values(i);
-    const TopnTables columns = tables;
+    const float* const weights = tables.weights.data();
+    const int32_t* const first = tables.first.data();
     const int64_t count = cam_width;
-    float* const out = pixels;
+    float* const out = buffers.pixels;
     for (int64_t c = 0; c < count; ++c) {
       const Vec value = Vec{} + blended[c], step = Vec{} + (blended[c + 1] - blended[c]);
-      const int64_t end = columns.first[c + 1];
-      for (int64_t x = columns.first[c]; x < end; x += kLanes)
-        store(fused(load(columns.weights + x), step, value), out + x);
+      const int64_t end = first[c + 1];
+      for (int64_t x = first[c]; x < end; x += kLanes) store(fused(load(weights + x), step, value), out + x);
     }
     return ended(out, width);
   }
@@ -87,9 +94,9 @@ struct Split {
 // reaches), and most of those pairs lie on one side of a narrow range.
 Split split(const EnlargedRows& rows, Range range, const Buffers& buffers) {
   const int64_t words = words_of(rows.width);
-  const int32_t* const first = rows.tables.first;
-  const float* const weights = rows.tables.weights;
-  float* const candidates = buffers.select.candidates;
+  const int32_t* const first = rows.tables.first.data();
+  const float* const weights = rows.tables.weights.data();
+  float* const candidates = buffers.candidates;
   float* const in_mask = reinterpret_cast<float*>(buffers.in_mask);
   const Vec low = Vec{} + range.low, high = Vec{} + range.high;
   constexpr uint32_t kAllLanes = (1u << kLanes) - 1;
@@ -155,19 +162,19 @@ Split split(const EnlargedRows& rows, Range range, const Buffers& buffers) {
 int64_t hits_of(const EnlargedRows& rows, Range range, int64_t n, const Buffers& buffers) {
   const int64_t area = rows.height * rows.width;
   if (n == 0 || n == area) return n;
-  const Range near = guess(rows, range, n, buffers.select);
+  const Range near = guess(rows, range, n, buffers);
   const Split found = split(rows, near, buffers);
   const Counts counts = found.counts;
   int64_t hits = found.hits;
   if (!counts.hold(n)) {
     hits = 0;
     const uint32_t* mask = buffers.mask;
-    for_each_word(rows, select(rows, range, n, area, buffers.select),
+    for_each_word(rows, select(rows, range, n, area, buffers),
                   [&](int64_t, int64_t, uint32_t top) { hits += count_bits(top & *mask++); });
     return hits;
   }
-  const float* const pixels = buffers.select.candidates;
-  Cut cut = select(Candidates{counts.inside, pixels}, near, n - counts.above, counts.inside, buffers.select);
+  const float* const pixels = buffers.candidates;
+  Cut cut = select(Candidates{counts.inside, pixels}, near, n - counts.above, counts.inside, buffers);
   for (int64_t k = 0; k < counts.inside; k += kLanes) {
     const Vec some = load(pixels + k), floor = Vec{} + cut.floor;
     Bits in_mask;
@@ -178,13 +185,11 @@ int64_t hits_of(const EnlargedRows& rows, Range range, int64_t n, const Buffers&
 }
 
 template <typename scalar>
-void dice_images(const TopnDiceArgs& args, const TopnTables& tables, int64_t begin, int64_t end,
-                 uint32_t* memory) {
-  const Buffers buffers(args, memory);
+void dice_images(const TopnDiceArgs& args, const Tables& tables, int64_t begin, int64_t end,
+                 const Buffers& buffers) {
   const int64_t cells = args.cam_height * args.cam_width, words = words_of(args.width);
   const MaskRows masks(args.mask, args.height, args.width);
-  const EnlargedRows rows{buffers.cells, args.cam_height, args.cam_width, args.height,
-                          args.width,    tables,          buffers.line,   buffers.row};
+  const EnlargedRows rows{args, tables, buffers};
   buffers.mask[args.height * words] = 0;
   for (int64_t image = begin; image < end; ++image) {
     const scalar* cam = static_cast<const scalar*>(args.cam) + image * cells;
@@ -206,13 +211,15 @@ void dice_images(const TopnDiceArgs& args, const TopnTables& tables, int64_t beg
 
 }  // namespace
 
-int64_t topn_dice_memory(const TopnDiceArgs& args) {
-  return Buffers::words(args);
-}
-
-void topn_dice_rows(const TopnDiceArgs& args, const TopnTables& tables, int64_t begin, int64_t end,
-                    uint32_t* memory) {
-  with_scalar(args.dtype, [&](auto zero) { dice_images<decltype(zero)>(args, tables, begin, end, memory); });
+void topn_dice_cpu(const TopnDiceArgs& args, int threads) {
+  const Tables tables(args);
+  const int64_t memory = Buffers(args, nullptr).arena.used();
+  parallel_for(args.images, 2 * args.height * args.width, threads, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(memory);
+    const Buffers buffers(args, scratch);
+    with_scalar(args.dtype,
+                [&](auto zero) { dice_images<decltype(zero)>(args, tables, begin, end, buffers); });
+  });
 }
 
 }  // namespace SAL_FAST_ISA

@@ -3,8 +3,11 @@
 // Bytes moved: the stored rows that a crop covers, once, and its result. A stored row is split into its
 // channels, resampled along the row and coloured; an output row is a blend of two of those, which are kept
 // while the rows below still need them.
-#include "vec.h"
-// vec.h comes first: the templates below find its overloads by ordinary lookup.
+#include <algorithm>
+
+#include "parallel.h"
+#include "scratch.h"
+// vec.h comes first, in scratch.h: the templates below find its overloads by ordinary lookup.
 #include "sal_fast/crop.h"
 
 namespace sal_fast {
@@ -15,10 +18,6 @@ constexpr int kChannels = 3;
 
 // A result that would not stay in the caches is written past them, so that its lines need not be read first.
 constexpr int64_t kPastCaches = 8 << 20;
-
-constexpr int64_t padded(int64_t n) {
-  return (n + kLanes - 1) / kLanes * kLanes;
-}
 
 struct Pixels {
   Vec at[kChannels];
@@ -129,12 +128,6 @@ inline void put(Vec x, half* p) {
   store(x, p);
 }
 
-inline void finish_puts() {
-#if defined(__AVX2__)
-  _mm_sfence();
-#endif
-}
-
 // Colours n pixels that are neighbours, to three planes.
 template <bool kPast, typename scalar>
 void copy(const uint8_t* pixels, int64_t n, const Color& color, scalar* out, int64_t plane) {
@@ -151,102 +144,80 @@ void copy(const uint8_t* pixels, int64_t n, const Color& color, scalar* out, int
 // The crop of one image.
 class Crop {
  public:
-  static int64_t memory(int64_t width, int64_t out_width) {
-    return kChannels * channel(width) + 2 * kChannels * padded(out_width) + 2 * padded(out_width) +
-           2 * padded(out_width) / kLanes;
+  Crop(const CropImagesArgs& args, float* memory) : args_(args), arena_(memory) {
+    // Behind the last pixel of a stored row a weight is 0.
+    if (memory) std::memset(stored_.first, 0, kChannels * stored_.stride * sizeof(float));
   }
 
-  Crop(const CropImagesArgs& args, float* memory)
-      : args_(args),
-        height_(static_cast<int>(args.height)),
-        width_(static_cast<int>(args.width)),
-        line_(padded(args.out_width)),
-        channel_(channel(args.width)),
-        stored_(memory),
-        lines_{memory + kChannels * channel_, memory + kChannels * (channel_ + line_)},
-        weight_(lines_[1] + kChannels * line_),
-        index_(reinterpret_cast<uint32_t*>(weight_ + line_)),
-        base_(reinterpret_cast<int32_t*>(index_ + line_)),
-        wide_(base_ + line_ / kLanes) {
-    std::memset(stored_, 0, kChannels * channel_ * sizeof(float));  // behind the last pixel a weight is 0
-  }
+  int64_t used() const { return arena_.used(); }
 
   template <bool kPast, typename scalar>
-  void run(const uint8_t* image, const Places& across, const Places& down, const Color& color, scalar* out) {
-    place_columns(across);
+  void run(const uint8_t* image, const Cropped& from, const Color& color, scalar* out) {
+    place_columns(from.across);
     held_[0] = held_[1] = -1;
     const int64_t plane = args_.out_height * args_.out_width;
     for (int y = 0; y < args_.out_height; ++y) {
-      const Between at = between(down, y, height_);
-      const float* const top = line_of(image, at.cell, at.next, color);
-      const float* const bottom = line_of(image, at.next, at.cell, color);
+      const Between at = between(from.down, y, height_);
+      const Rows& top = line_of(image, at.cell, at.next, color);
+      const Rows& bottom = line_of(image, at.next, at.cell, color);
       for (int c = 0; c < kChannels; ++c)
-        blend_lines<kPast>(top + c * line_, bottom + c * line_, at.weight,
-                           out + c * plane + y * args_.out_width);
+        blend_lines<kPast>(top[c], bottom[c], at.weight, out + c * plane + y * args_.out_width);
     }
   }
 
  private:
-  // The floats of a channel of a stored row, where a window may begin at the last pixel.
-  static int64_t channel(int64_t width) { return padded(width) + 2 * kLanes; }
-
   // Finds the weight of each output pixel of a row, and the stored pixel before it, counted from the first of
   // its group.
   void place_columns(const Places& across) {
     const int count = static_cast<int>(args_.out_width);
     first_ = width_;
     int last = 0;
-    for (int group = 0; group * kLanes < count; ++group) {
-      int cells[kLanes], low = width_, high = 0;
+    for (int x = 0; x < count; x += kLanes) {
+      int cells[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        const int x = group * kLanes + i < count ? group * kLanes + i : count - 1;
-        const Between at = between(across, x, width_);
+        const Between at = between(across, std::min(x + i, count - 1), width_);
         cells[i] = at.cell;
-        weight_[group * kLanes + i] = at.weight;
-        low = at.cell < low ? at.cell : low;
-        high = at.cell > high ? at.cell : high;
+        weight_[x + i] = at.weight;
       }
-      for (int i = 0; i < kLanes; ++i) index_[group * kLanes + i] = static_cast<uint32_t>(cells[i] - low);
-      base_[group] = low;
-      wide_[group] = high + 1 - low >= 2 * kLanes;
-      first_ = low < first_ ? low : first_;
-      last = high > last ? high : last;
+      const auto [low, high] = std::minmax(cells[0], cells[kLanes - 1]);  // they are in order
+      for (int i = 0; i < kLanes; ++i) index_[x + i] = static_cast<uint32_t>(cells[i] - low);
+      base_[x / kLanes] = low;
+      wide_[x / kLanes] = high + 1 - low >= 2 * kLanes;
+      first_ = std::min(first_, low);
+      last = std::max(last, high);
     }
-    end_ = last + 2 < width_ ? last + 2 : width_;
+    end_ = std::min(last + 2, width_);
   }
 
   // Stored row `row`, resampled along itself and coloured. The line of row `other` is kept.
-  const float* line_of(const uint8_t* image, int row, int other, const Color& color) {
+  const Rows& line_of(const uint8_t* image, int row, int other, const Color& color) {
     for (int k = 0; k < 2; ++k)
       if (held_[k] == row) return lines_[k];
     const int k = held_[0] == other ? 1 : 0;
     held_[k] = row;
+    const Rows stored = stored_, line = lines_[k];  // copies: members would be read again after every store
     const uint8_t* const pixels = image + row * args_.row_stride;
     for (int x = first_; x < end_; x += kLanes) {
       const Pixels values = load_first_pixels(pixels + kChannels * x, width_ - x);
-      for (int c = 0; c < kChannels; ++c) store(values.at[c], stored_ + c * channel_ + x);
+      for (int c = 0; c < kChannels; ++c) store(values.at[c], stored[c] + x);
     }
     for (int x = 0; x < args_.out_width; x += kLanes) {
-      const float* const from = stored_ + base_[x / kLanes];
-      const Bits index = load_bits(index_ + x), next = index + 1;
+      Bits index;
+      std::memcpy(&index, index_ + x, sizeof index);
+      const Bits next = index + 1;
       const Vec weight = load(weight_ + x);
+      const int64_t base = base_[x / kLanes];
+      const bool wide = wide_[x / kLanes];
       Pixels values;
       for (int c = 0; c < kChannels; ++c) {
-        const float* const p = from + c * channel_;
-        const bool wide = wide_[x / kLanes];
+        const float* const p = stored[c] + base;
         const Vec a = wide ? gather(p, index) : pick(p, index), b = wide ? gather(p, next) : pick(p, next);
         values.at[c] = fused(weight, b - a, a);
       }
       values = color.of(values);
-      for (int c = 0; c < kChannels; ++c) store(values.at[c], lines_[k] + c * line_ + x);
+      for (int c = 0; c < kChannels; ++c) store(values.at[c], line[c] + x);
     }
     return lines_[k];
-  }
-
-  static Bits load_bits(const uint32_t* p) {
-    Bits x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
   }
 
   template <bool kPast, typename scalar>
@@ -261,15 +232,17 @@ class Crop {
     if (x < args_.out_width) store_partial(at(x), out + x, args_.out_width - x);
   }
 
+  Rows line() { return arena_.rows(kChannels, args_.out_width); }
+
   const CropImagesArgs& args_;
-  const int height_, width_;
-  const int64_t line_, channel_;
-  float* const stored_;    // a stored row by channels
-  float* const lines_[2];  // two of them resampled
-  float* const weight_;
-  uint32_t* const index_;
-  int32_t* const base_;
-  int32_t* const wide_;  // whether a group's pixels reach beyond a window of 2 kLanes
+  Arena arena_;
+  const int height_ = static_cast<int>(args_.height), width_ = static_cast<int>(args_.width);
+  const Rows stored_ = arena_.rows(kChannels, width_);  // a stored row by channels
+  const Rows lines_[2] = {line(), line()};              // two of them resampled
+  float* const weight_ = arena_.row(args_.out_width);
+  uint32_t* const index_ = arena_.words(args_.out_width);
+  uint32_t* const base_ = arena_.words(args_.out_width);
+  uint32_t* const wide_ = arena_.words(args_.out_width);  // whether a group reaches beyond 2 kLanes pixels
   int held_[2] = {-1, -1};
   int first_ = 0, end_ = 0;  // the pixels of a stored row that are needed
 };
@@ -288,19 +261,15 @@ void forward(const CropImagesArgs& args, int64_t begin, int64_t end, float* memo
   Crop crop(args, memory);
   for (int64_t b = begin; b < end; ++b) {
     scalar* const out = static_cast<scalar*>(args.out) + b * kChannels * plane;
-    const int64_t row = args.rows ? args.rows[b] : b;
-    const float everything[] = {0.0f, 0.0f, 1.0f, 1.0f};
-    const float* const box = args.box ? args.box + 4 * b : everything;
-    const Places across = places_of(box[0], box[2], args.width, args.out_width);
-    const Places down = places_of(box[1], box[3], args.height, args.out_height);
-    if (row < 0 || row >= args.stored || !across.valid || !down.valid) {
+    const Cropped from = cropped(args, args.height, args.width, b);
+    if (!from.valid) {
       fill_with_nan(out, kChannels * plane);
       continue;
     }
-    const uint8_t* const image = args.images + row * args.image_stride;
+    const uint8_t* const image = args.images + from.row * args.image_stride;
     const Color color(args.color + b * args.color_stride);
     if (!whole) {
-      crop.run<kPast>(image, across, down, color, out);
+      crop.run<kPast>(image, from, color, out);
     } else if (one_piece) {
       copy<kPast>(image, plane, color, out, plane);
     } else {
@@ -308,26 +277,27 @@ void forward(const CropImagesArgs& args, int64_t begin, int64_t end, float* memo
         copy<kPast>(image + y * args.row_stride, args.width, color, out + y * args.width, plane);
     }
   }
-  if constexpr (kPast) finish_puts();
-}
-
-template <typename scalar>
-void dispatch(const CropImagesArgs& args, int64_t begin, int64_t end, float* memory) {
-  const int64_t row = args.out_width * sizeof(scalar), plane = args.out_height * row;
-  constexpr int64_t kLine = 64;
-  const bool past = args.batch * kChannels * plane >= kPastCaches && row % kLine == 0 &&
-                    reinterpret_cast<uintptr_t>(args.out) % kLine == 0;
-  past ? forward<true, scalar>(args, begin, end, memory) : forward<false, scalar>(args, begin, end, memory);
+#if defined(__AVX2__)
+  if constexpr (kPast) _mm_sfence();
+#endif
 }
 
 }  // namespace
 
-int64_t crop_images_memory(const CropImagesArgs& args) {
-  return Crop::memory(args.width, args.out_width);
-}
-
-void crop_images_rows(const CropImagesArgs& args, int64_t begin, int64_t end, float* memory) {
-  with_scalar(args.dtype, [&](auto zero) { dispatch<decltype(zero)>(args, begin, end, memory); });
+void crop_images_cpu(const CropImagesArgs& args, int threads) {
+  const int64_t area = args.out_height * args.out_width, memory = Crop(args, nullptr).used();
+  parallel_for(args.batch, kChannels * area, threads, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(memory);
+    with_scalar(args.dtype, [&](auto zero) {
+      using scalar = decltype(zero);
+      constexpr int64_t kLine = 64, kSize = sizeof(scalar);
+      const bool past = args.batch * kChannels * area * kSize >= kPastCaches &&
+                        args.out_width * kSize % kLine == 0 &&
+                        reinterpret_cast<uintptr_t>(args.out) % kLine == 0;
+      const auto run = past ? forward<true, scalar> : forward<false, scalar>;
+      run(args, begin, end, scratch);
+    });
+  });
 }
 
 }  // namespace SAL_FAST_ISA
