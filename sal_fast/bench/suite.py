@@ -193,13 +193,12 @@ def both_ways(
     """
     backward = {name: with_gradient(function, leaves) for name, function in case.variants.items()}
     for i, (way, variants) in enumerate((("forward", case.variants), ("forward-backward", backward))):
-        name = f"{case.name}-{way}"
-        yield Case(name, variants, case.inputs, verify[i], floor=moved[i])
+        yield Case(f"{case.name}-{way}", variants, case.inputs, verify[i], floor=moved[i])
 
 
-def compiled(function: Variant) -> Variant:
-    """Return the function behind torch.compile, for inputs of one shape."""
-    return torch.compile(function, dynamic=False)
+def against(ours: Variant, eager: Variant, **others: Variant) -> dict[str, Variant]:
+    """Return our way, eager torch, the others, and eager torch compiled for inputs of one shape."""
+    return {"sal_fast": ours, "eager": eager, **others, "compile": torch.compile(eager, dynamic=False)}
 
 
 def agree(ours: Variant, inputs: Sequence[Tensor], rtol: float, atol: float, rows: int | None = None) -> None:

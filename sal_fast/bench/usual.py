@@ -94,7 +94,9 @@ def ssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
     return similarity.mean()
 
 
-def saliency_loss(cam: Tensor, target: Tensor, map_size: int | None = None) -> Tensor:
+def saliency_loss(
+    cam: Tensor, target: Tensor, map_size: int | None = None, ssim: Callable[..., Tensor] = ssim
+) -> Tensor:
     """Return 1 - SSIM + L1 of the normalised maps."""
     x, y = at_one_size(cam, target, map_size)
     window = min(7 if map_size is None else 11, (min(x.shape[2:]) - 1) // 2 * 2 + 1)

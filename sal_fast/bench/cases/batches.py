@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast.bench import usual
-from sal_fast.bench.suite import Case, OpSetup, Variant, benchmark, close, compiled
+from sal_fast.bench.suite import Case, OpSetup, Variant, against, benchmark, close
 from sal_fast.bench.usual import MEAN, STD
 
 COVERED = 0.49  # of an image, by a box on average: 0.7 of each side
@@ -64,15 +64,10 @@ def crop(
 
     memory = torch.empty(batch, 3, frame, frame, dtype=setup.kind, device=setup.place)
     eager = partial(usual.crop_images, frame=frame, dtype=setup.kind)
-    variants: dict[str, Variant] = {
-        "sal_fast": kept,
-        "fresh": fresh,
-        "eager": eager,
-        "compile": compiled(eager),
-    }
+    variants = against(kept, eager, fresh=fresh)
     for case, read in (("frame", 3 * frame**2), ("crop", 3 * COVERED * side**2)):
         moved = round(batch * (read + 3 * setup.kind.itemsize * frame**2))
         yield Case(case, variants, partial(inputs, case=case), verify, floor=moved)
-    variants = {"sal_fast": masks, "eager": partial(usual.crop_masks, frame=frame)}
+    of_masks: dict[str, Variant] = {"sal_fast": masks, "eager": partial(usual.crop_masks, frame=frame)}
     moved = round(batch * (COVERED * frame * 4 * -(-frame // 32) + frame**2))
-    yield Case("masks", variants, partial(inputs, case="masks"), verify_masks, floor=moved)
+    yield Case("masks", of_masks, partial(inputs, case="masks"), verify_masks, floor=moved)

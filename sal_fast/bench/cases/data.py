@@ -67,20 +67,11 @@ def data(setup: Setup, images: int = 512, workers: int = 2, folder: str | None =
             "first epoch, standard": lambda: _epoch(build(larger), STANDARD),
             "streamed epoch, standard": partial(_epoch, build(larger, "stream"), STANDARD),
         }
-        yield Case(
-            variants={name: partial(decoded, decoder) for name, decoder in decoders.items()}
-            | epochs
-            | loaders,
-            ratios=[
-                *(
-                    Ratio(name, ours)
-                    for ours in ("first epoch, standard", "streamed epoch, standard")
-                    for name in loaders
-                ),
-                *(Ratio(f"first epoch, {kind}", f"augment {kind}") for kind in ("none", "standard")),
-            ],
-            items=images,
-        )
+        decoding = {name: partial(decoded, decoder) for name, decoder in decoders.items()}
+        compared = ("first epoch, standard", "streamed epoch, standard")
+        ratios = [Ratio(name, ours) for ours in compared for name in loaders]
+        ratios += [Ratio(f"first epoch, {kind}", f"augment {kind}") for kind in ("none", "standard")]
+        yield Case(variants=decoding | epochs | loaders, ratios=ratios, items=images)
 
 
 def write_pool(folder: Path, count: int) -> Table:
@@ -106,9 +97,8 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
     """Return blotches some `scale` pixels wide, [HEIGHT, WIDTH, 3] in 0..255; single pixels are weak."""
     small = rng.integers(0, 256, (HEIGHT // scale + 2, WIDTH // scale + 2, 3), dtype=np.uint8)
     image = Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float64) * (
-        1 if scale > 1 else 0.2
-    )
+    strength = 1 if scale > 1 else 0.2
+    return strength * np.asarray(image.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float64)
 
 
 def _decoders(device: torch.device) -> dict[str, Decoder]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,21 +14,26 @@ from torch import Tensor, nn
 from sal_fast import ops
 from sal_fast import probes as explanations
 from sal_fast.bench import usual
-from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, benchmark, both_ways, compiled
+from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, against, benchmark, both_ways
 from sal_fast.bench.usual import with_gradient
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 BYTES = {"bool": 1, "packed": 1 / 8, "graded": 4}  # of a pixel of the human map
 ALPHA = 0.5
-PROBES: dict[ops.Probe, str] = {
-    "gradcam++": "GradCAMPlusPlus",
-    "gradcam": "GradCAM",
-}  # as grad-cam calls them
+PROBES: dict[ops.Probe, str] = {"gradcam++": "GradCAMPlusPlus", "gradcam": "GradCAM"}  # as grad-cam has them
+PACKAGES = {"msssim": "pytorch_msssim", "grad_cam": "pytorch_grad_cam", "captum": "captum"}
 
 
-def installed(name: str) -> bool:
-    """Return whether a package that ours is compared with is there."""
-    return importlib.util.find_spec(name) is not None
+def installed(**variants: Variant) -> dict[str, Variant]:
+    """Return those variants whose package is installed."""
+    return {name: variant for name, variant in variants.items() if importlib.util.find_spec(PACKAGES[name])}
+
+
+def msssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
+    """Return the mean SSIM by pytorch-msssim."""
+    from pytorch_msssim import ssim
+
+    return ssim(x, y, data_range=1.0, win_size=window)
 
 
 def saliency_of(loss: Variant, map_size: int | None) -> Variant:
@@ -80,12 +85,7 @@ def cam_head(
 
     moved = batch * channels * side**2 * setup.kind.itemsize
     moved += 4 * (classes * channels + batch * (classes + channels + side**2))
-    variants = {
-        "sal_fast": lambda *given: ops.cam_head(*given)[:2],
-        "logits": logits,
-        "eager": usual.cam_head,
-        "compile": compiled(usual.cam_head),
-    }
+    variants = against(lambda *given: ops.cam_head(*given)[:2], usual.cam_head, logits=logits)
     for layout in FORMATS:
         case = Case(layout, variants, partial(inputs, layout=layout))
         # Backward reads the features for the weight's gradient, and writes their own.
@@ -106,8 +106,7 @@ def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterato
     def inputs(seed: int, size: int) -> tuple[Tensor, ...]:
         return (setup.draws(seed)[0](maps, size, size).to(setup.kind),)
 
-    eager = usual.normalised
-    variants = {"sal_fast": ops.minmax_normalize, "eager": eager, "compile": compiled(eager)}
+    variants = against(ops.minmax_normalize, usual.normalised)
     backward = max(1e-5, torch.finfo(setup.kind).eps)  # the gradient is of the maps' type
     for size in (7, side):
         case = Case(str(size), variants, partial(inputs, size=size))
@@ -138,28 +137,17 @@ def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 2
     def packed(cam: Tensor, words: Tensor, map_size: int | None) -> Tensor:
         return ops.saliency_loss(cam, ops.BitMask(words, frame), map_size=map_size)
 
-    def msssim(cam: Tensor, target: Tensor, map_size: int | None) -> Tensor:
-        x, y = usual.at_one_size(cam, target, map_size)
-        ssim = importlib.import_module("pytorch_msssim").ssim
-        window = 7 if map_size is None else 11
-        return 1 - ssim(x, y, data_range=1.0, win_size=window) + (x - y).abs().mean()
-
-    eager: dict[str, Variant] = {"sal_fast": ops.saliency_loss, "eager": usual.saliency_loss}
-    eager |= {"msssim": msssim} if installed("pytorch_msssim") else {}
-    eager |= {"compile": compiled(usual.saliency_loss)}
+    peers = installed(msssim=partial(usual.saliency_loss, ssim=msssim))
+    of_pixels = against(ops.saliency_loss, usual.saliency_loss, **peers)
     for map_size in (frame, None):
         for target, size in BYTES.items():
-            variants = {"sal_fast": packed} if target == "packed" else eager
-            case = Case(
-                f"{map_size or side}-{target}",
-                {name: partial(function, map_size=map_size) for name, function in variants.items()},
-                partial(inputs, target=target),
-            )
-            moved = [
-                int(batch * frame**2 * size) + batch * side**2 * (setup.kind.itemsize + gradient)
-                for gradient in (0, 4)
-            ]
-            yield from both_ways(case, moved=(moved[0], moved[1]), verify=((1e-5, 1e-5), (1e-2, 1e-2)))
+            functions = {"sal_fast": packed} if target == "packed" else of_pixels
+            variants = {name: partial(function, map_size=map_size) for name, function in functions.items()}
+            case = Case(f"{map_size or side}-{target}", variants, partial(inputs, target=target))
+            moved = int(batch * frame**2 * size) + batch * side**2 * setup.kind.itemsize
+            gradient = 4 * batch * side**2
+            tolerances = ((1e-5, 1e-5), (1e-2, 1e-2))
+            yield from both_ways(case, moved=(moved, moved + gradient), verify=tolerances)
 
 
 @benchmark(rounds=15, small={"batch": 2, "side": 24})
@@ -179,10 +167,7 @@ def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) ->
         x = F.interpolate(uniform(batch, channels, 8, 8), (side, side), mode="bicubic").clamp(0, 1)
         return x.to(setup.kind), (x + 0.1 * normal(x.shape)).clamp(0, 1).to(setup.kind)
 
-    variants: dict[str, Variant] = {"sal_fast": ops.ssim, "eager": usual.ssim}
-    if installed("pytorch_msssim"):
-        variants["msssim"] = partial(importlib.import_module("pytorch_msssim").ssim, data_range=1.0)
-    variants["compile"] = compiled(usual.ssim)
+    variants = against(ops.ssim, usual.ssim, **installed(msssim=msssim))
     moved = batch * channels * side**2 * setup.kind.itemsize
     yield Case("forward", variants, inputs, (1e-4, 1e-5), floor=2 * moved)
     for leaves, way in ((1, "x"), (2, "xy")):
@@ -323,21 +308,19 @@ def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) 
         # float32 may exchange neighbours of the N-th pixel.
         assert int((got.hits - expected.hits).abs().max()) <= 2
 
-    variants: dict[str, Variant] = {"sal_fast": lambda *given: ours(*given).dice}
-    others = {
+    variants: dict[str, Variant] = {
+        "sal_fast": lambda *given: ours(*given).dice,
         "topk": usual.topn_dice,
         "sort": usual.topn_dice_by_sort,
-        "compile": compiled(usual.topn_dice_by_sort),
+        "compile": torch.compile(usual.topn_dice_by_sort, dynamic=False),
     }
     for case in ("bool", "packed", "relu"):
         bits = case == "packed"
+        functions = {"sal_fast": variants["sal_fast"]} if bits else variants
         # The mask's size is needed before a pixel is chosen; its second read finds it in the cache.
-        moved = batch * (
-            frame * (4 * -(-frame // 32) if bits else frame) + side**2 * setup.kind.itemsize + 20
-        )
-        yield Case(
-            case, variants if bits else variants | others, partial(inputs, case=case), verify, floor=moved
-        )
+        row = 4 * -(-frame // 32) if bits else frame  # bytes
+        moved = batch * (frame * row + side**2 * setup.kind.itemsize + 20)
+        yield Case(case, functions, partial(inputs, case=case), verify, floor=moved)
 
 
 @benchmark(rounds=15, small={"batch": 2, "depth": 18, "image": 64})
@@ -390,11 +373,12 @@ def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> 
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
     for probe in PROBES:
-        variants: dict[str, Variant] = {"sal_fast": partial(ours, probe=probe)}
-        if installed("pytorch_grad_cam"):
-            variants["grad_cam"] = partial(grad_cam, probe=probe)
-        if installed("captum") and probe == "gradcam":
-            variants["captum"] = captum
-        variants["forward_alone"] = forward_alone
+        peers: dict[str, Variant] = {"grad_cam": partial(grad_cam, probe=probe)}
+        peers |= {"captum": captum} if probe == "gradcam" else {}
+        variants = {
+            "sal_fast": partial(ours, probe=probe),
+            **installed(**peers),
+            "forward_alone": forward_alone,
+        }
         moved = 4 * batch * 3 * image**2
         yield Case(f"resnet{depth}-{probe}", variants, inputs, partial(verify, probe=probe), floor=moved)

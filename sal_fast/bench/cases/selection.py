@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast.bench import usual
-from sal_fast.bench.suite import Case, OpSetup, Ratio, Setup, Variant, benchmark, both_ways, compiled
+from sal_fast.bench.suite import Case, OpSetup, Ratio, Setup, Variant, against, benchmark, both_ways
 
 VERIFIED = 512  # rows of logits
 POOLS = ("spread", "clusters")
@@ -43,21 +43,15 @@ def uncertainty(setup: OpSetup, rows: int = 65_536, columns: int = 1000) -> Iter
     def inputs(seed: int) -> tuple[Tensor, ...]:
         return ((3 * setup.draws(seed)[0](rows, columns)).to(setup.kind),)
 
-    functions: dict[str, Variant] = {
-        "sal_fast": ops.uncertainty,
-        "eager": usual.uncertainty,
-        "lean": usual.lean_uncertainty,
-    }
     matrix, sums = rows * columns * setup.kind.itemsize, 4 * rows
+    moved = matrix + sums, 3 * matrix + sums  # backward reads the logits again and writes the gradient
+    tolerances = (1e-5, 1e-6, VERIFIED), (1e-2, 1e-6, VERIFIED)
     for kind in get_args(ops.UncertaintyKind):
-        variants: dict[str, Variant] = {name: partial(f, kind=kind) for name, f in functions.items()}
-        case = Case(kind, {**variants, "compile": compiled(variants["eager"])}, inputs)
-        # Backward reads the logits again and writes the gradient.
-        moved, tolerances = (
-            (matrix + sums, 3 * matrix + sums),
-            ((1e-5, 1e-6, VERIFIED), (1e-2, 1e-6, VERIFIED)),
+        functions = (ops.uncertainty, usual.uncertainty, usual.lean_uncertainty)
+        ours, eager, lean = (partial(function, kind=kind) for function in functions)
+        yield from both_ways(
+            Case(kind, against(ours, eager, lean=lean), inputs), moved=moved, verify=tolerances
         )
-        yield from both_ways(case, moved=moved, verify=tolerances)
 
 
 @benchmark(rounds=15, small={"rows": 200, "columns": 16, "labelled": 20, "picks": 12})

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -21,7 +20,7 @@ from sal_fast.data import augment
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Resident, Store, assembled
-from sal_fast.data.table import Table
+from sal_fast.data.table import Sample, make_table
 from sal_fast.errors import InputError
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES
 from sal_fast.models import Classifier, build, feature_size, network
@@ -75,15 +74,9 @@ class NetworkSetup(Setup):
         draws = torch.Generator().manual_seed(0)
         shape = (images, stored_size, stored_size, 3)
         pixels = torch.randint(256, shape, generator=draws, dtype=torch.uint8)
-        table = Table(
-            name="noise",
-            classes=[f"{index:04d}" for index in range(self.classes)],
-            ids=[f"{index:06d}" for index in range(images)],
-            images=[Path()] * images,
-            labels=torch.randint(self.classes, (images,), generator=draws).tolist(),
-            masks=[Path()] * images,
-            split=["train"] * images,
-        )
+        labels = torch.randint(self.classes, (images,), generator=draws).tolist()
+        rows = (Sample(f"{row:06d}", "", f"{label:04d}", "", "train") for row, label in enumerate(labels))
+        table = make_table("noise", rows)
         discs = usual.distances(images, self.image_size, partial(torch.rand, generator=draws)) < 1
         masks = Masks.pack(discs.to(torch.uint8) * 255)
         return assembled(table, Resident(pixels.to(self.place)), masks.to(self.place), "")
