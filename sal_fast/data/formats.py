@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from sal_fast.data.files import SUFFIXES
-from sal_fast.data.table import SPLITS, Sample, Table, make_table
+from sal_fast.data.table import Sample, Table, make_table
 from sal_fast.errors import InputError
 
 ENDINGS = ", ".join(sorted(SUFFIXES))
@@ -86,12 +86,10 @@ def read_manifest(path: Path) -> Table:
         return target
 
     samples = []
-    for line, row in read_rows(path, ("id", "image", "label"), ("mask", "split")):
-        name, image, label, mask, split = row
+    columns = ("id", "image", "label"), ("mask", "split")
+    for line, (name, image, label, mask, split) in read_rows(path, *columns):
         if not (name and image):
             raise InputError(f"{path}, line {line}: {'image' if name else 'id'!r} is empty")
-        if split not in (*SPLITS, ""):
-            raise InputError(f"{path}, line {line}: split {split!r}; expected {', '.join(SPLITS)} or nothing")
         samples.append(Sample(name, inside(image, line), label, inside(mask, line) if mask else None, split))
     return make_table(path.stem, samples)
 

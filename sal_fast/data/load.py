@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from sal_fast import plugins
 from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
+from sal_fast._util.words import Keep
 from sal_fast.data import formats, prepared, store
 from sal_fast.data.prepared import PreparedTable
 from sal_fast.data.reading import StoreOptions
@@ -64,37 +66,26 @@ def load_originals(data: str, root: str | Path | None = None) -> Table:
 
 
 def open_store(samples: Table, options: StoreOptions) -> Store:
-    """Plan the store of a table and make it: `plan_store`, then `open_planned`."""
-    return open_planned(samples, plan_store(samples, options))
-
-
-def open_planned(samples: Table, options: StoreOptions) -> Store:
-    """Make the store of a table with the options that `plan_store` gave.
+    """Make the store of a table. The log tells first where images will be kept and how much memory they take.
 
     If the device's memory runs out all the same, images are streamed, which is logged as a warning. Raises
-    InputError that names the files that cannot be used.
+    InputError if what is kept does not fit in the free memory, or one that names the files that cannot be
+    used.
     """
+    planned = replace(options, keep=_keep(samples, options))
+    build = partial(prepared.build if isinstance(samples, PreparedTable) else store.build, samples)
     try:
-        return _opened(samples, options)
+        return build(planned)
     except torch.OutOfMemoryError:
-        if options.keep == "stream":
+        if planned.keep == "stream":
             raise
     torch.cuda.empty_cache()
     log.warning("%s has too little memory left for all images: they are streamed", options.decoder.device)
-    return _opened(samples, replace(options, keep="stream"))
+    return build(replace(options, keep="stream"))
 
 
-def _opened(samples: Table, options: StoreOptions) -> Store:
-    if isinstance(samples, PreparedTable):
-        return prepared.build(samples, options)
-    return store.build(samples, options)
-
-
-def plan_store(samples: Table, options: StoreOptions) -> StoreOptions:
-    """The options with `auto` decided; logs where images will be kept and how much memory they take.
-
-    Raises InputError if what is kept does not fit in the free memory.
-    """
+def _keep(samples: Table, options: StoreOptions) -> Keep:
+    """Decide `auto`, see whether there is enough memory, and log where images will be kept."""
     size, device, keep = options.stored_size, options.decoder.device, options.keep
     copied = isinstance(samples, PreparedTable) and samples.recipe.copy
     images = len(samples) * 3 * size**2
@@ -117,4 +108,4 @@ def plan_store(samples: Table, options: StoreOptions) -> StoreOptions:
     else:
         where = f"streamed each epoch (kept, they would take {images / 1e9:.2f} GB of {free / 1e9:.1f} free)"
     log.info("%s, %s; decoder %s", what, where, options.decoder.name)
-    return replace(options, keep=keep)
+    return keep

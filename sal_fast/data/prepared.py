@@ -123,11 +123,11 @@ def build(table: PreparedTable, options: StoreOptions) -> Store:
             f"{recipe.stored_size} px; this run needs {size} and {options.stored_size} (--augment): "
             f"prepare another folder, or use the originals"
         )
-    used = table.graded[table.graded >= 0]
     words = _mapped(folder / "masks.bin", np.int32, table.at, size, -(-size // 32))
-    graded = _mapped(folder / "graded.bin", np.uint8, used, size, size)
+    graded = _mapped(folder / "graded.bin", np.uint8, table.graded, size, size)
     place = torch.where(table.graded < 0, -1, (table.graded >= 0).cumsum(0) - 1)
-    masks = Masks(ops.BitMask(words[table.at], size), graded[used], place).to(options.decoder.device)
+    used = graded[table.graded[table.graded >= 0]]
+    masks = Masks(ops.BitMask(words[table.at], size), used, place).to(options.decoder.device)
     return store.assembled(table, _images(table, options), masks, store.fingerprint(table, table.digests))
 
 
@@ -147,7 +147,9 @@ def _images(table: PreparedTable, options: StoreOptions) -> Images:
                 f"{table.images[row]}: it or its mask has changed since {table.folder} was prepared; "
                 f"repeat `sal-fast data prepare`"
             )
-    return Streamed(table.images, size, decoder) if keep == "stream" else store.decode_images(table, options)
+    if keep == "stream":
+        return Streamed(table.images, size, decoder)
+    return store.decoded(table, options, masked=False)[0]
 
 
 def stamps(table: Table) -> list[str]:

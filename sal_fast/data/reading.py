@@ -85,18 +85,16 @@ def parts(
         masked: False leaves the masks out.
         out: where images are written to, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given.
     """
-    start, decoder = 0, options.decoder
+    decoder = options.decoder
     load = or_unreadable(_load)
     sizes = (_bytes(table, row, masked) for row in rows)
-    waiting: deque[tuple[Sequence[int], list[Future[_Files | Unreadable]]]] = deque()
+    waiting: deque[tuple[slice, list[Future[_Files | Unreadable]]]] = deque()
     for group in chain(consecutive(sizes, READ, BATCH), [slice(0)]):
-        waiting.append((rows[group], [decoder.pool.submit(load, table, row, masked) for row in rows[group]]))
+        waiting.append((group, [decoder.pool.submit(load, table, row, masked) for row in rows[group]]))
         if len(waiting) == 2:
             now, loading = waiting.popleft()
-            end = start + len(now)
-            images = _empty(len(now), options.stored_size, decoder) if out is None else out[start:end]
-            start = end
-            yield _decoded(table, now, [future.result() for future in loading], images, options)
+            images = _empty(len(loading), options.stored_size, decoder) if out is None else out[now]
+            yield _decoded(table, rows[now], [future.result() for future in loading], images, options)
 
 
 def _load(table: Table, row: int, masked: bool = True) -> _Files:
