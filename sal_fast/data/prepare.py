@@ -138,9 +138,7 @@ def _compare(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Refuse a folder that was begun for something else."""
     differing = [name for name in asked | there if there.get(name) != asked.get(name)]
     if differing:
-        listed = ", ".join(
-            f"{name} {there.get(name)!r} there, {asked.get(name)!r} asked" for name in differing
-        )
+        named = (f"{name} {there.get(name)!r} there, {asked.get(name)!r} asked" for name in differing)
         raise InputError(f"{out} was begun for something else ({', '.join(named)}); choose another --out")
 
 
