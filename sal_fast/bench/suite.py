@@ -22,8 +22,7 @@ MODULES = {
     "data": "data",
     "training": "step score",
     "run": "run",
-    "query": "select",
-    "selection": "growth uncertainty kcenter badge",
+    "selection": "select growth uncertainty kcenter badge",
     "saliency": "cam_head minmax_normalize saliency_loss ssim cyborg_loss cyborg_step topn_dice probes",
     "batches": "crop",
 }  # sal_fast/bench/cases/<module>.py has a benchmark of each name
@@ -148,14 +147,12 @@ class Benchmark:
             Each case is measured before the next one is made.
         rounds: the number of rounds if the user gives none.
         unit: the unit that cases count.
-        small: sizes at which all cases run in a moment, for the tests.
         least: the least value of a size, if it is not 1.
     """
 
     function: Callable[..., Iterator[Case]]
     rounds: int = 5
     unit: str = "calls"
-    small: Mapping[str, Any] = field(default_factory=dict)
     least: Mapping[str, int] = field(default_factory=dict)
 
     @property

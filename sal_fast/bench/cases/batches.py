@@ -16,7 +16,7 @@ from sal_fast.bench.usual import MEAN, STD
 COVERED = 0.49  # of an image, by a box on average: 0.7 of each side
 
 
-@benchmark(rounds=15, small={"batch": 3, "stored": 4, "side": 20, "frame": 16})
+@benchmark(rounds=15)
 def crop(
     setup: OpSetup, batch: int = 64, stored: int = 1000, side: int = 256, frame: int = 224
 ) -> Iterator[Case]:

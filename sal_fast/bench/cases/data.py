@@ -32,7 +32,7 @@ STANDARD = Augmentation("standard", 0, 0, 0)
 LOADS = (0.0, 0.35, 0.65, 1.0)  # shares of a batch for a GPU's JPEG engine
 
 
-@benchmark(unit="images", small={"images": 33, "workers": 0}, least={"workers": 0})
+@benchmark(unit="images", least={"workers": 0})
 def data(setup: Setup, images: int = 512, workers: int = 2, folder: str | None = None) -> Iterator[Case]:
     """Files to batches: decoding, augmenting and delivering, against DataLoaders with Pillow and OpenCV.
 

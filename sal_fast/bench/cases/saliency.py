@@ -58,7 +58,7 @@ def maps(setup: OpSetup, seed: int, batch: int, side: int, frame: int) -> tuple[
     return normal(batch, side, side), usual.distances(batch, frame, uniform)
 
 
-@benchmark(rounds=15, small={"batch": 3, "channels": 16, "classes": 5})
+@benchmark(rounds=15)
 def cam_head(
     setup: OpSetup, batch: int = 64, channels: int = 2048, side: int = 7, classes: int = 1000
 ) -> Iterator[Case]:
@@ -92,7 +92,7 @@ def cam_head(
         yield from both_ways(case, leaves=3, moved=(moved, 3 * moved), verify=((1e-4, 1e-5), (1e-2, 1e-4)))
 
 
-@benchmark(rounds=15, small={"maps": 3, "side": 12})
+@benchmark(rounds=15)
 def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterator[Case]:
     """Min-max normalisation of maps of 7 x 7 pixels, and of larger ones.
 
@@ -115,7 +115,7 @@ def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterato
         yield from both_ways(case, moved=(moved, 2 * moved), verify=((1e-5, 1e-6), (backward, backward)))
 
 
-@benchmark(rounds=15, small={"batch": 2, "frame": 32})
+@benchmark(rounds=15)
 def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
     """The saliency loss, 1 - SSIM + L1, at the size of the human map and at that of the CAM.
 
@@ -150,7 +150,7 @@ def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 2
             yield from both_ways(case, moved=(moved, moved + gradient), verify=tolerances)
 
 
-@benchmark(rounds=15, small={"batch": 2, "side": 24})
+@benchmark(rounds=15)
 def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) -> Iterator[Case]:
     """SSIM with a window of 11 pixels and border `valid`, with gradients to no, one or both images.
 
@@ -189,7 +189,7 @@ def losses(map_size: int | None) -> dict[str, Variant]:
     return {"sal_fast": ours, "eager": eager, "cross_entropy": cross_entropy}
 
 
-@benchmark(rounds=15, small={"batch": 2, "channels": 16, "classes": 5, "frame": 32})
+@benchmark(rounds=15)
 def cyborg_loss(
     setup: OpSetup,
     batch: int = 64,
@@ -234,7 +234,7 @@ def cyborg_loss(
             yield Case(f"{name}-{size or side}", variants, given, (2e-2, 1e-2), floor=floor)
 
 
-@benchmark(rounds=15, small={"batch": 2, "classes": 5, "frame": 32, "depth": 18, "image": 96})
+@benchmark(rounds=15)
 def cyborg_step(
     setup: OpSetup, batch: int = 64, classes: int = 1000, frame: int = 224, depth: int = 50, image: int = 224
 ) -> Iterator[Case]:
@@ -281,7 +281,7 @@ def cyborg_step(
         )
 
 
-@benchmark(rounds=15, small={"batch": 2, "frame": 32})
+@benchmark(rounds=15)
 def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
     """Dice of the top-N pixels of CAMs with human masks of bytes or bits, and of CAMs after a ReLU.
 
@@ -323,7 +323,7 @@ def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) 
         yield Case(case, functions, partial(inputs, case=case), verify, floor=moved)
 
 
-@benchmark(rounds=15, small={"batch": 2, "depth": 18, "image": 64})
+@benchmark(rounds=15)
 def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> Iterator[Case]:
     """Maps of a ResNet end to end, against grad-cam and captum if they are installed.
 

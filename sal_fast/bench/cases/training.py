@@ -82,7 +82,7 @@ class NetworkSetup(Setup):
         return assembled(table, Resident(pixels.to(self.place)), masks.to(self.place), "")
 
 
-@benchmark(unit="images", small={"batch_size": 2, "image_size": 48, "images": 5, "classes": 3})
+@benchmark(unit="images")
 def step(setup: NetworkSetup, batch_size: int = 16, images: int = 512) -> Iterator[Case]:
     """A step of training: with saliency and without, fed from the store, two models, in eager torch.
 
@@ -186,7 +186,7 @@ def _verify(model: Classifier, batch: Batch) -> None:
     torch.testing.assert_close(got, _usual_loss(model, batch), rtol=1e-3, atol=1e-3)
 
 
-@benchmark(unit="images", small={"image_size": 48, "images": 5, "classes": 3})
+@benchmark(unit="images")
 def score(setup: NetworkSetup, images: int = 1024) -> Iterator[Case]:
     """Logits and penultimate features of a pool from the store, against a bare forward loop.
 
