@@ -123,9 +123,8 @@ def read(path: Path) -> Encoded:
         image = Image.open(stream, formats=FORMATS)
         start = stream.tell()  # the first scan of a JPEG begins here
         width, height = image.size
-        if isinstance(
-            image, TiffImagePlugin.TiffImageFile
-        ):  # Pillow turns it by itself, old versions only when they decode
+        # Pillow turns a TIFF by itself, old versions only when they decode
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
             width, height = image.tag_v2[256], image.tag_v2[257]
         if not 0 < width * height <= MOST_PIXELS or max(width, height) > MOST_SIDE:
             raise Unreadable(
@@ -315,9 +314,8 @@ def _one_scan(data: bytes, start: int) -> bool:
     """True if a JPEG has one scan, without another marker in it: Pillow would stop there, DALI would not."""
     scan = np.frombuffer(data, dtype=np.uint8)[start:]
     after = scan[1:][scan[:-1] == 0xFF]
-    markers = after[
-        (after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)
-    ]  # neither an escaped byte nor a restart
+    # neither an escaped byte nor a restart
+    markers = after[(after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)]
     return bool(markers.size) and int(markers[0]) == 0xD9
 
 

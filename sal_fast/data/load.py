@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -73,15 +74,16 @@ def open_store(samples: Table, options: StoreOptions) -> Store:
     used.
     """
     planned = replace(options, keep=_keep(samples, options))
-    build = partial(prepared.build if isinstance(samples, PreparedTable) else store.build, samples)
+    build: Callable[[Any, StoreOptions], Store]
+    build = prepared.build if isinstance(samples, PreparedTable) else store.build
     try:
-        return build(planned)
+        return build(samples, planned)
     except torch.OutOfMemoryError:
         if planned.keep == "stream":
             raise
     torch.cuda.empty_cache()
     log.warning("%s has too little memory left for all images: they are streamed", options.decoder.device)
-    return build(replace(options, keep="stream"))
+    return build(samples, replace(options, keep="stream"))
 
 
 def _keep(samples: Table, options: StoreOptions) -> Keep:

@@ -119,10 +119,8 @@ def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
 
 def digest(table: Table, row: int) -> bytes | None:
     """A row's entry of `Part.digests`, with nothing decoded; None if its files cannot be used."""
-    try:
-        return _load(table, row).digest
-    except Unreadable:
-        return None
+    found = or_unreadable(_load)(table, row)
+    return None if isinstance(found, Unreadable) else found.digest
 
 
 def pictures(paths: Sequence[Path], size: int, decoder: Decoder) -> Tensor:

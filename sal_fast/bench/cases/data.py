@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sal_fast._util.words import DECODERS
 from sal_fast.bench.suite import Case, Ratio, Setup, Variant, benchmark
 from sal_fast.data import Keep, Store, StoreOptions, augment, decode, formats, reading, store
 from sal_fast.data.augment import Augmentation
@@ -102,7 +103,7 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
 
 
 def _decoders(device: torch.device) -> dict[str, Decoder]:
-    names = [name for name in decode.NAMES if name != "dali" or decode.has_dali()]
+    names = [name for name in DECODERS if name != "dali" or decode.has_dali()]
     decoders = {f"decode {name}": decode.choose(name, device) for name in names}
     if device.type == "cuda" and "dali" in names:
         from sal_fast.data.decode.dali import DaliDecoder

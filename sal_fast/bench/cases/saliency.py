@@ -373,12 +373,10 @@ def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> 
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
     for probe in PROBES:
-        peers: dict[str, Variant] = {"grad_cam": partial(grad_cam, probe=probe)}
-        peers |= {"captum": captum} if probe == "gradcam" else {}
-        variants = {
-            "sal_fast": partial(ours, probe=probe),
-            **installed(**peers),
-            "forward_alone": forward_alone,
-        }
+        variants: dict[str, Variant] = {"sal_fast": partial(ours, probe=probe)}
+        variants |= installed(grad_cam=partial(grad_cam, probe=probe))
+        if probe == "gradcam":
+            variants |= installed(captum=captum)
+        variants["forward_alone"] = forward_alone
         moved = 4 * batch * 3 * image**2
         yield Case(f"resnet{depth}-{probe}", variants, inputs, partial(verify, probe=probe), floor=moved)
