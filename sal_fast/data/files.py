@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -48,7 +48,6 @@ Image.init()  # without it Pillow does not find the formats that we name
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Foreground = Callable[[np.ndarray], np.ndarray]
-P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
@@ -64,12 +63,12 @@ class MisSized(Unreadable):
     """A mask that cannot be its image's, because its aspect ratio is another."""
 
 
-def or_unreadable(work: Callable[P, Result]) -> Callable[P, Result | Unreadable]:
+def or_unreadable(work: Callable[..., Result]) -> Callable[..., Result | Unreadable]:
     """Make a function return Unreadable errors instead of raising them."""
 
-    def attempt(*args: P.args, **kwargs: P.kwargs) -> Result | Unreadable:
+    def attempt(*args: Any) -> Result | Unreadable:
         try:
-            return work(*args, **kwargs)
+            return work(*args)
         except Unreadable as error:
             return error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +73,7 @@ def open_store(samples: Table, options: StoreOptions) -> Store:
     used.
     """
     planned = replace(options, keep=_keep(samples, options))
-    build: Callable[[Any, StoreOptions], Store]
-    build = prepared.build if isinstance(samples, PreparedTable) else store.build
+    build: Any = prepared.build if isinstance(samples, PreparedTable) else store.build
     try:
         return build(samples, planned)
     except torch.OutOfMemoryError:

@@ -172,15 +172,12 @@ class _Growing:
             self._files: dict[str, io.FileIO] = {}
             for name, shape in recipe.shapes().items():
                 known = self._graded if name == "graded.bin" else self._count
-                path, end = out / name, known * math.prod(shape)
-                there = path.stat().st_size if path.exists() else 0
-                if there < end:
-                    raise cut(path, there, end)
+                end = known * math.prod(shape)
                 # no buffer: what a full disk refuses must not be written when the file is closed
-                file = stack.enter_context(io.FileIO(path, "r+" if path.exists() else "w+"))
+                file = self._files[name] = stack.enter_context(io.FileIO(out / name, "a"))
+                if file.tell() < end:
+                    raise cut(out / name, file.tell(), end)
                 file.truncate(end)
-                file.seek(end)
-                self._files[name] = file
             flush(out)  # the names of the files
             self._close = stack.pop_all()
 

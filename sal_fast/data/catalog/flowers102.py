@@ -75,12 +75,7 @@ def _integers(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         if name not in arrays:
             raise InputError(f"{path}: holds no {name!r}; expected the official {path.name}")
         array = arrays[name]
-        if (
-            array is None
-            or not array.size
-            or not np.isfinite(array).all()
-            or (array != np.round(array)).any()
-        ):
+        if array is None or not array.size or not np.isfinite(array).all() or (array % 1).any():
             raise InputError(f"{path}: {name!r} is no list of whole numbers")
         found[name] = array.astype(np.int64)
     return found

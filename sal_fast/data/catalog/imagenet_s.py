@@ -38,10 +38,8 @@ def read(entry: Entry, root: Path) -> list[Sample]:
     base = entry.require(root, "train-semi-segmentation").parent
     samples = []
     for part, split in PARTS.items():
-        below, drawn = base / part, base / f"{part}-segmentation"
-        for folder in (below, drawn):
-            if not folder.is_dir():
-                raise InputError(f"{base}: {folder.name}/ not found; expected {entry.layout}")
+        names = (f"{part}/", f"{part}-segmentation/")
+        below, drawn = (entry.require(base, name, levels=0) for name in names)
         images, masks = _files(below, SUFFIXES), _files(drawn, frozenset({".png"}))
         for name in sorted(images.keys() | masks.keys()):
             image = images.get(name, below / f"{name}.JPEG")
