@@ -36,11 +36,10 @@ def msssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
     return ssim(x, y, data_range=1.0, win_size=window)
 
 
-def saliency_of(loss: Variant, map_size: int | None) -> Variant:
-    """Return a saliency loss as a function of features, weight, labels and masks."""
-    cam = ops.cam if loss is ops.saliency_loss else usual.cam
-    return lambda features, weight, labels, masks: loss(
-        cam(features, weight, labels), masks, map_size=map_size
+def saliency_of(cam: Variant, loss: Variant, size: int | None) -> Variant:
+    """Return a saliency loss as a function of features, weight, bias, labels and masks."""
+    return lambda features, weight, bias, labels, masks: loss(
+        cam(features, weight, labels), masks, map_size=size
     )
 
 
@@ -211,27 +210,25 @@ def cyborg_loss(
         frame: pixels a side of the human maps.
     """
 
-    def inputs(seed: int, case: str) -> tuple[Tensor, ...]:
+    def inputs(seed: int) -> tuple[Tensor, ...]:
         normal, _, below = setup.draws(seed)
         features = normal(batch, channels, side, side).relu()
         features = features.to(setup.kind, memory_format=torch.channels_last)
-        bias = () if case == "cam" else (torch.zeros(classes, device=setup.place),)
-        labels, masks = below(classes, (batch,)), maps(setup, seed, batch, side, frame)[1] < 1
-        return features, 0.02 * normal(classes, channels), *bias, labels, masks
+        weight, bias = 0.02 * normal(classes, channels), torch.zeros(classes, device=setup.place)
+        return features, weight, bias, below(classes, (batch,)), maps(setup, seed, batch, side, frame)[1] < 1
 
     # The weight's gradient needs the features a second time: from the cache, if they fit.
     moved = 2 * batch * channels * side**2 * setup.kind.itemsize + batch * frame**2
     floors = {"cam": (1, moved), "head": (3, moved + 2 * 4 * classes * channels)}
     for size in (frame, None):
         cams = {
-            "sal_fast": saliency_of(ops.saliency_loss, size),
-            "eager": saliency_of(usual.saliency_loss, size),
+            "sal_fast": saliency_of(ops.cam, ops.saliency_loss, size),
+            "eager": saliency_of(usual.cam, usual.saliency_loss, size),
         }
         for name, functions in (("cam", cams), ("head", losses(size))):
             leaves, floor = floors[name]
             variants = {key: with_gradient(function, leaves) for key, function in functions.items()}
-            given = partial(inputs, case=name)
-            yield Case(f"{name}-{size or side}", variants, given, (2e-2, 1e-2), floor=floor)
+            yield Case(f"{name}-{size or side}", variants, inputs, (2e-2, 1e-2), floor=floor)
 
 
 @benchmark(rounds=15)

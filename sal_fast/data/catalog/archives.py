@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from sal_fast._util import progress
 from sal_fast._util.locks import locked
@@ -44,12 +44,12 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class _Member:
-    """A file in an archive. `odd` says what it is if it is no plain file."""
+    """A file in an archive. kind: its type, as in the mode of a file. open: gives its contents."""
 
     name: str
     size: int
-    odd: str | None
-    open: Callable[[], IO[bytes] | None]
+    kind: int
+    open: Callable[[], Any]
 
 
 def unpack(root: Path, names: Sequence[str]) -> bool:
@@ -128,14 +128,15 @@ def _missing(path: Path) -> tuple[Path, set[str]]:
 
 def _check(path: Path, member: _Member) -> None:
     name = PurePosixPath(member.name)
-    if not name.parts or name.is_absolute() or ".." in name.parts or {"\\", "\0"} & set(member.name):
-        raise InputError(f"{path}: member {member.name!r} leads out of the folder; nothing was unpacked")
-    if member.odd is not None:
-        raise InputError(
-            f"{path}: member {member.name!r} is a {member.odd}; only plain files are unpacked, nothing was"
-        )
-    if member.size < 0:
-        raise InputError(f"{path}: member {member.name!r} has a size below 0; nothing was unpacked")
+    out = not name.parts or name.is_absolute() or ".." in name.parts or {"\\", "\0"} & set(member.name)
+    kind = "link" if stat.S_ISLNK(member.kind) else "special file"
+    for refused, why in (
+        (out, "leads out of the folder"),
+        (not stat.S_ISREG(member.kind), f"is a {kind}, only plain files are unpacked"),
+        (member.size < 0, "has a size below 0"),
+    ):
+        if refused:
+            raise InputError(f"{path}: member {member.name!r} {why}; nothing was unpacked")
 
 
 def _write(path: Path, target: Path, missing: set[str]) -> None:
@@ -145,21 +146,16 @@ def _write(path: Path, target: Path, missing: set[str]) -> None:
         with progress.bar(f"unpacking {path.name}", len(missing)) as advance:
             for member in _members(path):
                 if member.name in missing:
-                    _copy(member, aside / member.name)
+                    file = aside / member.name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with member.open() as source, open(file, "wb") as out:
+                        shutil.copyfileobj(source, out, 1 << 20)
+                    if file.stat().st_size != member.size:
+                        raise EOFError(f"{member.name} ends early")
                     advance()
         _settle(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _copy(member: _Member, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    source = member.open()
-    assert source is not None, "a plain file has contents"
-    with source, open(file, "wb") as out:
-        shutil.copyfileobj(source, out, 1 << 20)
-    if file.stat().st_size != member.size:
-        raise EOFError(f"{member.name} ends early")
 
 
 def _settle(source: Path, target: Path) -> None:
@@ -182,18 +178,17 @@ def _tar(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as archive:
         for info in archive:
             if not info.isdir():
-                odd = None if info.isreg() else "link" if info.issym() or info.islnk() else "special file"
-                yield _Member(_plain(info.name), info.size, odd, partial(archive.extractfile, info))
+                link = stat.S_IFLNK if info.issym() or info.islnk() else 0
+                kind = stat.S_IFREG if info.isreg() else link
+                yield _Member(_plain(info.name), info.size, kind, partial(archive.extractfile, info))
 
 
 def _zip(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir():
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                plain = kind in (0, stat.S_IFREG)
-                odd = None if plain else "link" if stat.S_ISLNK(kind) else "special file"
-                yield _Member(_plain(info.filename), info.file_size, odd, partial(archive.open, info))
+                kind = stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
+                yield _Member(_plain(info.filename), info.file_size, kind, partial(archive.open, info))
 
 
 def _plain(name: str) -> str:

@@ -78,12 +78,12 @@ class Entry:
 
     def _refuse_missing(self, table: Table) -> None:
         """Raise InputError if files do not exist: it names the first one and counts the others."""
-        missing = []
-        for image, mask in zip(table.images, table.masks, strict=True):
-            if not image.is_file():
-                missing.append((image, self.named_by or mask))
-            if mask is not None and not mask.is_file():
-                missing.append((mask, self.named_by or image))
+        missing = [
+            (path, self.named_by or other)
+            for pair in zip(table.images, table.masks, strict=True)
+            for path, other in (pair, pair[::-1])
+            if path is not None and not path.is_file()
+        ]
         if missing:
             (path, source), more = missing[0], len(missing) - 1
             others = f" (and {more:,} more)" if more else ""
