@@ -60,11 +60,10 @@ def _masks(folder: Path) -> dict[str, Path]:
     """The masks of a class folder by the stem of their image."""
     if not folder.is_dir():
         return {}
-    found = {path.name: path for path in folder.iterdir() if path.is_dir()}
+    folders = {path.name: path for path in folder.iterdir() if path.is_dir()}
     files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    for path in sorted(files, key=lambda path: path.suffix.lower() == ".png"):
-        found[path.stem] = path
-    return found
+    files.sort(key=lambda path: path.suffix.lower() == ".png")
+    return folders | {path.stem: path for path in files}
 
 
 def read_manifest(path: Path) -> Table:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,15 +86,11 @@ def parts(
         out: where images are written to, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given.
     """
     decoder = options.decoder
-    load = or_unreadable(_load)
-    sizes = (_bytes(table, row, masked) for row in rows)
-    waiting: deque[tuple[slice, list[Future[_Files | Unreadable]]]] = deque()
-    for group in chain(consecutive(sizes, READ, BATCH), [slice(0)]):
-        waiting.append((group, [decoder.pool.submit(load, table, row, masked) for row in rows[group]]))
-        if len(waiting) == 2:
-            now, loading = waiting.popleft()
-            images = _empty(len(loading), options.stored_size, decoder) if out is None else out[now]
-            yield _decoded(table, rows[now], [future.result() for future in loading], images, options)
+    load = or_unreadable(partial(_load, table, masked=masked))
+    groups = consecutive((_bytes(table, row, masked) for row in rows), READ, BATCH)
+    for group, loaded in ahead(((group, decoder.map(load, rows[group])) for group in groups), depth=1):
+        images = _empty(len(loaded), options.stored_size, decoder) if out is None else out[group]
+        yield _decoded(table, rows[group], loaded, images, options)
 
 
 def _load(table: Table, row: int, masked: bool = True) -> _Files:

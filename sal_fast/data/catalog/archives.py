@@ -24,7 +24,7 @@ from typing import Any
 
 from sal_fast._util import progress
 from sal_fast._util.locks import locked
-from sal_fast.data.catalog.finding import subfolders
+from sal_fast.data.catalog.finding import folders
 from sal_fast.errors import InputError
 
 ASIDE = ".unpacking"  # the folder that files are written into first
@@ -65,9 +65,9 @@ def unpack(root: Path, names: Sequence[str]) -> bool:
     """
     made = False
     for name in names:
-        for place in (root, *subfolders(root)):
-            if (place / name).is_file():
-                made |= _unpack(place / name)
+        for folder in list(folders(root, 1)):
+            if (folder / name).is_file():
+                made |= _unpack(folder / name)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from sal_fast.errors import InputError
@@ -12,14 +13,16 @@ def find(root: Path, name: str, levels: int = 2) -> Path | None:
 
     The nearest one is taken, and the first by name of several as near.
     """
-    folders = [root]
-    for level in range(levels + 1):
-        for folder in folders:
-            if (folder / name).exists():
-                return folder / name
-        if level < levels:
-            folders = [below for folder in folders for below in subfolders(folder)]
-    return None
+    return next((folder / name for folder in folders(root, levels) if (folder / name).exists()), None)
+
+
+def folders(root: Path, levels: int) -> Iterator[Path]:
+    """Yield `root` and the folders at most `levels` below it, the nearest first."""
+    level = [root]
+    yield root
+    for _ in range(levels):
+        level = [below for folder in level for below in subfolders(folder)]
+        yield from level
 
 
 def subfolders(folder: Path) -> list[Path]:
