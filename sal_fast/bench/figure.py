@@ -48,7 +48,7 @@ def bars(document: dict[str, Any]) -> Figure:
         axes.barh(at, value - base, left=base, height=0.62, color=colour, hatch=hatch)
         reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axes.errorbar(value, at, xerr=reach, fmt="o", markersize=3.5, color=BLACK, elinewidth=1.2, capsize=3)
-        limits = [limit for limit in (ratio["at_most"], ratio["at_least"]) if limit is not None]
+        limits = [ratio[word] for word in ("at_most", "at_least") if ratio[word] is not None]
         axes.vlines(limits, at - 0.42, at + 0.42, color=BLACK, linewidth=2.2, linestyle=":")
         text = f"{100 * value:.1f} %" if shares else f"{value:.3g}"
         beside = (max(high, base, *limits), at)
@@ -79,11 +79,8 @@ def _three(ratio: dict[str, Any]) -> tuple[float, float, float]:
 
 def _legend(drawn: Figure, ratios: Sequence[dict[str, Any]]) -> None:
     found = {result.held(ratio) for ratio in ratios}
-    handles: list[Any] = [
-        Patch(facecolor=colour, hatch=hatch, label=word)
-        for held, (colour, hatch, word) in LOOKS.items()
-        if held in found and found != {None}
-    ]
+    looks = [look for held, look in LOOKS.items() if held in found and found != {None}]
+    handles: list[Any] = [Patch(facecolor=colour, hatch=hatch, label=word) for colour, hatch, word in looks]
     if any(ratio["p10"] is not None for ratio in ratios):
         handles.append(Line2D([], [], color=BLACK, linewidth=1.2, marker="|", label="10 to 90 % of rounds"))
     if found - {None}:
