@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +149,7 @@ def _images(table: PreparedTable, options: StoreOptions) -> Images:
             )
     if keep == "stream":
         return Streamed(table.images, size, decoder)
-    return store.decoded(table, options, masked=False)[0]
+    return store.decoded(replace(table, masks=[None] * len(table)), options)[0]  # its maps are in masks.bin
 
 
 def stamps(table: Table) -> list[str]:

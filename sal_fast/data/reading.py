@@ -74,7 +74,7 @@ class _Files:
 
 
 def parts(
-    table: Table, rows: Sequence[int], options: StoreOptions, masked: bool = True, out: Tensor | None = None
+    table: Table, rows: Sequence[int], options: StoreOptions, out: Tensor | None = None
 ) -> Iterator[Part]:
     """Decode rows of a table, at most BATCH at a time. `memory` says how much that takes beside the result.
 
@@ -82,19 +82,18 @@ def parts(
         table: whose rows they are.
         rows: their numbers, in the order in which they come.
         options: the sizes, and what decodes.
-        masked: False leaves the masks out.
         out: where images are written to, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given.
     """
     decoder = options.decoder
-    load = or_unreadable(partial(_load, table, masked=masked))
-    groups = consecutive((_bytes(table, row, masked) for row in rows), READ, BATCH)
+    load = or_unreadable(partial(_load, table))
+    groups = consecutive((_bytes(table, row) for row in rows), READ, BATCH)
     for group, loaded in ahead(((group, decoder.map(load, rows[group])) for group in groups), depth=1):
         images = _empty(len(loaded), options.stored_size, decoder) if out is None else out[group]
         yield _decoded(table, rows[group], loaded, images, options)
 
 
-def _load(table: Table, row: int, masked: bool = True) -> _Files:
-    image, *masks = (files.read(path) for path in sources(table, row, masked))
+def _load(table: Table, row: int) -> _Files:
+    image, *masks = (files.read(path) for path in sources(table, row))
     return _Files(image, masks, b"".join(file.digest for file in (image, *masks)))
 
 
@@ -107,9 +106,9 @@ def memory(threads: int) -> int:
     return 2 * READ + 17 * MOST_PIXELS + threads * 6 * PICTURE
 
 
-def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
+def sources(table: Table, row: int) -> list[Path]:
     """The files of a row: the image, then its masks. Raises Unreadable for a folder of masks without any."""
-    mask = table.masks[row] if masked else None
+    mask = table.masks[row]
     return [table.images[row], *([] if mask is None else files.annotators(mask))]
 
 
@@ -134,10 +133,10 @@ def _empty(count: int, size: int, decoder: Decoder) -> Tensor:
     return torch.empty(count, size, size, 3, dtype=torch.uint8, device=decoder.device)
 
 
-def _bytes(table: Table, row: int, masked: bool) -> int:
+def _bytes(table: Table, row: int) -> int:
     """How large the files of a row are; 0 if that cannot be told, as the error comes when they are read."""
     try:
-        return sum(path.stat().st_size for path in sources(table, row, masked))
+        return sum(path.stat().st_size for path in sources(table, row))
     except (OSError, ValueError, Unreadable):
         return 0
 

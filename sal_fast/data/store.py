@@ -97,11 +97,11 @@ def build(table: Table, options: StoreOptions) -> Store:
     return assembled(table, images, masks, fingerprint(table, digests))
 
 
-def decoded(table: Table, options: StoreOptions, masked: bool = True) -> tuple[Images, Masks, list[bytes]]:
+def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[bytes]]:
     """Decode every file once, with a progress bar; return the images, the maps and each row's digest.
 
-    Images that are to be streamed are not kept. `masked=False` leaves the masks out, and then there are no
-    maps. Raises InputError at the end that names the first file that cannot be used and counts the others.
+    Images that are to be streamed are not kept. Raises InputError at the end that names the first file that
+    cannot be used and counts the others.
     """
     size, decoder = options.stored_size, options.decoder
     kept = None
@@ -110,12 +110,11 @@ def decoded(table: Table, options: StoreOptions, masked: bool = True) -> tuple[I
     masks, digests = [Masks.empty(0, options.image_size, decoder.device)], []
     broken: list[Unreadable] = []
     with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
-        parts = reading.parts(table, range(len(table)), options, masked=masked, out=kept)
+        parts = reading.parts(table, range(len(table)), options, out=kept)
         for part in reading.ahead(parts, depth=1):
             broken += part.broken.values()
             digests += part.digests
-            if masked:
-                masks.append(packed(part.masks, options.image_size).to(decoder.device))
+            masks.append(packed(part.masks, options.image_size).to(decoder.device))
             advance(len(part.rows))
     if broken:
         more = f" (and {len(broken) - 1} more; `sal-fast data check` lists them)" if len(broken) > 1 else ""
