@@ -15,9 +15,7 @@ from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
 from sal_fast._util.words import Keep
 from sal_fast.data import formats, prepared, store
-from sal_fast.data.prepared import PreparedTable
 from sal_fast.data.reading import StoreOptions
-from sal_fast.data.store import Store
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
@@ -60,12 +58,12 @@ def load_table(data: str, root: str | Path | None = None) -> Table:
 def load_originals(data: str, root: str | Path | None = None) -> Table:
     """`load_table`, but InputError for a prepared folder, whose files were all looked through already."""
     table = load_table(data, root)
-    if isinstance(table, PreparedTable):
+    if isinstance(table, prepared.PreparedTable):
         raise InputError(f"--data {data} is prepared already; --data names the originals")
     return table
 
 
-def open_store(samples: Table, options: StoreOptions) -> Store:
+def open_store(samples: Table, options: StoreOptions) -> store.Store:
     """Make the store of a table. The log tells first where images will be kept and how much memory they take.
 
     If the device's memory runs out all the same, images are streamed, which is logged as a warning. Raises
@@ -73,7 +71,7 @@ def open_store(samples: Table, options: StoreOptions) -> Store:
     used.
     """
     planned = replace(options, keep=_keep(samples, options))
-    build: Any = prepared.build if isinstance(samples, PreparedTable) else store.build
+    build: Any = prepared.build if isinstance(samples, prepared.PreparedTable) else store.build
     try:
         return build(samples, planned)
     except torch.OutOfMemoryError:
@@ -87,7 +85,7 @@ def open_store(samples: Table, options: StoreOptions) -> Store:
 def _keep(samples: Table, options: StoreOptions) -> Keep:
     """Decide `auto`, see whether there is enough memory, and log where images will be kept."""
     size, device, keep = options.stored_size, options.decoder.device, options.keep
-    copied = isinstance(samples, PreparedTable) and samples.recipe.copy
+    copied = isinstance(samples, prepared.PreparedTable) and samples.recipe.copy
     images = len(samples) * 3 * size**2
     maps = len(samples) * options.image_size * -(-options.image_size // 32) * 4  # if all are binary
     free = free_memory(device)

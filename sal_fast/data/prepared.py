@@ -28,8 +28,6 @@ from sal_fast.data import reading, store
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Mapped, Resident, Streamed
 from sal_fast.data.masks import Masks
-from sal_fast.data.reading import StoreOptions
-from sal_fast.data.store import Store
 from sal_fast.data.table import Table, numbered
 from sal_fast.errors import InputError
 
@@ -111,7 +109,7 @@ def read(folder: Path) -> PreparedTable:
         ) from None
 
 
-def build(table: PreparedTable, options: StoreOptions) -> Store:
+def build(table: PreparedTable, options: reading.StoreOptions) -> store.Store:
     """Make the store of a prepared table. Nothing is decoded if the folder has a copy of the images.
 
     Raises InputError if the folder was prepared for other sizes, or its files have changed since.
@@ -131,7 +129,7 @@ def build(table: PreparedTable, options: StoreOptions) -> Store:
     return store.assembled(table, _images(table, options), masks, store.fingerprint(table, table.digests))
 
 
-def _images(table: PreparedTable, options: StoreOptions) -> Images:
+def _images(table: PreparedTable, options: reading.StoreOptions) -> Images:
     size, decoder, keep = options.stored_size, options.decoder, options.keep
     if table.recipe.copy:
         pixels = _mapped(table.folder / "images.bin", np.uint8, table.at, size, size, 3)

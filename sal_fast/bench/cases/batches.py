@@ -11,7 +11,6 @@ from torch import Tensor
 from sal_fast import ops
 from sal_fast.bench import usual
 from sal_fast.bench.suite import Case, OpSetup, Variant, against, benchmark, close
-from sal_fast.bench.usual import MEAN, STD
 
 COVERED = 0.49  # of an image, by a box on average: 0.7 of each side
 
@@ -43,8 +42,8 @@ def crop(
         return (images, rows) if case == "frame" else (images, rows, box)
 
     def fresh(images: Tensor, rows: Tensor, box: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        scale = torch.tensor([1 / (255 * std) for std in STD]).diag()
-        shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
+        scale = torch.tensor([1 / (255 * std) for std in usual.STD]).diag()
+        shift = torch.tensor([-mean / std for mean, std in zip(usual.MEAN, usual.STD, strict=True)])
         color = torch.cat([scale, shift[:, None]], 1).to(images.device)
         return ops.crop_images(images, rows, box, size=frame, color=color, dtype=setup.kind, out=out)
 

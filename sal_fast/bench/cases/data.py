@@ -19,17 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from sal_fast._util.words import DECODERS
 from sal_fast.bench.suite import Case, Ratio, Setup, Variant, benchmark
-from sal_fast.data import Keep, Store, StoreOptions, augment, decode, formats, reading, store
-from sal_fast.data.augment import Augmentation
-from sal_fast.data.decode.base import Decoder
-from sal_fast.data.table import Table
+from sal_fast.data import Keep, Store, StoreOptions, Table, augment, decode, formats, reading, store
 
 WIDTH, HEIGHT = 500, 375
 FRAME = 224
 BATCH = 32
 DISTINCT = 64  # photographs; the others are the same under other names
-NONE = Augmentation("none", 0, 0, 0)
-STANDARD = Augmentation("standard", 0, 0, 0)
+NONE = augment.Augmentation("none", 0, 0, 0)
+STANDARD = augment.Augmentation("standard", 0, 0, 0)
 LOADS = (0.0, 0.35, 0.65, 1.0)  # shares of a batch for a GPU's JPEG engine
 
 
@@ -47,7 +44,7 @@ def data(setup: Setup, images: int = 512, workers: int = 2, folder: str | None =
     """
     device, larger = setup.place, augment.stored_size("standard", FRAME)
 
-    def decoded(decoder: Decoder) -> None:
+    def decoded(decoder: decode.Decoder) -> None:
         for _ in reading.parts(samples, range(len(samples)), StoreOptions(FRAME, larger, decoder)):
             pass
 
@@ -102,7 +99,7 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
     return strength * np.asarray(image.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float64)
 
 
-def _decoders(device: torch.device) -> dict[str, Decoder]:
+def _decoders(device: torch.device) -> dict[str, decode.Decoder]:
     names = [name for name in DECODERS if name != "dali" or decode.has_dali()]
     decoders = {f"decode {name}": decode.choose(name, device) for name in names}
     if device.type == "cuda" and "dali" in names:
@@ -112,7 +109,7 @@ def _decoders(device: torch.device) -> dict[str, Decoder]:
     return decoders
 
 
-def _epoch(samples: Store, augmentation: Augmentation) -> None:
+def _epoch(samples: Store, augmentation: augment.Augmentation) -> None:
     rows = torch.randperm(len(samples.table), generator=torch.Generator().manual_seed(0)).to(samples.device)
     groups = rows.split(BATCH)
     draws = samples.draws(groups, augmentation)

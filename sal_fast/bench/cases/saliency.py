@@ -15,7 +15,6 @@ from sal_fast import ops
 from sal_fast import probes as explanations
 from sal_fast.bench import usual
 from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, against, benchmark, both_ways
-from sal_fast.bench.usual import with_gradient
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 BYTES = {"bool": 1, "packed": 1 / 8, "graded": 4}  # of a pixel of the human map
@@ -170,7 +169,7 @@ def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) ->
     moved = batch * channels * side**2 * setup.kind.itemsize
     yield Case("forward", variants, inputs, (1e-4, 1e-5), floor=2 * moved)
     for leaves, way in ((1, "x"), (2, "xy")):
-        backward = {name: with_gradient(function, leaves) for name, function in variants.items()}
+        backward = {name: usual.with_gradient(function, leaves) for name, function in variants.items()}
         yield Case(f"forward-backward-{way}", backward, inputs, (1e-2, 1e-2), floor=(2 + leaves) * moved)
 
 
@@ -227,7 +226,7 @@ def cyborg_loss(
         }
         for name, functions in (("cam", cams), ("head", losses(size))):
             leaves, floor = floors[name]
-            variants = {key: with_gradient(function, leaves) for key, function in functions.items()}
+            variants = {key: usual.with_gradient(function, leaves) for key, function in functions.items()}
             yield Case(f"{name}-{size or side}", variants, inputs, (2e-2, 1e-2), floor=floor)
 
 

@@ -16,15 +16,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from sal_fast import ops, train
 from sal_fast.bench import usual
 from sal_fast.bench.suite import Case, Ratio, Setup, Variant, benchmark
-from sal_fast.data import augment
-from sal_fast.data.augment import Augmentation
+from sal_fast.data import Sample, Store, augment, make_table
 from sal_fast.data.masks import Masks
-from sal_fast.data.store import Resident, Store, assembled
-from sal_fast.data.table import Sample, make_table
+from sal_fast.data.store import Resident, assembled
 from sal_fast.errors import InputError
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES
 from sal_fast.models import Classifier, build, feature_size, network
-from sal_fast.train import Recipe, Step
 from sal_fast.train.evaluate import BATCH
 from sal_fast.train.step import MOMENTUM, WEIGHT_DECAY
 
@@ -95,7 +92,7 @@ def step(setup: NetworkSetup, batch_size: int = 16, images: int = 512) -> Iterat
         images: images in the store.
     """
     model = setup.model()  # raises InputError before anything costly is made
-    recipe = Recipe(
+    recipe = train.Recipe(
         epochs=1,
         batch_size=batch_size,
         lr=0.005,
@@ -111,8 +108,8 @@ def step(setup: NetworkSetup, batch_size: int = 16, images: int = 512) -> Iterat
     fixed = next(feed(samples, batch_size))
     fed, fed_two = feed(samples, batch_size), feed(samples, batch_size)
 
-    def new(alpha: float) -> Step:
-        return Step(setup.model(), alpha=alpha, recipe=recipe)
+    def new(alpha: float) -> train.Step:
+        return train.Step(setup.model(), alpha=alpha, recipe=recipe)
 
     one, two = new(ALPHA), [new(alpha) for alpha in (ALPHA, INTERPRETABILITY_ALPHA)]
 
@@ -149,7 +146,7 @@ def feed(samples: Store, batch_size: int) -> Iterator[Batch]:
     for epoch in count():
         order = torch.randperm(len(samples.table), generator=draws).to(samples.device)
         groups = [rows for rows in order.split(batch_size) if len(rows) == batch_size]
-        drawn = samples.draws(groups, Augmentation("standard", 0, 0, epoch))
+        drawn = samples.draws(groups, augment.Augmentation("standard", 0, 0, epoch))
         for rows, draw, images in zip(groups, drawn, samples.views(groups, drawn), strict=True):
             yield images, samples.labels[rows], samples.masks.batch(rows, draw.box), samples.has_mask[rows]
 

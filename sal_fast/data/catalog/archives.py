@@ -1,6 +1,7 @@
-"""Unpack official archives, and nothing that does more than put files below a folder.
+"""Official archives: find their files in a folder, and unpack them.
 
-Only the contents of plain files are taken, never links, owners or modes. What is there already is kept. Files
+Unpacking only puts files below a folder. It takes the contents of plain files, never links, owners or modes.
+What is there already is kept. Files
 are written into a hidden folder beside the archive and then renamed into place, a whole folder at once if
 there is none yet. After a kill, whatever has a name has all its bytes, and the next call brings the rest.
 """
@@ -24,7 +25,6 @@ from typing import Any
 
 from sal_fast._util import progress
 from sal_fast._util.locks import locked
-from sal_fast.data.catalog.finding import folders
 from sal_fast.errors import InputError
 
 ASIDE = ".unpacking"  # the folder that files are written into first
@@ -50,6 +50,33 @@ class _Member:
     size: int
     kind: int
     open: Callable[[], Any]
+
+
+def find(root: Path, name: str, levels: int = 2) -> Path | None:
+    """Find `name`, which may have several parts, in `root` or in folders at most `levels` below it.
+
+    The nearest one is taken, and the first by name of several as near.
+    """
+    return next((folder / name for folder in folders(root, levels) if (folder / name).exists()), None)
+
+
+def folders(root: Path, levels: int) -> Iterator[Path]:
+    """Yield `root` and the folders at most `levels` below it, the nearest first."""
+    level = [root]
+    yield root
+    for _ in range(levels):
+        level = [below for folder in level for below in subfolders(folder)]
+        yield from level
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones and those that macOS adds to archives."""
+    return [path for path in visible(folder) if path.is_dir() and path.name != "__MACOSX"]
+
+
+def visible(folder: Path) -> list[Path]:
+    """Everything in a folder, sorted, without hidden files."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def unpack(root: Path, names: Sequence[str]) -> bool:

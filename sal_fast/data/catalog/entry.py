@@ -11,7 +11,6 @@ import numpy as np
 from sal_fast import seeds
 from sal_fast.data import splits
 from sal_fast.data.catalog import archives
-from sal_fast.data.catalog.finding import find
 from sal_fast.data.files import Foreground
 from sal_fast.data.table import Sample, Table, make_table
 from sal_fast.errors import InputError
@@ -70,8 +69,8 @@ class Entry:
         return seeds.stream(0, f"catalog-{self.key}")
 
     def require(self, root: Path, name: str, levels: int = 2) -> Path:
-        """`finding.find`, or an InputError that says what was expected."""
-        found = find(root, name, levels)
+        """`archives.find`, or an InputError that says what was expected."""
+        found = archives.find(root, name, levels)
         if found is None:
             raise InputError(f"{root}: {name} not found; expected {self.layout}")
         return found

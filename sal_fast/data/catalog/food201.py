@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sal_fast.data.catalog.archives import find, subfolders, visible
 from sal_fast.data.catalog.entry import Entry, grey
-from sal_fast.data.catalog.finding import find, subfolders, visible
 from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
 

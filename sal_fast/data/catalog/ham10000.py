@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from sal_fast.data import splits
+from sal_fast.data.catalog.archives import find, folders, visible
 from sal_fast.data.catalog.entry import Entry, grey
-from sal_fast.data.catalog.finding import find, folders, visible
 from sal_fast.data.formats import read_rows
 from sal_fast.data.table import SPLITS, Sample
 from sal_fast.errors import InputError

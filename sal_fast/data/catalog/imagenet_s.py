@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sal_fast.data.catalog.archives import subfolders, visible
 from sal_fast.data.catalog.entry import Entry
-from sal_fast.data.catalog.finding import subfolders, visible
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
