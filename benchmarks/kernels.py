@@ -4,8 +4,6 @@
 kernels-<version>-nvcc<release>.json to the folder, by default benchmarks/results.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,13 +1,10 @@
 """The one clock: variants take turns, short calls are repeated, and a GPU is waited for."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -144,14 +141,3 @@ def write_trace(path: Path, timers: Mapping[str, Timer]) -> None:
                 timer.wait()
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.export_chrome_trace(str(path))
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads, and afterwards as many as before; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

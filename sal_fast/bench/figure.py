@@ -1,7 +1,5 @@
 """The figure of a result: its ratios as bars, with the 10th and the 90th percentile."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,13 +1,11 @@
 """Measures a benchmark: checks our results, times the variants and makes the document."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +48,9 @@ def measure(benchmark: Benchmark, setup: Setup, bar: Bar = no_bar, **sizes: Any)
     rounds = setup.rounds or benchmark.rounds
     load = os.getloadavg()[0]
     found: dict[str, Any] = {"copy_gb_s": None, "read_gb_s": None, "results": [], "ratios": [], "figures": {}}
-    with clock.threads(setup.threads):
+    with ExitStack() as afterwards:
+        afterwards.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(setup.threads or torch.get_num_threads())
         for case in benchmark.function(*bound.args, **bound.kwargs):
             if setup.only in case.name:
                 _add(found, case, f"bench {benchmark.name} {case.name}".rstrip(), setup, rounds, bar)

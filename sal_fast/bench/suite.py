@@ -1,7 +1,5 @@
 """The one suite: what a benchmark, its options and its cases are, and where each benchmark is."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A result as tables: columns and rows of text, for a screen or for Markdown."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from sal_fast.bench import result

@@ -1,7 +1,5 @@
 """The usual code in eager torch and numpy, which ours is compared with. It needs torch and numpy alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

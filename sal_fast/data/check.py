@@ -1,7 +1,5 @@
 """Look through a data set before a run does."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

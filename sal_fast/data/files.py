@@ -3,8 +3,6 @@
 Pillow decides what can be used. Faster decoders (`sal_fast.data.decode`) get only plain files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import stat

@@ -6,8 +6,6 @@ long the eye rested there. Several lines with one id are several observers. Empt
 # and a header `id,w,h,...` are skipped. The map of an id is written to `<out>/<id>.png`.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The formats that a table is read from: a folder of class folders, any folder of images, a manifest."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

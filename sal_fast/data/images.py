@@ -5,8 +5,6 @@ each group of row numbers (int64): a tensor of images on the device, and where i
 None means that the tensor holds these images alone, in order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

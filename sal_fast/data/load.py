@@ -1,7 +1,5 @@
 """The two doors of this package: from what `--data` names to a table, and from a table to a store."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import replace

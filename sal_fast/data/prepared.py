@@ -10,8 +10,6 @@ index.jsonl     one line that says what the folder is for, then one line per fin
 .lock           held by the process that prepares
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Rows of a table, decoded batch by batch, while the next batch's files are being read."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

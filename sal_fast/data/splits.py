@@ -1,7 +1,5 @@
 """Stratified splits, splits that keep groups together, and the stratified start set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

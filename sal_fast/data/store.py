@@ -4,8 +4,6 @@ An image is brought to the stored size first and cropped afterwards, wherever it
 depend on that. Maps always stay on the device, with one bit per pixel where they are binary.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing

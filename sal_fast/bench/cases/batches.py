@@ -1,7 +1,5 @@
 """The ops that make batches from stored images and masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

@@ -1,7 +1,5 @@
 """How fast images and masks become batches: decoding, augmenting and delivering, apart and together."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """A whole small run, and where its time goes."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The ops between features, class activation maps, human maps and the loss; and the probes."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """The criteria of selection, the ops that choose rows of a pool, and how their time grows."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import multiprocessing

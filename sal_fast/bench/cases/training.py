@@ -1,7 +1,5 @@
 """A step of training, and the scoring of a pool."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +18,9 @@ from sal_fast.data import Sample, Store, augment, make_table
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Resident, assembled
 from sal_fast.errors import InputError
+from sal_fast.experiment.config import Config
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES
+from sal_fast.experiment.rounds import recipe
 from sal_fast.models import Classifier, build, feature_size, network
 from sal_fast.train.evaluate import BATCH
 from sal_fast.train.step import MOMENTUM, WEIGHT_DECAY
@@ -92,24 +92,14 @@ def step(setup: NetworkSetup, batch_size: int = 16, images: int = 512) -> Iterat
         images: images in the store.
     """
     model = setup.model()  # raises InputError before anything costly is made
-    recipe = train.Recipe(
-        epochs=1,
-        batch_size=batch_size,
-        lr=0.005,
-        lr_step=1,
-        augment="standard",
-        probe="cam",
-        map_size=None,
-        saliency_loss="ssim_l1",
-        seed=0,
-    )
+    by = recipe(Config.of({"batch_size": batch_size, "augment": "standard"}))
     batch_size = min(batch_size, images)
     samples = setup.store(images, augment.stored_size("standard", setup.image_size))
     fixed = next(feed(samples, batch_size))
     fed, fed_two = feed(samples, batch_size), feed(samples, batch_size)
 
     def new(alpha: float) -> train.Step:
-        return train.Step(setup.model(), alpha=alpha, recipe=recipe)
+        return train.Step(setup.model(), alpha=alpha, recipe=by)
 
     one, two = new(ALPHA), [new(alpha) for alpha in (ALPHA, INTERPRETABILITY_ALPHA)]
 

@@ -5,8 +5,6 @@ split filled: the official split if there is one, otherwise one from a seed of t
 seed does not change it, and reading twice gives the same.
 """
 
-from __future__ import annotations
-
 from sal_fast.data.catalog import cub200, flowers102, food201, ham10000, imagenet_s
 from sal_fast.data.table import SPLITS, Table
 

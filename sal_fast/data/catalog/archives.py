@@ -1,12 +1,10 @@
 """Official archives: find their files in a folder, and unpack them.
 
 Unpacking only puts files below a folder. It takes the contents of plain files, never links, owners or modes.
-What is there already is kept. Files
-are written into a hidden folder beside the archive and then renamed into place, a whole folder at once if
-there is none yet. After a kill, whatever has a name has all its bytes, and the next call brings the rest.
+What is there already is kept. Files are written into a hidden folder beside the archive and then renamed
+into place, a whole folder at once if there is none yet. After a kill, whatever has a name has all its bytes,
+and the next call brings the rest.
 """
-
-from __future__ import annotations
 
 import errno
 import gzip

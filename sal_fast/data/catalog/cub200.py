@@ -11,8 +11,6 @@ Masks are grey, with several annotators' outlines laid over each other: more tha
 Test is the official split; of each class's official training images 20 % are val.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

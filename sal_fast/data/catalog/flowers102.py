@@ -10,8 +10,6 @@ within 40 of that blue in every channel is background. An image without a segmen
 are the official ones. The archives have no class names, so classes are called 001 to 102.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

@@ -9,8 +9,6 @@ Food101 folder, and the samples are the masks that exist. Of each class in new_m
 new_masks_test is test.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

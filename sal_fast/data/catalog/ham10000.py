@@ -10,8 +10,6 @@ These images have no official split: they are shared out as in Table 1, with the
 split.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -11,8 +11,6 @@ another category, 1000 is to be ignored, and all others are foreground. Of each 
 val; validation is test, because the official test set has no public masks.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 Other Python threads run while it decodes. Its PNG decoder is not used: a damaged file ends the process.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import torch
