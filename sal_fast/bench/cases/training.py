@@ -92,7 +92,7 @@ def step(setup: NetworkSetup, batch_size: int = 16, images: int = 512) -> Iterat
         images: images in the store.
     """
     model = setup.model()  # raises InputError before anything costly is made
-    by = recipe(Config.of({"batch_size": batch_size, "augment": "standard"}))
+    by = recipe(Config.of({"batch_size": batch_size, "lr": 0.005, "augment": "standard"}))
     batch_size = min(batch_size, images)
     samples = setup.store(images, augment.stored_size("standard", setup.image_size))
     fixed = next(feed(samples, batch_size))
