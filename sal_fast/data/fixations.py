@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -41,8 +42,7 @@ class Fixated:
     outside: int = 0
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """How many maps were rendered, of how many observers' lines and fixations inside their images; how many
     fixations lay outside, and how many maps are empty.
     """

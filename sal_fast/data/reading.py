@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -45,8 +45,7 @@ class StoreOptions:
     keep: Keep = "resident"
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Some rows of a table, decoded.
 
     images: uint8 [B, S, S, 3] on the decoder's device.
@@ -62,8 +61,7 @@ class Part:
     broken: dict[int, Unreadable]
 
 
-@dataclass(frozen=True)
-class _Files:
+class _Files(NamedTuple):
     """The files of one row, read and not yet decoded."""
 
     image: Encoded

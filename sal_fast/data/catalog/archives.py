@@ -16,10 +16,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from sal_fast._util import progress
 from sal_fast._util.locks import locked
@@ -40,8 +39,7 @@ DAMAGED = (
 )
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
     """A file in an archive. kind: its type, as in the mode of a file. open: gives its contents."""
 
     name: str
