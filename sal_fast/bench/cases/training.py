@@ -186,16 +186,16 @@ def score(setup: NetworkSetup, images: int = 1024) -> Iterator[Case]:
     model = setup.model().eval()
     samples = setup.store(images, setup.image_size)
     rows = torch.arange(images, device=setup.place)
-    views = torch.cat([part.cpu() for part in samples.views(rows.split(BATCH))])
-    sizes = [len(part) for part in rows.split(BATCH)]
-    fixed = next(samples.views([rows[:BATCH]]))
+    parts = rows.split(BATCH)
+    views = torch.cat([part.cpu() for part in samples.views(parts)])
+    fixed = next(samples.views(parts[:1]))
     loader = DataLoader(TensorDataset(views), batch_size=BATCH)
     ours = partial(train.score, model, samples, rows)
 
     @torch.no_grad()
     def loop() -> None:
-        for size in sizes:
-            model(fixed[:size])
+        for part in parts:
+            model(fixed[: len(part)])
 
     @torch.no_grad()
     def loaded() -> Tensor:
