@@ -11,7 +11,6 @@ import torch
 from sal_fast import plugins
 from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
-from sal_fast._util.words import Keep
 from sal_fast.data import formats, prepared, store
 from sal_fast.data.reading import StoreOptions
 from sal_fast.data.table import Table
@@ -62,26 +61,27 @@ def load_originals(data: str, root: str | Path | None = None) -> Table:
 
 
 def open_store(samples: Table, options: StoreOptions) -> store.Store:
-    """Make the store of a table. The log tells first where images will be kept and how much memory they take.
+    """Make the store of a table with the options that `plan_store` gave.
 
     If the device's memory runs out all the same, images are streamed, which is logged as a warning. Raises
-    InputError if what is kept does not fit in the free memory, or one that names the files that cannot be
-    used.
+    InputError that names the files that cannot be used.
     """
-    planned = replace(options, keep=_keep(samples, options))
     build: Any = prepared.build if isinstance(samples, prepared.PreparedTable) else store.build
     try:
-        return build(samples, planned)
+        return build(samples, options)
     except torch.OutOfMemoryError:
-        if planned.keep == "stream":
+        if options.keep == "stream":
             raise
     torch.cuda.empty_cache()
     log.warning("%s has too little memory left for all images: they are streamed", options.decoder.device)
     return build(samples, replace(options, keep="stream"))
 
 
-def _keep(samples: Table, options: StoreOptions) -> Keep:
-    """Decide `auto`, see whether there is enough memory, and log where images will be kept."""
+def plan_store(samples: Table, options: StoreOptions) -> StoreOptions:
+    """The options with `auto` decided; logs where images will be kept and how much memory they take.
+
+    Raises InputError if what is kept does not fit in the free memory.
+    """
     size, device, keep = options.stored_size, options.decoder.device, options.keep
     copied = isinstance(samples, prepared.PreparedTable) and samples.recipe.copy
     images = len(samples) * 3 * size**2
@@ -104,4 +104,4 @@ def _keep(samples: Table, options: StoreOptions) -> Keep:
     else:
         where = f"streamed each epoch (kept, they would take {images / 1e9:.2f} GB of {free / 1e9:.1f} free)"
     log.info("%s, %s; decoder %s", what, where, options.decoder.name)
-    return keep
+    return replace(options, keep=keep)

@@ -18,7 +18,17 @@ from sal_fast import annotate, distributed, plugins, query, seeds
 from sal_fast._util.curves import aulc
 from sal_fast._util.devices import torch_device
 from sal_fast._util.files import write_json
-from sal_fast.data import StoreOptions, Table, augment, decode, load_table, open_store, splits, store
+from sal_fast.data import (
+    StoreOptions,
+    Table,
+    augment,
+    decode,
+    load_table,
+    open_store,
+    plan_store,
+    splits,
+    store,
+)
 from sal_fast.data.masks import Masks
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
@@ -159,8 +169,9 @@ def _run(
         checks.check_maps(config, table)
     stored = augment.stored_size(config.augment, config.image_size)
     with closing(decode.choose(config.decoder, device)) as decoder:
+        options = plan_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
         checks.check_features(config, table, plan)
-        samples = open_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
+        samples = open_store(table, options)
         answering, start = _answering(config, folder, ranks, plug_ins, samples, decoder)
         told = partial(plug_ins.tell, folder)
         steps = Steps(config, answering.store, folder, start, answering, told, ranks)
