@@ -4,8 +4,6 @@
 kernels-<version>-nvcc<release>.json to the folder, by default benchmarks/results.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -23,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 ARCHITECTURES = (80, 90, 100)
 _PTXAS = re.compile(
-    r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
+    r"Compiling entry function '(?P<kernel>[^']+)' for '(?P<architecture>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<spill_stores>\d+) bytes spill stores, "
     r"(?P<spill_loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
     re.DOTALL,
@@ -38,14 +36,12 @@ def report(source: Path) -> Iterator[dict[str, Any]]:
         command = ["nvcc", "-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", *targets, *includes]
         command += ["-c", str(source), "-o", f"{folder}/out.o"]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    names = sorted({match["kernel"] for match in _PTXAS.finditer(text)})
-    demangle = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True)
-    readable = dict(zip(names, demangle.stdout.splitlines(), strict=True))
-    for match in _PTXAS.finditer(text):
+    readable = subprocess.run(["c++filt", "-p"], input=text, capture_output=True, text=True, check=True)
+    for match in _PTXAS.finditer(readable.stdout):
         shared = re.search(r"(\d+) bytes smem", match["rest"])
         yield {
             "source": source.name,
-            "kernel": re.sub(r"sal_fast::|\(anonymous namespace\)::|^void ", "", readable[match["kernel"]]),
+            "kernel": re.sub(r"sal_fast::|\(anonymous namespace\)::|^void ", "", match["kernel"]),
             "architecture": match["architecture"],
             **{f: int(match[f]) for f in ("registers", "stack", "spill_stores", "spill_loads")},
             "shared": int(shared[1]) if shared else 0,

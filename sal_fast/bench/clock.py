@@ -1,16 +1,14 @@
 """The one clock: variants take turns, short calls are repeated, and a GPU is waited for."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 SHORTEST = 0.01  # seconds: shorter calls are repeated until a sample takes that long
@@ -65,9 +63,9 @@ class Timer:
                     for call in itertools.islice(itertools.cycle(calls), IN_A_GRAPH):
                         call()
         except RuntimeError:
-            self.wait()
             return False
-        self.wait()
+        finally:
+            self.wait()
         self._turns, self.per_call = itertools.repeat(graph.replay), IN_A_GRAPH
         return True
 
@@ -76,12 +74,7 @@ def in_turn(
     timers: Mapping[str, Timer], rounds: int, advance: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
     """Return the seconds of a call of each variant, one value for each round. Variants alternate."""
-    timed: dict[str, list[float]] = {name: [] for name in timers}
-    for _ in range(rounds):
-        for name, timer in timers.items():
-            timed[name].append(timer())
-            advance()
-    return timed
+    return parts(lambda: {name: timer() for name, timer in timers.items()}, rounds, advance)
 
 
 def parts(
@@ -98,10 +91,8 @@ def parts(
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the 10th percentile, the median and the 90th percentile."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    deciles = statistics.quantiles(values, n=10, method="inclusive")
-    return deciles[0], statistics.median(values), deciles[-1]
+    low, median, high = np.percentile(values, (10, 50, 90)).tolist()
+    return low, median, high
 
 
 def bandwidth(device: torch.device) -> tuple[float, float]:
@@ -109,10 +100,8 @@ def bandwidth(device: torch.device) -> tuple[float, float]:
     source = torch.ones(CACHE_BYTES // 4, device=device)
     target = torch.empty_like(source)
     timers = {"copy": Timer([partial(target.copy_, source)], device), "read": Timer([source.sum], device)}
-    timed = in_turn(timers, 9)
-    return 2 * source.nbytes / statistics.median(timed["copy"]), source.nbytes / statistics.median(
-        timed["read"]
-    )
+    copy, read = (statistics.median(seconds) for seconds in in_turn(timers, 9).values())
+    return 2 * source.nbytes / copy, source.nbytes / read
 
 
 def on_a_gpu(timer: Timer) -> dict[str, float | None]:
@@ -152,14 +141,3 @@ def write_trace(path: Path, timers: Mapping[str, Timer]) -> None:
                 timer.wait()
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.export_chrome_trace(str(path))
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads, and afterwards as many as before; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,7 +1,5 @@
 """The figure of a result: its ratios as bars, with the 10th and the 90th percentile."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,10 +46,8 @@ def bars(document: dict[str, Any]) -> Figure:
         axes.barh(at, value - base, left=base, height=0.62, color=colour, hatch=hatch)
         reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axes.errorbar(value, at, xerr=reach, fmt="o", markersize=3.5, color=BLACK, elinewidth=1.2, capsize=3)
-        limits = [limit for limit in (ratio["at_most"], ratio["at_least"]) if limit is not None]
-        for limit in limits:
-            ends = [at - 0.42, at + 0.42]
-            axes.plot([limit, limit], ends, color=BLACK, linewidth=2.2, linestyle=":")
+        limits = [ratio[word] for word in ("at_most", "at_least") if ratio[word] is not None]
+        axes.vlines(limits, at - 0.42, at + 0.42, color=BLACK, linewidth=2.2, linestyle=":")
         text = f"{100 * value:.1f} %" if shares else f"{value:.3g}"
         beside = (max(high, base, *limits), at)
         axes.annotate(text, beside, (7, 0), textcoords="offset points", va="center", fontsize=9)
@@ -67,32 +63,22 @@ def bars(document: dict[str, Any]) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("share of the run's time" if shares else "time of the first / time of the second")
-    axes.set_title(
-        f"bench {document['bench']}, {document['device']}, {table.count(document, 'threads')}, "
-        f"{table.count(document, 'rounds')}",
-        fontsize=10,
-    )
+    counts = ", ".join(table.count(document, field) for field in ("threads", "rounds"))
+    axes.set_title(f"bench {document['bench']}, {document['device']}, {counts}", fontsize=10)
     _legend(drawn, ratios)
     return drawn
 
 
 def _three(ratio: dict[str, Any]) -> tuple[float, float, float]:
     """Return the value and its percentiles; the value itself if they are not known."""
-    value = ratio["value"]
-    return (
-        value,
-        value if ratio["p10"] is None else ratio["p10"],
-        value if ratio["p90"] is None else ratio["p90"],
-    )
+    value, low, high = ratio["value"], ratio["p10"], ratio["p90"]
+    return value, value if low is None else low, value if high is None else high
 
 
 def _legend(drawn: Figure, ratios: Sequence[dict[str, Any]]) -> None:
     found = {result.held(ratio) for ratio in ratios}
-    handles: list[Any] = [
-        Patch(facecolor=colour, hatch=hatch, label=word)
-        for held, (colour, hatch, word) in LOOKS.items()
-        if held in found and found != {None}
-    ]
+    looks = [look for held, look in LOOKS.items() if held in found and found != {None}]
+    handles: list[Any] = [Patch(facecolor=colour, hatch=hatch, label=word) for colour, hatch, word in looks]
     if any(ratio["p10"] is not None for ratio in ratios):
         handles.append(Line2D([], [], color=BLACK, linewidth=1.2, marker="|", label="10 to 90 % of rounds"))
     if found - {None}:

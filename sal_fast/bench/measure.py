@@ -1,13 +1,11 @@
 """Measures a benchmark: checks our results, times the variants and makes the document."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +48,9 @@ def measure(benchmark: Benchmark, setup: Setup, bar: Bar = no_bar, **sizes: Any)
     rounds = setup.rounds or benchmark.rounds
     load = os.getloadavg()[0]
     found: dict[str, Any] = {"copy_gb_s": None, "read_gb_s": None, "results": [], "ratios": [], "figures": {}}
-    with clock.threads(setup.threads):
+    with ExitStack() as afterwards:
+        afterwards.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(setup.threads or torch.get_num_threads())
         for case in benchmark.function(*bound.args, **bound.kwargs):
             if setup.only in case.name:
                 _add(found, case, f"bench {benchmark.name} {case.name}".rstrip(), setup, rounds, bar)
@@ -83,10 +83,11 @@ def _add(found: dict[str, Any], case: Case, title: str, setup: Setup, rounds: in
     if case.floor and found["copy_gb_s"] is None:
         found["copy_gb_s"], found["read_gb_s"] = (1e-9 * rate for rate in clock.bandwidth(setup.place))
     timers: dict[str, clock.Timer] = {}
-    if case.parts is None:
-        timers, timed = _variants(case, title, setup.place, rounds, bar)
-    else:
-        with bar(title, rounds) as advance:
+    with bar(title, rounds) as advance:
+        if case.parts is None:
+            timers = _timers(case, title, setup.place, rounds)
+            timed = clock.in_turn(timers, rounds, advance)
+        else:
             timed = clock.parts(case.parts, rounds, advance)
     if setup.trace is not None and not found["results"]:
         clock.write_trace(Path(setup.trace).expanduser(), timers)
@@ -102,10 +103,8 @@ def _add(found: dict[str, Any], case: Case, title: str, setup: Setup, rounds: in
     found["figures"] |= case.figures()
 
 
-def _variants(
-    case: Case, title: str, device: torch.device, rounds: int, bar: Bar
-) -> tuple[dict[str, clock.Timer], dict[str, list[float]]]:
-    """Check our result, then time the variants in turn; return their timers and their seconds a round."""
+def _timers(case: Case, title: str, device: torch.device, rounds: int) -> dict[str, clock.Timer]:
+    """Check our result, then return a timer for each variant."""
     inputs = [case.inputs(0)]
     if isinstance(case.verify, tuple):
         agree(next(iter(case.variants.values())), inputs[0], *case.verify)
@@ -114,15 +113,14 @@ def _variants(
     size = sum(tensor.nbytes for tensor in inputs[0])
     count = min(MOST_INPUTS, 1 + math.ceil(clock.CACHE_BYTES / size)) if size else 1
     inputs += [case.inputs(seed) for seed in range(1, count)]
-    with bar(title, (1 + rounds) * len(case.variants)) as advance:
-        timers = {}
-        for name, variant in case.variants.items():
-            timers[name] = clock.Timer([partial(variant, *given) for given in inputs], device)
-            advance()
-        about = rounds * sum(timer.about for timer in timers.values())
-        if about > LONG:
-            _log.info("%s: about %.0f s to measure", title, about)
-        return timers, clock.in_turn(timers, rounds, advance)
+    timers = {
+        name: clock.Timer([partial(variant, *given) for given in inputs], device)
+        for name, variant in case.variants.items()
+    }
+    about = rounds * sum(timer.about for timer in timers.values())
+    if about > LONG:
+        _log.info("%s: about %.0f s to measure", title, about)
+    return timers
 
 
 def _record(case: Case, name: str, seconds: Sequence[float], found: dict[str, Any]) -> dict[str, Any]:

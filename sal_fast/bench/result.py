@@ -1,7 +1,5 @@
 """The form of a result. A document that does not have this form is neither written nor read."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

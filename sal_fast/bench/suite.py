@@ -1,7 +1,5 @@
 """The one suite: what a benchmark, its options and its cases are, and where each benchmark is."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +20,7 @@ MODULES = {
     "data": "data",
     "training": "step score",
     "run": "run",
-    "query": "select",
-    "selection": "growth uncertainty kcenter badge",
+    "selection": "select growth uncertainty kcenter badge",
     "saliency": "cam_head minmax_normalize saliency_loss ssim cyborg_loss cyborg_step topn_dice probes",
     "batches": "crop",
 }  # sal_fast/bench/cases/<module>.py has a benchmark of each name
@@ -148,14 +145,12 @@ class Benchmark:
             Each case is measured before the next one is made.
         rounds: the number of rounds if the user gives none.
         unit: the unit that cases count.
-        small: sizes at which all cases run in a moment, for the tests.
         least: the least value of a size, if it is not 1.
     """
 
     function: Callable[..., Iterator[Case]]
     rounds: int = 5
     unit: str = "calls"
-    small: Mapping[str, Any] = field(default_factory=dict)
     least: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -193,13 +188,12 @@ def both_ways(
     """
     backward = {name: with_gradient(function, leaves) for name, function in case.variants.items()}
     for i, (way, variants) in enumerate((("forward", case.variants), ("forward-backward", backward))):
-        name = f"{case.name}-{way}"
-        yield Case(name, variants, case.inputs, verify[i], floor=moved[i])
+        yield Case(f"{case.name}-{way}", variants, case.inputs, verify[i], floor=moved[i])
 
 
-def compiled(function: Variant) -> Variant:
-    """Return the function behind torch.compile, for inputs of one shape."""
-    return torch.compile(function, dynamic=False)
+def against(ours: Variant, eager: Variant, **others: Variant) -> dict[str, Variant]:
+    """Return our way, eager torch, the others, and eager torch compiled for inputs of one shape."""
+    return {"sal_fast": ours, "eager": eager, **others, "compile": torch.compile(eager, dynamic=False)}
 
 
 def agree(ours: Variant, inputs: Sequence[Tensor], rtol: float, atol: float, rows: int | None = None) -> None:

@@ -1,10 +1,10 @@
 """A result as tables: columns and rows of text, for a screen or for Markdown."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from sal_fast.bench import result
+
+RATIO = ["time of / time of", "ratio", "10 to 90 %", "asked"]
 
 
 class Sheet(NamedTuple):
@@ -16,11 +16,9 @@ class Sheet(NamedTuple):
 
     def markdown(self) -> str:
         """Return the table in Markdown, below its title."""
-        rule = "|".join(["---", *["---:"] * (len(self.columns) - 1)])
-        lines = [" | ".join(row) for row in (self.columns, *self.rows)]
-        return "\n".join(
-            [self.title, "", f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])]
-        )
+        rule = "|".join(["", "---", *["---:"] * (len(self.columns) - 1), ""])
+        head, *lines = (f"| {' | '.join(row)} |" for row in (self.columns, *self.rows))
+        return "\n".join([self.title, "", head, rule, *lines])
 
 
 def sheets(document: dict[str, Any]) -> list[Sheet]:
@@ -35,37 +33,32 @@ def sheets(document: dict[str, Any]) -> list[Sheet]:
     )
     if document["read_gb_s"] is not None:
         return [_by_case(document, f"{title}, read {document['read_gb_s']:.1f} GB/s")]
-    times = Sheet(title, ["", "ms a call", "10 to 90 %", f"{document['unit']} a second"], [])
-    for one in document["results"]:
-        row = [
-            label(one, "variant"),
-            number(one["ms"]),
-            _spread(one, "ms_p10", "ms_p90"),
-            number(one["per_second"]),
-        ]
-        times.rows.append(row)
-    ratios = Sheet(
-        f"ratios, {count(document, 'rounds')}", ["time of / time of", "ratio", "10 to 90 %", "asked"], []
+    times = [
+        [label(one, "variant"), number(one["ms"]), _spread(one, "ms_"), number(one["per_second"])]
+        for one in document["results"]
+    ]
+    ratios = [
+        [label(one, "name"), number(one["value"]), _spread(one, ""), _asked(one)]
+        for one in document["ratios"]
+    ]
+    figures = [[name, number(value)] for name, value in document["figures"].items()]
+    every = (
+        Sheet(title, ["", "ms a call", "10 to 90 %", f"{document['unit']} a second"], times),
+        Sheet(f"ratios, {count(document, 'rounds')}", RATIO, ratios),
+        Sheet("figures", ["", "value"], figures),
     )
-    for ratio in document["ratios"]:
-        row = [label(ratio, "name"), number(ratio["value"]), _spread(ratio, "p10", "p90"), _asked(ratio)]
-        ratios.rows.append(row)
-    figures = Sheet("figures", ["", "value"], [[name, number(v)] for name, v in document["figures"].items()])
-    return [sheet for sheet in (times, ratios, figures) if sheet.rows]
+    return [sheet for sheet in every if sheet.rows]
 
 
 def _by_case(document: dict[str, Any], title: str) -> Sheet:
-    results, ratios = document["results"], document["ratios"]
-    ours = results[0]["variant"]
-    others = list(dict.fromkeys(one["variant"] for one in results if one["variant"] != ours))
+    results = document["results"]
+    times = {(one["case"], one["name"]): f"{one['value']:.3g}x" for one in document["ratios"]}
+    ours, *others = dict.fromkeys(one["variant"] for one in results)
     sheet = Sheet(title, ["case", ours, "of read", *others], [])
     for one in results:
         if one["variant"] == ours:
-            times = {
-                ratio["name"]: f"{ratio['value']:.3g}x" for ratio in ratios if ratio["case"] == one["case"]
-            }
             share = f"{100 * one['share_of_read']:.2g} %"
-            theirs = [times.get(f"{other} / {ours}", "") for other in others]
+            theirs = [times.get((one["case"], f"{other} / {ours}"), "") for other in others]
             sheet.rows.append([one["case"], f"{number(one['ms'])} ms", share, *theirs])
     return sheet
 
@@ -75,11 +68,10 @@ def label(record: dict[str, Any], field: str) -> str:
     return f"{record['case']}: {record[field]}" if record["case"] else record[field]
 
 
-def _spread(record: dict[str, Any], low: str, high: str) -> str:
+def _spread(record: dict[str, Any], prefix: str) -> str:
     """Return `1.2 to 3.4`; nothing if there was one round, or if it is not known."""
-    if record[low] is None or record[low] == record[high]:
-        return ""
-    return f"{number(record[low])} to {number(record[high])}"
+    low, high = record[f"{prefix}p10"], record[f"{prefix}p90"]
+    return "" if low is None or low == high else f"{number(low)} to {number(high)}"
 
 
 def _asked(ratio: dict[str, Any]) -> str:

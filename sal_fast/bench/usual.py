@@ -1,7 +1,5 @@
 """The usual code in eager torch and numpy, which ours is compared with. It needs torch and numpy alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -94,7 +92,9 @@ def ssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
     return similarity.mean()
 
 
-def saliency_loss(cam: Tensor, target: Tensor, map_size: int | None = None) -> Tensor:
+def saliency_loss(
+    cam: Tensor, target: Tensor, map_size: int | None = None, ssim: Callable[..., Tensor] = ssim
+) -> Tensor:
     """Return 1 - SSIM + L1 of the normalised maps."""
     x, y = at_one_size(cam, target, map_size)
     window = min(7 if map_size is None else 11, (min(x.shape[2:]) - 1) // 2 * 2 + 1)

@@ -5,7 +5,7 @@ draws the splits that it does not have. `open_store` decodes its files into a `S
 batches: an image and its map are cropped by one draw.
 """
 
-from sal_fast.data.load import load_originals, load_table, open_planned, open_store, plan_store
+from sal_fast.data.load import load_originals, load_table, open_store, plan_store
 from sal_fast.data.reading import Keep, StoreOptions
 from sal_fast.data.store import Store
 from sal_fast.data.table import Sample, Table, make_table
@@ -19,7 +19,6 @@ __all__ = [
     "load_originals",
     "load_table",
     "make_table",
-    "open_planned",
     "open_store",
     "plan_store",
 ]

@@ -27,9 +27,7 @@ LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in brightness, ITU-R BT.60
 GREY = 127.5  # the level that contrast does not change
 
 # The affine map [3, 4] from RGB in 0..255 to what a network takes, (v / 255 - mean) / std.
-NORMALISE = np.concatenate(
-    [np.diag(1 / (255 * np.array(STD))), -(np.array(MEAN) / np.array(STD))[:, None]], axis=1
-)
+NORMALISE = np.column_stack([np.diag(1 / (255 * np.array(STD))), -np.divide(MEAN, STD)])
 # the meaning of the eight draws of an image; then come ratio, brightness, contrast and saturation
 FIRST, LEFT, TOP, FLIP = range(4)
 
@@ -136,9 +134,8 @@ def _jitter(brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray
     mix = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * grey
     scale = (brightness * contrast)[:, None, None] * mix
     shift = np.broadcast_to((GREY * (1 - contrast))[:, None, None], (len(contrast), 3, 1))
-    return np.concatenate(
-        [scale, shift], axis=2
-    )  # rows of `mix` sum to 1, so it does not change a grey shift
+    # rows of `mix` sum to 1, so it does not change a grey shift
+    return np.concatenate([scale, shift], axis=2)
 
 
 def _compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:

@@ -6,8 +6,6 @@ shape loses there, and its CAM shows where it looked. Masks are exact. The files
 `masks/<class>/*.png` and a `manifest.csv` with the splits.
 """
 
-from __future__ import annotations
-
 import colorsys
 import os
 from dataclasses import replace

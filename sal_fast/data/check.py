@@ -1,10 +1,8 @@
 """Look through a data set before a run does."""
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +17,7 @@ SIZE = 256  # pixels a side of several annotators' masks, which may differ in si
 KINDS = ("no mask", "empty mask", "graded mask", "mis-sized mask", "unreadable", "binary mask")
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(NamedTuple):
     """The findings in a data set.
 
     rows: the row numbers by kind of finding (`KINDS`).

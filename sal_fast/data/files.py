@@ -3,8 +3,6 @@
 Pillow decides what can be used. Faster decoders (`sal_fast.data.decode`) get only plain files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import stat
@@ -14,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -48,7 +46,6 @@ Image.init()  # without it Pillow does not find the formats that we name
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Foreground = Callable[[np.ndarray], np.ndarray]
-P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
@@ -64,12 +61,12 @@ class MisSized(Unreadable):
     """A mask that cannot be its image's, because its aspect ratio is another."""
 
 
-def or_unreadable(work: Callable[P, Result]) -> Callable[P, Result | Unreadable]:
+def or_unreadable(work: Callable[..., Result]) -> Callable[..., Result | Unreadable]:
     """Make a function return Unreadable errors instead of raising them."""
 
-    def attempt(*args: P.args, **kwargs: P.kwargs) -> Result | Unreadable:
+    def attempt(*args: Any) -> Result | Unreadable:
         try:
-            return work(*args, **kwargs)
+            return work(*args)
         except Unreadable as error:
             return error
 
@@ -123,9 +120,8 @@ def read(path: Path) -> Encoded:
         image = Image.open(stream, formats=FORMATS)
         start = stream.tell()  # the first scan of a JPEG begins here
         width, height = image.size
-        if isinstance(
-            image, TiffImagePlugin.TiffImageFile
-        ):  # Pillow turns it by itself, old versions only when they decode
+        # Pillow turns a TIFF by itself, old versions only when they decode
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
             width, height = image.tag_v2[256], image.tag_v2[257]
         if not 0 < width * height <= MOST_PIXELS or max(width, height) > MOST_SIDE:
             raise Unreadable(
@@ -315,9 +311,8 @@ def _one_scan(data: bytes, start: int) -> bool:
     """True if a JPEG has one scan, without another marker in it: Pillow would stop there, DALI would not."""
     scan = np.frombuffer(data, dtype=np.uint8)[start:]
     after = scan[1:][scan[:-1] == 0xFF]
-    markers = after[
-        (after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)
-    ]  # neither an escaped byte nor a restart
+    # neither an escaped byte nor a restart
+    markers = after[(after != 0) & (after != 0xFF) & (after & 0xF8 != 0xD0)]
     return bool(markers.size) and int(markers[0]) == 0xD9
 
 

@@ -6,12 +6,12 @@ long the eye rested there. Several lines with one id are several observers. Empt
 # and a header `id,w,h,...` are skipped. The map of an id is written to `<out>/<id>.png`.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -42,8 +42,7 @@ class Fixated:
     outside: int = 0
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """How many maps were rendered, of how many observers' lines and fixations inside their images; how many
     fixations lay outside, and how many maps are empty.
     """
@@ -146,17 +145,14 @@ def render(fixated: Fixated, sigma: float | None = None, longest: int | None = N
             that is depends on the screen and the viewing distance.
         longest: the longer side of the map in pixels, if the image is larger; points and sigma are scaled
             with it. None: the image's own size.
-
-    Raises:
-        InputError: sigma or longest is out of range.
     """
     sigma = fixated.width * SIGMA if sigma is None else sigma
-    _check(fixated, sigma, longest)
+    blur = partial(gaussian_filter, mode="constant")
     size = np.array([fixated.height, fixated.width])
     shape = size if longest is None else np.rint(size * min(1, longest / size.max())).clip(1).astype(int)
     scale = shape / size
     # the share of a Gaussian about each row and each column that lies on the map; a point's is the product
-    kept = [_blurred(np.ones(int(n)), sigma * s) for n, s in zip(shape, scale, strict=True)]
+    kept = [blur(np.ones(int(n)), sigma * s) for n, s in zip(shape, scale, strict=True)]
     durations = np.zeros(shape)
     for points in fixated.observers:
         if not points[:, 2].any():
@@ -172,23 +168,8 @@ def render(fixated: Fixated, sigma: float | None = None, longest: int | None = N
                 np.add.at(durations, (rows, columns), weights * in_row * in_column)
     if not durations.any():
         return np.zeros(shape, dtype=np.uint8)
-    graded = _blurred(durations.astype(np.float32), sigma * scale)
+    graded = blur(durations.astype(np.float32), sigma * scale)
     return np.rint(graded * (255 / graded.max())).astype(np.uint8)
-
-
-def _blurred(values: np.ndarray, sigma: np.ndarray | float) -> np.ndarray:
-    blurred: np.ndarray = gaussian_filter(values, sigma, mode="constant")
-    return blurred
-
-
-def _check(fixated: Fixated, sigma: float | None, longest: int | None) -> None:
-    side = max(fixated.width, fixated.height)
-    if sigma is not None and not 0 < sigma <= side:
-        raise InputError(
-            f"sigma {sigma:g}: expected more than 0 and at most the image's longest side, {side} pixels"
-        )
-    if longest is not None and longest < 1:
-        raise InputError(f"longest {longest}: expected at least 1 pixel")
 
 
 def write(path: Path, out: Path, sigma: float | None = None, longest: int | None = LONGEST) -> Summary:
@@ -198,7 +179,13 @@ def write(path: Path, out: Path, sigma: float | None = None, longest: int | None
     """
     images = read(path)
     for fixated in images.values():
-        _check(fixated, sigma, longest)
+        side = max(fixated.width, fixated.height)
+        if sigma is not None and not 0 < sigma <= side:
+            raise InputError(
+                f"sigma {sigma:g}: expected more than 0 and at most the image's longest side, {side} pixels"
+            )
+    if longest is not None and longest < 1:
+        raise InputError(f"longest {longest}: expected at least 1 pixel")
 
     def one(item: tuple[str, Fixated]) -> bool:
         graded = render(item[1], sigma, longest)

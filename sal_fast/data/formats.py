@@ -1,7 +1,5 @@
 """The formats that a table is read from: a folder of class folders, any folder of images, a manifest."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from sal_fast.data.files import SUFFIXES
-from sal_fast.data.table import SPLITS, Sample, Table, make_table
+from sal_fast.data.table import Sample, Table, make_table
 from sal_fast.errors import InputError
 
 ENDINGS = ", ".join(sorted(SUFFIXES))
@@ -60,11 +58,10 @@ def _masks(folder: Path) -> dict[str, Path]:
     """The masks of a class folder by the stem of their image."""
     if not folder.is_dir():
         return {}
-    found = {path.name: path for path in folder.iterdir() if path.is_dir()}
+    folders = {path.name: path for path in folder.iterdir() if path.is_dir()}
     files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    for path in sorted(files, key=lambda path: path.suffix.lower() == ".png"):
-        found[path.stem] = path
-    return found
+    files.sort(key=lambda path: path.suffix.lower() == ".png")
+    return folders | {path.stem: path for path in files}
 
 
 def read_manifest(path: Path) -> Table:
@@ -86,12 +83,10 @@ def read_manifest(path: Path) -> Table:
         return target
 
     samples = []
-    for line, row in read_rows(path, ("id", "image", "label"), ("mask", "split")):
-        name, image, label, mask, split = row
+    columns = ("id", "image", "label"), ("mask", "split")
+    for line, (name, image, label, mask, split) in read_rows(path, *columns):
         if not (name and image):
             raise InputError(f"{path}, line {line}: {'image' if name else 'id'!r} is empty")
-        if split not in (*SPLITS, ""):
-            raise InputError(f"{path}, line {line}: split {split!r}; expected {', '.join(SPLITS)} or nothing")
         samples.append(Sample(name, inside(image, line), label, inside(mask, line) if mask else None, split))
     return make_table(path.stem, samples)
 

@@ -1,8 +1,10 @@
-"""The images of a store, as batches on the device: kept there, streamed from their files, or mapped."""
+"""The images of a store, as batches on the device: kept there, streamed from their files, or mapped.
 
-from __future__ import annotations
+All three hold the images of a table, uint8 [N, S, S, 3], by row. Their method `batches` yields two things for
+each group of row numbers (int64): a tensor of images on the device, and where in it the group's images are.
+None means that the tensor holds these images alone, in order.
+"""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,17 +17,7 @@ from sal_fast.data.files import Unreadable
 from sal_fast.errors import InputError
 
 
-class Images(ABC):
-    """The images of a table, uint8 [N, S, S, 3], by row."""
-
-    @abstractmethod
-    def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """For each group of row numbers (int64): a tensor of images on the device, and where in it the
-        group's images are. None means that the tensor holds these images alone, in order.
-        """
-
-
-class Resident(Images):
+class Resident:
     """Images that stay in the device's memory."""
 
     def __init__(self, pixels: Tensor) -> None:
@@ -36,7 +28,7 @@ class Resident(Images):
             yield self.pixels, rows
 
 
-class Streamed(Images):
+class Streamed:
     """Images that are decoded from their files each time, while the batch before is used."""
 
     def __init__(self, paths: Sequence[Path], stored_size: int, decoder: Decoder) -> None:
@@ -55,7 +47,7 @@ class Streamed(Images):
             ) from None
 
 
-class Mapped(Images):
+class Mapped:
     """Images that were decoded before, in a file. The system reads it when needed and caches what it can."""
 
     def __init__(self, pixels: Tensor, at: Tensor, device: torch.device) -> None:
@@ -69,3 +61,6 @@ class Mapped(Images):
         asked = [self.at[rows.cpu()] for rows in groups]
         for pixels in reading.ahead(self.pixels[at].pin_memory() for at in asked):
             yield pixels.to(self.device, non_blocking=True), None
+
+
+Images = Resident | Streamed | Mapped

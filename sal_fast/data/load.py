@@ -1,11 +1,10 @@
 """The two doors of this package: from what `--data` names to a table, and from a table to a store."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,9 +12,7 @@ from sal_fast import plugins
 from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
 from sal_fast.data import formats, prepared, store
-from sal_fast.data.prepared import PreparedTable
 from sal_fast.data.reading import StoreOptions
-from sal_fast.data.store import Store
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
@@ -58,36 +55,26 @@ def load_table(data: str, root: str | Path | None = None) -> Table:
 def load_originals(data: str, root: str | Path | None = None) -> Table:
     """`load_table`, but InputError for a prepared folder, whose files were all looked through already."""
     table = load_table(data, root)
-    if isinstance(table, PreparedTable):
+    if isinstance(table, prepared.PreparedTable):
         raise InputError(f"--data {data} is prepared already; --data names the originals")
     return table
 
 
-def open_store(samples: Table, options: StoreOptions) -> Store:
-    """Plan the store of a table and make it: `plan_store`, then `open_planned`."""
-    return open_planned(samples, plan_store(samples, options))
-
-
-def open_planned(samples: Table, options: StoreOptions) -> Store:
+def open_store(samples: Table, options: StoreOptions) -> store.Store:
     """Make the store of a table with the options that `plan_store` gave.
 
     If the device's memory runs out all the same, images are streamed, which is logged as a warning. Raises
     InputError that names the files that cannot be used.
     """
+    build: Any = prepared.build if isinstance(samples, prepared.PreparedTable) else store.build
     try:
-        return _opened(samples, options)
+        return build(samples, options)
     except torch.OutOfMemoryError:
         if options.keep == "stream":
             raise
     torch.cuda.empty_cache()
     log.warning("%s has too little memory left for all images: they are streamed", options.decoder.device)
-    return _opened(samples, replace(options, keep="stream"))
-
-
-def _opened(samples: Table, options: StoreOptions) -> Store:
-    if isinstance(samples, PreparedTable):
-        return prepared.build(samples, options)
-    return store.build(samples, options)
+    return build(samples, replace(options, keep="stream"))
 
 
 def plan_store(samples: Table, options: StoreOptions) -> StoreOptions:
@@ -96,7 +83,7 @@ def plan_store(samples: Table, options: StoreOptions) -> StoreOptions:
     Raises InputError if what is kept does not fit in the free memory.
     """
     size, device, keep = options.stored_size, options.decoder.device, options.keep
-    copied = isinstance(samples, PreparedTable) and samples.recipe.copy
+    copied = isinstance(samples, prepared.PreparedTable) and samples.recipe.copy
     images = len(samples) * 3 * size**2
     maps = len(samples) * options.image_size * -(-options.image_size // 32) * 4  # if all are binary
     free = free_memory(device)

@@ -33,6 +33,7 @@ from sal_fast.data.prepared import FORMAT, INDEX, PREPARED, SAMPLES, Recipe, cut
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
+DONE = ("digest", "stamp", "at", "graded")  # what table.parquet has of an entry, besides its id
 BLOCK = 512  # samples between two flushes to the disk
 ENTRY_BYTES = 4096  # memory for a sample in the table and the index, generously
 
@@ -46,13 +47,11 @@ class Entry:
     at: the place in images.bin and masks.bin. graded: the place in graded.bin, or -1 for a binary map.
     """
 
+    id: str
     digest: str
     stamp: str
     at: int
     graded: int
-
-    def line(self, name: str) -> str:
-        return json.dumps({"id": name, **asdict(self)}) + "\n"
 
 
 def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[Unreadable]:
@@ -65,9 +64,10 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
     """
     _check_names(table)
     with hold(out, INDEX):
-        index = _Index(out, _head(table, recipe))
-        entries, now = index.read(), stamps(table)
-        kept = _kept(table, now, entries, index)
+        rule = None if table.foreground is None else table.foreground.__module__
+        head = {"format": FORMAT, "data": table.name, "foreground": rule, **asdict(recipe)}
+        index, now = _Index(out, head), stamps(table)
+        kept = _kept(table, now, index)
         rows = [row for row, name in enumerate(table.ids) if name not in kept]
         _check_disk(out, recipe, len(rows))
         if rows:
@@ -81,11 +81,11 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
         options = reading.StoreOptions(recipe.image_size, recipe.stored_size, decoder)
         broken: list[Unreadable] = []
         with (
-            _Growing(out, recipe, index, entries) as files,
+            _Growing(out, recipe, index) as files,
             progress.bar(f"preparing {table.name}", len(rows)) as advance,
         ):
             for part in reading.parts(table, rows, options):
-                kept |= files.add(part, table, now)
+                kept |= {entry.id: entry for entry in files.add(part, table, now)}
                 broken += part.broken.values()
                 advance(len(part.rows))
         if not broken:
@@ -93,55 +93,38 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
         return broken
 
 
-def _head(table: Table, recipe: Recipe) -> dict[str, Any]:
-    """The first line of the index: what a folder is for. Another table or recipe needs another folder."""
-    rule = None if table.foreground is None else table.foreground.__module__
-    return {"format": FORMAT, "data": table.name, "foreground": rule, **asdict(recipe)}
-
-
 class _Index:
-    """index.jsonl, open where its last whole line ends."""
+    """index.jsonl. Its first line says what the folder is for: another table or recipe needs another folder.
+
+    entries: the finished samples by id; a last line that a kill tore off does not count.
+    """
 
     def __init__(self, out: Path, head: dict[str, Any]) -> None:
-        self._path, self._end = out / INDEX, 0
+        self._path = out / INDEX
+        self.entries: dict[str, Entry] = {}
         if not self._path.exists():
             write_bytes(self._path, (json.dumps(head) + "\n").encode())
-        with open(self._path, "rb") as file:
-            line = file.readline()
+        number = 1
         try:
-            there = dict(json.loads(line))
+            with open(self._path, "rb") as file:
+                line = file.readline()
+                _compare(out, dict(json.loads(line)), head)
+                self._end = len(line)  # of the last whole line
+                for line in file:
+                    number += 1
+                    if not line.endswith(b"\n"):
+                        break
+                    entry = Entry(**json.loads(line))
+                    self.entries[entry.id] = entry
+                    self._end += len(line)
         except (ValueError, TypeError):
-            raise InputError(f"{self._path}, line 1: damaged; choose another --out") from None
-        differing = [name for name in head | there if there.get(name) != head.get(name)]
-        if differing:
-            listed = ", ".join(
-                f"{name} {there.get(name)!r} there, {head.get(name)!r} asked" for name in differing
-            )
-            raise InputError(f"{out} was begun for something else ({listed}); choose another --out")
-        self._end = len(line)
+            raise InputError(
+                f"{self._path}, line {number}: damaged; restore it, or choose another --out"
+            ) from None
 
-    def read(self) -> dict[str, Entry]:
-        """Finished samples by id; a last line that a kill tore off does not count."""
-        entries = {}
-        with open(self._path, "rb") as file:
-            file.seek(self._end)
-            for number, line in enumerate(file, start=2):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    values = json.loads(line)
-                    name = values.pop("id")
-                    entries[name] = Entry(**values)
-                except (ValueError, TypeError, KeyError, AttributeError):
-                    raise InputError(
-                        f"{self._path}, line {number}: damaged; restore it, or choose another --out"
-                    ) from None
-                self._end += len(line)
-        return entries
-
-    def append(self, lines: list[str]) -> None:
-        """Add lines and wait until the disk holds them."""
-        data = "".join(lines).encode()
+    def append(self, entries: list[Entry]) -> None:
+        """Add entries and wait until the disk holds them."""
+        data = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries).encode()
         with open(self._path, "r+b") as file:
             file.truncate(self._end)
             file.seek(self._end)
@@ -151,24 +134,27 @@ class _Index:
         self._end += len(data)
 
 
-def _kept(table: Table, now: list[str], entries: dict[str, Entry], index: _Index) -> dict[str, Entry]:
+def _compare(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuse a folder that was begun for something else."""
+    differing = [name for name in asked | there if there.get(name) != asked.get(name)]
+    if differing:
+        named = (f"{name} {there.get(name)!r} there, {asked.get(name)!r} asked" for name in differing)
+        raise InputError(f"{out} was begun for something else ({', '.join(named)}); choose another --out")
+
+
+def _kept(table: Table, now: list[str], index: _Index) -> dict[str, Entry]:
     """The entries of samples whose files are as they were, with new stamps where only these have changed."""
-    kept, doubtful = {}, []
-    for row, name in enumerate(table.ids):
-        entry = entries.get(name)
-        if entry is not None and entry.stamp == now[row]:
-            kept[name] = entry
-        elif entry is not None:
-            doubtful.append(row)
-    same = {}
+    kept = {name: index.entries[name] for name in table.ids if name in index.entries}
+    doubtful = [row for row, name in enumerate(table.ids) if name in kept and kept[name].stamp != now[row]]
     digests = reading.each(lambda row: reading.digest(table, row), doubtful, "comparing touched files")
+    touched = []
     for row, digest in zip(doubtful, digests, strict=True):
-        entry = entries[table.ids[row]]
+        entry = kept.pop(table.ids[row])
         if digest is not None and digest.hex() == entry.digest:
-            same[table.ids[row]] = replace(entry, stamp=now[row])
-    if same:
-        index.append([entry.line(name) for name, entry in same.items()])
-    return kept | same
+            touched.append(replace(entry, stamp=now[row]))
+    if touched:
+        index.append(touched)
+    return kept | {entry.id: entry for entry in touched}
 
 
 class _Growing:
@@ -177,54 +163,51 @@ class _Growing:
     At the end of the `with` block, however it is left, all that was added is flushed and then indexed.
     """
 
-    def __init__(self, out: Path, recipe: Recipe, index: _Index, entries: dict[str, Entry]) -> None:
+    def __init__(self, out: Path, recipe: Recipe, index: _Index) -> None:
         self._index, self._size = index, recipe.image_size
-        self._lines: list[str] = []
-        self._count = 1 + max((entry.at for entry in entries.values()), default=-1)
-        self._graded = 1 + max((entry.graded for entry in entries.values()), default=-1)
+        self._new: list[Entry] = []
+        self._count = 1 + max((entry.at for entry in index.entries.values()), default=-1)
+        self._graded = 1 + max((entry.graded for entry in index.entries.values()), default=-1)
         with ExitStack() as stack:
             self._files: dict[str, io.FileIO] = {}
             for name, shape in recipe.shapes().items():
                 known = self._graded if name == "graded.bin" else self._count
-                path, end = out / name, known * math.prod(shape)
-                there = path.stat().st_size if path.exists() else 0
-                if there < end:
-                    raise cut(path, there, end)
+                end = known * math.prod(shape)
                 # no buffer: what a full disk refuses must not be written when the file is closed
-                file = stack.enter_context(io.FileIO(path, "r+" if path.exists() else "w+"))
+                file = self._files[name] = stack.enter_context(io.FileIO(out / name, "a"))
+                if file.tell() < end:
+                    raise cut(out / name, file.tell(), end)
                 file.truncate(end)
-                file.seek(end)
-                self._files[name] = file
             flush(out)  # the names of the files
             self._close = stack.pop_all()
 
     def __enter__(self) -> _Growing:
         return self
 
-    def add(self, part: reading.Part, table: Table, now: list[str]) -> dict[str, Entry]:
-        """Write the samples of a part that can be used; return their entries by id."""
+    def add(self, part: reading.Part, table: Table, now: list[str]) -> list[Entry]:
+        """Write the samples of a part that can be used; return their entries."""
         whole = [i for i in range(len(part.rows)) if i not in part.broken]
         maps = store.packed([part.masks[i] for i in whole], self._size)
         if "images.bin" in self._files:
             _write(self._files["images.bin"], part.images[whole])
         _write(self._files["masks.bin"], maps.binary.words)
         _write(self._files["graded.bin"], maps.graded)
-        added: dict[str, Entry] = {}
-        for i, place in zip(whole, maps.place.tolist(), strict=True):
+        added: list[Entry] = []
+        for at, (i, place) in enumerate(zip(whole, maps.place.tolist(), strict=True), start=self._count):
             row, graded = part.rows[i], self._graded + place if place >= 0 else -1
-            added[table.ids[row]] = Entry(part.digests[i].hex(), now[row], self._count + len(added), graded)
+            added.append(Entry(table.ids[row], part.digests[i].hex(), now[row], at, graded))
         self._count += len(added)
         self._graded += len(maps.graded)
-        self._lines += [entry.line(name) for name, entry in added.items()]
-        if len(self._lines) > BLOCK - reading.BATCH:
+        self._new += added
+        if len(self._new) > BLOCK - reading.BATCH:
             self._keep()
         return added
 
     def _keep(self) -> None:
-        lines, self._lines = self._lines, []  # if a flush fails, no later one may index these samples
+        new, self._new = self._new, []  # if a flush fails, no later one may index these samples
         for file in self._files.values():
             os.fsync(file.fileno())
-        self._index.append(lines)
+        self._index.append(new)
 
     def __exit__(self, *error: object) -> None:
         with self._close:
@@ -246,10 +229,7 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: list[Entry]) -> No
             "label": [table.class_name(row) for row in range(len(table))],
             "mask": [None if path is None else str(path.absolute()) for path in table.masks],
             "split": table.split,
-            "digest": [entry.digest for entry in entries],
-            "stamp": [entry.stamp for entry in entries],
-            "at": [entry.at for entry in entries],
-            "graded": [entry.graded for entry in entries],
+            **{name: [getattr(entry, name) for entry in entries] for name in DONE},
         },
         schema_overrides={"mask": pl.String},
     )

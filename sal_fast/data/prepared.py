@@ -10,12 +10,10 @@ index.jsonl     one line that says what the folder is for, then one line per fin
 .lock           held by the process that prepares
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +26,6 @@ from sal_fast.data import reading, store
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Mapped, Resident, Streamed
 from sal_fast.data.masks import Masks
-from sal_fast.data.reading import StoreOptions
-from sal_fast.data.store import Store
 from sal_fast.data.table import Table, numbered
 from sal_fast.errors import InputError
 
@@ -111,7 +107,7 @@ def read(folder: Path) -> PreparedTable:
         ) from None
 
 
-def build(table: PreparedTable, options: StoreOptions) -> Store:
+def build(table: PreparedTable, options: reading.StoreOptions) -> store.Store:
     """Make the store of a prepared table. Nothing is decoded if the folder has a copy of the images.
 
     Raises InputError if the folder was prepared for other sizes, or its files have changed since.
@@ -123,15 +119,15 @@ def build(table: PreparedTable, options: StoreOptions) -> Store:
             f"{recipe.stored_size} px; this run needs {size} and {options.stored_size} (--augment): "
             f"prepare another folder, or use the originals"
         )
-    used = table.graded[table.graded >= 0]
     words = _mapped(folder / "masks.bin", np.int32, table.at, size, -(-size // 32))
-    graded = _mapped(folder / "graded.bin", np.uint8, used, size, size)
+    graded = _mapped(folder / "graded.bin", np.uint8, table.graded, size, size)
     place = torch.where(table.graded < 0, -1, (table.graded >= 0).cumsum(0) - 1)
-    masks = Masks(ops.BitMask(words[table.at], size), graded[used], place).to(options.decoder.device)
+    used = graded[table.graded[table.graded >= 0]]
+    masks = Masks(ops.BitMask(words[table.at], size), used, place).to(options.decoder.device)
     return store.assembled(table, _images(table, options), masks, store.fingerprint(table, table.digests))
 
 
-def _images(table: PreparedTable, options: StoreOptions) -> Images:
+def _images(table: PreparedTable, options: reading.StoreOptions) -> Images:
     size, decoder, keep = options.stored_size, options.decoder, options.keep
     if table.recipe.copy:
         pixels = _mapped(table.folder / "images.bin", np.uint8, table.at, size, size, 3)
@@ -147,7 +143,9 @@ def _images(table: PreparedTable, options: StoreOptions) -> Images:
                 f"{table.images[row]}: it or its mask has changed since {table.folder} was prepared; "
                 f"repeat `sal-fast data prepare`"
             )
-    return Streamed(table.images, size, decoder) if keep == "stream" else store.decode_images(table, options)
+    if keep == "stream":
+        return Streamed(table.images, size, decoder)
+    return store.decoded(replace(table, masks=[None] * len(table)), options)[0]  # its maps are in masks.bin
 
 
 def stamps(table: Table) -> list[str]:

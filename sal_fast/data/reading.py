@@ -1,14 +1,12 @@
 """Rows of a table, decoded batch by batch, while the next batch's files are being read."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -47,8 +45,7 @@ class StoreOptions:
     keep: Keep = "resident"
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Some rows of a table, decoded.
 
     images: uint8 [B, S, S, 3] on the decoder's device.
@@ -64,8 +61,7 @@ class Part:
     broken: dict[int, Unreadable]
 
 
-@dataclass(frozen=True)
-class _Files:
+class _Files(NamedTuple):
     """The files of one row, read and not yet decoded."""
 
     image: Encoded
@@ -74,7 +70,7 @@ class _Files:
 
 
 def parts(
-    table: Table, rows: Sequence[int], options: StoreOptions, masked: bool = True, out: Tensor | None = None
+    table: Table, rows: Sequence[int], options: StoreOptions, out: Tensor | None = None
 ) -> Iterator[Part]:
     """Decode rows of a table, at most BATCH at a time. `memory` says how much that takes beside the result.
 
@@ -82,25 +78,18 @@ def parts(
         table: whose rows they are.
         rows: their numbers, in the order in which they come.
         options: the sizes, and what decodes.
-        masked: False leaves the masks out.
         out: where images are written to, uint8 [len(rows), S, S, 3] on the decoder's device, if it is given.
     """
-    start, decoder = 0, options.decoder
-    load = or_unreadable(_load)
-    sizes = (_bytes(table, row, masked) for row in rows)
-    waiting: deque[tuple[Sequence[int], list[Future[_Files | Unreadable]]]] = deque()
-    for group in chain(consecutive(sizes, READ, BATCH), [slice(0)]):
-        waiting.append((rows[group], [decoder.pool.submit(load, table, row, masked) for row in rows[group]]))
-        if len(waiting) == 2:
-            now, loading = waiting.popleft()
-            end = start + len(now)
-            images = _empty(len(now), options.stored_size, decoder) if out is None else out[start:end]
-            start = end
-            yield _decoded(table, now, [future.result() for future in loading], images, options)
+    decoder = options.decoder
+    load = or_unreadable(partial(_load, table))
+    groups = consecutive((_bytes(table, row) for row in rows), READ, BATCH)
+    for group, loaded in ahead(((group, decoder.map(load, rows[group])) for group in groups), depth=1):
+        images = _empty(len(loaded), options.stored_size, decoder) if out is None else out[group]
+        yield _decoded(table, rows[group], loaded, images, options)
 
 
-def _load(table: Table, row: int, masked: bool = True) -> _Files:
-    image, *masks = (files.read(path) for path in sources(table, row, masked))
+def _load(table: Table, row: int) -> _Files:
+    image, *masks = (files.read(path) for path in sources(table, row))
     return _Files(image, masks, b"".join(file.digest for file in (image, *masks)))
 
 
@@ -113,18 +102,16 @@ def memory(threads: int) -> int:
     return 2 * READ + 17 * MOST_PIXELS + threads * 6 * PICTURE
 
 
-def sources(table: Table, row: int, masked: bool = True) -> list[Path]:
+def sources(table: Table, row: int) -> list[Path]:
     """The files of a row: the image, then its masks. Raises Unreadable for a folder of masks without any."""
-    mask = table.masks[row] if masked else None
+    mask = table.masks[row]
     return [table.images[row], *([] if mask is None else files.annotators(mask))]
 
 
 def digest(table: Table, row: int) -> bytes | None:
     """A row's entry of `Part.digests`, with nothing decoded; None if its files cannot be used."""
-    try:
-        return _load(table, row).digest
-    except Unreadable:
-        return None
+    found = or_unreadable(_load)(table, row)
+    return None if isinstance(found, Unreadable) else found.digest
 
 
 def pictures(paths: Sequence[Path], size: int, decoder: Decoder) -> Tensor:
@@ -142,10 +129,10 @@ def _empty(count: int, size: int, decoder: Decoder) -> Tensor:
     return torch.empty(count, size, size, 3, dtype=torch.uint8, device=decoder.device)
 
 
-def _bytes(table: Table, row: int, masked: bool) -> int:
+def _bytes(table: Table, row: int) -> int:
     """How large the files of a row are; 0 if that cannot be told, as the error comes when they are read."""
     try:
-        return sum(path.stat().st_size for path in sources(table, row, masked))
+        return sum(path.stat().st_size for path in sources(table, row))
     except (OSError, ValueError, Unreadable):
         return 0
 

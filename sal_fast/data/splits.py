@@ -1,7 +1,5 @@
 """Stratified splits, splits that keep groups together, and the stratified start set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +8,7 @@ import numpy as np
 from sal_fast.data.table import SPLITS, UNLABELLED, Table
 from sal_fast.errors import InputError
 
-VAL_SHARE = TEST_SHARE = 0.2
+SHARE = 0.2  # of the images of a class, for val and for test
 
 
 def assign(table: Table, rng: np.random.Generator) -> Table:
@@ -30,28 +28,23 @@ def assign(table: Table, rng: np.random.Generator) -> Table:
     if given:
         row = table.split.index("")
         raise InputError(f"{table.name}: {table.ids[row]!r} has no split, others have; fill all rows or none")
-    split = ["train"] * len(table)
+    split = np.full(len(table), "train", dtype=object)
     labels = np.asarray(table.labels)
     pool = UNLABELLED in table.labels
+    least, why = 3, "a split into train, val and test needs at least 3 (add images, or leave the class out)"
+    if pool:
+        least, why = 2, "beside a pool without labels a class needs at least 2, one for val and one for test"
     for label, name in enumerate(table.classes):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        if pool and len(rows) < 2:
+        if len(rows) < least:
             raise InputError(
-                f"{table.name}: class {name!r} has 1 labelled image; beside a pool without labels a class "
-                f"needs at least 2, one for val and one for test"
+                f"{table.name}: class {name!r} has {len(rows)} {'labelled ' * pool}"
+                f"image{'s' * (len(rows) != 1)}; {why}"
             )
-        if len(rows) < 3 and not pool:
-            raise InputError(
-                f"{table.name}: class {name!r} has {len(rows)} image{'s' * (len(rows) != 1)}; a split into "
-                f"train, val and test needs at least 3 (add images, or leave the class out)"
-            )
-        val = max(1, round(len(rows) * VAL_SHARE))
-        test = max(1, round(len(rows) * TEST_SHARE))
-        for row in rows[::2] if pool else rows[:val]:
-            split[row] = "val"
-        for row in rows[1::2] if pool else rows[val : val + test]:
-            split[row] = "test"
-    return _checked(table.with_split(split))
+        few = max(1, round(len(rows) * SHARE))
+        split[rows[::2] if pool else rows[:few]] = "val"
+        split[rows[1::2] if pool else rows[few : 2 * few]] = "test"
+    return _checked(table.with_split(split.tolist()))
 
 
 def _checked(table: Table) -> Table:
@@ -90,14 +83,12 @@ def start_set(labels: Sequence[int], size: int, rng: np.random.Generator) -> lis
 
 def with_val(table: Table, share: float, rng: np.random.Generator) -> Table:
     """Move `round(share * n)` of the n training samples of each class, drawn at random, to val."""
-    split = list(table.split)
-    rows = np.array(table.rows("train"), dtype=np.int64)
-    labels = np.asarray(table.labels)[rows]
-    for label in np.unique(labels):
-        own = rng.permutation(rows[labels == label])
-        for row in own[: round(share * len(own))]:
-            split[row] = "val"
-    return table.with_split(split)
+    split = np.array(table.split, dtype=object)
+    train, labels = split == "train", np.asarray(table.labels)
+    for label in np.unique(labels[train]):
+        own = rng.permutation(np.flatnonzero(train & (labels == label)))
+        split[own[: round(share * len(own))]] = "val"
+    return table.with_split(split.tolist())
 
 
 def by_group(
@@ -118,8 +109,8 @@ def by_group(
         own.setdefault(labels[rows[0]], []).append(rows)
     classes = sorted(own)
     counts = np.array([sum(map(len, own[label])) for label in classes])
-    room = _quotas(counts, np.array(_in_proportion(len(labels), sizes)))
-    split = [""] * len(labels)
+    room = _quotas(counts, _in_proportion(len(labels), sizes))
+    split = np.full(len(labels), "", dtype=object)
     singles: list[list[int]] = []
     for place, label in enumerate(classes):
         shuffled = [own[label][index] for index in rng.permutation(len(own[label]))]
@@ -128,21 +119,16 @@ def by_group(
             odds = np.where(room[place] >= len(rows), room[place], 0)
             into = rng.choice(len(SPLITS), p=odds / odds.sum()) if odds.any() else room[place].argmax()
             room[place, into] -= len(rows)
-            for row in rows:
-                split[row] = SPLITS[into]
+            split[rows] = SPLITS[into]
     for rows, shares in zip(singles, _fill(room, [len(rows) for rows in singles]), strict=True):
-        for row, name in zip(rows, np.repeat(SPLITS, shares), strict=True):
-            split[row] = str(name)
-    return split
+        split[rows] = np.repeat(SPLITS, shares).astype(object)
+    return split.tolist()
 
 
-def _in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
+def _in_proportion(total: int, sizes: Sequence[int]) -> np.ndarray:
     """Share `total` out in proportion to `sizes`, by largest remainder; the first wins a tie."""
-    whole = sum(sizes)
-    shares = [total * size // whole for size in sizes]
-    remainders = [total * size % whole for size in sizes]
-    for place in sorted(range(len(sizes)), key=lambda place: -remainders[place])[: total - sum(shares)]:
-        shares[place] += 1
+    shares, remainders = np.divmod(total * np.array(sizes), sum(sizes))
+    shares[np.argsort(-remainders, kind="stable")[: total - shares.sum()]] += 1
     return shares
 
 

@@ -4,10 +4,9 @@ An image is brought to the stored size first and cropped afterwards, wherever it
 depend on that. Maps always stay on the device, with one bit per pixel where they are binary.
 """
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast._util import progress
-from sal_fast.data import augment, reading
+from sal_fast.data import augment, decode, reading
 from sal_fast.data.augment import Augmentation, Draws
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import Unreadable
@@ -92,39 +91,34 @@ def build(table: Table, options: StoreOptions) -> Store:
 
     Raises InputError that names the files that cannot be used.
     """
-    masks: list[Masks] = []
-    digests: list[bytes] = []
-
-    def take(part: reading.Part) -> None:
-        masks.append(packed(part.masks, options.image_size).to(options.decoder.device))
-        digests.extend(part.digests)
-
-    images = decode_images(table, options, take)
-    return assembled(table, images, Masks.cat(masks), fingerprint(table, digests))
+    images, masks, digests = decoded(table, options)
+    return assembled(table, images, masks, fingerprint(table, digests))
 
 
-def decode_images(
-    table: Table, options: StoreOptions, take: Callable[[reading.Part], None] | None = None
-) -> Images:
-    """Decode every image, with a progress bar; the masks too if `take` is given, which is called with each
-    part.
+def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[bytes]]:
+    """Decode every file once, with a progress bar; return the images, the maps and each row's digest.
 
-    Raises InputError at the end that names what cannot be used.
+    Images that are to be streamed are not kept. Raises InputError at the end that names the first file that
+    cannot be used and counts the others.
     """
     size, decoder = options.stored_size, options.decoder
     kept = None
     if options.keep != "stream":
         kept = torch.empty(len(table), size, size, 3, dtype=torch.uint8, device=decoder.device)
+    masks, digests = [Masks.empty(0, options.image_size, decoder.device)], []
     broken: list[Unreadable] = []
     with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
-        parts = reading.parts(table, range(len(table)), options, masked=take is not None, out=kept)
+        parts = reading.parts(table, range(len(table)), options, out=kept)
         for part in reading.ahead(parts, depth=1):
             broken += part.broken.values()
-            if take is not None:
-                take(part)
+            digests += part.digests
+            masks.append(packed(part.masks, options.image_size).to(decoder.device))
             advance(len(part.rows))
-    refuse(broken)
-    return Streamed(table.images, size, decoder) if kept is None else Resident(kept)
+    if broken:
+        more = f" (and {len(broken) - 1} more; `sal-fast data check` lists them)" if len(broken) > 1 else ""
+        raise InputError(f"{broken[0]}{more}")
+    images = Streamed(table.images, size, decoder) if kept is None else Resident(kept)
+    return images, Masks.cat(masks), digests
 
 
 def assembled(table: Table, images: Images, masks: Masks, fingerprint: str) -> Store:
@@ -164,20 +158,18 @@ def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int, decoder
 
     Raises InputError that names those that cannot be used.
     """
-    table = Table("", [], [], list(images), [], list(masks))
-    found = [packed([], size)]
-    broken: list[Unreadable] = []
-    for part in reading.parts(table, range(len(masks)), StoreOptions(size, 0, decoder)):
-        broken += part.broken.values()
-        found.append(packed(part.masks, size))
-    refuse(broken)
-    return Masks.cat(found)
+    table = Table("masks", [], [str(path) for path in masks], list(images), [], list(masks))
+    return decoded(table, StoreOptions(size, 0, decoder))[1]
 
 
-def refuse(broken: Sequence[Unreadable]) -> None:
-    """Raise InputError that names the first of these files, if there is one, and says how many more there
-    are.
+def read_batch(paths: Sequence[Path], image_size: int, preset: augment.Preset = "none") -> Tensor:
+    """Read picture files as `Store.views` shows them in testing: float32 [B, 3, image_size, image_size].
+
+    Raises InputError that names a file which cannot be read.
     """
-    if broken:
-        more = f" (and {len(broken) - 1} more; `sal-fast data check` lists them)" if len(broken) > 1 else ""
-        raise InputError(f"{broken[0]}{more}")
+    with closing(decode.choose("torch", torch.device("cpu"))) as decoder:
+        try:
+            pixels = reading.pictures(paths, augment.stored_size(preset, image_size), decoder)
+        except Unreadable as error:
+            raise InputError(str(error)) from None
+    return ops.crop_images(pixels, None, size=image_size, color=augment.plain().color)

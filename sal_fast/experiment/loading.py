@@ -68,7 +68,7 @@ class Run:
 
         S is the run's `image_size`. Raises InputError for a file that cannot be read.
         """
-        from sal_fast.data.batches import read_batch
+        from sal_fast.data.store import read_batch
 
         return read_batch([Path(path) for path in paths], self.config.image_size, self.config.augment)
 

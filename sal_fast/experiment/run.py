@@ -24,7 +24,7 @@ from sal_fast.data import (
     augment,
     decode,
     load_table,
-    open_planned,
+    open_store,
     plan_store,
     splits,
     store,
@@ -171,7 +171,7 @@ def _run(
     with closing(decode.choose(config.decoder, device)) as decoder:
         options = plan_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
         checks.check_features(config, table, plan)
-        samples = open_planned(table, options)
+        samples = open_store(table, options)
         answering, start = _answering(config, folder, ranks, plug_ins, samples, decoder)
         told = partial(plug_ins.tell, folder)
         steps = Steps(config, answering.store, folder, start, answering, told, ranks)

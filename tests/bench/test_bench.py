@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from bench_sizes import SMALL
 
 from sal_fast import bench, ops
 from sal_fast._util import progress
 from sal_fast.bench import clock, figure, measure, result, suite, table, usual
-from sal_fast.bench.cases import query, saliency, selection
+from sal_fast.bench.cases import saliency, selection
 from sal_fast.bench.suite import Benchmark, Case, Ratio, Setup
 from sal_fast.cli import main
 from sal_fast.data import builtin
@@ -48,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def words(name: str, **more: Any) -> list[str]:
     """The command of a benchmark at a small size."""
-    options = {**suite.load(name).small, **COMMON, **more}
+    options = {**SMALL[name], **COMMON, **more}
     return ["bench", name, *(f"--{key.replace('_', '-')}={value}" for key, value in options.items())]
 
 
@@ -60,7 +61,7 @@ def test_every_benchmark(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{name} on cpu" in said
     document = result.read(out)
     assert (document["bench"], document["rounds"], document["threads"]) == (name, 1, 1)
-    assert document["options"].items() >= suite.load(name).small.items()
+    assert document["options"].items() >= SMALL[name].items()
     assert all(one["ms_p10"] <= one["ms"] <= one["ms_p90"] for one in document["results"])
     assert {ratio["name"] for ratio in document["ratios"]} >= set(RATIOS.get(name, []))
     floors = [one["bytes"] for one in document["results"]]
@@ -113,7 +114,7 @@ def test_ops_need_torch_and_numpy_alone() -> None:
 def test_a_step_is_asked_for_limits_at_one_size_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def limits(**options: Any) -> dict[str, Any]:
         monkeypatch.setattr(clock, "in_turn", lambda timers, *rest: {name: [1.0] for name in timers})
-        document = bench.run("step", **{**suite.load("step").small, **COMMON, **options})
+        document = bench.run("step", **{**SMALL["step"], **COMMON, **options})
         return {ratio["name"]: (ratio["at_most"], ratio["at_least"]) for ratio in document["ratios"]}
 
     asked = limits(image_size=64)
@@ -233,7 +234,7 @@ def test_tables(document: dict[str, Any]) -> None:
 
 
 def test_a_table_of_ops_has_a_row_a_case() -> None:
-    document = bench.run("kcenter", **suite.load("kcenter").small, **COMMON)
+    document = bench.run("kcenter", **SMALL["kcenter"], **COMMON)
     (sheet,) = table.sheets(document)
     assert sheet.columns == ["case", "sal_fast", "of read", "cdist", "differences"]
     assert [row[0] for row in sheet.rows] == ["12-picks"]
@@ -255,10 +256,10 @@ def test_no_speed_of_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong results of each kind of check: the usual code, float64, and the criteria's picks."""
     monkeypatch.setattr(usual, "cyborg_loss", lambda *given, **options: torch.tensor(99.0))
     with pytest.raises(AssertionError, match="not close"):
-        bench.run("step", **suite.load("step").small, **COMMON)
+        bench.run("step", **SMALL["step"], **COMMON)
     monkeypatch.setattr(usual, "most_uncertain", lambda logits, k, kind: torch.arange(k))
     with pytest.raises(AssertionError, match="usual loop"):
-        bench.run("select", **suite.load("select").small, **COMMON)
+        bench.run("select", **SMALL["select"], **COMMON)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_no_speed_of_an_op_that_float64_contradicts(
 
     monkeypatch.setattr(ops, op, wrong)
     with pytest.raises(AssertionError, match="not close"):
-        bench.run(name, **suite.load(name).small, **COMMON)
+        bench.run(name, **SMALL[name], **COMMON)
 
 
 @pytest.mark.parametrize("name", ["topn_dice", "crop", "kcenter", "badge", "probes"])
@@ -306,14 +307,14 @@ def test_no_speed_of_a_wrong_choice(name: str, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ops, op, wrong)
     with pytest.raises((AssertionError, IndexError)):
-        bench.run(name, **suite.load(name).small, **COMMON)
+        bench.run(name, **SMALL[name], **COMMON)
 
 
 def test_gradients_that_memory_does_not_allow(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(query, "free_memory", lambda device: 0)
-    document = bench.run("select", **suite.load("select").small, **COMMON)
+    monkeypatch.setattr(selection, "free_memory", lambda device: 0)
+    document = bench.run("select", **SMALL["select"], **COMMON)
     assert "left out" in caplog.text
     assert not any("gradients" in one["variant"] for one in document["results"])
 

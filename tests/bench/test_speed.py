@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from bench_sizes import SMALL
 
 from sal_fast.bench import suite
 
@@ -21,7 +22,7 @@ OPS = (
 def every_variant() -> Iterator[Any]:
     for op in OPS:
         benchmark = suite.load(op)
-        for case in benchmark.function(benchmark.setup(device="cpu"), **benchmark.small):
+        for case in benchmark.function(benchmark.setup(device="cpu"), **SMALL[op]):
             for variant in case.variants:
                 if variant != "compile":  # that would take minutes
                     yield pytest.param(case, variant, id=f"{op}-{case.name}-{variant}")

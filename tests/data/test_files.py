@@ -91,7 +91,7 @@ def rows_of(images: list[Path], masks: list[Path | None] | None = None) -> Table
 
 def decoded(decoder: Decoder, image: Path, size: int) -> np.ndarray:
     """One image through the whole of reading; raises why it cannot be."""
-    (part,) = reading.parts(rows_of([image]), [0], StoreOptions(size, size, decoder), masked=False)
+    (part,) = reading.parts(rows_of([image]), [0], StoreOptions(size, size, decoder))
     for error in part.broken.values():
         raise error
     return part.images[0].numpy()

@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("polars")
 
 from sal_fast import seeds
+from sal_fast._util.words import DecoderName
 from sal_fast.data import Keep, StoreOptions, decode, load_table, prepare, prepared, splits, store
 from sal_fast.data.augment import Augmentation
 
@@ -21,7 +22,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("name", ["torch", "dali"])
 @pytest.mark.parametrize("keep", ["resident", "stream"])
-def test_decoded_on_the_gpu(name: decode.Name, keep: Keep, shared_folder: Path) -> None:
+def test_decoded_on_the_gpu(name: DecoderName, keep: Keep, shared_folder: Path) -> None:
     if name == "dali":
         pytest.importorskip("nvidia.dali")
     table = splits.assign(load_table(str(shared_folder)), seeds.stream(0, "split"))

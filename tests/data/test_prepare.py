@@ -31,6 +31,7 @@ from sal_fast.data import (
     load,
     load_table,
     open_store,
+    plan_store,
     prepare,
     reading,
     store,
@@ -100,7 +101,8 @@ def prepared(
 
 
 def opened(data: Path, decoder: Decoder, keep: Keep = "resident") -> store.Store:
-    return open_store(load_table(str(data)), StoreOptions(SIZE, SIZE, decoder, keep))
+    table = load_table(str(data))
+    return open_store(table, plan_store(table, StoreOptions(SIZE, SIZE, decoder, keep)))
 
 
 def same(ours: store.Store, theirs: store.Store) -> None:

@@ -18,12 +18,14 @@ from torch import Tensor
 from sal_fast import seeds
 from sal_fast.data import (
     StoreOptions,
+    Table,
     augment,
     check,
     decode,
     load,
     load_table,
     open_store,
+    plan_store,
     reading,
     splits,
     store,
@@ -55,6 +57,11 @@ def pillow() -> Iterator[Decoder]:
 def build(root: Path, decoder: Decoder, size: int = 32, stored: int | None = None, keep: Any = "resident"):
     table = splits.assign(load_table(str(root)), seeds.stream(0, "split"))
     return store.build(table, StoreOptions(size, stored or size, decoder, keep))
+
+
+def planned(table: Table, options: StoreOptions) -> store.Store:
+    """The store as a run makes it."""
+    return open_store(table, plan_store(table, options))
 
 
 def test_store_holds_the_files(shared_folder: Path, decoder: Decoder) -> None:
@@ -242,14 +249,14 @@ def test_memory_is_stated_and_decides(
     images, maps = 30 * 3 * 32**2, 30 * 32 * 4
     for free, kind in ((2 * (images + maps), store.Resident), (2 * (images + maps) - 1, store.Streamed)):
         monkeypatch.setattr(load, "free_memory", lambda device, free=free: free)
-        assert isinstance(open_store(table, StoreOptions(32, 32, pillow, "auto")).images, kind)
+        assert isinstance(planned(table, StoreOptions(32, 32, pillow, "auto")).images, kind)
     assert "30 images at 32 px, streamed each epoch" in caplog.text
     monkeypatch.setattr(load, "free_memory", lambda device: images)
     with pytest.raises(InputError, match=r"30 images at 32 px, resident, need 0\.0 GB .* use --store stream"):
-        open_store(table, StoreOptions(32, 32, pillow))
+        planned(table, StoreOptions(32, 32, pillow))
     monkeypatch.setattr(load, "free_memory", lambda device: maps - 1)
     with pytest.raises(InputError, match="a lower --image-size"):
-        open_store(table, StoreOptions(32, 32, pillow, "auto"))
+        planned(table, StoreOptions(32, 32, pillow, "auto"))
 
 
 def test_mask_of_another_size_but_the_same_aspect(folder: Path, pillow: Decoder) -> None:

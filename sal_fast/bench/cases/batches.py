@@ -1,7 +1,5 @@
 """The ops that make batches from stored images and masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,13 +8,12 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast.bench import usual
-from sal_fast.bench.suite import Case, OpSetup, Variant, benchmark, close, compiled
-from sal_fast.bench.usual import MEAN, STD
+from sal_fast.bench.suite import Case, OpSetup, Variant, against, benchmark, close
 
 COVERED = 0.49  # of an image, by a box on average: 0.7 of each side
 
 
-@benchmark(rounds=15, small={"batch": 3, "stored": 4, "side": 20, "frame": 16})
+@benchmark(rounds=15)
 def crop(
     setup: OpSetup, batch: int = 64, stored: int = 1000, side: int = 256, frame: int = 224
 ) -> Iterator[Case]:
@@ -43,8 +40,8 @@ def crop(
         return (images, rows) if case == "frame" else (images, rows, box)
 
     def fresh(images: Tensor, rows: Tensor, box: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        scale = torch.tensor([1 / (255 * std) for std in STD]).diag()
-        shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
+        scale = torch.tensor([1 / (255 * std) for std in usual.STD]).diag()
+        shift = torch.tensor([-mean / std for mean, std in zip(usual.MEAN, usual.STD, strict=True)])
         color = torch.cat([scale, shift[:, None]], 1).to(images.device)
         return ops.crop_images(images, rows, box, size=frame, color=color, dtype=setup.kind, out=out)
 
@@ -64,15 +61,10 @@ def crop(
 
     memory = torch.empty(batch, 3, frame, frame, dtype=setup.kind, device=setup.place)
     eager = partial(usual.crop_images, frame=frame, dtype=setup.kind)
-    variants: dict[str, Variant] = {
-        "sal_fast": kept,
-        "fresh": fresh,
-        "eager": eager,
-        "compile": compiled(eager),
-    }
+    variants = against(kept, eager, fresh=fresh)
     for case, read in (("frame", 3 * frame**2), ("crop", 3 * COVERED * side**2)):
         moved = round(batch * (read + 3 * setup.kind.itemsize * frame**2))
         yield Case(case, variants, partial(inputs, case=case), verify, floor=moved)
-    variants = {"sal_fast": masks, "eager": partial(usual.crop_masks, frame=frame)}
+    of_masks: dict[str, Variant] = {"sal_fast": masks, "eager": partial(usual.crop_masks, frame=frame)}
     moved = round(batch * (COVERED * frame * 4 * -(-frame // 32) + frame**2))
-    yield Case("masks", variants, partial(inputs, case="masks"), verify_masks, floor=moved)
+    yield Case("masks", of_masks, partial(inputs, case="masks"), verify_masks, floor=moved)

@@ -1,7 +1,5 @@
 """How fast images and masks become batches: decoding, augmenting and delivering, apart and together."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import tempfile
@@ -17,22 +15,20 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sal_fast._util.words import DECODERS
 from sal_fast.bench.suite import Case, Ratio, Setup, Variant, benchmark
-from sal_fast.data import Keep, Store, StoreOptions, augment, decode, formats, reading, store
-from sal_fast.data.augment import Augmentation
-from sal_fast.data.decode.base import Decoder
-from sal_fast.data.table import Table
+from sal_fast.data import Keep, Store, StoreOptions, Table, augment, decode, formats, reading, store
 
 WIDTH, HEIGHT = 500, 375
 FRAME = 224
 BATCH = 32
 DISTINCT = 64  # photographs; the others are the same under other names
-NONE = Augmentation("none", 0, 0, 0)
-STANDARD = Augmentation("standard", 0, 0, 0)
+NONE = augment.Augmentation("none", 0, 0, 0)
+STANDARD = augment.Augmentation("standard", 0, 0, 0)
 LOADS = (0.0, 0.35, 0.65, 1.0)  # shares of a batch for a GPU's JPEG engine
 
 
-@benchmark(unit="images", small={"images": 33, "workers": 0}, least={"workers": 0})
+@benchmark(unit="images", least={"workers": 0})
 def data(setup: Setup, images: int = 512, workers: int = 2, folder: str | None = None) -> Iterator[Case]:
     """Files to batches: decoding, augmenting and delivering, against DataLoaders with Pillow and OpenCV.
 
@@ -46,7 +42,7 @@ def data(setup: Setup, images: int = 512, workers: int = 2, folder: str | None =
     """
     device, larger = setup.place, augment.stored_size("standard", FRAME)
 
-    def decoded(decoder: Decoder) -> None:
+    def decoded(decoder: decode.Decoder) -> None:
         for _ in reading.parts(samples, range(len(samples)), StoreOptions(FRAME, larger, decoder)):
             pass
 
@@ -67,20 +63,11 @@ def data(setup: Setup, images: int = 512, workers: int = 2, folder: str | None =
             "first epoch, standard": lambda: _epoch(build(larger), STANDARD),
             "streamed epoch, standard": partial(_epoch, build(larger, "stream"), STANDARD),
         }
-        yield Case(
-            variants={name: partial(decoded, decoder) for name, decoder in decoders.items()}
-            | epochs
-            | loaders,
-            ratios=[
-                *(
-                    Ratio(name, ours)
-                    for ours in ("first epoch, standard", "streamed epoch, standard")
-                    for name in loaders
-                ),
-                *(Ratio(f"first epoch, {kind}", f"augment {kind}") for kind in ("none", "standard")),
-            ],
-            items=images,
-        )
+        decoding = {name: partial(decoded, decoder) for name, decoder in decoders.items()}
+        compared = ("first epoch, standard", "streamed epoch, standard")
+        ratios = [Ratio(name, ours) for ours in compared for name in loaders]
+        ratios += [Ratio(f"first epoch, {kind}", f"augment {kind}") for kind in ("none", "standard")]
+        yield Case(variants=decoding | epochs | loaders, ratios=ratios, items=images)
 
 
 def write_pool(folder: Path, count: int) -> Table:
@@ -106,13 +93,12 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
     """Return blotches some `scale` pixels wide, [HEIGHT, WIDTH, 3] in 0..255; single pixels are weak."""
     small = rng.integers(0, 256, (HEIGHT // scale + 2, WIDTH // scale + 2, 3), dtype=np.uint8)
     image = Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float64) * (
-        1 if scale > 1 else 0.2
-    )
+    strength = 1 if scale > 1 else 0.2
+    return strength * np.asarray(image.filter(ImageFilter.GaussianBlur(0.5)), dtype=np.float64)
 
 
-def _decoders(device: torch.device) -> dict[str, Decoder]:
-    names = [name for name in decode.NAMES if name != "dali" or decode.has_dali()]
+def _decoders(device: torch.device) -> dict[str, decode.Decoder]:
+    names = [name for name in DECODERS if name != "dali" or decode.has_dali()]
     decoders = {f"decode {name}": decode.choose(name, device) for name in names}
     if device.type == "cuda" and "dali" in names:
         from sal_fast.data.decode.dali import DaliDecoder
@@ -121,7 +107,7 @@ def _decoders(device: torch.device) -> dict[str, Decoder]:
     return decoders
 
 
-def _epoch(samples: Store, augmentation: Augmentation) -> None:
+def _epoch(samples: Store, augmentation: augment.Augmentation) -> None:
     rows = torch.randperm(len(samples.table), generator=torch.Generator().manual_seed(0)).to(samples.device)
     groups = rows.split(BATCH)
     draws = samples.draws(groups, augmentation)

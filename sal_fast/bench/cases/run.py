@@ -1,7 +1,5 @@
 """A whole small run, and where its time goes."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ STAGES = ("train", "evaluate", "score", "select", "annotate")
 REST, START, WHOLE = "rest of the rounds", "before the rounds", "whole run"
 
 
-@benchmark(rounds=1, unit="runs", small={"epochs": 1, "image_size": 48, "criterion": "margin"})
+@benchmark(rounds=1, unit="runs")
 def run(setup: Setup, epochs: int = 3, criterion: str = "badge", image_size: int = 64) -> Iterator[Case]:
     """A whole run on the built-in set in the regime sal, and the shares of its stages.
 

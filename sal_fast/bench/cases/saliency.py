@@ -1,8 +1,6 @@
 """The ops between features, class activation maps, human maps and the loss; and the probes."""
 
-from __future__ import annotations
-
-import importlib
+import importlib.util
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,28 +12,31 @@ from torch import Tensor, nn
 from sal_fast import ops
 from sal_fast import probes as explanations
 from sal_fast.bench import usual
-from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, benchmark, both_ways, compiled
-from sal_fast.bench.usual import with_gradient
+from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, against, benchmark, both_ways
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 BYTES = {"bool": 1, "packed": 1 / 8, "graded": 4}  # of a pixel of the human map
 ALPHA = 0.5
-PROBES: dict[ops.Probe, str] = {
-    "gradcam++": "GradCAMPlusPlus",
-    "gradcam": "GradCAM",
-}  # as grad-cam calls them
+PROBES: dict[ops.Probe, str] = {"gradcam++": "GradCAMPlusPlus", "gradcam": "GradCAM"}  # as grad-cam has them
+PACKAGES = {"msssim": "pytorch_msssim", "grad_cam": "pytorch_grad_cam", "captum": "captum"}
 
 
-def installed(name: str) -> bool:
-    """Return whether a package that ours is compared with is there."""
-    return importlib.util.find_spec(name) is not None
+def installed(**variants: Variant) -> dict[str, Variant]:
+    """Return those variants whose package is installed."""
+    return {name: variant for name, variant in variants.items() if importlib.util.find_spec(PACKAGES[name])}
 
 
-def saliency_of(loss: Variant, map_size: int | None) -> Variant:
-    """Return a saliency loss as a function of features, weight, labels and masks."""
-    cam = ops.cam if loss is ops.saliency_loss else usual.cam
-    return lambda features, weight, labels, masks: loss(
-        cam(features, weight, labels), masks, map_size=map_size
+def msssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
+    """Return the mean SSIM by pytorch-msssim."""
+    from pytorch_msssim import ssim
+
+    return ssim(x, y, data_range=1.0, win_size=window)
+
+
+def saliency_of(cam: Variant, loss: Variant, size: int | None) -> Variant:
+    """Return a saliency loss as a function of features, weight, bias, labels and masks."""
+    return lambda features, weight, bias, labels, masks: loss(
+        cam(features, weight, labels), masks, map_size=size
     )
 
 
@@ -53,7 +54,7 @@ def maps(setup: OpSetup, seed: int, batch: int, side: int, frame: int) -> tuple[
     return normal(batch, side, side), usual.distances(batch, frame, uniform)
 
 
-@benchmark(rounds=15, small={"batch": 3, "channels": 16, "classes": 5})
+@benchmark(rounds=15)
 def cam_head(
     setup: OpSetup, batch: int = 64, channels: int = 2048, side: int = 7, classes: int = 1000
 ) -> Iterator[Case]:
@@ -80,19 +81,14 @@ def cam_head(
 
     moved = batch * channels * side**2 * setup.kind.itemsize
     moved += 4 * (classes * channels + batch * (classes + channels + side**2))
-    variants = {
-        "sal_fast": lambda *given: ops.cam_head(*given)[:2],
-        "logits": logits,
-        "eager": usual.cam_head,
-        "compile": compiled(usual.cam_head),
-    }
+    variants = against(lambda *given: ops.cam_head(*given)[:2], usual.cam_head, logits=logits)
     for layout in FORMATS:
         case = Case(layout, variants, partial(inputs, layout=layout))
         # Backward reads the features for the weight's gradient, and writes their own.
         yield from both_ways(case, leaves=3, moved=(moved, 3 * moved), verify=((1e-4, 1e-5), (1e-2, 1e-4)))
 
 
-@benchmark(rounds=15, small={"maps": 3, "side": 12})
+@benchmark(rounds=15)
 def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterator[Case]:
     """Min-max normalisation of maps of 7 x 7 pixels, and of larger ones.
 
@@ -106,8 +102,7 @@ def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterato
     def inputs(seed: int, size: int) -> tuple[Tensor, ...]:
         return (setup.draws(seed)[0](maps, size, size).to(setup.kind),)
 
-    eager = usual.normalised
-    variants = {"sal_fast": ops.minmax_normalize, "eager": eager, "compile": compiled(eager)}
+    variants = against(ops.minmax_normalize, usual.normalised)
     backward = max(1e-5, torch.finfo(setup.kind).eps)  # the gradient is of the maps' type
     for size in (7, side):
         case = Case(str(size), variants, partial(inputs, size=size))
@@ -116,7 +111,7 @@ def minmax_normalize(setup: OpSetup, maps: int = 64, side: int = 224) -> Iterato
         yield from both_ways(case, moved=(moved, 2 * moved), verify=((1e-5, 1e-6), (backward, backward)))
 
 
-@benchmark(rounds=15, small={"batch": 2, "frame": 32})
+@benchmark(rounds=15)
 def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
     """The saliency loss, 1 - SSIM + L1, at the size of the human map and at that of the CAM.
 
@@ -138,31 +133,20 @@ def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 2
     def packed(cam: Tensor, words: Tensor, map_size: int | None) -> Tensor:
         return ops.saliency_loss(cam, ops.BitMask(words, frame), map_size=map_size)
 
-    def msssim(cam: Tensor, target: Tensor, map_size: int | None) -> Tensor:
-        x, y = usual.at_one_size(cam, target, map_size)
-        ssim = importlib.import_module("pytorch_msssim").ssim
-        window = 7 if map_size is None else 11
-        return 1 - ssim(x, y, data_range=1.0, win_size=window) + (x - y).abs().mean()
-
-    eager: dict[str, Variant] = {"sal_fast": ops.saliency_loss, "eager": usual.saliency_loss}
-    eager |= {"msssim": msssim} if installed("pytorch_msssim") else {}
-    eager |= {"compile": compiled(usual.saliency_loss)}
+    peers = installed(msssim=partial(usual.saliency_loss, ssim=msssim))
+    of_pixels = against(ops.saliency_loss, usual.saliency_loss, **peers)
     for map_size in (frame, None):
         for target, size in BYTES.items():
-            variants = {"sal_fast": packed} if target == "packed" else eager
-            case = Case(
-                f"{map_size or side}-{target}",
-                {name: partial(function, map_size=map_size) for name, function in variants.items()},
-                partial(inputs, target=target),
-            )
-            moved = [
-                int(batch * frame**2 * size) + batch * side**2 * (setup.kind.itemsize + gradient)
-                for gradient in (0, 4)
-            ]
-            yield from both_ways(case, moved=(moved[0], moved[1]), verify=((1e-5, 1e-5), (1e-2, 1e-2)))
+            functions = {"sal_fast": packed} if target == "packed" else of_pixels
+            variants = {name: partial(function, map_size=map_size) for name, function in functions.items()}
+            case = Case(f"{map_size or side}-{target}", variants, partial(inputs, target=target))
+            moved = int(batch * frame**2 * size) + batch * side**2 * setup.kind.itemsize
+            gradient = 4 * batch * side**2
+            tolerances = ((1e-5, 1e-5), (1e-2, 1e-2))
+            yield from both_ways(case, moved=(moved, moved + gradient), verify=tolerances)
 
 
-@benchmark(rounds=15, small={"batch": 2, "side": 24})
+@benchmark(rounds=15)
 def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) -> Iterator[Case]:
     """SSIM with a window of 11 pixels and border `valid`, with gradients to no, one or both images.
 
@@ -179,14 +163,11 @@ def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) ->
         x = F.interpolate(uniform(batch, channels, 8, 8), (side, side), mode="bicubic").clamp(0, 1)
         return x.to(setup.kind), (x + 0.1 * normal(x.shape)).clamp(0, 1).to(setup.kind)
 
-    variants: dict[str, Variant] = {"sal_fast": ops.ssim, "eager": usual.ssim}
-    if installed("pytorch_msssim"):
-        variants["msssim"] = partial(importlib.import_module("pytorch_msssim").ssim, data_range=1.0)
-    variants["compile"] = compiled(usual.ssim)
+    variants = against(ops.ssim, usual.ssim, **installed(msssim=msssim))
     moved = batch * channels * side**2 * setup.kind.itemsize
     yield Case("forward", variants, inputs, (1e-4, 1e-5), floor=2 * moved)
     for leaves, way in ((1, "x"), (2, "xy")):
-        backward = {name: with_gradient(function, leaves) for name, function in variants.items()}
+        backward = {name: usual.with_gradient(function, leaves) for name, function in variants.items()}
         yield Case(f"forward-backward-{way}", backward, inputs, (1e-2, 1e-2), floor=(2 + leaves) * moved)
 
 
@@ -204,7 +185,7 @@ def losses(map_size: int | None) -> dict[str, Variant]:
     return {"sal_fast": ours, "eager": eager, "cross_entropy": cross_entropy}
 
 
-@benchmark(rounds=15, small={"batch": 2, "channels": 16, "classes": 5, "frame": 32})
+@benchmark(rounds=15)
 def cyborg_loss(
     setup: OpSetup,
     batch: int = 64,
@@ -226,30 +207,28 @@ def cyborg_loss(
         frame: pixels a side of the human maps.
     """
 
-    def inputs(seed: int, case: str) -> tuple[Tensor, ...]:
+    def inputs(seed: int) -> tuple[Tensor, ...]:
         normal, _, below = setup.draws(seed)
         features = normal(batch, channels, side, side).relu()
         features = features.to(setup.kind, memory_format=torch.channels_last)
-        bias = () if case == "cam" else (torch.zeros(classes, device=setup.place),)
-        labels, masks = below(classes, (batch,)), maps(setup, seed, batch, side, frame)[1] < 1
-        return features, 0.02 * normal(classes, channels), *bias, labels, masks
+        weight, bias = 0.02 * normal(classes, channels), torch.zeros(classes, device=setup.place)
+        return features, weight, bias, below(classes, (batch,)), maps(setup, seed, batch, side, frame)[1] < 1
 
     # The weight's gradient needs the features a second time: from the cache, if they fit.
     moved = 2 * batch * channels * side**2 * setup.kind.itemsize + batch * frame**2
     floors = {"cam": (1, moved), "head": (3, moved + 2 * 4 * classes * channels)}
     for size in (frame, None):
         cams = {
-            "sal_fast": saliency_of(ops.saliency_loss, size),
-            "eager": saliency_of(usual.saliency_loss, size),
+            "sal_fast": saliency_of(ops.cam, ops.saliency_loss, size),
+            "eager": saliency_of(usual.cam, usual.saliency_loss, size),
         }
         for name, functions in (("cam", cams), ("head", losses(size))):
             leaves, floor = floors[name]
-            variants = {key: with_gradient(function, leaves) for key, function in functions.items()}
-            given = partial(inputs, case=name)
-            yield Case(f"{name}-{size or side}", variants, given, (2e-2, 1e-2), floor=floor)
+            variants = {key: usual.with_gradient(function, leaves) for key, function in functions.items()}
+            yield Case(f"{name}-{size or side}", variants, inputs, (2e-2, 1e-2), floor=floor)
 
 
-@benchmark(rounds=15, small={"batch": 2, "classes": 5, "frame": 32, "depth": 18, "image": 96})
+@benchmark(rounds=15)
 def cyborg_step(
     setup: OpSetup, batch: int = 64, classes: int = 1000, frame: int = 224, depth: int = 50, image: int = 224
 ) -> Iterator[Case]:
@@ -296,7 +275,7 @@ def cyborg_step(
         )
 
 
-@benchmark(rounds=15, small={"batch": 2, "frame": 32})
+@benchmark(rounds=15)
 def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
     """Dice of the top-N pixels of CAMs with human masks of bytes or bits, and of CAMs after a ReLU.
 
@@ -323,24 +302,22 @@ def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) 
         # float32 may exchange neighbours of the N-th pixel.
         assert int((got.hits - expected.hits).abs().max()) <= 2
 
-    variants: dict[str, Variant] = {"sal_fast": lambda *given: ours(*given).dice}
-    others = {
+    variants: dict[str, Variant] = {
+        "sal_fast": lambda *given: ours(*given).dice,
         "topk": usual.topn_dice,
         "sort": usual.topn_dice_by_sort,
-        "compile": compiled(usual.topn_dice_by_sort),
+        "compile": torch.compile(usual.topn_dice_by_sort, dynamic=False),
     }
     for case in ("bool", "packed", "relu"):
         bits = case == "packed"
+        functions = {"sal_fast": variants["sal_fast"]} if bits else variants
         # The mask's size is needed before a pixel is chosen; its second read finds it in the cache.
-        moved = batch * (
-            frame * (4 * -(-frame // 32) if bits else frame) + side**2 * setup.kind.itemsize + 20
-        )
-        yield Case(
-            case, variants if bits else variants | others, partial(inputs, case=case), verify, floor=moved
-        )
+        row = 4 * -(-frame // 32) if bits else frame  # bytes
+        moved = batch * (frame * row + side**2 * setup.kind.itemsize + 20)
+        yield Case(case, functions, partial(inputs, case=case), verify, floor=moved)
 
 
-@benchmark(rounds=15, small={"batch": 2, "depth": 18, "image": 64})
+@benchmark(rounds=15)
 def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> Iterator[Case]:
     """Maps of a ResNet end to end, against grad-cam and captum if they are installed.
 
@@ -391,10 +368,9 @@ def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> 
 
     for probe in PROBES:
         variants: dict[str, Variant] = {"sal_fast": partial(ours, probe=probe)}
-        if installed("pytorch_grad_cam"):
-            variants["grad_cam"] = partial(grad_cam, probe=probe)
-        if installed("captum") and probe == "gradcam":
-            variants["captum"] = captum
+        variants |= installed(grad_cam=partial(grad_cam, probe=probe))
+        if probe == "gradcam":
+            variants |= installed(captum=captum)
         variants["forward_alone"] = forward_alone
         moved = 4 * batch * 3 * image**2
         yield Case(f"resnet{depth}-{probe}", variants, inputs, partial(verify, probe=probe), floor=moved)

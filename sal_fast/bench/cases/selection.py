@@ -1,8 +1,7 @@
-"""The ops that choose rows of a pool, and how their time grows."""
-
-from __future__ import annotations
+"""The criteria of selection, the ops that choose rows of a pool, and how their time grows."""
 
 import itertools
+import logging
 import multiprocessing
 import resource
 import time
@@ -14,11 +13,15 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from sal_fast import ops
+from sal_fast import ops, plugins, query
+from sal_fast._util.memory import free_memory
 from sal_fast.bench import usual
-from sal_fast.bench.suite import Case, OpSetup, Ratio, Setup, Variant, benchmark, both_ways, compiled
+from sal_fast.bench.suite import Case, OpSetup, Ratio, Setup, Variant, against, benchmark, both_ways
 
 VERIFIED = 512  # rows of logits
+UNCERTAIN = ("margin", "least-confidence", "entropy")
+SHARE = 0.25  # of the free memory that materialised gradients may take
+FEW_ROWS, FEW_PICKS = 1000, 100  # for the loop on materialised gradients, and for ours against it
 POOLS = ("spread", "clusters")
 GROWTH = (1, 2, 4, 8)
 MOST_PICKS = 1000  # of the largest pool
@@ -26,9 +29,68 @@ SELECTIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "badge": lambda probs, features, k: ops.badge(probs, features, k, seed=0),
     "kcenter": lambda probs, features, k: ops.kcenter(features, k),
 }
+_log = logging.getLogger(__name__)
 
 
-@benchmark(rounds=15, small={"rows": 64, "columns": 10})
+@benchmark(rounds=3, unit="rows", least={"rows": 2, "classes": 2})
+def select(
+    setup: Setup,
+    rows: int = 20_000,
+    classes: int = 100,
+    features: int = 512,
+    labelled: int = 1000,
+    k: int = 1000,
+) -> Iterator[Case]:
+    """The six criteria, against argsort, k-center by torch.cdist, and BADGE in numpy.
+
+    BADGE on materialised gradients needs rows x classes x features floats. It and ours are compared on 1,000
+    rows and 100 picks, and on fewer rows if there is less memory.
+
+    Args:
+        rows: rows of the pool.
+        classes: columns of the logits.
+        features: columns of the features.
+        labelled: rows that are labelled already.
+        k: rows to choose.
+    """
+    (normal, *_), k = setup.draws(0), min(k, rows)
+    logits, vectors = 3 * normal(rows, classes), normal(rows, features).relu()
+    known, ids = normal(labelled, features).relu(), list(map(str, range(rows)))
+    pool = query.Pool(ids, logits=logits, features=vectors, labelled=query.Labelled(features=known))
+    names = plugins.names("criterion")
+    variants: dict[str, Variant] = {name: partial(query.select, name, pool, k, seed=0) for name in names}
+    variants["random, randperm"] = lambda: torch.randperm(rows, device=setup.place)[:k]
+    for name in UNCERTAIN:
+        variants[f"{name}, argsort"] = partial(usual.most_uncertain, logits, k, name)
+    variants["core-set, cdist"] = partial(usual.kcenter, vectors, known, k)
+    variants["badge, numpy"] = lambda: usual.badge(logits.softmax(1), vectors, k)
+
+    def verify() -> None:
+        """Nearly all picks must be the usual ones; rounding may swap the last."""
+        for name in UNCERTAIN:
+            ours, theirs = variants[name]().positions, variants[f"{name}, argsort"]()
+            shared = int(torch.isin(ours, theirs).sum())
+            if shared < 0.99 * k - 1:
+                raise AssertionError(f"{name}: {shared} of {k} picks are those of the usual loop")
+
+    ratios = [Ratio(other, name) for name in names for other in variants if other.startswith(f"{name}, ")]
+    yield Case("all rows", variants, verify=verify, ratios=ratios, items=rows)
+
+    a_row = 3 * 4 * classes * features  # bytes; the gradients are made in three steps
+    few = min(FEW_ROWS, rows, int(SHARE * free_memory(setup.place) / a_row))
+    if few < 2:
+        _log.warning("bench select: BADGE on materialised gradients is left out: too little memory")
+        return
+    picks = min(FEW_PICKS, k, few)
+    part = pool.replace(ids=ids[:few], logits=logits[:few], features=vectors[:few])
+    variants = {
+        "badge": partial(query.select, "badge", part, picks, seed=0),
+        "badge, gradients": partial(usual.badge_gradients, logits[:few], vectors[:few], picks),
+    }
+    yield Case(f"{picks:,} of {few:,} rows", variants, items=few)
+
+
+@benchmark(rounds=15)
 def uncertainty(setup: OpSetup, rows: int = 65_536, columns: int = 1000) -> Iterator[Case]:
     """Uncertainty of rows of logits.
 
@@ -43,24 +105,18 @@ def uncertainty(setup: OpSetup, rows: int = 65_536, columns: int = 1000) -> Iter
     def inputs(seed: int) -> tuple[Tensor, ...]:
         return ((3 * setup.draws(seed)[0](rows, columns)).to(setup.kind),)
 
-    functions: dict[str, Variant] = {
-        "sal_fast": ops.uncertainty,
-        "eager": usual.uncertainty,
-        "lean": usual.lean_uncertainty,
-    }
     matrix, sums = rows * columns * setup.kind.itemsize, 4 * rows
+    moved = matrix + sums, 3 * matrix + sums  # backward reads the logits again and writes the gradient
+    tolerances = (1e-5, 1e-6, VERIFIED), (1e-2, 1e-6, VERIFIED)
     for kind in get_args(ops.UncertaintyKind):
-        variants: dict[str, Variant] = {name: partial(f, kind=kind) for name, f in functions.items()}
-        case = Case(kind, {**variants, "compile": compiled(variants["eager"])}, inputs)
-        # Backward reads the logits again and writes the gradient.
-        moved, tolerances = (
-            (matrix + sums, 3 * matrix + sums),
-            ((1e-5, 1e-6, VERIFIED), (1e-2, 1e-6, VERIFIED)),
+        functions = (ops.uncertainty, usual.uncertainty, usual.lean_uncertainty)
+        ours, eager, lean = (partial(function, kind=kind) for function in functions)
+        yield from both_ways(
+            Case(kind, against(ours, eager, lean=lean), inputs), moved=moved, verify=tolerances
         )
-        yield from both_ways(case, moved=moved, verify=tolerances)
 
 
-@benchmark(rounds=15, small={"rows": 200, "columns": 16, "labelled": 20, "picks": 12})
+@benchmark(rounds=15)
 def kcenter(
     setup: OpSetup, rows: int = 20_000, columns: int = 512, labelled: int = 1000, picks: int = 400
 ) -> Iterator[Case]:
@@ -93,7 +149,7 @@ def kcenter(
     yield Case(f"{picks}-picks", variants, inputs, verify, floor=moved)
 
 
-@benchmark(rounds=15, small={"rows": 200, "classes": 5, "columns": 16, "picks": 12})
+@benchmark(rounds=15)
 def badge(
     setup: OpSetup, rows: int = 20_000, classes: int = 100, columns: int = 512, picks: int = 400
 ) -> Iterator[Case]:
@@ -129,9 +185,7 @@ def badge(
     yield Case(f"{picks}-picks", variants, inputs, verify, floor=moved)
 
 
-@benchmark(
-    rounds=3, small={"rows": 30, "picks": 3, "classes": 4, "columns": 8, "largest": 0}, least={"largest": 0}
-)
+@benchmark(rounds=3, least={"largest": 0})
 def growth(
     setup: Setup,
     rows: int = 25_000,

@@ -1,12 +1,9 @@
 """A step of training, and the scoring of a pool."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,15 +14,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from sal_fast import ops, train
 from sal_fast.bench import usual
 from sal_fast.bench.suite import Case, Ratio, Setup, Variant, benchmark
-from sal_fast.data import augment
-from sal_fast.data.augment import Augmentation
+from sal_fast.data import Sample, Store, augment, make_table
 from sal_fast.data.masks import Masks
-from sal_fast.data.store import Resident, Store, assembled
-from sal_fast.data.table import Table
+from sal_fast.data.store import Resident, assembled
 from sal_fast.errors import InputError
+from sal_fast.experiment.config import Config
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES
+from sal_fast.experiment.rounds import recipe
 from sal_fast.models import Classifier, build, feature_size, network
-from sal_fast.train import Recipe, Step
 from sal_fast.train.evaluate import BATCH
 from sal_fast.train.step import MOMENTUM, WEIGHT_DECAY
 
@@ -75,21 +71,15 @@ class NetworkSetup(Setup):
         draws = torch.Generator().manual_seed(0)
         shape = (images, stored_size, stored_size, 3)
         pixels = torch.randint(256, shape, generator=draws, dtype=torch.uint8)
-        table = Table(
-            name="noise",
-            classes=[f"{index:04d}" for index in range(self.classes)],
-            ids=[f"{index:06d}" for index in range(images)],
-            images=[Path()] * images,
-            labels=torch.randint(self.classes, (images,), generator=draws).tolist(),
-            masks=[Path()] * images,
-            split=["train"] * images,
-        )
+        labels = torch.randint(self.classes, (images,), generator=draws).tolist()
+        rows = (Sample(f"{row:06d}", "", f"{label:04d}", "", "train") for row, label in enumerate(labels))
+        table = make_table("noise", rows)
         discs = usual.distances(images, self.image_size, partial(torch.rand, generator=draws)) < 1
         masks = Masks.pack(discs.to(torch.uint8) * 255)
         return assembled(table, Resident(pixels.to(self.place)), masks.to(self.place), "")
 
 
-@benchmark(unit="images", small={"batch_size": 2, "image_size": 48, "images": 5, "classes": 3})
+@benchmark(unit="images")
 def step(setup: NetworkSetup, batch_size: int = 16, images: int = 512) -> Iterator[Case]:
     """A step of training: with saliency and without, fed from the store, two models, in eager torch.
 
@@ -102,24 +92,14 @@ def step(setup: NetworkSetup, batch_size: int = 16, images: int = 512) -> Iterat
         images: images in the store.
     """
     model = setup.model()  # raises InputError before anything costly is made
-    recipe = Recipe(
-        epochs=1,
-        batch_size=batch_size,
-        lr=0.005,
-        lr_step=1,
-        augment="standard",
-        probe="cam",
-        map_size=None,
-        saliency_loss="ssim_l1",
-        seed=0,
-    )
+    by = recipe(Config.of({"batch_size": batch_size, "lr": 0.005, "augment": "standard"}))
     batch_size = min(batch_size, images)
     samples = setup.store(images, augment.stored_size("standard", setup.image_size))
     fixed = next(feed(samples, batch_size))
     fed, fed_two = feed(samples, batch_size), feed(samples, batch_size)
 
-    def new(alpha: float) -> Step:
-        return Step(setup.model(), alpha=alpha, recipe=recipe)
+    def new(alpha: float) -> train.Step:
+        return train.Step(setup.model(), alpha=alpha, recipe=by)
 
     one, two = new(ALPHA), [new(alpha) for alpha in (ALPHA, INTERPRETABILITY_ALPHA)]
 
@@ -156,7 +136,7 @@ def feed(samples: Store, batch_size: int) -> Iterator[Batch]:
     for epoch in count():
         order = torch.randperm(len(samples.table), generator=draws).to(samples.device)
         groups = [rows for rows in order.split(batch_size) if len(rows) == batch_size]
-        drawn = samples.draws(groups, Augmentation("standard", 0, 0, epoch))
+        drawn = samples.draws(groups, augment.Augmentation("standard", 0, 0, epoch))
         for rows, draw, images in zip(groups, drawn, samples.views(groups, drawn), strict=True):
             yield images, samples.labels[rows], samples.masks.batch(rows, draw.box), samples.has_mask[rows]
 
@@ -193,7 +173,7 @@ def _verify(model: Classifier, batch: Batch) -> None:
     torch.testing.assert_close(got, _usual_loss(model, batch), rtol=1e-3, atol=1e-3)
 
 
-@benchmark(unit="images", small={"image_size": 48, "images": 5, "classes": 3})
+@benchmark(unit="images")
 def score(setup: NetworkSetup, images: int = 1024) -> Iterator[Case]:
     """Logits and penultimate features of a pool from the store, against a bare forward loop.
 
@@ -206,16 +186,16 @@ def score(setup: NetworkSetup, images: int = 1024) -> Iterator[Case]:
     model = setup.model().eval()
     samples = setup.store(images, setup.image_size)
     rows = torch.arange(images, device=setup.place)
-    views = torch.cat([part.cpu() for part in samples.views(rows.split(BATCH))])
-    sizes = [len(part) for part in rows.split(BATCH)]
-    fixed = next(samples.views([rows[:BATCH]]))
+    parts = rows.split(BATCH)
+    views = torch.cat([part.cpu() for part in samples.views(parts)])
+    fixed = next(samples.views(parts[:1]))
     loader = DataLoader(TensorDataset(views), batch_size=BATCH)
     ours = partial(train.score, model, samples, rows)
 
     @torch.no_grad()
     def loop() -> None:
-        for size in sizes:
-            model(fixed[:size])
+        for part in parts:
+            model(fixed[: len(part)])
 
     @torch.no_grad()
     def loaded() -> Tensor:

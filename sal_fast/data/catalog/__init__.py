@@ -5,10 +5,7 @@ split filled: the official split if there is one, otherwise one from a seed of t
 seed does not change it, and reading twice gives the same.
 """
 
-from __future__ import annotations
-
 from sal_fast.data.catalog import cub200, flowers102, food201, ham10000, imagenet_s
-from sal_fast.data.catalog.entry import Entry
 from sal_fast.data.table import SPLITS, Table
 
 ENTRIES = {module.ENTRY.key: module.ENTRY for module in (cub200, flowers102, imagenet_s, ham10000, food201)}
@@ -26,6 +23,3 @@ def compare(key: str, table: Table) -> list[str]:
     if without:
         lines.append(f"no mask: {without:,} of {len(table):,} images")
     return lines
-
-
-__all__ = ["ENTRIES", "Entry", "compare"]

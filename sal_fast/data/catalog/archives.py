@@ -1,11 +1,10 @@
-"""Unpack official archives, and nothing that does more than put files below a folder.
+"""Official archives: find their files in a folder, and unpack them.
 
-Only the contents of plain files are taken, never links, owners or modes. What is there already is kept. Files
-are written into a hidden folder beside the archive and then renamed into place, a whole folder at once if
-there is none yet. After a kill, whatever has a name has all its bytes, and the next call brings the rest.
+Unpacking only puts files below a folder. It takes the contents of plain files, never links, owners or modes.
+What is there already is kept. Files are written into a hidden folder beside the archive and then renamed
+into place, a whole folder at once if there is none yet. After a kill, whatever has a name has all its bytes,
+and the next call brings the rest.
 """
-
-from __future__ import annotations
 
 import errno
 import gzip
@@ -17,14 +16,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any, NamedTuple
 
 from sal_fast._util import progress
 from sal_fast._util.locks import locked
-from sal_fast.data.catalog.finding import subfolders
 from sal_fast.errors import InputError
 
 ASIDE = ".unpacking"  # the folder that files are written into first
@@ -42,14 +39,40 @@ DAMAGED = (
 )
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A file in an archive. `odd` says what it is if it is no plain file."""
+class _Member(NamedTuple):
+    """A file in an archive. kind: its type, as in the mode of a file. open: gives its contents."""
 
     name: str
     size: int
-    odd: str | None
-    open: Callable[[], IO[bytes] | None]
+    kind: int
+    open: Callable[[], Any]
+
+
+def find(root: Path, name: str, levels: int = 2) -> Path | None:
+    """Find `name`, which may have several parts, in `root` or in folders at most `levels` below it.
+
+    The nearest one is taken, and the first by name of several as near.
+    """
+    return next((folder / name for folder in folders(root, levels) if (folder / name).exists()), None)
+
+
+def folders(root: Path, levels: int) -> Iterator[Path]:
+    """Yield `root` and the folders at most `levels` below it, the nearest first."""
+    level = [root]
+    yield root
+    for _ in range(levels):
+        level = [below for folder in level for below in subfolders(folder)]
+        yield from level
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones and those that macOS adds to archives."""
+    return [path for path in visible(folder) if path.is_dir() and path.name != "__MACOSX"]
+
+
+def visible(folder: Path) -> list[Path]:
+    """Everything in a folder, sorted, without hidden files."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def unpack(root: Path, names: Sequence[str]) -> bool:
@@ -65,9 +88,9 @@ def unpack(root: Path, names: Sequence[str]) -> bool:
     """
     made = False
     for name in names:
-        for place in (root, *subfolders(root)):
-            if (place / name).is_file():
-                made |= _unpack(place / name)
+        for folder in list(folders(root, 1)):
+            if (folder / name).is_file():
+                made |= _unpack(folder / name)
     return made
 
 
@@ -128,14 +151,15 @@ def _missing(path: Path) -> tuple[Path, set[str]]:
 
 def _check(path: Path, member: _Member) -> None:
     name = PurePosixPath(member.name)
-    if not name.parts or name.is_absolute() or ".." in name.parts or {"\\", "\0"} & set(member.name):
-        raise InputError(f"{path}: member {member.name!r} leads out of the folder; nothing was unpacked")
-    if member.odd is not None:
-        raise InputError(
-            f"{path}: member {member.name!r} is a {member.odd}; only plain files are unpacked, nothing was"
-        )
-    if member.size < 0:
-        raise InputError(f"{path}: member {member.name!r} has a size below 0; nothing was unpacked")
+    out = not name.parts or name.is_absolute() or ".." in name.parts or {"\\", "\0"} & set(member.name)
+    kind = "link" if stat.S_ISLNK(member.kind) else "special file"
+    for refused, why in (
+        (out, "leads out of the folder"),
+        (not stat.S_ISREG(member.kind), f"is a {kind}, only plain files are unpacked"),
+        (member.size < 0, "has a size below 0"),
+    ):
+        if refused:
+            raise InputError(f"{path}: member {member.name!r} {why}; nothing was unpacked")
 
 
 def _write(path: Path, target: Path, missing: set[str]) -> None:
@@ -145,21 +169,16 @@ def _write(path: Path, target: Path, missing: set[str]) -> None:
         with progress.bar(f"unpacking {path.name}", len(missing)) as advance:
             for member in _members(path):
                 if member.name in missing:
-                    _copy(member, aside / member.name)
+                    file = aside / member.name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with member.open() as source, open(file, "wb") as out:
+                        shutil.copyfileobj(source, out, 1 << 20)
+                    if file.stat().st_size != member.size:
+                        raise EOFError(f"{member.name} ends early")
                     advance()
         _settle(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _copy(member: _Member, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    source = member.open()
-    assert source is not None, "a plain file has contents"
-    with source, open(file, "wb") as out:
-        shutil.copyfileobj(source, out, 1 << 20)
-    if file.stat().st_size != member.size:
-        raise EOFError(f"{member.name} ends early")
 
 
 def _settle(source: Path, target: Path) -> None:
@@ -182,18 +201,17 @@ def _tar(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as archive:
         for info in archive:
             if not info.isdir():
-                odd = None if info.isreg() else "link" if info.issym() or info.islnk() else "special file"
-                yield _Member(_plain(info.name), info.size, odd, partial(archive.extractfile, info))
+                link = stat.S_IFLNK if info.issym() or info.islnk() else 0
+                kind = stat.S_IFREG if info.isreg() else link
+                yield _Member(_plain(info.name), info.size, kind, partial(archive.extractfile, info))
 
 
 def _zip(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir():
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                plain = kind in (0, stat.S_IFREG)
-                odd = None if plain else "link" if stat.S_ISLNK(kind) else "special file"
-                yield _Member(_plain(info.filename), info.file_size, odd, partial(archive.open, info))
+                kind = stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
+                yield _Member(_plain(info.filename), info.file_size, kind, partial(archive.open, info))
 
 
 def _plain(name: str) -> str:

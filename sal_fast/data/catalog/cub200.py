@@ -11,14 +11,11 @@ Masks are grey, with several annotators' outlines laid over each other: more tha
 Test is the official split; of each class's official training images 20 % are val.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 
 from sal_fast.data.catalog.entry import Entry, grey
-from sal_fast.data.catalog.finding import text
 from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
 
@@ -54,10 +51,20 @@ def read(entry: Entry, root: Path) -> list[Sample]:
     return samples
 
 
+def _text(path: Path) -> str:
+    """The text of a list. Raises InputError if it does not exist or is no text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"list not found: {path}; unpack the archives again") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file; unpack the archives again") from None
+
+
 def _numbered(path: Path, expected: dict[str, str] | None = None) -> dict[str, str]:
     """Read lines of `<number> <value>`; they must have the same numbers as `expected`, if it is given."""
     values: dict[str, str] = {}
-    for line, content in enumerate(text(path).splitlines(), start=1):
+    for line, content in enumerate(_text(path).splitlines(), start=1):
         if not content.strip():
             continue
         number, _, value = content.strip().partition(" ")

@@ -11,7 +11,6 @@ import numpy as np
 from sal_fast import seeds
 from sal_fast.data import splits
 from sal_fast.data.catalog import archives
-from sal_fast.data.catalog.finding import find
 from sal_fast.data.files import Foreground
 from sal_fast.data.table import Sample, Table, make_table
 from sal_fast.errors import InputError
@@ -70,20 +69,20 @@ class Entry:
         return seeds.stream(0, f"catalog-{self.key}")
 
     def require(self, root: Path, name: str, levels: int = 2) -> Path:
-        """`finding.find`, or an InputError that says what was expected."""
-        found = find(root, name, levels)
+        """`archives.find`, or an InputError that says what was expected."""
+        found = archives.find(root, name, levels)
         if found is None:
             raise InputError(f"{root}: {name} not found; expected {self.layout}")
         return found
 
     def _refuse_missing(self, table: Table) -> None:
         """Raise InputError if files do not exist: it names the first one and counts the others."""
-        missing = []
-        for image, mask in zip(table.images, table.masks, strict=True):
-            if not image.is_file():
-                missing.append((image, self.named_by or mask))
-            if mask is not None and not mask.is_file():
-                missing.append((mask, self.named_by or image))
+        missing = [
+            (path, self.named_by or other)
+            for pair in zip(table.images, table.masks, strict=True)
+            for path, other in (pair, pair[::-1])
+            if path is not None and not path.is_file()
+        ]
         if missing:
             (path, source), more = missing[0], len(missing) - 1
             others = f" (and {more:,} more)" if more else ""

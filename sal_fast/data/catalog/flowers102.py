@@ -10,12 +10,10 @@ within 40 of that blue in every channel is background. An image without a segmen
 are the official ones. The archives have no class names, so classes are called 001 to 102.
 """
 
-from __future__ import annotations
-
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -68,19 +66,14 @@ def _integers(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     """Read lists of integers from a MATLAB file, int64 [n] each."""
     try:
         arrays = dict(_arrays(path.read_bytes()))
-    except (ValueError, zlib.error) as error:
+    except (ValueError, struct.error, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as a MATLAB file: {error}; download it again") from None
     found = {}
     for name in names:
         if name not in arrays:
             raise InputError(f"{path}: holds no {name!r}; expected the official {path.name}")
         array = arrays[name]
-        if (
-            array is None
-            or not array.size
-            or not np.isfinite(array).all()
-            or (array != np.round(array)).any()
-        ):
+        if array is None or not array.size or not np.isfinite(array).all() or (array % 1).any():
             raise InputError(f"{path}: {name!r} is no list of whole numbers")
         found[name] = array.astype(np.int64)
     return found
@@ -90,38 +83,37 @@ def _arrays(data: bytes) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield name and values of the arrays in a MATLAB 5 file; None for one that is not of real numbers.
 
     scipy's reader (1.17) crashes at a type of numbers that does not exist, so files are not given to it.
-    Raises ValueError or zlib.error if the file is damaged.
+    Raises ValueError, struct.error or zlib.error if the file is damaged.
     """
-    order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
-    if not data.startswith(b"MATLAB 5"):
-        raise ValueError("it does not begin as one of version 5")
+    if not data.startswith(b"MATLAB 5") or data[126:128] != b"IM":
+        raise ValueError("it does not begin as one of version 5, little-endian")
 
-    def elements(data: bytes, pad: bool) -> Iterator[tuple[int, bytes]]:
+    def elements(data: bytes, align: int = 8) -> Iterator[tuple[int, bytes]]:
         """Yield types and contents in turn; contents of at most 4 bytes stand in the tag itself."""
         at = 0
         while at < len(data):
-            word = int.from_bytes(data[at : at + 4], order)
-            kind, size, start = word & 0xFFFF, word >> 16, at + 4
-            if not size:
-                size, start = int.from_bytes(data[at + 4 : at + 8], order), at + 8
+            kind, size = struct.unpack_from("<II", data, at)
+            start = at + 8
+            if kind >> 16:
+                kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
             if start + size > len(data) or (start == at + 4 and size > 4):
                 raise ValueError("it ends early")
             yield kind, data[start : start + size]
-            at = at + 8 if start == at + 4 else start + (-(-size // 8) * 8 if pad else size)
+            at = -(-(start + size) // align) * align
 
-    for kind, matrix in elements(data[128:], pad=False):
+    for kind, matrix in elements(data[128:], align=1):
         if kind == COMPRESSED:
-            ((kind, matrix),) = elements(zlib.decompress(matrix), pad=True)
-        parts = list(elements(matrix, pad=True)) if kind == MATRIX else []
+            ((kind, matrix),) = elements(zlib.decompress(matrix))
+        parts = list(elements(matrix)) if kind == MATRIX else []
         if len(parts) < 3 or len(parts[0][1]) != 8:
             raise ValueError("an array of it has no flags or no name")
         (_, flags), _, (_, name), *values = parts
         array = None
-        if int.from_bytes(flags[:4], order) & 0xFF in NUMERIC and len(values) == 1:
+        if flags[0] in NUMERIC and len(values) == 1:
             number, content = values[0]
             if number not in NUMBERS:
                 raise ValueError(f"an array of it has numbers of the unknown type {number}")
-            array = np.frombuffer(content, np.dtype(NUMBERS[number]).newbyteorder(order))
+            array = np.frombuffer(content, f"<{NUMBERS[number]}")
         yield name.decode("ascii", "replace"), array
 
 

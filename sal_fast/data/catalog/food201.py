@@ -9,14 +9,12 @@ Food101 folder, and the samples are the masks that exist. Of each class in new_m
 new_masks_test is test.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 
+from sal_fast.data.catalog.archives import find, subfolders, visible
 from sal_fast.data.catalog.entry import Entry, grey
-from sal_fast.data.catalog.finding import find, subfolders, visible
 from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
 

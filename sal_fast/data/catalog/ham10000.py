@@ -10,16 +10,13 @@ These images have no official split: they are shared out as in Table 1, with the
 split.
 """
 
-from __future__ import annotations
-
-import os
 from pathlib import Path
 
 import numpy as np
 
 from sal_fast.data import splits
+from sal_fast.data.catalog.archives import find, folders, visible
 from sal_fast.data.catalog.entry import Entry, grey
-from sal_fast.data.catalog.finding import find, subfolders
 from sal_fast.data.formats import read_rows
 from sal_fast.data.table import SPLITS, Sample
 from sal_fast.errors import InputError
@@ -66,15 +63,12 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """Images and masks by image id. Copies of the archive hold some images twice; the first is taken."""
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
-    for place, folders, names in os.walk(root, followlinks=True):
-        here = Path(place)
-        deep = len(here.relative_to(root).parts) >= LEVELS
-        folders[:] = [] if deep else [path.name for path in subfolders(here)]
-        for name in sorted(name for name in names if not name.startswith(".")):
-            if name.endswith(MASK_ENDING):
-                masks.setdefault(name.removesuffix(MASK_ENDING), here / name)
-            elif name.lower().endswith(".jpg"):
-                images.setdefault(name[:-4], here / name)
+    for folder in folders(root, LEVELS):
+        for path in visible(folder):
+            if path.name.endswith(MASK_ENDING):
+                masks.setdefault(path.name.removesuffix(MASK_ENDING), path)
+            elif path.suffix.lower() == ".jpg":
+                images.setdefault(path.stem, path)
     return images, masks
 
 

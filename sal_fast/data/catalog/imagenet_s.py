@@ -11,14 +11,12 @@ another category, 1000 is to be ignored, and all others are foreground. Of each 
 val; validation is test, because the official test set has no public masks.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 
+from sal_fast.data.catalog.archives import subfolders, visible
 from sal_fast.data.catalog.entry import Entry
-from sal_fast.data.catalog.finding import subfolders, visible
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.table import Sample
 from sal_fast.errors import InputError
@@ -38,10 +36,8 @@ def read(entry: Entry, root: Path) -> list[Sample]:
     base = entry.require(root, "train-semi-segmentation").parent
     samples = []
     for part, split in PARTS.items():
-        below, drawn = base / part, base / f"{part}-segmentation"
-        for folder in (below, drawn):
-            if not folder.is_dir():
-                raise InputError(f"{base}: {folder.name}/ not found; expected {entry.layout}")
+        names = (f"{part}/", f"{part}-segmentation/")
+        below, drawn = (entry.require(base, name, levels=0) for name in names)
         images, masks = _files(below, SUFFIXES), _files(drawn, frozenset({".png"}))
         for name in sorted(images.keys() | masks.keys()):
             image = images.get(name, below / f"{name}.JPEG")

@@ -9,14 +9,13 @@ import importlib.util
 
 import torch
 
-from sal_fast._util.words import DECODERS as NAMES
-from sal_fast._util.words import DecoderName as Name
+from sal_fast._util.words import DecoderName
 from sal_fast.data.decode.base import Decoder
 from sal_fast.data.decode.torch import TorchDecoder
 from sal_fast.errors import InputError
 
 
-def choose(name: Name, device: torch.device) -> Decoder:
+def choose(name: DecoderName, device: torch.device) -> Decoder:
     """Make the decoder of that name; `auto` is DALI on a GPU if it is installed, else torch.
 
     On a CPU torch is a little faster than DALI, and Pillow is the slowest (docs/data.md).
@@ -45,6 +44,3 @@ def has_dali() -> bool:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:
         return False
-
-
-__all__ = ["NAMES", "Decoder", "Name", "choose"]

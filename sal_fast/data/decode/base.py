@@ -1,7 +1,5 @@
 """Decoding by Pillow, and what all decoders share: a faster way for plain files, errors that name a file."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait

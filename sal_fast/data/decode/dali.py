@@ -9,8 +9,6 @@ have changed by then (`reading.ahead` reads ahead instead, within an epoch). A n
 pipeline with each batch, and is checked when it comes out.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from typing import Any

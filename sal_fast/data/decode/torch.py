@@ -3,8 +3,6 @@
 Other Python threads run while it decodes. Its PNG decoder is not used: a damaged file ends the process.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import torch
@@ -14,7 +12,6 @@ from torchvision import io
 
 from sal_fast.data import files
 from sal_fast.data.decode.base import Decoder
-from sal_fast.data.files import Encoded
 
 # torchvision warns that its decoders will move to torchcodec, which does not exist everywhere yet
 warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
@@ -30,10 +27,10 @@ class TorchDecoder(Decoder):
         if HAS_DECODER:
             self.name = f"torchvision{where}"
 
-    def takes(self, file: Encoded) -> bool:
+    def takes(self, file: files.Encoded) -> bool:
         return file.plain and HAS_DECODER
 
-    def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
+    def _decode(self, batch: list[files.Encoded], out: Tensor, places: list[int]) -> None:
         encoded = [torch.frombuffer(bytearray(file.data), dtype=torch.uint8) for file in batch]
         if self.device.type == "cuda":
             images = io.decode_jpeg(encoded, io.ImageReadMode.RGB, device=self.device)
