@@ -82,7 +82,7 @@ fi
 if part benchmarks; then
   step kernels run_in_site "$python" benchmarks/kernels.py "$OUT"
   for dtype in bfloat16 float32; do
-    for op in cyborg_loss cyborg_step saliency_loss cam_head ssim minmax_normalize uncertainty topn_dice crop; do
+    for op in cyborg_loss saliency_loss cam_head ssim minmax_normalize uncertainty topn_dice crop; do
       bench $op-$dtype $op "rounds=50, dtype='$dtype'"
     done
   done

@@ -4,8 +4,6 @@ The environment variable `SAL_FAST_NATIVE` decides: `0` hides the core, `1` make
 missing. If it is unset, the core is used where there is one.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os

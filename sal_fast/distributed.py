@@ -4,8 +4,6 @@ All other modules ask `Ranks`. A single process runs the same code and has nothi
 are exchanged. Each rank does whole blocks, whose borders do not depend on the number of ranks.
 """
 
-from __future__ import annotations
-
 import datetime
 import logging
 import os

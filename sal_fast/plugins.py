@@ -10,8 +10,6 @@ A plug-in is named in one of three ways, and this module is the one loader for a
 Nothing is imported before `load` is called: the names of entry points are read from the installed metadata.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib

@@ -5,8 +5,6 @@ whether the run was killed in between. So a run that is repeated gives the same,
 with one seed are paired.
 """
 
-from __future__ import annotations
-
 import zlib
 
 import numpy as np

@@ -8,8 +8,6 @@ inputs (a data set: on its own files) and raises AssertionError with a sentence 
 broken. It leaves the global random generators as they were.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import random

@@ -1,7 +1,5 @@
 """The device that a user names."""
 
-from __future__ import annotations
-
 import torch
 
 from sal_fast.errors import InputError

@@ -1,7 +1,5 @@
 """Write files and folders whole or not at all: they are written aside, flushed, and then renamed."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Locks between processes. The kernel releases a lock when its process ends, however it ends."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

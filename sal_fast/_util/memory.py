@@ -1,7 +1,5 @@
 """Free memory, and tensors that are put where there is room."""
 
-from __future__ import annotations
-
 import math
 import os
 import tempfile

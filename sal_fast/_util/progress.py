@@ -1,7 +1,5 @@
 """The progress of long work: a bar on a terminal, or lines in the log without one."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

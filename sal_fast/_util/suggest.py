@@ -1,7 +1,5 @@
 """Find the nearest known name, for messages about an unknown one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

@@ -1,7 +1,5 @@
 """The words that options and arguments share. Listing them here needs no torch."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 Probe = Literal["cam", "gradcam", "gradcam++", "hirescam"]

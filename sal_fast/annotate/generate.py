@@ -1,7 +1,5 @@
 """Maps that a model generates: each is made once, when its image is queried, and never again."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

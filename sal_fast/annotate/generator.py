@@ -1,7 +1,5 @@
 """Maps by a generator, which `--generator` names ("any model the engineer selects", paper App. B)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

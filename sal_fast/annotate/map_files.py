@@ -1,7 +1,5 @@
 """Maps as PNG files that a person can open: `<folder>/<id>.png`, grey, 0 or 255."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

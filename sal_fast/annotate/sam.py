@@ -1,7 +1,5 @@
 """Segment Anything (Kirillov et al., ICCV 2023) as a segmenter, as in App. F of the paper."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

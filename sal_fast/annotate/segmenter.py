@@ -1,7 +1,5 @@
 """Masks by an off-the-shelf segmenter, kept as a folder of files that all runs share (paper App. F)."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path

@@ -21,7 +21,7 @@ MODULES = {
     "training": "step score",
     "run": "run",
     "selection": "select growth uncertainty kcenter badge",
-    "saliency": "cam_head minmax_normalize saliency_loss ssim cyborg_loss cyborg_step topn_dice probes",
+    "saliency": "cam_head minmax_normalize saliency_loss ssim cyborg_loss topn_dice probes",
     "batches": "crop",
 }  # sal_fast/bench/cases/<module>.py has a benchmark of each name
 NAMES = tuple(" ".join(MODULES.values()).split())

@@ -3,8 +3,6 @@
 Exit status: 0 finished, 2 bad input (one clear line), 75 a run waits for people, 130 interrupted.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import signal

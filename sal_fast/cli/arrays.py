@@ -1,7 +1,5 @@
 """A user's matrices and lists. Matrices are mapped, not read, and nothing is ever unpickled."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

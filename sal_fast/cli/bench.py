@@ -1,7 +1,5 @@
 """The command `sal-fast bench`."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Commands by name: which one a command line begins with, and the list of all."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from sal_fast._util.suggest import suggest

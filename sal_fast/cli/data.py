@@ -1,7 +1,5 @@
 """sal-fast data: look through a data set, decode it once for all runs, render eye tracking to maps."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from contextlib import closing

@@ -1,7 +1,5 @@
 """sal-fast doctor: what is here and what is missing, with the command that mends it."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import os

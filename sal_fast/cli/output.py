@@ -4,8 +4,6 @@ A command prints its result with `say`. Everything else in the package uses `log
 the records of the logger `sal_fast` to the screen.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sys

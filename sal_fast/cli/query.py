@@ -1,7 +1,5 @@
 """sal-fast query: the questions of a run to people, and their answers."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """sal-fast score: run a model over images, and keep what `sal-fast select` needs."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import logging

@@ -1,7 +1,5 @@
 """sal-fast select: choose the images to label next from arrays of any origin."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path

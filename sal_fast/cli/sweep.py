@@ -1,7 +1,5 @@
 """sal-fast sweep."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from functools import partial

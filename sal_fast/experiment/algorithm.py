@@ -1,7 +1,5 @@
 """Algorithm 1 of the paper: saliency in active learning."""
 
-from __future__ import annotations
-
 from sal_fast.experiment.rounds import Steps
 
 

@@ -1,7 +1,5 @@
 """The plan of a run: how many images are labelled in each round, and for which queries people draw maps."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

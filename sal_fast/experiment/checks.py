@@ -1,7 +1,5 @@
 """Checks that a configuration, its networks and its data fit together. InputError names what does not."""
 
-from __future__ import annotations
-
 import logging
 
 import torch

@@ -1,7 +1,5 @@
 """Keep some test images, with the saliency maps of the model on them, for the report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

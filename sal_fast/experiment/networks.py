@@ -1,7 +1,5 @@
 """The networks of a run, which are made new or read from the weights that the run kept."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -4,8 +4,6 @@ Each field of `Config` carries an `Option`. Every list of options in the program
 choices, what a run folder refuses, which rounds runs share, what a sweep may vary, what reports compare.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any, Literal, get_args, get_type_hints

@@ -1,7 +1,5 @@
 """Presets: the schedules that belong to data sets. The options that a user gives override them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

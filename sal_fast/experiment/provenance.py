@@ -1,7 +1,5 @@
 """Records of what made a run: the machine, its libraries, and digests of the files beside the data."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """The seven training regimes of the paper (Sec. 5, App. F). A new regime is one entry of `REGIMES`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

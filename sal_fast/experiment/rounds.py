@@ -1,7 +1,5 @@
 """The steps of Algorithm 1. Each has its seed, measures its time, and keeps its results."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import time

@@ -1,7 +1,5 @@
 """Trackers, which are told of every finished round. `Table` is the default: the table on the screen."""
 
-from __future__ import annotations
-
 import logging
 
 from sal_fast._util.progress import duration

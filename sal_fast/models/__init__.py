@@ -1,7 +1,5 @@
 """Networks cut into features and a linear head, which training, testing and scoring share."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import NamedTuple
 

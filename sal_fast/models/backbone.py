@@ -13,8 +13,6 @@ point of the group `sal_fast.networks`. In Python, `models.build` also takes the
 do more, such as download weights by name, is an instance of a subclass of `Backbone`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec

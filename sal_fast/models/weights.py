@@ -1,7 +1,5 @@
 """Weights: read without running code, and written so that the network's own library reads them too."""
 
-from __future__ import annotations
-
 import os
 import pickle
 from collections.abc import Mapping

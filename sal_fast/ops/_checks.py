@@ -4,8 +4,6 @@ Every message says what was expected and what was given. These are plain loops, 
 less time than a few generators and dictionaries.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """From tensors to the launchers of the native core, and the one way in which every op is dispatched."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """How ops take binary masks: as bool tensors and as BitMasks."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 import torch

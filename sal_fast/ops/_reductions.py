@@ -1,7 +1,5 @@
 """How the values of the images become the result."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 from torch import Tensor

@@ -5,8 +5,6 @@ fill it). So a few numbers a row are all that is made of the pool's size. The ra
 blocks among them and exchange these numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Where a network looked: CAM, Grad-CAM, Grad-CAM++ and HiResCAM of any module, at any of its layers."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -1,7 +1,5 @@
 """Watch one forward pass: a layer's output, and whether only a pool and a linear layer follow it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 

@@ -4,8 +4,6 @@ A criterion is a function `f(pool, k, seed)` (see `Criterion`). Each of the six 
 has its own file. Like the criteria of a user they are found by name through `sal_fast.plugins`.
 """
 
-from __future__ import annotations
-
 from sal_fast import plugins
 from sal_fast.errors import InputError
 from sal_fast.query.criterion import UNDECLARED, Criterion, checked, needs

@@ -1,7 +1,5 @@
 """BADGE: D^2 sampling on hallucinated last-layer gradients (Ash et al. 2019; paper, App. A.1)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

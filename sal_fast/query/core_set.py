@@ -1,7 +1,5 @@
 """Core-set: greedy k-center on penultimate features, given the labelled images (Sener and Savarese 2017)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from sal_fast import ops

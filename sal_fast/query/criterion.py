@@ -1,7 +1,5 @@
 """The contract of a criterion: what it declares to read, and what it may return."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 

@@ -1,7 +1,5 @@
 """Images whose top predicted class has the lowest probability (paper, App. A.1)."""
 
-from __future__ import annotations
-
 from sal_fast import ops
 from sal_fast.query.criterion import needs
 from sal_fast.query.pool import Pool, Query

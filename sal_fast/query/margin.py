@@ -1,7 +1,5 @@
 """Images with the smallest difference between the two largest class probabilities (paper, App. A.1)."""
 
-from __future__ import annotations
-
 from sal_fast import ops
 from sal_fast.query.criterion import needs
 from sal_fast.query.pool import Pool, Query

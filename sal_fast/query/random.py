@@ -1,7 +1,5 @@
 """Images drawn uniformly from the pool (paper, App. A.1)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sal_fast import seeds

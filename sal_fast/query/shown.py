@@ -1,7 +1,5 @@
 """The progress of a query that may take long."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The order of a pool's rows that decides ties. It depends on the seed and the ids, not on the positions."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

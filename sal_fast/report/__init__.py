@@ -1,7 +1,5 @@
 """Tables and figures from run folders, gathered on one page that needs no network."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

@@ -14,8 +14,6 @@ budget is nearest to the paper's 20 % (claim 4: the smallest). Claim 5 repeats t
 every panel. Claim 6 takes the lowest and the highest alpha of each group.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

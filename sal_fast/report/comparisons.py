@@ -1,7 +1,5 @@
 """Figures that set runs against each other: AULC scatter, gains by human maps, probes, alphas, trials."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Learning curves; and of a single run, where its maps come from and where its time goes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import cycle

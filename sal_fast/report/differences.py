@@ -1,7 +1,5 @@
 """Paired differences between regimes: the same panel and seed, Student's t over the seeds."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence

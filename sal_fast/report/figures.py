@@ -1,7 +1,5 @@
 """What all figures share: the canvas, the legend, marks with their spread, and the files they become."""
 
-from __future__ import annotations
-
 import io
 import math
 import textwrap

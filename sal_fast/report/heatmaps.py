@@ -1,7 +1,5 @@
 """The heat-map sheet: where each regime's model looks, on the same test images."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import Counter
 from collections.abc import Sequence

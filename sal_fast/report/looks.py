@@ -1,7 +1,5 @@
 """The look of every label on a page: one colour, one marker and one kind of dashes, whatever the figure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count

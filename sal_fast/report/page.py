@@ -1,7 +1,5 @@
 """The page: everything is in it, and every name is escaped."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any

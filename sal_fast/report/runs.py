@@ -4,8 +4,6 @@ A *group* is the runs that differ in nothing but their seed. A *panel* is the gr
 agree in the options that reports part their figures by (`Option.compared`). A label names only what differs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

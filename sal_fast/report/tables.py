@@ -1,7 +1,5 @@
 """The tables, as polars frames: a line for a run, a group, a round, what maps gained, what people spent."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Ray: a cluster of this machine alone or one that exists already, and the runs that are handed to it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

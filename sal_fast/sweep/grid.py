@@ -1,7 +1,5 @@
 """A grid file (TOML): fixed options, and lists of those that vary. Every combination is one run."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -1,7 +1,5 @@
 """What a sweep will take: trainings, time, memory and disk, as far as it can be told before it starts."""
 
-from __future__ import annotations
-
 import shutil
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a person sees of a sweep: a live table on a terminal, lines in a log, and the table of results."""
 
-from __future__ import annotations
-
 import logging
 import textwrap
 from collections.abc import Callable, Iterator

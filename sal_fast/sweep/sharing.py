@@ -6,8 +6,6 @@ r + 1 and its maps. So two runs share round r if the maps of queries 0 to r + 1 
 no model drew any of them.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Hashable
 from pathlib import Path

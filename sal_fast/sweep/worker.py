@@ -1,7 +1,5 @@
 """One run of a sweep, in a process of its own. Ray calls this module, which itself knows nothing of Ray."""
 
-from __future__ import annotations
-
 import faulthandler
 import logging
 import os

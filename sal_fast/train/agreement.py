@@ -9,8 +9,6 @@ Source: Bylinskii et al. 2019, "What do different evaluation metrics tell us abo
 the MIT/Tuebingen saliency benchmark.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """Test a model, and score a pool with it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

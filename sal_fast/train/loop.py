@@ -1,7 +1,5 @@
 """Train the models of a round on the labelled set with the CYBORG loss."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Iterator, Sequence

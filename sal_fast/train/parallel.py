@@ -6,8 +6,6 @@ same bits with any number of ranks: it cuts the batch into a fixed number of sha
 statistics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """One step of training: its options, the CYBORG loss of a batch, its gradient, and the optimizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

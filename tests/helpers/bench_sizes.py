@@ -8,7 +8,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "saliency_loss": {"batch": 2, "frame": 32},
     "ssim": {"batch": 2, "side": 24},
     "cyborg_loss": {"batch": 2, "channels": 16, "classes": 5, "frame": 32},
-    "cyborg_step": {"batch": 2, "classes": 5, "frame": 32, "depth": 18, "image": 96},
     "topn_dice": {"batch": 2, "frame": 32},
     "probes": {"batch": 2, "depth": 18, "image": 64},
     "select": {"rows": 60, "classes": 4, "features": 8, "labelled": 5, "k": 10},

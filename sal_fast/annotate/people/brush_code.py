@@ -6,8 +6,6 @@ whether it is a run, 2 bits that choose the size of its length, the length less 
 value of a run or all values. The values of a picture are its RGBA bytes, row by row.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 DAMAGED = "the brush's code ends too early; export again, or draw the map again"

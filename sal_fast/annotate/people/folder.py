@@ -1,7 +1,5 @@
 """A query as a plain folder: pictures, a table to fill, and masks that any image editor draws."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

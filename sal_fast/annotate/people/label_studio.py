@@ -1,7 +1,5 @@
 """A query as tasks for Label Studio, with the pictures in them, and its JSON export as answers."""
 
-from __future__ import annotations
-
 import json
 import math
 from base64 import b64encode

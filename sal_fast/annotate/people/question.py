@@ -1,7 +1,5 @@
 """The question that a query puts to people, and the answers that any tool brings back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

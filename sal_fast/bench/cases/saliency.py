@@ -229,53 +229,6 @@ def cyborg_loss(
 
 
 @benchmark(rounds=15)
-def cyborg_step(
-    setup: OpSetup, batch: int = 64, classes: int = 1000, frame: int = 224, depth: int = 50, image: int = 224
-) -> Iterator[Case]:
-    """The forward and backward of a ResNet with the loss of Eq. 1.
-
-    1 - cross_entropy / sal_fast is the share of saliency in a step. bfloat16 is that of autocast. `sal-fast
-    bench step` measures whole steps of this package.
-
-    Args:
-        batch: images.
-        classes: outputs of the linear layer.
-        frame: pixels a side of the human maps.
-        depth: layers of the ResNet: 18, 34, 50, 101 or 152.
-        image: pixels a side of the images.
-    """
-    model = resnet(depth)
-    trunk: Any = nn.Sequential(*list(model.children())[:-2])
-    trunk.to(setup.place, memory_format=torch.channels_last)
-
-    def features(images: Tensor) -> Any:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.dtype == torch.bfloat16):
-            return trunk(images.float())
-
-    def inputs(seed: int) -> tuple[Tensor, ...]:
-        normal, _, below = setup.draws(seed)
-        images = normal(batch, 3, image, image).to(setup.kind, memory_format=torch.channels_last)
-        weight, bias = 0.02 * normal(classes, model.fc.in_features), torch.zeros(classes, device=setup.place)
-        return images, weight, bias, below(classes, (batch,)), maps(setup, seed, batch, 1, frame)[1] < 1
-
-    def step(images: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor, loss: Variant) -> object:
-        leaves = [weight.detach().requires_grad_(), bias.detach().requires_grad_()]
-        return torch.autograd.grad(loss(features(images), *leaves, *rest), [*trunk.parameters(), *leaves])
-
-    @torch.no_grad()
-    def verify(images: Tensor, *rest: Tensor, size: int | None) -> None:
-        found, made = features(images), losses(size)
-        ours, eager = made["sal_fast"](found, *rest), made["eager"](found, *rest)
-        torch.testing.assert_close(ours, eager, rtol=1e-3, atol=1e-3)
-
-    for size in (frame, None):
-        variants = {name: partial(step, loss=loss) for name, loss in losses(size).items()}
-        yield Case(
-            f"resnet{depth}-{size or 'cam'}", variants, inputs, partial(verify, size=size), items=batch
-        )
-
-
-@benchmark(rounds=15)
 def topn_dice(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
     """Dice of the top-N pixels of CAMs with human masks of bytes or bits, and of CAMs after a ReLU.
 

@@ -1,7 +1,5 @@
 """The answer to a query: labels, and maps from the query's map source."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

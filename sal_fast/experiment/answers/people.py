@@ -7,8 +7,6 @@
 A run that waits for people is no process, so it holds no GPU and no memory.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import shutil

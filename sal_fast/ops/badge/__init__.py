@@ -1,7 +1,5 @@
 """BADGE: k-means++ on hallucinated gradients of the last layer."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import torch

@@ -15,8 +15,6 @@ If hardly any draw is accepted, the weights are computed in float64. A weight is
 When all of them are zero, the pool has nothing left to tell apart.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Random numbers that depend on (seed, draw) alone, and the rows that they stand for."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

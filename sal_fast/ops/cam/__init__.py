@@ -1,7 +1,5 @@
 """Class activation maps of a network that ends in global average pooling and one linear layer."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple, get_args
 
 import torch

@@ -4,8 +4,6 @@ The kernels read the features where they are: each image is a matrix with contig
 are torch's, in their `out=` variants, which autocast leaves in float32.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A training batch from a store of uint8 images: rows, crop, flip, resize and colour in one pass."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

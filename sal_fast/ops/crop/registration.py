@@ -1,7 +1,5 @@
 """The torch operators sal_fast::crop_images and sal_fast::crop_masks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

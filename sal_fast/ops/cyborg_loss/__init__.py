@@ -1,7 +1,5 @@
 """The CYBORG loss: classification and saliency in one number."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

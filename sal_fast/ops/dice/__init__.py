@@ -1,7 +1,5 @@
 """The Dice overlap of binary masks."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from sal_fast.ops import _checks, _masks

@@ -1,7 +1,5 @@
 """The torch operator sal_fast::dice. Its masks are bool, or the words of a BitMask."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Greedy k-center (Core-Set)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, distributed
 

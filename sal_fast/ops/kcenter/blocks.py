@@ -8,8 +8,6 @@ error added. The distance to a centre is computed wherever the error leaves open
 rounding costs time, but changes no pick.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """Min-max normalisation of maps."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

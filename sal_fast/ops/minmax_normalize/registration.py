@@ -1,7 +1,5 @@
 """The torch operators sal_fast::minmax_normalize and sal_fast::minmax_normalize_backward."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

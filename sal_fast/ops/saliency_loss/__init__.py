@@ -1,7 +1,5 @@
 """The saliency term of the CYBORG loss: how far a CAM is from a human map."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

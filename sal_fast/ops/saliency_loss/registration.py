@@ -1,7 +1,5 @@
 """The torch operator sal_fast::saliency_loss: the loss, and its gradient, which is made on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

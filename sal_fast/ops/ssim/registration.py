@@ -1,7 +1,5 @@
 """The torch operator sal_fast::ssim: the mean of each image, and its gradients, which are made on the way."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The N largest pixels of maps, and their Dice overlap with masks."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple, overload
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The torch operators sal_fast::topn_mask and sal_fast::topn_dice."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

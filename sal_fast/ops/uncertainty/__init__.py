@@ -1,7 +1,5 @@
 """The uncertainty of each row of logits: margin, least confidence or entropy."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 from torch import Tensor

@@ -4,8 +4,6 @@ The public function has checked shapes and types. Bad values are looked for in t
 inside the operator, so that none of this is traced.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
