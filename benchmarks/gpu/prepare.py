@@ -1,0 +1,70 @@
+"""Prepare the check of a GPU on a machine without one: the less is left to do there, the better.
+
+`prepare.py [FOLDER]` writes to build/gpu:
+    libsal_fast_core.a, prepared.cmake    the kernels of the CPU, and those of CUDA for sm_90
+    replay                                the replayer (tests/emulation/run.cpp), with CUDA's runtime in it
+    requests.bin, results.bin, launches.jsonl    what the tests of the emulation launched, and what came out
+    wheels                                libraries that a machine with a GPU may lack, for Python 3.12
+It needs nvcc, g++, cmake, the test dependencies, and a package index for the wheels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = "90"
+MOST_BYTES = 60 * 10**6
+WHEELS = ("polars<1.9", "tyro", "docstring-parser", "typeguard", "pytorch-msssim")
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+
+
+def compile_kernels(folder: Path) -> None:
+    """Compile the core into a library, and the replayer against it."""
+    build = folder / "build"
+    options = {"SAL_FAST_CUDA": "ON", "CMAKE_CUDA_ARCHITECTURES": ARCHITECTURE, "SKBUILD_PROJECT_VERSION": "0"}
+    defines = [f"-D{name}={value}" for name, value in options.items()]
+    subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
+    subprocess.run(["cmake", "--build", build, "--target", "sal_fast_core"], check=True)
+    for name in ("libsal_fast_core.a", "prepared.cmake"):
+        shutil.copy(build / name, folder)
+    replay = ["nvcc", "-O2", "-std=c++17", f"-arch=sm_{ARCHITECTURE}", f"-I{ROOT / 'csrc' / 'include'}"]
+    replay += ["-x", "cu", str(ROOT / "tests" / "emulation" / "run.cpp"), "-o", str(folder / "replay")]
+    subprocess.run([*replay, "-Xlinker", str(folder / "libsal_fast_core.a")], check=True)
+    shutil.rmtree(build)
+
+
+def record_launches(folder: Path) -> None:
+    """Let the tests of the emulation write down what they launch."""
+    environment = {**os.environ, "SAL_FAST_RECORD_LAUNCHES": str(folder)}
+    tests = [str(path) for path in (ROOT / "tests" / "emulation").glob("test_*.py") if "mutants" not in path.name]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+
+
+def download_wheels(folder: Path) -> None:
+    options = [f"--platform={platform}" for platform in PLATFORMS]
+    options += ["--no-deps", "--only-binary=:all:", "--python-version=3.12", "--implementation=cp", "-q"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder / "wheels"), *WHEELS]
+    subprocess.run(command, check=True)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "gpu").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    compile_kernels(folder)
+    record_launches(folder)
+    download_wheels(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size / 1e6:.1f} MB")
+    if size > MOST_BYTES:
+        sys.exit(f"more than {MOST_BYTES / 1e6:.0f} MB, which is what travels")
+
+
+if __name__ == "__main__":
+    main()
