@@ -1,8 +1,8 @@
 """Everything that needs a GPU, in ten minutes: a list of steps, each with its own time limit.
 
 `benchmarks/gpu_check.sh` calls this file. A step is one process. Whatever happens to it, the next step runs:
-a step that fails, or outruns its limit and is killed, leaves a JSON file and its output like any other. All of
-that is in one archive, which is written anew after every step.
+a step that fails, or outruns its limit and is killed, leaves a JSON file and its output like any other. All
+of that is in one archive, which is written anew after every step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import time
 from collections.abc import Iterator
@@ -26,9 +25,26 @@ ROOT = Path(__file__).parents[2]
 HERE = "benchmarks/gpu"
 TAIL = 4000  # characters of a step's output that its JSON file repeats
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
-TESTS = ("tests/ops", "tests/probes", "tests/data", "tests/train", "tests/bench/test_clock.py", "tests/test_devices.py")
+TESTS = (
+    "tests/ops",
+    "tests/probes",
+    "tests/data",
+    "tests/train",
+    "tests/bench/test_clock.py",
+    "tests/test_devices.py",
+)
 DTYPES = ("bfloat16", "float32")
-OPS = "cyborg_loss cam_head saliency_loss ssim topn_dice uncertainty crop minmax_normalize cyborg_step".split()
+OPS = [
+    "cyborg_loss",
+    "cam_head",
+    "saliency_loss",
+    "ssim",
+    "topn_dice",
+    "uncertainty",
+    "crop",
+    "minmax_normalize",
+    "cyborg_step",
+]
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,12 @@ class Check:
         failed = {record["step"] for record in self.records if record["status"] != "passed"}
         missing = [name for name in step.after if name in failed]
         left = self.end - time.monotonic()
-        record: dict[str, Any] = {"schema": 1, "step": step.name, "command": step.command, "limit": step.limit}
+        record: dict[str, Any] = {
+            "schema": 1,
+            "step": step.name,
+            "command": step.command,
+            "limit": step.limit,
+        }
         if missing or left < 10:
             reason = f"{missing[0]} did not pass" if missing else "no time is left"
             record |= {"status": "skipped", "reason": reason}
@@ -129,7 +150,7 @@ class Check:
 
     def _run(self, step: Step, limit: float) -> dict[str, Any]:
         log = self.folder / f"{step.name}.log"
-        path = os.pathsep.join([str(self.at.site), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(self.at.site), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "PYTHONSAFEPATH": "1"}
         begin, status, code = time.monotonic(), "passed", None
         with open(log, "wb") as out:

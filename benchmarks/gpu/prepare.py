@@ -26,7 +26,11 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 def compile_kernels(folder: Path) -> None:
     """Compile the core into a library, and the replayer against it."""
     build = folder / "build"
-    options = {"SAL_FAST_CUDA": "ON", "CMAKE_CUDA_ARCHITECTURES": ARCHITECTURE, "SKBUILD_PROJECT_VERSION": "0"}
+    options = {
+        "SAL_FAST_CUDA": "ON",
+        "CMAKE_CUDA_ARCHITECTURES": ARCHITECTURE,
+        "SKBUILD_PROJECT_VERSION": "0",
+    }
     defines = [f"-D{name}={value}" for name, value in options.items()]
     subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
     subprocess.run(["cmake", "--build", build, "--target", "sal_fast_core"], check=True)
@@ -41,7 +45,9 @@ def compile_kernels(folder: Path) -> None:
 def record_launches(folder: Path) -> None:
     """Let the tests of the emulation write down what they launch."""
     environment = {**os.environ, "SAL_FAST_RECORD_LAUNCHES": str(folder)}
-    tests = [str(path) for path in (ROOT / "tests" / "emulation").glob("test_*.py") if "mutants" not in path.name]
+    tests = [
+        str(path) for path in (ROOT / "tests" / "emulation").glob("test_*.py") if "mutants" not in path.name
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 

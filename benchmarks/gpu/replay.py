@@ -31,7 +31,7 @@ def numbers(content: bytes, dtype: str) -> np.ndarray:
 
 
 def off(got: bytes, expected: bytes, dtype: str) -> np.ndarray:
-    """Return how far values are off, as a share of the largest expected one. NaN must stand where it should."""
+    """Return how far values are off, as a share of the largest expected one; infinite where only one is NaN."""
     a, b = numbers(got, dtype), numbers(expected, dtype)
     scale = np.abs(b[np.isfinite(b)]).max(initial=0) or 1
     with np.errstate(invalid="ignore"):
@@ -65,7 +65,9 @@ def main() -> int:
     folder, *tool = Path(sys.argv[1]), *sys.argv[3:]
     launches = [json.loads(line) for line in (folder / "launches.jsonl").read_text().splitlines()]
     with open(folder / "requests.bin", "rb") as requests:
-        done = subprocess.run([*tool, str(folder / "replay")], stdin=requests, stdout=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            [*tool, str(folder / "replay")], stdin=requests, stdout=subprocess.PIPE, check=False
+        )
     found = compare(launches, done.stdout, (folder / "results.bin").read_bytes())
     differ = sum(len(of["differ"]) for of in found.values())
     print(json.dumps({"exit_status": done.returncode, "differ": differ, "launchers": found}, indent=1))
