@@ -31,7 +31,7 @@ def numbers(content: bytes, dtype: str) -> np.ndarray:
 
 
 def off(got: bytes, expected: bytes, dtype: str) -> np.ndarray:
-    """Return how far values are off, as a share of the largest expected one; infinite where only one is NaN."""
+    """Return how far values are off, in shares of the largest expected one. A lone NaN is infinitely far."""
     a, b = numbers(got, dtype), numbers(expected, dtype)
     scale = np.abs(b[np.isfinite(b)]).max(initial=0) or 1
     with np.errstate(invalid="ignore"):
