@@ -202,9 +202,14 @@ def test_replicas_share_one_stream(samples: store.Store, streams: list[object]) 
 def test_streams_are_waited_for_after_an_error(streams: list[tuple[object, object]]) -> None:
     """The models' states are written over then, which a stream may still be changing."""
     one = torch.cuda.Stream(torch.device("cuda"))
-    with pytest.raises(torch.OutOfMemoryError), loop._side_by_side([one]):
-        streams.clear()
-        raise torch.OutOfMemoryError("too little")
+
+    def fails() -> None:
+        with loop._side_by_side([one]):
+            streams.clear()
+            raise torch.OutOfMemoryError("too little")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        fails()
     assert streams == [(torch.cuda.current_stream(torch.device("cuda")), one)]
 
 
