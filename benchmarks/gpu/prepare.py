@@ -1,53 +1,72 @@
 """Prepare the check of a GPU on a machine without one: the less is left to do there, the better.
 
 `prepare.py [FOLDER]` writes to build/gpu:
-    libsal_fast_core.a, prepared.cmake    the kernels of the CPU, and those of CUDA for sm_90
-    replay                                the replayer (tests/emulation/run.cpp), with CUDA's runtime in it
-    requests.bin, results.bin, launches.jsonl    what the tests of the emulation launched, and what came out
-    wheels                                libraries that a machine with a GPU may lack, for Python 3.12
+    libsal_fast.a, prepared.cmake   the kernels of the CPU, and those of CUDA for sm_90
+    libcudart_static.a              CUDA's runtime
+    replay                          the replayer (tests/emulation/run.cpp)
+    requests.bin, results.bin,
+    launches.jsonl                  what the tests of the emulation launched, and what came out
+    wheels                          libraries that a machine with a GPU may lack, for Python 3.12
 It needs nvcc, g++, cmake, the test dependencies, and a package index for the wheels.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pybind11
+
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = "90"
 MOST_BYTES = 60 * 10**6
-WHEELS = ("polars<1.9", "tyro", "docstring-parser", "typeguard", "pytorch-msssim")
+WHEELS = ("polars<1.21", "tyro", "docstring-parser", "typeguard", "pytorch-msssim")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
 def compile_kernels(folder: Path) -> None:
-    """Compile the core into a library, and the replayer against it."""
+    """Compile the kernels of the CPU and of CUDA into a library, and the replayer against it."""
     build = folder / "build"
     options = {
         "SAL_FAST_CUDA": "ON",
         "CMAKE_CUDA_ARCHITECTURES": ARCHITECTURE,
         "SKBUILD_PROJECT_VERSION": "0",
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+        "Python_EXECUTABLE": sys.executable,
     }
     defines = [f"-D{name}={value}" for name, value in options.items()]
     subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
-    subprocess.run(["cmake", "--build", build, "--target", "sal_fast_core"], check=True)
-    for name in ("libsal_fast_core.a", "prepared.cmake"):
-        shutil.copy(build / name, folder)
-    replay = ["nvcc", "-O2", "-std=c++17", f"-arch=sm_{ARCHITECTURE}", f"-I{ROOT / 'csrc' / 'include'}"]
-    replay += ["-x", "cu", str(ROOT / "tests" / "emulation" / "run.cpp"), "-o", str(folder / "replay")]
-    subprocess.run([*replay, "-Xlinker", str(folder / "libsal_fast_core.a")], check=True)
+    subprocess.run(["cmake", "--build", build], check=True)
+    # CMakeLists.txt says why the order matters.
+    parts = ("_C", "sal_fast_generic", "sal_fast_avx2", "sal_fast_avx512", "sal_fast_cuda")
+    objects = [path for part in parts for path in sorted((build / "CMakeFiles" / f"{part}.dir").rglob("*.o"))]
+    objects = [path for path in objects if "bindings" not in path.parts]
+    library = folder / "libsal_fast.a"
+    subprocess.run(["ar", "qcs", library, *objects], check=True)
+    compiler = next(build.glob("CMakeFiles/*/CMakeCUDACompiler.cmake")).read_text()
+    toolkit = re.search(r'CMAKE_CUDA_COMPILER_VERSION "([\d.]+)"', compiler)
+    assert toolkit is not None
+    (folder / "prepared.cmake").write_text(
+        f"set(CMAKE_CUDA_COMPILER_VERSION {toolkit[1]})\nset(CMAKE_CUDA_ARCHITECTURES {ARCHITECTURE})\n"
+    )
+    nvcc = Path(shutil.which("nvcc") or "nvcc").resolve()
+    shutil.copy(next(nvcc.parents[1].rglob("libcudart_static.a")), folder)
+    source, target = ROOT / "tests" / "emulation" / "run.cpp", folder / "replay"
+    flags = ["-O2", "-std=c++17", f"-arch=sm_{ARCHITECTURE}", f"-I{ROOT / 'csrc' / 'include'}"]
+    replay = ["nvcc", *flags, "-x", "cu", source, "-o", target, "-Xlinker", library]
+    subprocess.run(replay, check=True)
     shutil.rmtree(build)
 
 
 def record_launches(folder: Path) -> None:
     """Let the tests of the emulation write down what they launch."""
     environment = {**os.environ, "SAL_FAST_RECORD_LAUNCHES": str(folder)}
-    tests = [
-        str(path) for path in (ROOT / "tests" / "emulation").glob("test_*.py") if "mutants" not in path.name
-    ]
+    tests = sorted((ROOT / "tests" / "emulation").glob("test_*.py"))
+    tests = [path for path in tests if path.stem not in ("test_mutants", "test_gpu_check")]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 

@@ -108,8 +108,10 @@ class Record:
     """What was launched, and what came out, so that a GPU can be asked the same (benchmarks/gpu/replay.py).
 
     requests.bin has the requests, results.bin the results, and launches.jsonl a line for each request. The
-    order of threads is left out, and so are launches that differ in nothing else.
+    order of threads is left out, and so are launches that differ in nothing else, and the largest.
     """
+
+    MOST_BYTES = 1 << 16
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -117,7 +119,7 @@ class Record:
 
     def add(self, test: str, name: str, request: bytes, tensors: dict[str, Tensor]) -> None:
         digest = hashlib.sha256(request).digest()
-        if digest in self._known:
+        if digest in self._known or len(request) > self.MOST_BYTES:
             return
         self._known.add(digest)
         shapes = [[path, str(t.dtype).removeprefix("torch."), t.numel()] for path, t in tensors.items()]
