@@ -43,7 +43,6 @@ OPS = [
     "uncertainty",
     "crop",
     "minmax_normalize",
-    "cyborg_step",
 ]
 
 

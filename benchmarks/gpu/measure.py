@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -53,8 +54,8 @@ def measure_ops(device: torch.device, out: Path, names: list[str]) -> None:
     dtype, *benchmarks = names
     failed = []
     for name in benchmarks:
-        small = suite.load(name).small if device.type == "cpu" else {}
-        options = {"device": str(device), "dtype": dtype, "rounds": 1 if small else ROUNDS, **small}
+        sizes = small(name) if device.type == "cpu" else {}
+        options = {"device": str(device), "dtype": dtype, "rounds": 1 if sizes else ROUNDS, **sizes}
         path = out / f"{name}-{dtype}.json"
         try:
             document = bench.run(name, out=path, skip="compile", **options)
@@ -152,9 +153,8 @@ def profile(device: torch.device, out: Path, names: list[str]) -> None:
     dry = device.type == "cpu"
     for name in PROFILED:
         benchmark = suite.load(name)
-        cases = list(
-            benchmark.function(benchmark.setup(device=str(device)), **(benchmark.small if dry else {}))
-        )
+        setup, sizes = benchmark.setup(device=str(device)), small(name) if dry else {}
+        cases = list(benchmark.function(setup, **sizes))
         # One case of each op: with its gradient, if it has one.
         case = next((case for case in cases if case.name.endswith("forward-backward")), cases[0])
         inputs, ours = case.inputs(SEED), next(iter(case.variants.values()))
@@ -167,6 +167,14 @@ def profile(device: torch.device, out: Path, names: list[str]) -> None:
         if not dry:
             torch.cuda.cudart().cudaProfilerStop()
         print(name, case.name, flush=True)
+
+
+def small(name: str) -> dict[str, Any]:
+    """Return the sizes at which the tests run a benchmark."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "helpers"))
+    from bench_sizes import SMALL
+
+    return SMALL[name]
 
 
 def synchronize(device: torch.device) -> None:

@@ -195,7 +195,9 @@ class Emulation:
             if size:
                 ctypes.memmove(tensor.data_ptr(), content, size)
         if self._record:
-            self._record.add(self._test, name, head.pack(name.encode(), 0, 0, len(flat)) + request, tensors)
+            self._record.add(
+                self._test, name, head.pack(name.encode(), 0, 1 << 20, len(flat)) + request, tensors
+            )
 
     def _fail(self) -> None:
         status = self._process.wait()
