@@ -33,12 +33,12 @@ struct alignas(16) uint4 {
 };
 
 using cudaStream_t = void*;
-enum cudaError_t : int { cudaSuccess = 0 };
+enum cudaError_t : int { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 inline cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }
-inline const char* cudaGetErrorString(cudaError_t) {
-  return "no error";
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "invalid argument";
 }
 inline cudaError_t cudaDeviceSynchronize() {
   return cudaSuccess;
