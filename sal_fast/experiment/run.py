@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 OnRound = Callable[[Run, Round], None]
 
-# torch refuses `--deterministic` on a GPU without it, and cuBLAS reads it once, at the process's first product.
+# torch refuses `--deterministic` on a GPU without it, and cuBLAS reads it once, at its first product.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
