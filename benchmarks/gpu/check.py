@@ -8,6 +8,7 @@ of that is in one archive, which is written anew after every step.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -101,7 +102,7 @@ def steps(at: Places) -> Iterator[Step]:
         yield Step("tests", [python, "-m", "pytest", *flags, "-k", "not compile", *TESTS], 120, ("install",))
     for tool in SANITIZERS:
         sanitizer = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
-        yield Step(tool, [*replay, "--", *sanitizer], 60, ("replay",))
+        yield Step(tool, [*replay, "--", *sanitizer], 60)
     profiler = ["ncu", "--clock-control", "none", "--profile-from-start", "off", "--set", "full"]
     report = str(at.out / "steps" / "kernels")
     yield Step("kernels", [*profiler, "-f", "-o", report, *measure, "profile"], 90, ("install",))
@@ -117,11 +118,35 @@ def _install(at: Places) -> list[str]:
     return [sys.executable, "-m", "pip", "install", *options, *prepared, *wheels, "."]
 
 
+def digest_of_sources() -> str:
+    """Return a digest of the sources of the kernels, and of what is compiled with them."""
+    paths = [ROOT / "CMakeLists.txt", ROOT / "tests" / "emulation" / "run.cpp", *(ROOT / "csrc").rglob("*.*")]
+    whole = hashlib.sha256()
+    for path in sorted(paths):
+        whole.update(str(path.relative_to(ROOT)).encode() + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def origin(prepared: Path) -> dict[str, str]:
+    """Return the commit that the kernels were prepared from, as results record it.
+
+    Raises SystemExit if nothing was prepared, or from other sources.
+    """
+    path = prepared / "origin.json"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: run `bash benchmarks/gpu_check.sh prepare` where nvcc is")
+    found = json.loads(path.read_text())
+    if found.pop("sources") != digest_of_sources():
+        raise SystemExit(f"{prepared} was prepared from other sources: prepare it again")
+    return dict(found)
+
+
 class Check:
     """Runs steps, and keeps what they leave."""
 
-    def __init__(self, at: Places, seconds: float) -> None:
+    def __init__(self, at: Places, seconds: float, environment: dict[str, str] | None = None) -> None:
         self.at, self.end = at, time.monotonic() + seconds
+        self.environment = environment or {}
         self.folder = at.out / "steps"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.records: list[dict[str, Any]] = []
@@ -150,7 +175,9 @@ class Check:
     def _run(self, step: Step, limit: float) -> dict[str, Any]:
         log = self.folder / f"{step.name}.log"
         path = os.pathsep.join([str(self.at.site), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "PYTHONSAFEPATH": "1"}
+        environment = {
+            **os.environ, **self.environment, "PYTHONPATH": path.rstrip(os.pathsep), "PYTHONSAFEPATH": "1"
+        }  # fmt: skip
         begin, status, code = time.monotonic(), "passed", None
         with open(log, "wb") as out:
             try:
@@ -199,7 +226,7 @@ def main() -> int:
     unknown = set(options.names) - {step.name for step in every}
     if unknown:
         parser.error(f"no step is called {sorted(unknown)[0]}; there are {', '.join(s.name for s in every)}")
-    check = Check(at, options.seconds)
+    check = Check(at, options.seconds, None if at.dry else origin(at.prepared))
     for step in every:
         if not options.names or step.name in options.names:
             check.run(step)

@@ -3,6 +3,7 @@
 `prepare.py [FOLDER]` writes to build/gpu:
     libsal_fast.a, prepared.cmake   the kernels of the CPU, and those of CUDA for sm_90
     libcudart_static.a              CUDA's runtime
+    origin.json                     the commit, and a digest of the sources
     replay                          the replayer (tests/emulation/run.cpp)
     requests.bin, results.bin,
     launches.jsonl                  what the tests of the emulation launched, and what came out
@@ -12,6 +13,7 @@ It needs nvcc, g++, cmake, the test dependencies, and a package index for the wh
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +22,7 @@ import sys
 from pathlib import Path
 
 import pybind11
+from check import digest_of_sources
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = "90"
@@ -78,10 +81,22 @@ def download_wheels(folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
+def write_origin(folder: Path) -> None:
+    """Write down what the kernels were made from."""
+
+    def revision(name: str) -> str:
+        command = ["git", "rev-parse", name]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    found = {"COMMIT": revision("HEAD"), "CSRC_TREE": revision("HEAD:csrc"), "sources": digest_of_sources()}
+    (folder / "origin.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "gpu").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    write_origin(folder)
     compile_kernels(folder)
     record_launches(folder)
     download_wheels(folder)

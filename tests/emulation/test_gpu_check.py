@@ -108,6 +108,17 @@ def test_what_fails_leaves_its_file_and_lets_the_others_run(tmp_path: Path) -> N
     assert summary["steps"]["late"] == "skipped"
 
 
+def test_what_was_prepared_from_other_sources_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="is missing: run `bash benchmarks/gpu_check.sh prepare`"):
+        check.origin(tmp_path)
+    found = {"COMMIT": "abc", "CSRC_TREE": "def", "sources": check.digest_of_sources()}
+    (tmp_path / "origin.json").write_text(json.dumps(found))
+    assert check.origin(tmp_path) == {"COMMIT": "abc", "CSRC_TREE": "def"}
+    (tmp_path / "origin.json").write_text(json.dumps(found | {"sources": "other"}))
+    with pytest.raises(SystemExit, match="prepared from other sources"):
+        check.origin(tmp_path)
+
+
 def test_a_wrong_answer_of_the_gpu_is_seen(prepared: Path) -> None:
     launches = [json.loads(line) for line in (prepared / "launches.jsonl").read_text().splitlines()]
     expected = (prepared / "results.bin").read_bytes()
@@ -122,3 +133,6 @@ def test_a_wrong_answer_of_the_gpu_is_seen(prepared: Path) -> None:
     assert found["minmax_normalize"]["differ"] == ["a test: out"]
     assert found["minmax_normalize"]["worst"] == pytest.approx(0.1, rel=0.15)
     assert found["dice"] == right
+    found = replay.compare(launches, got[:700], expected)  # as if it had ended in between
+    assert found["minmax_normalize"]["differ"] == ["a test: out, no answer"]
+    assert found["dice"]["differ"] == ["a test: dice, no answer"]
