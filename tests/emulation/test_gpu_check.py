@@ -109,7 +109,7 @@ def test_what_fails_leaves_its_file_and_lets_the_others_run(tmp_path: Path) -> N
 
 
 def test_what_was_prepared_from_other_sources_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="is missing: run `bash benchmarks/gpu_check.sh prepare`"):
+    with pytest.raises(SystemExit, match=r"is missing: run `bash benchmarks/gpu_check\.sh prepare`"):
         check.origin(tmp_path)
     found = {"COMMIT": "abc", "CSRC_TREE": "def", "sources": check.digest_of_sources()}
     (tmp_path / "origin.json").write_text(json.dumps(found))
