@@ -8,6 +8,7 @@ cuda_toolkit: str
 cuda_architectures: str
 
 def cpu_capability() -> str: ...
+def cuda_problem(device: int) -> str: ...
 
 # For each launcher <op>_cpu(fields, threads), <op>_cuda(fields, workspace, stream), and
 # <op>_workspace(fields), or None where it needs no workspace. `fields` has those of

@@ -80,6 +80,27 @@ def cuda_core() -> ModuleType | None:
     return module if module is not None and module.cuda_status == "compiled" else None
 
 
+@functools.cache
+def runs_on(gpu: int) -> bool:
+    """True if the kernels of this build run on the GPU of that number. If they do not, a warning says why.
+
+    A kernel needs a driver that knows this build's CUDA, and code for the GPU's architecture.
+    """
+    module = cuda_core()
+    if module is None:
+        return False
+    problem = module.cuda_problem(gpu)
+    if problem:
+        warnings.warn(
+            f"sal-fast's CUDA kernels cannot run on cuda:{gpu}: {problem} (they are built by CUDA "
+            f"{module.cuda_toolkit} for {module.cuda_architectures}). The ops run in torch there. "
+            f"`sal-fast doctor` says what to install.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return not problem
+
+
 def build_info() -> BuildInfo:
     """The build: what was compiled, with which tools, and why something was left out."""
     module, error = _load()

@@ -125,6 +125,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("version") = SAL_FAST_VERSION;
   m.attr("compiler") = SAL_FAST_COMPILER;
   m.attr("cuda_status") = cuda_status();
+  m.def("cuda_problem", &cuda_problem);
   m.attr("cuda_toolkit") = SAL_FAST_CUDA_TOOLKIT;
   m.attr("cuda_architectures") = SAL_FAST_CUDA_ARCHITECTURES;
   const Capability capability = cpu_capability();

@@ -19,4 +19,8 @@ const char* cuda_error_string(int) {
   return "sal_fast was compiled without CUDA: " SAL_FAST_NO_CUDA_REASON;
 }
 
+const char* cuda_problem(int) {
+  return cuda_status();
+}
+
 }  // namespace sal_fast

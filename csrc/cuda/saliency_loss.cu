@@ -58,6 +58,8 @@ int64_t workspace_floats(const SaliencyLossArgs& given) {
 
 int saliency_loss_cuda(const SaliencyLossArgs& given, void* stream) {
   const SaliencyLossArgs args = without_unused(given);
+  // The kernels' shared memory is sized for a CAM that is enlarged.
+  if (args.cam_height > args.height || args.cam_width > args.width) return cudaErrorInvalidValue;
   if (args.images == 0) return cudaSuccess;
   const SsimConstants constants = ssim_constants(1.0);
   if (few_pixels(args)) {

@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     const int64_t image = block;
     if (!has_map(args, image)) {
-      if (threadIdx.x == 0) layout.extremes(image).counts = 0;
+      if (threadIdx.x == 0) layout.extremes(image) = {};
       continue;
     }
     float* const cam = layout.cam(image);

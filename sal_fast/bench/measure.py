@@ -53,7 +53,14 @@ def measure(benchmark: Benchmark, setup: Setup, bar: Bar = no_bar, **sizes: Any)
         torch.set_num_threads(setup.threads or torch.get_num_threads())
         for case in benchmark.function(*bound.args, **bound.kwargs):
             if setup.only in case.name:
-                _add(found, case, f"bench {benchmark.name} {case.name}".rstrip(), setup, rounds, bar)
+                _add(
+                    found,
+                    setup.without_skipped(case),
+                    f"bench {benchmark.name} {case.name}".rstrip(),
+                    setup,
+                    rounds,
+                    bar,
+                )
         surroundings = result.surroundings(setup.place)
     if not found["results"]:
         raise InputError(f"--only {setup.only}: bench {benchmark.name} has no case of such a name")
@@ -99,7 +106,9 @@ def _add(found: dict[str, Any], case: Case, title: str, setup: Setup, rounds: in
         _log.debug("%s, %s: %.4g ms", title, name, record["ms"])
     ours, *others = timed
     ratios = [Ratio(other, ours) for other in others] if case.ratios is None else case.ratios
-    found["ratios"] += [ratio.record(case.name, timed) for ratio in ratios]
+    found["ratios"] += [
+        ratio.record(case.name, timed) for ratio in ratios if {ratio.over, ratio.under} <= timed.keys()
+    ]
     found["figures"] |= case.figures()
 
 

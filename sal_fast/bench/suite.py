@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -88,6 +88,8 @@ class Setup:
     """Threads of torch on the CPU; None keeps torch's own number."""
     only: str = ""
     """Measure only the cases whose name contains this."""
+    skip: str = ""
+    """Leave out the variants whose name contains this; ours stays."""
     out: Path | None = None
     """A JSON file for the result."""
     plot: Path | None = None
@@ -99,6 +101,13 @@ class Setup:
     def place(self) -> torch.device:
         """The device as torch has it. Raises InputError if it is not there."""
         return torch_device(self.device)
+
+    def without_skipped(self, case: Case) -> Case:
+        """Return the case without the variants that `skip` leaves out."""
+        names = [
+            name for i, name in enumerate(case.variants) if i == 0 or not self.skip or self.skip not in name
+        ]
+        return replace(case, variants={name: case.variants[name] for name in names})
 
     def draws(self, seed: int) -> tuple[Callable[..., Tensor], ...]:
         """Return torch.randn, torch.rand and torch.randint for the device, with a generator of that seed."""

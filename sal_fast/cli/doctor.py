@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import sal_fast
+from sal_fast import _native
 from sal_fast.cli.output import columns, say, wrapped
 
 IMPORTS = {"pillow": "PIL"}  # the others are imported by their own names
@@ -91,13 +93,16 @@ def _packages(missing: list[str]) -> bool:
 
 
 def _decoder(missing: list[str]) -> None:
+    from sal_fast.data import decode
+
     try:
         import nvidia.dali
 
         _row("dali", nvidia.dali.__version__)
     except Exception as error:
         _row("dali", f"no ({str(error).splitlines()[0]}): images are decoded by torchvision")
-        missing.append("dali: pip install nvidia-dali-cuda130 (Linux)")
+        if shutil.which("nvidia-smi"):  # without a GPU torchvision is faster
+            missing.append(f"dali: pip install {decode.dali_package()} (Linux)")
 
 
 def _extras() -> None:
@@ -113,18 +118,77 @@ def _devices(missing: list[str]) -> None:
 
     say("devices")
     _row("threads", torch.get_num_threads())
+    driver = _driver()
+    if driver is None:
+        _row("gpu", "none: everything runs on the CPU")
+        return
+    _row("driver", f"{driver.version}, for CUDA up to {driver.cuda}")
+    _row("cuda of torch", torch.version.cuda or "none: this is torch for CPUs")
+    if not torch.cuda.is_available():
+        missing.append(
+            f"torch {torch.__version__} does not see the GPU: pip install --force-reinstall torch torchvision"
+        )
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        _row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    if torch.cuda.is_available():
-        return
-    if shutil.which("nvidia-smi"):
-        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-        if found.returncode == 0 and found.stdout.strip():
-            _row("gpu", found.stdout.splitlines()[0])
-            missing.append(
-                f"torch {torch.__version__} does not see the GPU: "
-                "pip install --force-reinstall torch torchvision"
-            )
-            return
-    _row("gpu", "none: everything runs on the CPU")
+        size, chip = properties.total_memory / 2**30, f"{properties.major}.{properties.minor}"
+        _row(f"cuda:{index}", f"{properties.name}, compute capability {chip}, {size:.0f} GiB")
+        missing += _unfit(index, chip)
+    missing += _for_another_cuda(driver, torch.version.cuda, _installed_dali())
+
+
+def _unfit(gpu: int, chip: str) -> list[str]:
+    """What to do if the CUDA kernels of this build do not run on a GPU."""
+    core = _native.cuda_core()
+    problem = core.cuda_problem(gpu) if core is not None else ""
+    if not problem:
+        return []
+    return [
+        f"cuda kernels: they do not run on cuda:{gpu} ({problem}); update the driver, or compile them with "
+        f"this machine's nvcc: CUDAARCHS={chip.replace('.', '')} SAL_FAST_CUDA=ON pip install "
+        f"--force-reinstall --no-deps ."
+    ]
+
+
+class Driver(NamedTuple):
+    """The driver of the GPUs, and the latest CUDA that it knows."""
+
+    version: str
+    cuda: str
+
+
+def _driver() -> Driver | None:
+    """Ask nvidia-smi for the driver; None if there is no GPU."""
+    try:
+        found = subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    version = re.search(r"Driver Version:\s*([\d.]+)", found)
+    cuda = re.search(r"CUDA Version:\s*([\d.]+)", found)
+    return Driver(version[1] if version else "unknown", cuda[1] if cuda else "unknown")
+
+
+def _installed_dali() -> list[str]:
+    """The packages of DALI that are installed. Each is for one major version of CUDA."""
+    names = (found.metadata["Name"] for found in importlib.metadata.distributions())
+    return sorted({name for name in names if name and name.startswith("nvidia-dali-cuda")})
+
+
+def _for_another_cuda(driver: Driver, of_torch: str | None, dali: list[str]) -> list[str]:
+    """What to install instead of packages that are for another CUDA than the driver's."""
+    known = _major(driver.cuda)
+    advice = []
+    if of_torch and known and _major(of_torch) > known:
+        advice.append(
+            f"torch is for CUDA {of_torch}, the driver knows CUDA up to {driver.cuda}: update the driver, "
+            f"or pip install --force-reinstall torch torchvision --index-url "
+            f"https://download.pytorch.org/whl/cu{known}6"
+        )
+    wanted = f"nvidia-dali-cuda{min(_major(of_torch or driver.cuda), known) or 13}0"
+    others = [name for name in dali if name != wanted]
+    return advice + [f"dali: pip uninstall {name}; pip install {wanted}" for name in others]
+
+
+def _major(version: str) -> int:
+    """The first number of a version; 0 if it is unknown."""
+    first = version.partition(".")[0]
+    return int(first) if first.isdigit() else 0

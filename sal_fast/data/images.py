@@ -6,6 +6,7 @@ None means that the tensor holds these images alone, in order.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -36,7 +37,24 @@ class Streamed:
 
     def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         asked = [rows.tolist() for rows in groups]  # all at once, as a copy from a GPU waits for its work
-        yield from reading.ahead((self._decode(rows), None) for rows in asked)
+        if self.decoder.device.type == "cpu":
+            yield from reading.ahead((self._decode(rows), None) for rows in asked)
+            return
+        for pixels, ready in reading.ahead(map(self._decode_beside, asked)):
+            using = torch.cuda.current_stream(pixels.device)
+            using.wait_event(ready)
+            pixels.record_stream(using)  # so that its memory is not given away before it is used
+            yield pixels, None
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """A stream for decoding: on the current one, work would wait for the training step before it."""
+        return torch.cuda.Stream(self.decoder.device)
+
+    def _decode_beside(self, rows: Sequence[int]) -> tuple[Tensor, torch.cuda.Event]:
+        """Decode on the stream for that, and tell when the images are there."""
+        with torch.cuda.stream(self._stream):
+            return self._decode(rows), self._stream.record_event()
 
     def _decode(self, rows: Sequence[int]) -> Tensor:
         try:

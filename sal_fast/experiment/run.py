@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 
 OnRound = Callable[[Run, Round], None]
 
+# torch refuses `--deterministic` on a GPU without it, and cuBLAS reads it once, at its first product.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def run(
     config: Config | None = None,
@@ -256,8 +259,6 @@ def _device(config: Config, ranks: Ranks) -> torch.device:
 def _deterministic(really: bool) -> Iterator[None]:
     """Use deterministic algorithms inside the block. The process may go on to another run after it."""
     before = torch.are_deterministic_algorithms_enabled()
-    if really:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(really or before)
     try:
         yield

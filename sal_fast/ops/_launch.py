@@ -26,8 +26,14 @@ def native(tensor: Tensor) -> bool:
 
 
 def has_core(device: torch.device) -> bool:
-    """True if kernels are compiled for tensors of this device."""
-    return _CORES.get(device.type) is not None
+    """True if there are kernels that run on this device."""
+    return _CORES.get(device.type) is not None and (device.type != "cuda" or _runs_on(device.index))
+
+
+@torch.compiler.assume_constant_result
+def _runs_on(gpu: int) -> bool:
+    """True if this GPU and its driver can run our kernels. If they cannot, this warns once."""
+    return _native.runs_on(gpu)
 
 
 def launch(name: str, device: torch.device, **fields: Any) -> None:

@@ -109,7 +109,8 @@ class Training:
     def _side_streams(self) -> Sequence[torch.cuda.Stream | None]:
         """A stream for each model; None for the current one."""
         graphs = any(job.model.compiled for job in self.jobs)  # they bring a stream of their own
-        if self.store.device.type == "cuda" and len(self.jobs) > 1 and not graphs:
+        replicas = self.recipe.data_parallel and self.ranks.count > 1  # these add up on the default stream
+        if self.store.device.type == "cuda" and len(self.jobs) > 1 and not (graphs or replicas):
             return _streams(self.store.device, len(self.jobs))
         return [None] * len(self.jobs)
 

@@ -138,6 +138,10 @@ class Step:
             loss.backward()
             return loss.detach()
         total = self.model.head.weight.new_zeros(())
+        # autograd would keep the first part's gradients themselves. Those of a compiled network lie in the
+        # memory of a CUDA graph, which the next part writes over.
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         for part in pieces(len(batch[0]), self.parts):
             loss = self.loss(*(values[part] for values in batch)) * ((part.stop - part.start) / len(batch[0]))
             loss.backward()

@@ -83,6 +83,12 @@ def test_figures(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "again" / "result.png").read_bytes() == plot.read_bytes()
 
 
+def test_skip_leaves_variants_out_but_never_ours(tmp_path: Path) -> None:
+    found = bench.run("badge", **SMALL["badge"], rounds=1, device="cpu", skip="s")
+    assert {result["variant"] for result in found["results"]} == {"sal_fast", "numpy"}
+    assert {ratio["name"] for ratio in found["ratios"]} == {"numpy / sal_fast"}
+
+
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
 def test_committed_results_can_be_read(path: Path) -> None:
     if path.name.startswith("kernels-"):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from experiment_runs import arguments
 
 import sal_fast
 from sal_fast.bench import suite
-from sal_fast.cli import COMMANDS, main
+from sal_fast.cli import COMMANDS, doctor, main
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +116,46 @@ def test_doctor_names_what_is_missing_and_the_command(
     out = capsys.readouterr().out
     assert "  polars: pip install --force-reinstall polars\n" in out
     assert "  native core: hidden by SAL_FAST_NATIVE=0\n" in out
+
+
+SMI = """#!/bin/sh
+echo '| NVIDIA-SMI 550.54.15    Driver Version: 550.54.15    CUDA Version: 12.4    |'
+"""
+
+
+def test_doctor_tells_what_does_not_fit_a_gpus_driver(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A driver of CUDA 12, with torch, kernels and DALI of CUDA 13."""
+    (tmp_path / "nvidia-smi").write_text(SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    properties = SimpleNamespace(name="NVIDIA L4", total_memory=24 * 2**30, major=8, minor=9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(doctor, "_installed_dali", lambda: ["nvidia-dali-cuda130"])
+    core = SimpleNamespace(cuda_problem=lambda gpu: "the driver is too old")
+    monkeypatch.setattr(doctor._native, "cuda_core", lambda: core)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        "driver           550.54.15, for CUDA up to 12.4",
+        "cuda:0           NVIDIA L4, compute capability 8.9, 24 GiB",
+        "  cuda kernels: they do not run on cuda:0 (the driver is too old); update the driver, or",
+        "CUDAARCHS=89 SAL_FAST_CUDA=ON pip install",
+        "  torch is for CUDA 13.0, the driver knows CUDA up to 12.4: update the driver, or",
+        "  dali: pip uninstall nvidia-dali-cuda130; pip install nvidia-dali-cuda120",
+    ):
+        assert line in out
+
+
+def test_doctor_finds_nothing_to_say_about_a_machine_that_fits() -> None:
+    driver = doctor.Driver("580.159.03", "13.0")
+    assert doctor._for_another_cuda(driver, "13.0", ["nvidia-dali-cuda130"]) == []
+    assert doctor._for_another_cuda(driver, "12.8", ["nvidia-dali-cuda120"]) == []
 
 
 def test_data_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

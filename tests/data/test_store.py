@@ -6,7 +6,9 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -185,8 +187,8 @@ def test_a_pipeline_that_prefetches_is_noticed(numbered: Path, monkeypatch: pyte
         return definition(**options)
 
     class Primed(dali.Pipeline):
-        def _build(self, size: int) -> Any:
-            pipe = super()._build(size)
+        def build(self, size: int) -> Any:
+            pipe = super().build(size)
             for name, value in (("data", held), ("number", [np.array([-1])] * len(held))):
                 pipe.feed_input(name, value)
             return pipe
@@ -239,6 +241,78 @@ def test_which_decoder_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode.choose("auto", CPU).name == "Pillow"
     with pytest.raises(InputError, match=r"DALI is not installed; pip install nvidia-dali-cuda130"):
         decode.choose("dali", CPU)
+
+
+def test_a_dali_for_another_cuda_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dali = pytest.importorskip("sal_fast.data.decode.dali")
+    gpu = torch.device("cuda", 0)
+
+    def too_old(device: torch.device) -> Decoder:
+        raise RuntimeError("CUDA driver version is too old\nmore of it")
+
+    monkeypatch.setattr(dali, "DaliDecoder", too_old)
+    assert decode.choose("auto", gpu).name == "torchvision, plain JPEGs on the GPU"
+    assert "DALI does not work here (CUDA driver version is too old)" in caplog.text
+    assert "Images are decoded by torchvision" in caplog.text
+    with pytest.raises(InputError, match=r"--decoder dali: NVIDIA DALI does not work here \(CUDA driver"):
+        decode.choose("dali", gpu)
+
+
+def test_dali_uses_the_current_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    dali = pytest.importorskip("sal_fast.data.decode.dali")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert dali._number(torch.device("cuda")) == 3
+    assert dali._number(torch.device("cuda", 0)) == 0
+
+
+class FakeGpu:
+    """Stands for torch.cuda, and notes on which stream work is asked for, in each thread."""
+
+    def __init__(self) -> None:
+        self.here = threading.local()
+        self.made = 0
+        self.done: list[str] = []
+
+    def Stream(self, device: torch.device) -> SimpleNamespace:
+        self.made += 1
+        return SimpleNamespace(name="side", record_event=lambda: f"event of {self.current()}")
+
+    @contextmanager
+    def stream(self, stream: SimpleNamespace) -> Iterator[None]:
+        self.here.stream = stream.name
+        yield
+        del self.here.stream
+
+    def current(self) -> str:
+        return getattr(self.here, "stream", "default")
+
+    def current_stream(self, device: object) -> SimpleNamespace:
+        name = self.current()
+        return SimpleNamespace(
+            name=name, wait_event=lambda event: self.done.append(f"{name} waits for {event}")
+        )
+
+
+def test_read_ahead_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """On the training stream its copies would wait for the step before them."""
+    gpu = FakeGpu()
+    for name in ("Stream", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(gpu, name))
+
+    def pictures(paths: list[Path], size: int, decoder: object) -> SimpleNamespace:
+        gpu.done.append(f"decoded on {gpu.current()}")
+        held = lambda stream: gpu.done.append(f"held for {stream.name}")  # noqa: E731
+        return SimpleNamespace(device="cuda", record_stream=held)
+
+    monkeypatch.setattr(reading, "pictures", pictures)
+    decoder: Any = SimpleNamespace(device=torch.device("cuda", 0))
+    images = store.Streamed([folder], 8, decoder)
+    for _ in range(2):  # epochs
+        assert len(list(images.batches([torch.tensor([0])]))) == 1
+    assert gpu.done == ["decoded on side", "default waits for event of side", "held for default"] * 2
+    assert gpu.made == 1
 
 
 def test_memory_is_stated_and_decides(

@@ -1,6 +1,3 @@
-#include <link.h>
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -13,6 +10,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "memory.h"
 
 dim3 gridDim, blockDim, blockIdx, threadIdx;
 
@@ -25,13 +23,19 @@ namespace {
 
 constexpr size_t kStack = 128 * 1024;
 constexpr const char* kBlockBarrier = "__syncthreads";
+constexpr const char* kWarpBarrier = "__syncwarp";
+
+// The values that the lanes of a warp brought to a meeting.
+struct Meeting {
+  uint64_t value[32];
+  int lane;  // of the fiber that asks
+};
 
 enum class State { ready, waiting, done };
 
 struct Fiber {
   std::unique_ptr<char[]> stack{new char[kStack]};
   ucontext_t context;
-  void* fake_stack = nullptr;
   State state;
   dim3 thread;
   int index;
@@ -49,13 +53,11 @@ struct Fiber {
 };
 
 ucontext_t scheduler;
-void* scheduler_fake_stack;
-const void* scheduler_stack;
-size_t scheduler_stack_size;
 std::vector<Fiber> fibers;
 Fiber* running;
 const char* kernel_name;
-const std::function<void()>* thread_body;
+void (*thread_body)(void*);
+void* thread_arguments;
 
 [[noreturn]] void fail(const Fiber& fiber, const char* what) {
   std::fprintf(stderr, "emulation: %s block (%u,%u,%u) thread (%u,%u,%u): %s\n", kernel_name, blockIdx.x,
@@ -65,15 +67,11 @@ const std::function<void()>* thread_body;
 }
 
 void leave_fiber() {
-  __sanitizer_start_switch_fiber(running->state == State::done ? nullptr : &running->fake_stack,
-                                 scheduler_stack, scheduler_stack_size);
   swapcontext(&running->context, &scheduler);
-  __sanitizer_finish_switch_fiber(running->fake_stack, nullptr, nullptr);
 }
 
 void fiber_main() {
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_size);
-  (*thread_body)();
+  thread_body(thread_arguments);
   running->state = State::done;
   leave_fiber();
 }
@@ -81,9 +79,9 @@ void fiber_main() {
 void enter_fiber(Fiber& fiber) {
   running = &fiber;
   threadIdx = fiber.thread;
-  __sanitizer_start_switch_fiber(&scheduler_fake_stack, fiber.stack.get(), kStack);
+  begin_thread(fiber.index, fiber.stack.get(), kStack);
   swapcontext(&scheduler, &fiber.context);
-  __sanitizer_finish_switch_fiber(scheduler_fake_stack, nullptr, nullptr);
+  end_thread();
 }
 
 void wait_at(const char* operation, unsigned mask, uint64_t value, int line) {
@@ -95,22 +93,11 @@ void wait_at(const char* operation, unsigned mask, uint64_t value, int line) {
   leave_fiber();
 }
 
-// The thread-local block of the program holds nothing but its __shared__ variables.
-void poison_shared_memory() {
-  dl_iterate_phdr(
-      [](dl_phdr_info* module, size_t, void*) {
-        for (int i = 0; i < module->dlpi_phnum; ++i)
-          if (module->dlpi_phdr[i].p_type == PT_TLS)
-            std::memset(module->dlpi_tls_data, 0xff, module->dlpi_phdr[i].p_memsz);
-        return 1;  // the program itself comes first; the libraries keep theirs
-      },
-      nullptr);
-}
-
 bool release_block() {
   for (const Fiber& fiber : fibers)
     if (!fiber.waits_with(fibers[0]) || fiber.operation != kBlockBarrier) return false;
   for (Fiber& fiber : fibers) fiber.state = State::ready;
+  passed_block_barrier();
   return true;
 }
 
@@ -126,11 +113,13 @@ void release_lanes(const Fiber& fiber) {
     if (!fibers[first + lane].waits_with(fiber)) return;
     meeting.value[lane] = fibers[first + lane].value;
   }
+  // A barrier of some lanes orders those alone. We do not follow that: it then orders nothing.
+  const bool whole_warp = (~fiber.mask & (count < 32 ? (1u << count) - 1 : ~0u)) == 0;
+  if (fiber.operation == kWarpBarrier && whole_warp) passed_warp_barrier(first / 32);
   for (int lane = 0; lane < count; ++lane) {
     if (!(fiber.mask >> lane & 1u)) continue;
     Fiber& member = fibers[first + lane];
     member.meeting = meeting;
-    member.meeting.mask = fiber.mask;
     member.meeting.lane = lane;
     member.state = State::ready;
   }
@@ -156,15 +145,13 @@ void release_lanes(const Fiber& fiber) {
 }
 
 void run_block(std::mt19937& random) {
-  poison_shared_memory();
+  begin_block((fibers.size() + 31) / 32);
   for (Fiber& fiber : fibers) {
-    ASAN_UNPOISON_MEMORY_REGION(fiber.stack.get(), kStack);
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStack;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, fiber_main, 0);
-    fiber.fake_stack = nullptr;
     fiber.state = State::ready;
   }
   // A warp runs until it waits for the block before the next one starts: as far apart as barriers allow.
@@ -194,8 +181,7 @@ void run_block(std::mt19937& random) {
   }
 }
 
-}  // namespace
-
+// Waits for every lane of `mask` at the same operation of the same source line.
 const Meeting& meet(const char* operation, unsigned mask, uint64_t value, int line) {
   if (!(mask >> (running->index % 32) & 1u))
     fail(*running, "calls a warp operation with a mask it is not in");
@@ -203,12 +189,49 @@ const Meeting& meet(const char* operation, unsigned mask, uint64_t value, int li
   return running->meeting;
 }
 
-void run_grid(const char* kernel, dim3 grid, dim3 block, const std::function<void()>& thread) {
+}  // namespace
+
+void fail(const char* what) {
+  fail(*running, what);
+}
+
+uint64_t shuffle(const char* operation, unsigned mask, uint64_t mine, int source, int width, int line) {
+  const Meeting& met = meet(operation, mask, mine, line);
+  // The lane itself where the source lies outside its group of `width`.
+  if (source < 0 || source / width != met.lane / width) source = met.lane;
+  if (!(mask >> source & 1u)) {
+    char what[96];
+    std::snprintf(what, sizeof what, "%s at line %d reads lane %d, which the mask leaves out", operation,
+                  line, source);
+    fail(*running, what);
+  }
+  return met.value[source];
+}
+
+unsigned ballot(unsigned mask, bool predicate, int line) {
+  const Meeting& met = meet("__ballot_sync", mask, predicate, line);
+  unsigned votes = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    if (mask >> lane & 1u) votes |= static_cast<unsigned>(met.value[lane] & 1) << lane;
+  return votes;
+}
+
+void warp_barrier(unsigned mask, int line) {
+  meet(kWarpBarrier, mask, 0, line);
+}
+
+int lane() {
+  return running->index % 32;
+}
+
+void run_grid(const char* kernel, dim3 grid, dim3 block, void (*thread)(void*), void* arguments) {
   kernel_name = kernel;
-  thread_body = &thread;
+  thread_body = thread;
+  thread_arguments = arguments;
   grid.x = std::min(grid.x, most_blocks);
   gridDim = grid;
   blockDim = block;
+  begin_launch();
   const int count = static_cast<int>(block.x * block.y * block.z);
   fibers.resize(count);
   for (int i = 0; i < count; ++i) {
@@ -229,4 +252,15 @@ void run_grid(const char* kernel, dim3 grid, dim3 block, const std::function<voi
 
 void __syncthreads(int line) {
   emulation::wait_at(emulation::kBlockBarrier, 0xffffffffu, 0, line);
+}
+
+int __syncthreads_or(int predicate, int line) {
+  static int votes = 0;
+  votes |= predicate != 0;
+  __syncthreads(line);
+  const int result = votes;
+  __syncthreads(line);
+  votes = 0;
+  __syncthreads(line);
+  return result;
 }

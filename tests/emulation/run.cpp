@@ -1,5 +1,6 @@
-// Runs launchers on request, for tests/emulation/conftest.py, which holds the protocol: requests come on
-// standard input, results go to standard output. Every buffer has the exact size, for the sanitizer.
+// Runs launchers on request: requests come on standard input, results go to standard output. The protocol is
+// in tests/emulation/conftest.py. Compiled against the emulation it runs on the host; compiled against CUDA,
+// it replays recorded requests on a GPU, with buffers of exact size for compute-sanitizer.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -8,7 +9,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -30,14 +30,39 @@ T read() {
   return value;
 }
 
-struct Buffer {
-  static constexpr std::align_val_t kAligned{64};
-  explicit Buffer(size_t bytes) : size(bytes), data(static_cast<char*>(operator new(bytes, kAligned))) {}
-  ~Buffer() { operator delete(data, kAligned); }
+void check(int error) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "%s\n", cudaGetErrorString(static_cast<cudaError_t>(error)));
+  std::exit(5);
+}
+
+// Memory of the device. Its end is exact, so that what lies beyond belongs to nobody.
+class Buffer {
+ public:
+  Buffer(size_t offset, size_t bytes) : offset_(offset), bytes_(bytes) {
+    check(cudaMalloc(&start_, offset + bytes));
+  }
+  ~Buffer() { check(cudaFree(start_)); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  size_t size;
-  char* data;
+
+  void* data() const { return static_cast<char*>(start_) + offset_; }
+
+  void read_from_input() {
+    std::vector<char> content(bytes_);
+    read(content.data(), bytes_);
+    if (bytes_) check(cudaMemcpy(data(), content.data(), bytes_, cudaMemcpyHostToDevice));
+  }
+  void write_to_output() const {
+    std::vector<char> content(bytes_);
+    if (!bytes_) return;
+    check(cudaMemcpy(content.data(), data(), bytes_, cudaMemcpyDeviceToHost));
+    std::fwrite(content.data(), 1, bytes_, stdout);
+  }
+
+ private:
+  void* start_ = nullptr;
+  size_t offset_, bytes_;
 };
 
 // A field on the wire: its name, a kind, then an integer, a double, or the bytes of a tensor. Fields of
@@ -47,7 +72,6 @@ struct Field {
   int64_t integer = 0;
   double real = 0;
   std::unique_ptr<Buffer> buffer;
-  size_t offset = 0;
 
   Field() {
     read(name, sizeof name);
@@ -58,11 +82,12 @@ struct Field {
       case 'f':
         real = read<double>();
         break;
-      case 't':
-        offset = read<int64_t>();
-        buffer = std::make_unique<Buffer>(offset + read<int64_t>());
-        read(buffer->data + offset, buffer->size - offset);
+      case 't': {
+        const auto offset = read<int64_t>();
+        buffer = std::make_unique<Buffer>(offset, read<int64_t>());
+        buffer->read_from_input();
         break;
+      }
       default:
         std::exit(4);
     }
@@ -85,7 +110,7 @@ void set(const Fields& fields, const std::string& name, T& value, size_t& used) 
     if (found == fields.end()) std::exit(6);
     ++used;
     if constexpr (std::is_pointer_v<T>) {
-      value = found->buffer ? reinterpret_cast<T>(found->buffer->data + found->offset) : nullptr;
+      value = found->buffer ? static_cast<T>(found->buffer->data()) : nullptr;
     } else if constexpr (std::is_floating_point_v<T>) {
       value = static_cast<T>(found->real);
     } else {
@@ -96,7 +121,7 @@ void set(const Fields& fields, const std::string& name, T& value, size_t& used) 
 
 using Run = std::function<int(const Fields&)>;
 
-// The workspace has the size that the launcher asks for, and is NaN before.
+// The workspace has the size that the launcher asks for, and holds nothing before.
 template <typename Args>
 Run adapt(int (*launcher)(const Args&, void*)) {
   return [launcher](const Fields& fields) {
@@ -104,14 +129,13 @@ Run adapt(int (*launcher)(const Args&, void*)) {
     size_t used = 0;
     set(fields, "", args, used);
     if (used != fields.size()) std::exit(6);
+    std::unique_ptr<Buffer> workspace;
     if constexpr (kNeedsWorkspace<Args>) {
-      const Buffer workspace(workspace_floats(args) * sizeof(float));
-      std::memset(workspace.data, 0xff, workspace.size);
-      args.workspace = reinterpret_cast<float*>(workspace.data);
-      return launcher(args, nullptr);
-    } else {
-      return launcher(args, nullptr);
+      workspace = std::make_unique<Buffer>(0, workspace_floats(args) * sizeof(float));
+      args.workspace = static_cast<float*>(workspace->data());
     }
+    const int error = launcher(args, nullptr);
+    return error ? error : static_cast<int>(cudaDeviceSynchronize());
   };
 }
 
@@ -124,15 +148,17 @@ int main() {
 
   char name[64];
   while (std::fread(name, sizeof name, 1, stdin) == 1) {
-    emulation::seed = static_cast<unsigned>(read<int64_t>());
-    emulation::most_blocks = static_cast<unsigned>(read<int64_t>());
+    [[maybe_unused]] const auto seed = read<int64_t>(), most_blocks = read<int64_t>();
+#ifdef SAL_FAST_EMULATED
+    emulation::seed = static_cast<unsigned>(seed);
+    emulation::most_blocks = static_cast<unsigned>(most_blocks);
+#endif
     const auto count = read<int64_t>();
     Fields fields;
     for (int64_t i = 0; i < count; ++i) fields.emplace_back();
-    if (launchers.at(name)(fields)) return 5;
+    check(launchers.at(name)(fields));
     for (const Field& field : fields)
-      if (field.buffer)
-        std::fwrite(field.buffer->data + field.offset, 1, field.buffer->size - field.offset, stdout);
+      if (field.buffer) field.buffer->write_to_output();
     std::fflush(stdout);
   }
 }

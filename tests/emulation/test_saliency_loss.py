@@ -1,6 +1,7 @@
 """csrc/cuda/saliency_loss.cu, executed on the host, against the float64 reference."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -344,3 +345,12 @@ def test_known_values(emulation: Emulation, x: str, y: str, loss: float) -> None
     maps = {"ramp": ramp, "pmar": 1 - ramp, "box": box, "xob": 1 - box}
     values, _ = run(emulation, Case(), maps[x][None], maps[y][None])
     assert float(values) == pytest.approx(loss, abs=2e-6)
+
+
+@pytest.mark.parametrize(("side", "size"), [(80, 32), (112, 28), (128, 64), (256, 64)])
+def test_a_cam_that_would_shrink_is_refused(emulation_program: Path, side: int, size: int) -> None:
+    """Shared memory has room for fewer cells than pixels. The op takes its reference instead."""
+    case = Case((side, side), (size, size), images=1)
+    cam, target = case.cams(), case.targets()
+    with Emulation(emulation_program) as emulation, pytest.raises(AssertionError, match="invalid argument"):
+        run(emulation, case, cam, target)

@@ -6,7 +6,10 @@ import csv
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +201,16 @@ def test_switches_that_change_nothing_here(runs: dict[str, Path], tiny: Tiny, tm
             assert row["labelled"] == other["labelled"]
         # later rounds train on, and a last digit grows with every step
         assert got[0]["dice"] == pytest.approx(rounds(runs["sal"])[0]["dice"], abs=0.02)
+
+
+def test_deterministic_runs_are_prepared_before_cublas_is_used() -> None:
+    """cuBLAS reads the variable once, and an earlier run in this process may have used cuBLAS already."""
+    code = "import os; import sal_fast.experiment.run; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == ":4096:8\n", done.stderr
 
 
 def test_resume_after_every_round(runs: dict[str, Path], tiny: Tiny, tmp_path: Path) -> None:

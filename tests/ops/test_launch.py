@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,3 +129,31 @@ def test_a_pointer_is_an_object_with_an_address() -> None:
     fields = dice_fields() | {"dice": 17}
     with pytest.raises(AttributeError, match="data_ptr"):
         _launch.launch("dice", torch.device("cpu"), **fields)
+
+
+@pytest.fixture
+def old_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A build with CUDA kernels on a machine whose driver is too old for them."""
+    problem = "CUDA driver version is too old for this CUDA runtime"
+    build = SimpleNamespace(cuda_problem=lambda gpu: problem, cuda_toolkit="13.0", cuda_architectures="80;90")
+    monkeypatch.setattr(_native, "cuda_core", lambda: build)
+    monkeypatch.setitem(_launch._CORES, "cuda", build)
+    _native.runs_on.cache_clear()
+    yield
+    _native.runs_on.cache_clear()
+
+
+def test_kernels_that_a_gpu_cannot_run_are_left_out_with_one_warning(old_driver: None) -> None:
+    gpu = torch.device("cuda", 0)
+    with pytest.warns(RuntimeWarning, match="cannot run on cuda:0: CUDA driver version is too old") as said:
+        found = [_launch.has_core(gpu) for _ in range(2)]
+    assert found == [False, False]
+    assert len(said) == 1
+    assert "The ops run in torch there" in str(said[0].message)
+
+
+@needs_core
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_core_tells_that_there_is_no_gpu() -> None:
+    assert core is not None
+    assert core.cuda_problem(0)

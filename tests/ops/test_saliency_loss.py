@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from precision import HALVES, assert_as_good_as_torch, assert_replays, full, name_of, on_gpu, run_python
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sal_fast import ops
-from sal_fast.ops import BitMask
-from sal_fast.ops.saliency_loss import KINDS, reference
+from sal_fast.ops import BitMask, _launch
+from sal_fast.ops.saliency_loss import KINDS, reference, registration
 from sal_fast.ops.ssim import BORDERS
 
 INDEX = torch.arange(7, dtype=torch.float64)
@@ -567,3 +568,15 @@ def test_errors_say_expected_and_got(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_cam_larger_than_the_loss_takes_the_reference_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_launch._CORES, "cuda", object())
+    monkeypatch.setattr(_launch, "_runs_on", lambda gpu: True)
+    with FakeTensorMode():
+        target = torch.empty(1, 32, 32, device="cuda")
+        taken = [
+            registration._takes(torch.empty(1, *size, device="cuda"), target, None, (32, 32, 32, 7))
+            for size in ((32, 32), (7, 7), (33, 7), (7, 80))
+        ]
+    assert taken == [True, True, False, False]

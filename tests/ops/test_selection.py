@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from precision import full
+from precision import full, on_gpu
 from scipy.stats import chisquare, ks_2samp, kstest
 
 from sal_fast import ops
@@ -396,3 +396,38 @@ def test_more_rows_than_multinomial_takes() -> None:
     picks = ops.badge(probs, features, 300, seed=0)
     assert len(set(picks.tolist())) == 300
     assert int(picks.max()) > count * 0.9
+
+
+@on_gpu
+def test_badge_in_deterministic_mode() -> None:
+    """torch refuses running sums of floats there: their order is not fixed."""
+    draw = torch.Generator().manual_seed(0)
+    probs, features = torch.rand(5000, 4, generator=draw).softmax(1), torch.rand(5000, 8, generator=draw)
+    torch.use_deterministic_algorithms(True)
+    try:
+        picks = [ops.badge(probs.cuda(), features.cuda(), 50, seed=1).cpu() for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(*picks)
+    assert torch.equal(picks[0], ops.badge(probs, features, 50, seed=1))
+
+
+def test_running_sums_are_made_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where torch refuses them in deterministic mode: a tensor that says where it is summed."""
+    devices = []
+
+    class Elsewhere(torch.Tensor):
+        def cpu(self) -> torch.Tensor:
+            return self.as_subclass(torch.Tensor)
+
+        def cumsum(self, dim: int) -> torch.Tensor:
+            devices.append("elsewhere")
+            return super().cumsum(dim)
+
+    weights = draws.padded(3000, torch.device("cpu"))
+    weights[:3000] = 1
+    there = weights.as_subclass(Elsewhere)
+    found = draws.pick(there, draws.sums(weights).as_subclass(Elsewhere), np.array([0.1, 0.9]))
+    assert found is not None
+    assert found.as_subclass(torch.Tensor).tolist() == [300, 2700]
+    assert devices == []

@@ -5,21 +5,23 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from sal_fast import data, models, train
 from sal_fast._util import memory
 from sal_fast.data import decode, store
-from sal_fast.distributed import ALONE
+from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
-from sal_fast.train import Job, Step
+from sal_fast.train import Job, Step, loop
 from sal_fast.train.evaluate import in_halves
 from sal_fast.train.parallel import Sharded, pieces
 from sal_fast.train.step import Loss
@@ -136,6 +138,93 @@ def test_parts_add_up_to_the_batchs_gradient(samples: store.Store) -> None:
         moved.append([loss, *model.parameters()])
     for one, four in zip(*moved, strict=True):
         torch.testing.assert_close(one, four, rtol=1e-9, atol=1e-12)
+
+
+def test_parts_are_added_up_in_memory_of_their_own(samples: store.Store) -> None:
+    """The gradients of a compiled network lie in a CUDA graph's memory, which the next part writes over."""
+    step = Step(network(), alpha=0.5, recipe=RECIPE, parts=2)
+    weight = step.model.head.weight
+    made: list[int] = []
+    weight.register_hook(lambda gradient: made.append(gradient.data_ptr()))
+    step(*batch(samples))
+    assert weight.grad is not None
+    assert len(made) == 2
+    assert weight.grad.data_ptr() not in made
+
+
+class FakeStream:
+    """Stands for a CUDA stream, and notes what waits for what."""
+
+    def __init__(self, device: torch.device, waits: list[tuple[object, object]]) -> None:
+        self.device, self.waits = device, waits
+
+    def wait_stream(self, other: object) -> None:
+        self.waits.append((self, other))
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[object, object]]]:
+    """CUDA streams that exist without a GPU; the value is what waited for what."""
+    waits: list[tuple[object, object]] = []
+    default = FakeStream(torch.device("cuda"), waits)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream(device, waits))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: default)
+    loop._streams.cache_clear()
+    yield waits
+    loop._streams.cache_clear()
+
+
+def training(samples: store.Store, *, ranks: Ranks = ALONE, **recipe: Any) -> train.Training:
+    """Two models that are trained on a GPU that need not be there."""
+    rows = samples.rows("train")
+    jobs = [Job(network(), alpha, "test") for alpha in (0.5, 0.1)]
+    on_gpu = copy.copy(samples)
+    object.__setattr__(on_gpu, "labels", SimpleNamespace(device=torch.device("cuda")))
+    own = replace(RECIPE, **recipe)
+    return train.Training(jobs, on_gpu, rows, samples.masks[rows], samples.has_mask[rows], own, 0, ranks)
+
+
+def test_every_epoch_uses_the_same_streams(samples: store.Store, streams: list[object]) -> None:
+    """Memory that torch caches belongs to one stream: new ones would each keep the models' activations."""
+    first, again = (training(samples)._side_streams for _ in range(2))
+    assert len(first) == 2
+    assert None not in first
+    assert list(first) == list(again)
+
+
+def test_replicas_share_one_stream(samples: store.Store, streams: list[object]) -> None:
+    """DistributedDataParallel adds gradients up on the default stream."""
+    two = Ranks(0, 2)
+    assert None not in training(samples, ranks=two)._side_streams
+    assert training(samples, ranks=two, data_parallel=True)._side_streams == [None, None]
+
+
+def test_streams_are_waited_for_after_an_error(streams: list[tuple[object, object]]) -> None:
+    """The models' states are written over then, which a stream may still be changing."""
+    one = torch.cuda.Stream(torch.device("cuda"))
+
+    def fails() -> None:
+        with loop._side_by_side([one]):
+            streams.clear()
+            raise torch.OutOfMemoryError("too little")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        fails()
+    assert streams == [(torch.cuda.current_stream(torch.device("cuda")), one)]
+
+
+def test_a_new_network_runs_what_was_compiled_for_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every round trains new networks; compiling takes longer than a round."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, mode: real(function, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    seen = []
+    for _ in range(3):
+        resnet(compiled=True)(torch.rand(2, 3, 32, 32))[0].sum().backward()
+        seen.append(counters["stats"]["unique_graphs"])
+    assert seen[0] > 0
+    assert seen == seen[:1] * 3
 
 
 def test_halves_where_memory_runs_out() -> None:

@@ -53,5 +53,8 @@ struct BFloat16 {
 // "compiled", or the reason why there is no CUDA in this build.
 const char* cuda_status();
 const char* cuda_error_string(int error);
+// Why this build's kernels cannot run on a device: its driver is too old, or the build has no code for it.
+// Empty if they can.
+const char* cuda_problem(int device);
 
 }  // namespace sal_fast

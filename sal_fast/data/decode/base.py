@@ -42,17 +42,23 @@ class Decoder:
                 self._decode([batch[i] for i in fast[part]], out, [places[i] for i in fast[part]])
             except RuntimeError:  # one of them is damaged: Pillow says which
                 left += fast[part]
+        # For a GPU they are staged in pinned memory, and copied at once on the caller's stream.
+        there = out.device.type == "cpu"
+        staged = out if there else torch.empty(len(left), *out.shape[1:], dtype=torch.uint8, pin_memory=True)
         broken = {}
 
-        def by_pillow(i: int) -> None:
+        def by_pillow(i: int, row: int) -> None:
             try:
-                out[places[i]] = files.resize(torch.from_numpy(files.rgb(batch[i])), out.shape[1])
+                staged[row] = files.resize(torch.from_numpy(files.rgb(batch[i])), out.shape[1])
             except Unreadable as error:
                 broken[places[i]] = error
-                out[places[i]] = 0
+                staged[row] = 0
 
+        rows = [places[i] for i in left] if there else list(range(len(left)))
         for part in consecutive((batch[i].pixels for i in left), MOST_PIXELS):
-            self.map(by_pillow, left[part])
+            self.map(by_pillow, left[part], rows[part])
+        if left and not there:
+            out[[places[i] for i in left]] = staged.to(out.device, non_blocking=True)
         return broken
 
     def grades(self, batch: Sequence[Encoded]) -> list[np.ndarray | Unreadable]:

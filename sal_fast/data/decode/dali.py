@@ -36,6 +36,8 @@ class DaliDecoder(Decoder):
         self.name = "DALI (mixed: on the GPU)" if on_gpu else "DALI (CPU)"
         self._grey = Pipeline(self.threads, types.GRAY)
         self._rgb = Pipeline(self.threads, types.RGB, device if on_gpu else None, hardware_load)
+        if on_gpu:
+            self._rgb.build(1)  # raises RuntimeError if DALI is made for a CUDA that the driver does not know
 
     def takes(self, file: Encoded) -> bool:
         return file.plain
@@ -66,6 +68,11 @@ class DaliDecoder(Decoder):
         left = [i for i in range(len(batch)) if i not in out]
         out |= dict(zip(left, super().grades([batch[i] for i in left]), strict=True))
         return [out[i] for i in range(len(batch))]
+
+
+def _number(device: torch.device) -> int:
+    """The number of a GPU. `cuda` without one is the current GPU, as everywhere in torch."""
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 class Pipeline:
@@ -100,7 +107,7 @@ class Pipeline:
     def _run(self, data: list[bytes], size: int) -> Any:
         pipe = self._pipes.get(size)
         if pipe is None:
-            pipe = self._pipes[size] = self._build(size)
+            pipe = self._pipes[size] = self.build(size)
         self._number += 1
         try:
             pipe.feed_input("data", [np.frombuffer(one, dtype=np.uint8) for one in data])
@@ -113,7 +120,8 @@ class Pipeline:
             raise AssertionError(f"batch {self._number} was asked of DALI, another came")
         return images
 
-    def _build(self, size: int) -> Any:
+    def build(self, size: int) -> Any:
+        """Make the pipeline that resizes to `size` pixels a side; 0: that does not resize."""
         options: dict[str, Any] = {}
         if self._device:  # fancy upsampling, because pixels differ from the CPU's without it
             options = {"hw_decoder_load": self._load, "jpeg_fancy_upsampling": True}
@@ -121,7 +129,7 @@ class Pipeline:
         @pipeline_def(
             batch_size=BATCH,
             num_threads=self._threads,
-            device_id=None if self._device is None else self._device.index or 0,
+            device_id=None if self._device is None else _number(self._device),
             prefetch_queue_depth=1,
             exec_async=False,
             exec_pipelined=False,

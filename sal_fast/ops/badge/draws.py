@@ -27,16 +27,17 @@ def pick(weights: Tensor, sums: Tensor, numbers: np.ndarray) -> Tensor | None:
     """A row for each number in [0, 1), with a chance proportional to its weight. None if all are zero.
 
     The sums are float64, over chunks of rows and then over rows. So there is no limit of 2^24 rows, as
-    torch.multinomial has, and no row without weight is picked.
+    torch.multinomial has, and no row without weight is picked. Running sums are made on the CPU, in the order
+    of the rows: on a GPU their order is not fixed, and deterministic mode refuses them.
     """
-    chunks, ends = weights.view(-1, CHUNK), sums.cumsum(0)
+    chunks, ends = weights.view(-1, CHUNK), sums.cpu().cumsum(0)
     if not float(ends[-1]) > 0:
         return None
-    target = torch.from_numpy(numbers).to(weights.device) * ends[-1]
+    target = torch.from_numpy(numbers) * ends[-1]
     chunk = _after(ends, target)
-    inside = chunks[chunk].cumsum(1)
+    inside = chunks[chunk.to(weights.device)].cpu().cumsum(1)
     before = torch.where(chunk > 0, ends[(chunk - 1).clamp_(min=0)], 0.0)
-    return chunk * CHUNK + _after(inside, (target - before)[:, None])[:, 0]
+    return (chunk * CHUNK + _after(inside, (target - before)[:, None])[:, 0]).to(weights.device)
 
 
 def _after(ends: Tensor, target: Tensor) -> Tensor:

@@ -21,11 +21,12 @@ _MOST_WINDOW_ON_CUDA = 33
 
 def _takes(cam: Tensor, target: Tensor, has_map: Tensor | None, sizes: Sequence[int], *_: Any) -> bool:
     width, *size, window = sizes
-    return (
-        _launch.native(cam)
-        and max(*cam.shape[1:], target.shape[1], width, *size) <= _launch.MOST_SIDE
-        and (cam.device.type == "cpu" or window <= _MOST_WINDOW_ON_CUDA)
-    )
+    if not _launch.native(cam) or max(*cam.shape[1:], target.shape[1], width, *size) > _launch.MOST_SIDE:
+        return False
+    if cam.device.type == "cpu":
+        return True
+    # The shared memory of the CUDA kernels is sized for a CAM that is enlarged.
+    return window <= _MOST_WINDOW_ON_CUDA and cam.shape[1] <= size[0] and cam.shape[2] <= size[1]
 
 
 def _fill(results: tuple[Tensor, Tensor], cam: Tensor, target: Tensor, *options: Any) -> None:

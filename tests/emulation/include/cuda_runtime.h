@@ -1,23 +1,24 @@
 // The CUDA execution model on the host, for tests: csrc/cuda/*.cu compiles as it is, as C++, against this
 // header.
 //
-// A thread of a block is a fiber. A seed shuffles the order in which fibers and blocks run, so that a missing
-// barrier gives a wrong answer under some seed; static shared memory is filled with 0xff (NaN) before each
-// block; a barrier or a shuffle that the threads concerned do not all reach ends the program with a report.
-// It says nothing about speed, memory ordering, registers or the compiler.
+// A thread of a block is a fiber. A seed shuffles the order in which fibers and blocks run. A barrier or a
+// shuffle that the threads concerned do not all reach ends the program with a report, and so do races, reads
+// of what nobody wrote and accesses outside the buffers (memory.h). It says nothing about speed, registers or
+// the compiler.
 #pragma once
 
 #include <climits>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 
+#define SAL_FAST_EMULATED
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static thread_local  // the program has one thread: see poison_shared_memory
+#define __shared__ static thread_local  // the program has one thread: see memory.cpp
 
 struct dim3 {
   unsigned x, y, z;
@@ -32,13 +33,21 @@ struct alignas(16) uint4 {
 };
 
 using cudaStream_t = void*;
-enum cudaError_t : int { cudaSuccess = 0 };
+enum cudaError_t : int { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 inline cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }
-inline const char* cudaGetErrorString(cudaError_t) {
-  return "no error";
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "invalid argument";
 }
+inline cudaError_t cudaDeviceSynchronize() {
+  return cudaSuccess;
+}
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+// The memory holds nothing at first, and nobody owns what lies around it: see memory.h.
+cudaError_t cudaMalloc(void** data, size_t bytes);
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaFree(void* data);
 
 // Those of the fiber that runs.
 extern dim3 gridDim, blockDim, blockIdx, threadIdx;
@@ -48,37 +57,41 @@ namespace emulation {
 extern unsigned seed;
 extern unsigned most_blocks;  // a kernel that strides over its grid must do with fewer
 
-void run_grid(const char* kernel, dim3 grid, dim3 block, const std::function<void()>& thread);
+void run_grid(const char* kernel, dim3 grid, dim3 block, void (*thread)(void*), void* arguments);
+
+// The code of the emulation itself inside a kernel is not watched.
+#define SAL_FAST_NOT_WATCHED __attribute__((no_sanitize("thread"), noinline))
 
 template <typename... Parameters, typename... Args>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, Args... args) {
-  run_grid(name, grid, block, [=] { kernel(args...); });
+  auto body = [=]() SAL_FAST_NOT_WATCHED { kernel(args...); };
+  run_grid(
+      name, grid, block, [](void* b) SAL_FAST_NOT_WATCHED { (*static_cast<decltype(body)*>(b))(); }, &body);
 }
 
-// The values that the lanes of a warp brought to a meeting; those of lanes outside the mask are 0xff.
-struct Meeting {
-  uint64_t value[32];
-  unsigned mask;
-  int lane;
-};
-
-// Waits for every lane of `mask` at the same operation of the same source line.
-const Meeting& meet(const char* operation, unsigned mask, uint64_t value, int line);
+int lane();  // of the thread that runs, in its warp
+void warp_barrier(unsigned mask, int line);
+unsigned ballot(unsigned mask, bool predicate, int line);
+uint64_t shuffle(const char* operation, unsigned mask, uint64_t mine, int source, int width, int line);
+void changes_atomically(const void* data, size_t bytes, const void* code);
 
 template <typename T>
-T exchange(const char* operation, unsigned mask, T mine, int line, const std::function<int(int)>& source) {
+T shuffle_as(const char* operation, unsigned mask, T mine, int source, int width, int line) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
   uint64_t bits = 0;
   std::memcpy(&bits, &mine, sizeof mine);
-  const Meeting& met = meet(operation, mask, bits, line);
-  T theirs;
-  std::memcpy(&theirs, &met.value[source(met.lane)], sizeof theirs);
-  return theirs;
+  bits = shuffle(operation, mask, bits, source, width, line);
+  std::memcpy(&mine, &bits, sizeof mine);
+  return mine;
 }
 
-// The source lane within a group of `width`, or the lane itself when it would lie outside.
-inline int within(int lane, int source, int width) {
-  return source / width == lane / width ? source : lane;
+// Fibers switch at barriers only, so a plain read and write is atomic.
+template <typename T, typename Change>
+SAL_FAST_NOT_WATCHED T change(T* p, Change change_it, const void* code) {
+  changes_atomically(p, sizeof *p, code);
+  const T old = *p;
+  *p = change_it(old);
+  return old;
 }
 
 }  // namespace emulation
@@ -87,53 +100,35 @@ inline int within(int lane, int source, int width) {
   (static_cast<void>(stream), emulation::launch(#kernel, kernel, grid, block, __VA_ARGS__))
 
 void __syncthreads(int line = __builtin_LINE());
-
-inline int __syncthreads_or(int predicate, int line = __builtin_LINE()) {
-  static int votes = 0;
-  votes |= predicate != 0;
-  __syncthreads(line);
-  const int result = votes;
-  __syncthreads(line);
-  votes = 0;
-  __syncthreads(line);
-  return result;
-}
+int __syncthreads_or(int predicate, int line = __builtin_LINE());
 
 inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
-  emulation::meet("__syncwarp", mask, 0, line);
+  emulation::warp_barrier(mask, line);
 }
 
 template <typename T>
 T __shfl_sync(unsigned mask, T mine, int source, int width = 32, int line = __builtin_LINE()) {
-  return emulation::exchange("__shfl_sync", mask, mine, line,
-                             [=](int lane) { return lane / width * width + (source & (width - 1)); });
+  const int first = emulation::lane() / width * width;
+  return emulation::shuffle_as("__shfl_sync", mask, mine, first + (source & (width - 1)), width, line);
 }
 
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T mine, int lanes, int width = 32, int line = __builtin_LINE()) {
-  return emulation::exchange("__shfl_xor_sync", mask, mine, line,
-                             [=](int lane) { return emulation::within(lane, lane ^ lanes, width); });
+  return emulation::shuffle_as("__shfl_xor_sync", mask, mine, emulation::lane() ^ lanes, width, line);
 }
 
 template <typename T>
 T __shfl_down_sync(unsigned mask, T mine, int delta, int width = 32, int line = __builtin_LINE()) {
-  return emulation::exchange("__shfl_down_sync", mask, mine, line,
-                             [=](int lane) { return emulation::within(lane, lane + delta, width); });
+  return emulation::shuffle_as("__shfl_down_sync", mask, mine, emulation::lane() + delta, width, line);
 }
 
 template <typename T>
 T __shfl_up_sync(unsigned mask, T mine, int delta, int width = 32, int line = __builtin_LINE()) {
-  return emulation::exchange("__shfl_up_sync", mask, mine, line, [=](int lane) {
-    return lane < delta ? lane : emulation::within(lane, lane - delta, width);
-  });
+  return emulation::shuffle_as("__shfl_up_sync", mask, mine, emulation::lane() - delta, width, line);
 }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
-  const emulation::Meeting& met = emulation::meet("__ballot_sync", mask, predicate != 0, line);
-  unsigned votes = 0;
-  for (int lane = 0; lane < 32; ++lane)
-    if (mask >> lane & 1u) votes |= static_cast<unsigned>(met.value[lane] & 1) << lane;
-  return votes;
+  return emulation::ballot(mask, predicate != 0, line);
 }
 
 inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
@@ -162,31 +157,24 @@ inline int __ffs(int x) {
   return __builtin_ffs(x);
 }
 
-// Fibers switch at barriers only, so a plain read and write is atomic.
 template <typename T, typename U>
 T atomicAdd(T* p, U value) {
-  const T old = *p;
-  *p = static_cast<T>(old + value);
-  return old;
+  return emulation::change(
+      p, [=](T old) { return static_cast<T>(old + value); }, __builtin_return_address(0));
 }
 
 template <typename T>
 T atomicMax(T* p, T value) {
-  const T old = *p;
-  *p = old < value ? value : old;
-  return old;
+  return emulation::change(p, [=](T old) { return old < value ? value : old; }, __builtin_return_address(0));
 }
 
 template <typename T>
 T atomicMin(T* p, T value) {
-  const T old = *p;
-  *p = value < old ? value : old;
-  return old;
+  return emulation::change(p, [=](T old) { return value < old ? value : old; }, __builtin_return_address(0));
 }
 
 template <typename T>
 T atomicCAS(T* p, T expected, T value) {
-  const T old = *p;
-  if (old == expected) *p = value;
-  return old;
+  return emulation::change(
+      p, [=](T old) { return old == expected ? value : old; }, __builtin_return_address(0));
 }

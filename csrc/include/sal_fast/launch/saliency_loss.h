@@ -29,7 +29,7 @@ constexpr int64_t kSaliencyMostWindow = 33;
   FIELD(int64_t, target_row_stride)                                                             \
   FIELD(int64_t, target_column_stride)  /* 1 for bits */                                        \
   FIELD(const bool*, has_map)  /* [images], or null: every image has a map */                   \
-  FIELD(int64_t, height)       /* the resolution of the loss: the CAM's own, or larger */       \
+  FIELD(int64_t, height)       /* the resolution of the loss; on CUDA no side is below the CAM's */ \
   FIELD(int64_t, width)                                                                         \
   FIELD(int64_t, window)                                                                        \
   FIELD(double, sigma)                                                                          \
