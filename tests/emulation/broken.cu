@@ -76,6 +76,12 @@ __global__ void blocks_write_the_same(const float* in, float* out) {
   (out - blockIdx.x * kThreads)[threadIdx.x] = in[kThreads - 1 - threadIdx.x];
 }
 
+// The launch before has read what it writes, in all blocks.
+__global__ void later_launch(const float* in, float* out) {
+  if (blockIdx.x == 0) const_cast<float*>(in)[threadIdx.x] = threadIdx.x;
+  out[threadIdx.x] = kThreads - 1.0f - threadIdx.x;
+}
+
 __global__ void early_exit(const float* in, float* out) {
   if (threadIdx.x == 7) return;
   __syncthreads();
@@ -151,6 +157,7 @@ int main(int, char** argv) {
       KERNEL("unwritten_shared", unwritten_shared),
       KERNEL("unwritten_workspace", unwritten_workspace),
       KERNEL("blocks_write_the_same", blocks_write_the_same),
+      KERNEL("later_launch", later_launch),
       KERNEL("early_exit", early_exit),
       KERNEL("two_barriers", two_barriers),
       KERNEL("partial_shuffle", partial_shuffle),
@@ -163,8 +170,12 @@ int main(int, char** argv) {
   cudaMalloc(&in_there, in.size() * sizeof(float));
   cudaMalloc(&out_there, out.size() * sizeof(float));
   cudaMemcpy(in_there, in.data(), in.size() * sizeof(float), cudaMemcpyHostToDevice);
-  emulation::launch(argv[1], kernels.at(argv[1]), kBlocks, kThreads, static_cast<const float*>(in_there),
-                    static_cast<float*>(out_there));
+  const auto launch = [&](const std::string& name) {
+    emulation::launch(name.c_str(), kernels.at(name), kBlocks, kThreads, static_cast<const float*>(in_there),
+                      static_cast<float*>(out_there));
+  };
+  if (argv[1] == std::string("later_launch")) launch("barrier");
+  launch(argv[1]);
   cudaMemcpy(out.data(), out_there, out.size() * sizeof(float), cudaMemcpyDeviceToHost);
   for (size_t i = 0; i < out.size(); ++i)
     if (!(out[i] == in[kThreads - 1 - i % kThreads])) return 2;

@@ -13,13 +13,16 @@
 namespace emulation {
 namespace {
 
-// The last access to a byte, and those that no barrier parts from it: `block`, `warp` and `thread` are
-// kSeveral where they differ. `barrier` and `warp_barrier` count what the block and the warp had passed.
+constexpr int16_t kSeveral = -1;
+
+// The last access to a byte, and those that no barrier parts from it: `warp` and `thread` are kSeveral where
+// they differ. `barrier` and `warp_barrier` count what the block and the warp had passed.
 struct Access {
   uint32_t block = 0;  // counted over all launches, from 1; 0: no access yet
-  uint32_t barrier = 0, warp_barrier = 0;
-  int16_t thread = 0, warp = 0;
+  bool several_blocks = false;
   bool atomic = false;
+  int16_t thread = 0, warp = 0;
+  uint32_t barrier = 0, warp_barrier = 0;
   const void* code = nullptr;
 };
 
@@ -27,9 +30,6 @@ struct Byte {
   Access read, write;
   bool written = false;
 };
-
-constexpr int16_t kSeveral = -1;
-constexpr uint32_t kSeveralBlocks = ~0u;
 
 std::map<uintptr_t, std::vector<Byte>> buffers;  // by their first byte
 std::vector<Byte> shared;
@@ -67,7 +67,7 @@ void find_program() {
 // Who made an access before, if no barrier parts it from this thread. Each block has its own shared memory.
 const char* unordered(const Access& before, bool is_shared) {
   if (before.block < first_block_of_launch) return nullptr;
-  if (before.block != now.block) return is_shared ? nullptr : "another block";
+  if (before.block != now.block || before.several_blocks) return is_shared ? nullptr : "another block";
   if (before.barrier != now.barrier) return nullptr;
   if (before.warp != now.warp) return "another warp";
   if (before.warp_barrier != now.warp_barrier || before.thread == now.thread) return nullptr;
@@ -88,7 +88,7 @@ const char* unordered(const Access& before, bool is_shared) {
 void note(Access& kept, bool is_shared) {
   Access merged = now;
   if (unordered(kept, is_shared)) {
-    if (kept.block != now.block) merged.block = kSeveralBlocks;
+    merged.several_blocks = kept.several_blocks || kept.block != now.block;
     if (kept.warp != now.warp) merged.warp = kSeveral;
     merged.thread = kSeveral;
   }

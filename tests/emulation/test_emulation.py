@@ -23,7 +23,7 @@ def run(program: Path, kernel: str, seed: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "kernel", ["barrier", "second_barrier", "warp_barrier", "second_warp_barrier", "warp_sum"]
+    "kernel", ["barrier", "second_barrier", "warp_barrier", "second_warp_barrier", "warp_sum", "later_launch"]
 )
 def test_a_correct_kernel_passes(broken: Path, kernel: str) -> None:
     for seed in SEEDS:
