@@ -29,8 +29,8 @@ exec "$@"
 """
 
 
-def places(folder: Path) -> check.Places:
-    return check.Places(folder / "out", folder / "prepared", folder / "prepared" / "site", "cpu")
+def places(folder: Path, device: str = "cpu") -> check.Places:
+    return check.Places(folder / "out", folder / "prepared", folder / "prepared" / "site", device)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def prepared(emulation_program: Path, tmp_path: Path) -> Path:
 
 def test_a_dry_run_goes_through_every_step(prepared: Path, tmp_path: Path) -> None:
     tree, stubs = tmp_path / "tree", tmp_path / "stubs"
-    for part in ("benchmarks/gpu", "benchmarks/gpu_check.sh", "tests/helpers/bench_sizes.py"):
+    for part in ("benchmarks/gpu", "benchmarks/gpu_check.sh", "tests", "pyproject.toml"):
         (tree / part).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, tree / part)
@@ -67,6 +67,7 @@ def test_a_dry_run_goes_through_every_step(prepared: Path, tmp_path: Path) -> No
         "OUT": str(tmp_path / "out"), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = ["bash", "benchmarks/gpu_check.sh", "--device", "cpu", "--prepared", str(prepared)]
+    command += ["--seconds", "3600"]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     with tarfile.open(tmp_path / "out" / "gpu_check.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
@@ -82,7 +83,7 @@ def test_a_dry_run_goes_through_every_step(prepared: Path, tmp_path: Path) -> No
 
 
 def test_what_fails_leaves_its_file_and_lets_the_others_run(tmp_path: Path) -> None:
-    run = check.Check(places(tmp_path), seconds=60)
+    run = check.Check(places(tmp_path, "cuda"), seconds=600)
     (tmp_path / "prepared" / "site").mkdir(parents=True)
     for step in (
         check.Step("broken", [sys.executable, "-c", "print('said before'); raise SystemExit(3)"], 30),
