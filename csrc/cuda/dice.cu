@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kThreads, 2) dice_kernel(DiceArgs args) {
   const auto height = static_cast<int>(args.first.height), width = static_cast<int>(args.first.width);
   const MaskPixels first{args.first, height, width}, second{args.second, height, width};
   for (int64_t image = blockIdx.x; image < args.images; image += gridDim.x) {
-    if (threadIdx.x == 0) both = sizes = 0;
+    if (threadIdx.x == 0) both = sizes = 0;  // the thread that has read those of the image before
     __syncthreads();
     // Of this thread's share: the pixels in both masks, and the sum of the pixels in each.
     unsigned of_both = 0, of_sizes = 0;
@@ -38,7 +38,6 @@ __global__ void __launch_bounds__(kThreads, 2) dice_kernel(DiceArgs args) {
     add_to_block(of_sizes, &sizes);
     __syncthreads();
     if (threadIdx.x == 0) args.dice[image] = dice_of(both, sizes, args.empty);
-    __syncthreads();  // the next image clears the sums
   }
 }
 

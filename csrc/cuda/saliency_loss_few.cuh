@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       clear(args, image);
       continue;
     }
-    __syncthreads();  // the image before this one may still be read
+    // Of the image before this one nothing but `slopes` may still be read.
     for (int i = threadIdx.x; i < cells; i += kThreads)
       cam[i] = load_float(args.cam, args.dtype, image * cells + i);
     for (int i = threadIdx.x / kWarp; i < pixels; i += kThreads / kWarp) {

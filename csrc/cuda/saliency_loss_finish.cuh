@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kThreads, 1) finish_kernel(SaliencyLossArgs ar
       touched[way][i] = static_cast<short>(region.cells);
     }
   }
-  __syncthreads();
+  // The barriers of the first sum stand between these and their use.
   for (int64_t image = blockIdx.x; image < args.images; image += gridDim.x) {
     const Extremes extremes = layout.extremes(image);
     if (extremes.counts == 0) {

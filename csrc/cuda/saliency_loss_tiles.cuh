@@ -209,7 +209,8 @@ __device__ void blur_back(Memory& memory, int window, int side, Tap tap) {
   }
 }
 
-// Computes out = U' x U over the tile's samples, four columns of cells at a time. It needs a barrier before.
+// Computes out = U' x U over the tile's samples, four columns of cells at a time. The buffer must be free.
+// The samples may have been written just before.
 template <typename Memory>
 __device__ void gather_samples(Memory& memory, const Region& down, const Region& across, int pitch,
                                float* out) {
@@ -297,7 +298,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
     const float corner_value = words ? target_at(args, image, rows.begin, columns.begin) : 0.0f;
     float flat_human = human_of(corner_value);
 
-    __syncthreads();  // the tile before this one may still be read
+    // Of the tile before this one only `lines` may still be read.
 #pragma unroll
     for (int way = 0; way < 2; ++way) {  // by other warps
       const int i = static_cast<int>(threadIdx.x) - way * Shape::kThreads / 2;
@@ -383,7 +384,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
       float similarity = 0;
       float y[kEach] = {}, yy[kEach] = {}, xy[kEach] = {};
       if (mixed) {
-        __syncthreads();  // the blurred rows take the place of the lines
+        // The blurred rows take the place of the lines: the vote on `graded` stands between.
         const auto blur = [&](auto count) {
           constexpr int kCount = decltype(count)::value;
           auto& blurred = reinterpret_cast<BlurredRows<Shape>(&)[kCount]>(memory.buffer.blurred);
@@ -493,7 +494,6 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
 #pragma unroll
         for (int i = 0; i < kEach; ++i)
           if (i < pixels_here) memory.x[Shape::row(i) + pad][column + pad] += slope[i];
-        __syncthreads();
       }
       gather_samples(memory, down, across, pitch, out + 1);
     }

@@ -192,7 +192,7 @@ __device__ Selected select(Memory& memory, KeyRange range, unsigned wanted, Each
   unsigned total = 0;
   for (bool first = true;; first = false) {
     const int shift = bin_shift(range, kBins);
-    __syncthreads();  // what was found before may still be read
+    // What was found before may still be read, but not the bins.
     for (unsigned bin = threadIdx.x; bin < kBins; bin += kThreads) memory.bins[bin] = 0;
     __syncthreads();
     each([&](unsigned key) {
@@ -336,7 +336,6 @@ __global__ void __launch_bounds__(kThreads, 1) topn_dice_kernel(TopnDiceArgs arg
       args.hits[image] = hits;
       args.n[image] = n;
     }
-    __syncthreads();  // the next image clears the sums
   }
 }
 
