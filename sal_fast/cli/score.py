@@ -43,7 +43,8 @@ class Options:
     arch: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(plugins.names("network")) + "}")]
     """The network, or a plug-in, file.py:function."""
     weights: Path
-    """The network's weights, a .safetensors, .pth or .pt file. Their head says how many classes there are."""
+    """The network's weights, a .safetensors, .pth, .pt, .ckpt or .bin file. Their head says how many classes
+    there are."""
     out: Path
     """The folder to write to."""
     image_size: int = 224
@@ -150,8 +151,8 @@ def _images(data: str, root: str | None) -> Table:
 def _model(arch: str, path: Path, output_stride: int) -> Classifier:
     """The network, with a head as wide as that of the weights."""
     if not weights.is_file(str(path)):
-        raise InputError(f"--weights {path}: expected a .safetensors, .pth or .pt file")
-    state = weights.read(path)
+        raise InputError(f"--weights {path}: expected {weights.FILE}")
+    state = weights.unwrapped(weights.read(path), network(arch)(2).state_dict())
     head = f"{network(arch).head}.bias"
     if head not in state:
         raise InputError(f"--weights {path}: no head in it ({head}), so no logits")

@@ -71,7 +71,7 @@ class Config:
     """The network, or a plug-in, file.py:function. xception needs timm: pip install "sal-fast[xception]"."""
     weights: str = option("none", affects="network training", path="by suffix")
     """The initial weights: none (random ones), the name of torchvision's weights (of timm's for xception), or
-    a .safetensors, .pth or .pt file."""
+    a .safetensors, .pth, .pt, .ckpt or .bin file. Prefixes that wrappers add to names are taken off."""
     teacher_arch: str = option(
         "same", affects="maps network", choices=("same",), plugin="network", only="has_teacher"
     )

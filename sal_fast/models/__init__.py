@@ -171,8 +171,8 @@ def build(
         arch: a name (`resnet18`), `file.py:function`, `package.module:function`, or a callable; see
             `sal_fast.models.backbone`.
         weights: `none` (random), a weights name of the network's library (`IMAGENET1K_V2` of torchvision,
-            `tf_in1k` of timm) or `DEFAULT`, which is downloaded once, or a .safetensors, .pth or .pt file. A
-            head of another size stays random.
+            `tf_in1k` of timm) or `DEFAULT`, which is downloaded once, or a .safetensors, .pth, .pt,
+            .ckpt or .bin file. A head of another size stays random.
         output_stride: pixels per feature, for small images. Other values than 32 are for ResNets.
         precision, compiled, cam_layer: see `Classifier`.
 

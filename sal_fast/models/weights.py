@@ -1,8 +1,11 @@
 """Weights: read without running code, and written so that the network's own library reads them too."""
 
+import functools
+import logging
 import os
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -10,35 +13,89 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
 from sal_fast.models.backbone import Backbone, Spec, network
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+FILE = "a .safetensors, .pth, .pt, .ckpt or .bin file"
+# The entries of a checkpoint under which its state dict may lie. Averaged weights come first.
+PLACES = ("state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict", "model", "params")
+# What wrappers put before the names of a network's entries, in any nesting: torch.compile,
+# DistributedDataParallel, Lightning, and networks with a part of such a name.
+PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.", "net.", "encoder.")
 
 
 def load_into(net: nn.Module, backbone: Backbone, weights: str) -> None:
     """Load weights, by name or from a file, into a network. A head of another size is left as it is.
 
-    Raises InputError that names the first entry that is missing, unknown or of another shape.
+    Wrappers' prefixes are taken off (`unwrapped`). Raises InputError that names the first entry that is
+    missing, unknown or of another shape.
     """
-    state = read(Path(os.path.expanduser(weights))) if is_file(weights) else _named(backbone, weights)
     own = net.state_dict()
+    if is_file(weights):
+        state = unwrapped(read(Path(os.path.expanduser(weights))), own)
+    else:
+        state = _named(backbone, weights)
     head = f"{backbone.head}."
     shapes = [key for key in state if key in own and own[key].shape != state[key].shape]
-    state = {key: value for key, value in state.items() if key not in shapes or not key.startswith(head)}
     reasons = [
         f"{key!r} has shape {list(state[key].shape)}, expected {list(own[key].shape)}"
         for key in shapes
-        if key in state
+        if not key.startswith(head)
     ]
-    needed = (key for key in own if not key.startswith(head) and "num_batches" not in key)
-    reasons += [f"{key!r} is missing" for key in needed if key not in state]
-    reasons += [f"{key!r} is not in the network" for key in state if key not in own]
+    state = {key: value for key, value in state.items() if key not in shapes}
+    needed = [key for key in own if not key.startswith(head) and "num_batches" not in key]
+    missing = [key for key in needed if key not in (*state, *shapes)]
+    unknown = [key for key in state if key not in own]
+    reasons += [f"{key!r} is missing{_similar(key, unknown)}" for key in missing]
+    reasons += [f"{key!r} is not in the network{_similar(key, missing)}" for key in unknown]
     if reasons:
         raise InputError(f"weights {weights!r} do not fit {backbone.name}: {reasons[0]}")
+    if any(key.startswith(head) and key not in state for key in own):
+        _tell_once(f"weights {weights}: they have no head for these classes; it begins at random")
     net.load_state_dict(state, strict=False)
 
 
+@functools.cache
+def _tell_once(note: str) -> None:
+    """Log a note. Every round makes its networks anew, and the note need not come again."""
+    log.info(note)
+
+
+def _similar(key: str, known: Iterable[str]) -> str:
+    close = nearest(key, known)
+    return f" (similar: {close!r})" if close else ""
+
+
+def unwrapped(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The entries of a state dict under the names that a network has for them.
+
+    Of all sequences of `PREFIXES` that entries begin with, that one is taken off with which most names are
+    the network's `own`; the shortest of several. Entries that do not begin with it belong to something else,
+    such as a loss, and are left out.
+    """
+    found = {""}
+    for key in state:
+        start = ""
+        while prefix := next((one for one in PREFIXES if key.startswith(one, len(start))), ""):
+            start += prefix
+            found.add(start)
+    best = max(
+        sorted(found, key=len),
+        key=lambda start: sum(key.startswith(start) and key[len(start) :] in own for key in state),
+    )
+    return {key[len(best) :]: value for key, value in state.items() if key.startswith(best)}
+
+
 def read(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or from a .pth or .pt file with `weights_only`."""
+    """The state dict in a file, with its entries as they are called there.
+
+    Files other than .safetensors are read with `weights_only`, so no code in them runs. Of a checkpoint the
+    state dict is taken, wherever it lies (`PLACES`).
+    """
     if not path.is_file():
         raise InputError(f"weights file not found: {path}")
     try:
@@ -47,13 +104,30 @@ def read(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise InputError(f"weights file {path} cannot be read: {str(error).splitlines()[0]}") from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
+        raise InputError(f"weights file {path} cannot be read: {_said(error)}") from None
+    while isinstance(state, Mapping) and (
+        place := next((one for one in PLACES if isinstance(state.get(one), Mapping)), None)
+    ):
+        state = state[place]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"weights file {path}: expected a state dict of tensors, got {type(state).__name__}")
-    return {str(key).removeprefix("module.").removeprefix("net."): value for key, value in state.items()}
+    return {str(key): value for key, value in state.items()}
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error, without the escape codes that torch puts into it.
+
+    What torch says of objects that it does not load is advice for programmers. We name the objects.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    unknown = re.search(r"Unsupported global: GLOBAL (\S+)", text)
+    if unknown:
+        return (
+            f"it holds objects of Python, such as {unknown[1]}, which could run code; where you trust it, "
+            f"save its state dict alone: "
+            f"torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'state.pth')"
+        )
+    return text.splitlines()[0]
 
 
 def to_bytes(model: nn.Module) -> bytes:
@@ -65,7 +139,7 @@ def to_bytes(model: nn.Module) -> bytes:
 
 def is_file(weights: str) -> bool:
     """True if `--weights` names a file, not weights that are downloaded by name."""
-    return Path(weights).suffix in (".safetensors", ".pth", ".pt")
+    return Path(weights).suffix in SUFFIXES
 
 
 def urls(arch: Spec) -> dict[str, str]:
@@ -77,7 +151,7 @@ def _named(backbone: Backbone, name: str) -> dict[str, Tensor]:
     known = backbone.weights()
     if name not in known:
         named = f"one of {backbone.library}'s for {backbone.name} ({', '.join(known)}), " if known else ""
-        raise InputError(f"weights {name!r}: expected none, {named}or a .safetensors, .pth or .pt file")
+        raise InputError(f"weights {name!r}: expected none, {named}or {FILE}")
     try:
         return dict(known[name].read())
     except (OSError, RuntimeError) as error:

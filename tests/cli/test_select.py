@@ -213,7 +213,7 @@ def test_score_bad_input(shared_folder: Path, tmp_path: Path, capsys: pytest.Cap
     words = scored(shared_folder, tmp_path, "out")
     for option, value, said in (
         ("--weights", str(tmp_path / "absent.pth"), "weights file not found"),
-        ("--weights", "DEFAULT", "expected a .safetensors, .pth or .pt file"),
+        ("--weights", "DEFAULT", "expected a .safetensors, .pth, .pt, .ckpt or .bin file"),
         ("--arch", "resnet50", "do not fit resnet50"),
         ("--data", str(tmp_path / "absent"), "not found"),
         ("--image-size", "0", "expected at least 1"),

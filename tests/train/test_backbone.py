@@ -112,7 +112,10 @@ def test_networks_refused(mine: str, what: str, message: str) -> None:
     ("options", "message"),
     [
         ({"output_stride": 8}, "Mine has a fixed stride"),
-        ({"weights": "DEFAULT"}, r"'DEFAULT': expected none, or a \.safetensors, \.pth or \.pt file"),
+        (
+            {"weights": "DEFAULT"},
+            r"'DEFAULT': expected none, or a \.safetensors, \.pth, \.pt, \.ckpt or \.bin file",
+        ),
         (
             {"cam_layer": "bodi.2"},
             r"the nearest is 'body\.2' \(expected features or a module's dotted name\)",

@@ -71,6 +71,58 @@ def test_weights_file_with_another_head(tmp_path: Path, suffix: str) -> None:
     assert torch.equal(whole.head.weight, donor.fc.weight)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "place"),
+    [
+        ("", "state_dict"),
+        ("module.", "model"),
+        ("_orig_mod.module.", "model_state_dict"),
+        ("module._orig_mod.", "ema"),
+        ("model.backbone.", "state_dict"),
+        ("model.net.encoder.", "params"),
+    ],
+)
+def test_weights_of_wrapped_networks(prefix: str, place: str, tmp_path: Path) -> None:
+    """As Lightning, DistributedDataParallel and torch.compile save them, with other things beside."""
+    donor = torchvision.models.resnet18(num_classes=3).state_dict()
+    state = {f"{prefix}{key}": value for key, value in donor.items()}
+    other = {"criterion.weight": torch.ones(3)} if prefix else {}
+    torch.save({"epoch": 3, place: {place: state | other}, "optimizer": {"lr": 0.1}}, tmp_path / "w.ckpt")
+    model = models.build("resnet18", 3, weights=str(tmp_path / "w.ckpt"))
+    for key, value in model.net.state_dict().items():
+        assert torch.equal(value, donor[key])
+
+
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
+    plain, averaged = (torchvision.models.resnet18(num_classes=3).state_dict() for _ in range(2))
+    torch.save({"state_dict": plain, "state_dict_ema": averaged}, tmp_path / "w.pth")
+    model = models.build("resnet18", 3, weights=str(tmp_path / "w.pth"))
+    assert torch.equal(model.head.weight, averaged["fc.weight"])
+
+
+def test_names_of_a_network_that_begin_as_a_wrappers_are_kept() -> None:
+    state = {"encoder.a": torch.ones(1), "encoder.b": torch.ones(1), "head.a": torch.ones(1)}
+    assert weights.unwrapped(state, state.keys()) == state
+    inner = {"model.b": torch.ones(1), "a": torch.ones(1)}
+    wrapped = {f"module.{key}": value for key, value in inner.items()}
+    assert weights.unwrapped(wrapped, inner.keys()).keys() == inner.keys()
+
+
+def test_a_random_head_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sal_fast")
+    path = tmp_path / "w.safetensors"
+    save_file(torchvision.models.resnet18(num_classes=7).state_dict(), path)
+    for _ in range(2):
+        models.build("resnet18", 3, weights=str(path))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"weights {path}: they have no head for these classes; it begins at random"
+    ]
+
+
+class Hyper:
+    """What Lightning keeps beside the weights."""
+
+
 def test_our_weights_are_torchvisions(tmp_path: Path) -> None:
     model = models.build("resnet18", 3, seed=4)
     (tmp_path / "w.safetensors").write_bytes(weights.to_bytes(model.net))
@@ -89,12 +141,20 @@ def test_weights_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
     torch.save({"net": Shell()}, tmp_path / "code.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"state_dict": {}, "hyper_parameters": Hyper()}, tmp_path / "lightning.ckpt")
     state = torchvision.models.resnet18().state_dict()
     del state["layer1.0.conv1.weight"]
     save_file(state, tmp_path / "part.safetensors")
+    state["layer1.0.conv_1.weight"] = torch.zeros(64, 64, 3, 3)
+    save_file(state, tmp_path / "renamed.safetensors")
     for name, message in (
         ("r34.safetensors", "do not fit resnet18: .* is not in the network"),
-        ("part.safetensors", "'layer1.0.conv1.weight' is missing"),
+        ("part.safetensors", "'layer1.0.conv1.weight' is missing$"),
+        ("renamed.safetensors", r"'layer1.0.conv1.weight' is missing \(similar: 'layer1.0.conv_1.weight'\)"),
+        (
+            "lightning.ckpt",
+            r"cannot be read: it holds objects of Python, such as \S+Hyper.* its state dict alone",
+        ),
         ("broken.safetensors", "cannot be read"),
         ("code.pth", "cannot be read"),
         ("list.pth", "expected a state dict of tensors, got list"),
@@ -102,5 +162,6 @@ def test_weights_refused(tmp_path: Path) -> None:
         ("IMAGENET21K", "expected none, one of torchvision's for resnet18"),
     ):
         given = name if name == "IMAGENET21K" else str(tmp_path / name)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message) as raised:
             models.build("resnet18", 3, weights=given)
+        assert "\x1b" not in str(raised.value)
