@@ -32,6 +32,11 @@ class BuildInfo:
     cuda_toolkit: str | None
     cuda_architectures: tuple[str, ...]
 
+    def cuda_problem(self, gpu: int) -> str:
+        """Why the CUDA kernels do not run on the GPU of that number; "" if they do, or if there are none."""
+        module = cuda_core()
+        return module.cuda_problem(gpu) if module is not None else ""
+
 
 def _missing(error: ImportError | None) -> str:
     """The loader's report: the cause, what was found, and the next command."""

@@ -121,7 +121,9 @@ def on_a_gpu(timer: Timer) -> dict[str, float | None]:
     timer.wait()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True
+    ) as profile:
         call()
         timer.wait()
     events = profile.events() or []
@@ -134,7 +136,7 @@ def on_a_gpu(timer: Timer) -> dict[str, float | None]:
 
 def write_trace(path: Path, timers: Mapping[str, Timer]) -> None:
     """Write one call of each variant as a Chrome trace, each under its name."""
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         for name, timer in timers.items():
             with torch.profiler.record_function(name):
                 timer.first()

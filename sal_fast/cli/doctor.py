@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sal_fast
-from sal_fast import _native
 from sal_fast.cli.output import columns, say, wrapped
 
 IMPORTS = {"pillow": "PIL"}  # the others are imported by their own names
@@ -138,8 +137,7 @@ def _devices(missing: list[str]) -> None:
 
 def _unfit(gpu: int, chip: str) -> list[str]:
     """What to do if the CUDA kernels of this build do not run on a GPU."""
-    core = _native.cuda_core()
-    problem = core.cuda_problem(gpu) if core is not None else ""
+    problem = sal_fast.build_info().cuda_problem(gpu)
     if not problem:
         return []
     return [

@@ -15,6 +15,7 @@ import torch
 from experiment_runs import arguments
 
 import sal_fast
+from sal_fast import _native
 from sal_fast.bench import suite
 from sal_fast.cli import COMMANDS, doctor, main
 
@@ -138,7 +139,7 @@ def test_doctor_tells_what_does_not_fit_a_gpus_driver(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(doctor, "_installed_dali", lambda: ["nvidia-dali-cuda130"])
     core = SimpleNamespace(cuda_problem=lambda gpu: "the driver is too old")
-    monkeypatch.setattr(doctor._native, "cuda_core", lambda: core)
+    monkeypatch.setattr(_native, "cuda_core", lambda: core)
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     for line in (
