@@ -42,7 +42,7 @@ struct Buffers {
   Rows d_x = arena.rows(h, columns);
   Rows d_mean = arena.rows(lines, columns + args.window);
   Rows d_square = arena.rows(2 * lines, columns + args.window);
-  // Where the lowest and the highest values stand.
+  // These are the places of the lowest and the highest values.
   Rows ties[2] = {arena.rows(h, args.width), arena.rows(h, args.width)};
 };
 

@@ -8,7 +8,8 @@ namespace {
 
 using Weights = std::vector<std::vector<double>>;
 
-// Where pixel i of a side of `to` pixels lies among `from` cells: half-pixel centres, clamped at the ends.
+// The place of pixel i, of `to` along a side, among `from` cells. Centres lie at half pixels, and places are
+// clamped at the ends.
 struct Place {
   Place(int64_t i, int64_t from, int64_t to) {
     const double at = (i + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5;

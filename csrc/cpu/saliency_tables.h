@@ -1,4 +1,5 @@
-// What the saliency loss needs of the sizes alone. It is compiled once for all instruction sets.
+// These tables of the saliency loss depend on its sizes alone. They are compiled once for all instruction
+// sets.
 #pragma once
 
 #include <vector>

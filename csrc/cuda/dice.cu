@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(kThreads, 2) dice_kernel(DiceArgs args) {
   for (int64_t image = blockIdx.x; image < args.images; image += gridDim.x) {
     if (threadIdx.x == 0) both = sizes = 0;  // the thread that has read those of the image before
     __syncthreads();
-    // Of this thread's share: the pixels in both masks, and the sum of the pixels in each.
+    // This thread counts, in its share, the pixels in both masks, and those in each.
     unsigned of_both = 0, of_sizes = 0;
     const auto add = [&](unsigned a, unsigned b) {
       of_both += __popc(a & b);

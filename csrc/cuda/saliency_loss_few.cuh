@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       clear(args, image);
       continue;
     }
-    // Of the image before this one nothing but `slopes` may still be read.
+    // Other threads may still read `slopes` of the image before this one, and nothing else of it.
     for (int i = threadIdx.x; i < cells; i += kThreads)
       cam[i] = load_float(args.cam, args.dtype, image * cells + i);
     for (int i = threadIdx.x / kWarp; i < pixels; i += kThreads / kWarp) {

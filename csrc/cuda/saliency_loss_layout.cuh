@@ -1,4 +1,4 @@
-// What the kernels of the saliency loss share: the steps for an image or a pixel, the sides of the loss, and,
+// The kernels of the saliency loss share this: the steps for an image or a pixel, the sides of the loss, and,
 // for the launches beyond 1024 pixels, the values that they hand on to each other and the tables that depend
 // on sizes alone.
 #pragma once

@@ -298,7 +298,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 4)
     const float corner_value = words ? target_at(args, image, rows.begin, columns.begin) : 0.0f;
     float flat_human = human_of(corner_value);
 
-    // Of the tile before this one only `lines` may still be read.
+    // Other threads may still read `lines` of the tile before this one, and nothing else of it.
 #pragma unroll
     for (int way = 0; way < 2; ++way) {  // by other warps
       const int i = static_cast<int>(threadIdx.x) - way * Shape::kThreads / 2;

@@ -192,7 +192,7 @@ __device__ Selected select(Memory& memory, KeyRange range, unsigned wanted, Each
   unsigned total = 0;
   for (bool first = true;; first = false) {
     const int shift = bin_shift(range, kBins);
-    // What was found before may still be read, but not the bins.
+    // Other threads may still read what was found before, but no longer the bins.
     for (unsigned bin = threadIdx.x; bin < kBins; bin += kThreads) memory.bins[bin] = 0;
     __syncthreads();
     each([&](unsigned key) {
