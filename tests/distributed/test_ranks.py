@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from experiment_runs import TINY, kept, rounds
+from patience import PATIENCE
 from rank_process import together
 
 from sal_fast import distributed, plugins
@@ -70,7 +71,7 @@ def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: P
     )
     torch.set_num_threads(threads)
     asking = {**tried, "annotator": "people", "out": str(tmp_path / "asking")}  # the start, a query, the end
-    together(tmp_path / "ranks", 2, [asking] * 3 + [{**drawn, "out": str(tmp_path / "drawn")}], 60)
+    together(tmp_path / "ranks", 2, [asking] * 3 + [{**drawn, "out": str(tmp_path / "drawn")}])
     lines = rounds(tmp_path / "asking")
     assert [line.pop("people")["maps"] for line in lines] == [5, 9]
     assert lines[1]["trial_dice"] is not None
@@ -112,7 +113,7 @@ def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
     for count in (1, 2, 3):
         found[count] = {name: tmp_path / f"{name}-{count}" for name in runs}
         options = [{**runs[name], "out": str(folder)} for name, folder in found[count].items()]
-        together(tmp_path / f"ranks-{count}", count, options, timeout=1200)
+        together(tmp_path / f"ranks-{count}", count, options)
     for name in runs:
         assert [line["generated_maps"] > 0 for line in rounds(found[1][name])] == [False, False, True, True]
         for count in (2, 3):
@@ -157,7 +158,7 @@ def test_a_lost_rank_ends_the_run_and_another_number_of_ranks_goes_on(
         )
 
     whole = tmp_path / "whole"
-    _, errors = torchrun(1, whole).communicate(timeout=300)
+    _, errors = torchrun(1, whole).communicate(timeout=PATIENCE)
     assert (whole / "summary.json").exists(), errors
     broken = tmp_path / "broken"
     process = torchrun(2, broken)
@@ -169,11 +170,11 @@ def test_a_lost_rank_ends_the_run_and_another_number_of_ranks_goes_on(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     ).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert not (broken / "summary.json").exists(), "it was over before a rank was lost"
     process = torchrun(3, broken)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert same(broken, whole)
 

@@ -46,11 +46,13 @@ def start(folder: Path, count: int, runs: list[dict[str, Any]]) -> list[subproce
     ]
 
 
-def together(folder: Path, count: int, runs: list[dict[str, Any]], timeout: float = 300) -> list[str]:
+def together(folder: Path, count: int, runs: list[dict[str, Any]]) -> list[str]:
     """Wait for such processes, and return their standard outputs. All must end well."""
+    from patience import PATIENCE  # the processes themselves do not have this folder on their path
+
     processes = start(folder, count, runs)
     try:
-        said = [process.communicate(timeout=timeout) for process in processes]
+        said = [process.communicate(timeout=PATIENCE) for process in processes]
     finally:
         for process in processes:
             process.kill()

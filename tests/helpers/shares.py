@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from patience import PATIENCE
 from torch import Tensor, distributed
 
 from sal_fast import ops, query
@@ -121,7 +122,7 @@ def main(folder: Path, rank: int, size: int, backend: str, device: torch.device)
         init_method=f"file://{folder}/meet",
         rank=rank,
         world_size=size,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=PATIENCE),
     )
     shrink()
     if device.type == "cuda":

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import psutil
 from experiment_runs import TINY, kept, rounds
+from patience import PATIENCE
 
 from sal_fast.experiment.config import Config
 from sal_fast.sweep import driver, grid, plan, worker
@@ -124,9 +125,9 @@ def marked(text: str) -> list[str]:
     ]
 
 
-def wait_for(condition: Any, seconds: float = 1200.0) -> Any:
-    """The condition's value once it is true. The limit only keeps a test that hangs from hanging for ever."""
-    until = time.monotonic() + seconds
+def wait_for(condition: Any) -> Any:
+    """The condition's value once it is true."""
+    until = time.monotonic() + PATIENCE
     while not (value := condition()):
         assert time.monotonic() < until
         time.sleep(0.05)

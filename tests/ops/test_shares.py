@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import shares
 import torch
+from patience import PATIENCE
 from torch import distributed
 
 from sal_fast import ops
@@ -44,7 +45,7 @@ def together(folder: Path, size: int, backend: str, device: str) -> dict[int, li
     ]
     try:
         for process in running:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, errors
     finally:
         for process in running:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from report_folders import make_run
 
 from sal_fast.report import write
@@ -64,7 +65,7 @@ def measured(page: Path, width: int, profile: Path) -> dict[str, Any]:
     frame.write_text(FRAME.format(width=width))
     command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "--window-size=1400,1000"]
     shown = subprocess.run(
-        [*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=PATIENCE, check=True
     ).stdout
     found = re.search(r'data-measured="([^"]*)"', shown)
     assert found is not None

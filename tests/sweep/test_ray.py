@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from sweep_runs import configs, holders, marked, results, start, toml, wait_for
 
 from sal_fast.cli import main
@@ -69,7 +70,7 @@ def test_on_this_machine(
     file, out = tmp_path / "small.toml", tmp_path / "out"
     file.write_text(toml(**options))
     sweep = start(file, "--out", out, mark=mark)
-    said, error = sweep.communicate(timeout=1200)
+    said, error = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 0, said + error
     assert marked(mark) == []
     assert "2/2 done" in error
@@ -91,7 +92,7 @@ def test_a_worker_is_killed(shared_folder: Path, tmp_path: Path, mark: str, alon
     file.write_text(toml(**options))
     sweep = start(file, "--out", out, mark=mark)
     os.kill(wait_for(lambda: next(iter(holders(out)), None)), signal.SIGKILL)
-    said, error = sweep.communicate(timeout=1200)
+    said, error = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 0, said + error
     assert "again: its process was killed or crashed" in error
     assert marked(mark) == []
@@ -108,7 +109,7 @@ def test_interrupted(number: int, early: bool, shared_folder: Path, tmp_path: Pa
     sweep = start(file, "--out", out, mark=mark)
     wait_for(lambda: any("gcs_server" in name for name in marked(mark)) if early else holders(out))
     sweep.send_signal(number)
-    _, error = sweep.communicate(timeout=1200)
+    _, error = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 130
     assert "the same command continues" in error
     assert marked(mark) == []
@@ -144,7 +145,7 @@ def test_workers_and_drivers_killed_at_random(
         sweep.communicate()
         if drivers == 0:  # once: its workers end, though nobody waits for them
             wait_for(lambda: not holders(out))
-    said, error = sweep.communicate(timeout=1200)
+    said, error = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 0, said + error
     wait_for(lambda: not marked(mark))  # Ray's agents notice a killed driver's end after a minute or two
     check(out, alone, options)
@@ -169,7 +170,7 @@ def test_a_node_is_lost(shared_folder: Path, tmp_path: Path, alone: Alone) -> No
             wait_for(lambda: len(holders(out)) == 2)
             wait_for(lambda: len(list(out.glob("*/rounds/001"))) >= 1)
             cluster.remove_node(nodes[0], allow_graceful=False)
-            said, error = sweep.communicate(timeout=1200)
+            said, error = sweep.communicate(timeout=PATIENCE)
             assert sweep.returncode == 0, said + error
             assert re.search(r"again: .*(node|killed)", error), error
         finally:
