@@ -1,6 +1,6 @@
 """Locks between processes. The kernel releases a lock when its process ends, however it ends."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,11 +32,11 @@ def locked(file: Path, busy: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def hold(path: Path, mark: str) -> Iterator[None]:
+def hold(path: Path, mark: str, own: Collection[str] = ()) -> Iterator[None]:
     """Make the folder `path` if needed and hold it, so that one process at a time writes to it.
 
-    `mark` is the name of the file that is written first (by `_util.files`). A folder without this file has to
-    be empty. Raises InputError if it is not empty or no folder, and InUse if another process holds it.
+    `mark` is the name of a file that is written early (by `_util.files`). A folder without this file has to
+    be empty, but for what is named `own`. Raises InputError if it is not empty or no folder, and InUse if another process holds it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def hold(path: Path, mark: str) -> Iterator[None]:
             raise
         raise InputError(f"{path} cannot be made: {error.strerror}; choose another --out") from None
     if not (path / mark).exists():
-        own = (".lock", f"{mark}.part")  # a process that was killed at its start leaves these
+        own = (".lock", f"{mark}.part", *own)  # a process that was killed at its start leaves these
         foreign = sorted(item.name for item in path.iterdir() if item.name not in own)
         if foreign:
             raise InputError(

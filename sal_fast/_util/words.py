@@ -17,6 +17,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Augment = Literal["none", "standard", "color"]
 AUGMENTS: tuple[Augment, ...] = get_args(Augment)
 
+Train = Literal["all", "head"]
+TRAINS: tuple[Train, ...] = get_args(Train)
+
 DecoderName = Literal["auto", "dali", "torch", "pillow"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 

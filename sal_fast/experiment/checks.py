@@ -72,7 +72,7 @@ def check_features(config: Config, table: Table, plan: budget.Plan) -> None:
                 f"--cam-layer {model.cam_layer} of {arch} has {channels} channels, and --probe cam needs the "
                 f"{model.head.in_features} of the head's inputs; name another layer, or use --probe hirescam"
             )
-        one = 1 in (config.batch_size, plan.labelled[0])
+        one = 1 in (config.batch_size, plan.labelled[0]) and config.train == "all"
         if one and map_shape(model, config.image_size, FEATURES)[1:] == (1, 1):
             raise InputError(
                 f"{arch} has 1x1 features at --image-size {config.image_size}, and a batch of one image "

@@ -19,6 +19,7 @@ from sal_fast._util.words import (
     PRECISIONS,
     PROBES,
     SALIENCY_KINDS,
+    TRAINS,
     Augment,
     CamClass,
     DecoderName,
@@ -26,11 +27,12 @@ from sal_fast._util.words import (
     Precision,
     Probe,
     SaliencyKind,
+    Train,
 )
 from sal_fast.errors import InputError
 from sal_fast.experiment import presets
 from sal_fast.experiment.budget import AUTO, Plan, plan
-from sal_fast.experiment.options import UNSET, check_value, option, options_of, types_of
+from sal_fast.experiment.options import UNSET, check_value, option, options_of, spelling, types_of
 from sal_fast.experiment.regimes import REGIMES, Regime, those_that
 
 WEIGHTS = (".safetensors", ".pth", ".pt")  # the suffixes of weights files
@@ -79,6 +81,13 @@ class Config:
     teacher_weights: str = option("same", affects="maps network", path="by suffix", only="has_teacher")
     """The teacher's initial weights: none, a name or a file. same takes those of --weights, but if that is a
     file and the teacher is another network, it takes none."""
+    train: Train = option("all", affects="network training", choices=TRAINS, compared=True, axis=True)
+    """What is trained: the whole network (all), or its head alone (head). With head the network looks at each
+    image once, and training, testing and queries read the features that are kept of it. A round then takes
+    seconds."""
+    crops: int = option(0, affects="training", least=0)
+    """With --train head, the number of crops of each training image whose features are kept, drawn as
+    --augment says. With 0 the features are those of the whole image."""
     output_stride: int = option(32, affects="network training", least=1)
     """Pixels for each feature. With 16, 8 or 4 small images keep more features (ResNets only)."""
     image_size: int = option(224, affects="network training", least=1)
@@ -228,6 +237,7 @@ class Config:
                 f"--generator {self.generator}: regime {self.regime!r} takes no generator; expected one of "
                 f"{', '.join(those_that('takes_a_generator'))}"
             )
+        self._check_head()
         if self.segmenter_weights is not None and not (regime.uses_a_segmenter and self.generator is None):
             raise InputError(
                 "--segmenter-weights goes with --regime segmenter, and without --generator: leave one out"
@@ -236,6 +246,26 @@ class Config:
             raise InputError(
                 f"regime {self.regime!r} needs --segmenter-masks FOLDER with <id>.png for every training "
                 f"image; with --segmenter-weights or --generator those that are missing are made there"
+            )
+
+    def _check_head(self) -> None:
+        """Refuse what does not go together with --train head, and what goes with it alone."""
+        if self.train == "all":
+            if self.crops:
+                raise InputError(f"--crops {self.crops} goes with --train head; leave it out")
+            return
+        for name, refused, why in (
+            ("cam_layer", self.cam_layer != "features", "only the pooled features are kept"),
+            ("compile", self.compile, "the network runs once for each image"),
+            ("data_parallel", self.data_parallel, "each process trains one head"),
+        ):
+            if refused:
+                raise InputError(f"{spelling(name)} does not go with --train head: {why}; leave it out")
+        if (self.augment != "none") != (self.crops > 0):
+            raise InputError(
+                f"--train head keeps the features of --crops {self.crops} crops with --augment "
+                f"{self.augment}; expected --augment none and no crops, or another --augment and --crops 1 or "
+                f"more"
             )
 
     def plan(self, pool: int) -> Plan:

@@ -1,5 +1,6 @@
 """The networks of a run, which are made new or read from the weights that the run kept."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -8,11 +9,29 @@ from sal_fast import models, seeds
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
-from sal_fast.models import Classifier, build, weights
+from sal_fast.models import Classifier, build, frozen, map_shape, weights
 
 
 def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
     """The network that every round starts from, or the teacher's, with the same initial weights each time.
+
+    With `--train head` it is a head on features (`sal_fast.models.frozen`), else it is `whole_model`.
+    """
+    if config.train == "all":
+        return whole_model(config, classes, teacher)
+    arch = teacher_arch(config) if teacher else config.arch
+    stride = config.output_stride if models.network(arch).strides else 32
+    shape = _feature_shape(arch, config.image_size, stride)
+    return frozen.on_features(arch, shape, classes, seeds.integer(config.seed, "initial-weights"))
+
+
+@functools.cache
+def _feature_shape(arch: str, image_size: int, output_stride: int) -> tuple[int, int, int]:
+    return map_shape(build(arch, 2, output_stride=output_stride), image_size)
+
+
+def whole_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
+    """The network of a run, or the teacher's, which takes images.
 
     The name of a CAM layer belongs to one network. So if the teacher is another network, its maps are made of
     its features.
@@ -65,6 +84,9 @@ def kept_model(config: Config, classes: int, path: Path, device: str = "cpu") ->
     """
     if not path.exists():
         raise InputError(f"{path}: the model's weights are gone; restore them, or repeat the run")
-    model = new_model(config.replace(weights="none", compile=False), classes).to(torch.device(device))
+    config = config.replace(compile=False)
+    model = new_model(config if config.train == "head" else config.replace(weights="none"), classes)
     load_kept(model, config.arch, path, ALONE)
-    return model.eval()
+    if config.train == "head":
+        model = frozen.with_body(model, whole_model(config, classes))
+    return model.to(torch.device(device)).eval()

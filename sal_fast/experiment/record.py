@@ -7,6 +7,7 @@
                       and, if people or a model on trial answer: answers.json, drawn/, predicted/
     start/            their answers to the start set
     teacher.safetensors    the weights of the teacher (regime tait)
+    frozen/           the features of the networks, with --train head
     summary.json      written when the run is finished
 
 The same command continues a run from these files. A round is finished when its line is there. Files are
@@ -115,7 +116,7 @@ class RunFolder:
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the folder for this process. The kernel releases the lock however the process ends."""
-        return hold(self.path, self.run_json.name)
+        return hold(self.path, self.run_json.name, own=("frozen",))
 
     @property
     def run_json(self) -> Path:

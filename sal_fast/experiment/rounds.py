@@ -27,7 +27,7 @@ from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import NEW_TIES, TIES, RunFolder, write_query
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
 from sal_fast.models import Classifier, resolved, weights
-from sal_fast.train import Fitted, Job, Recipe, Scores, Training, evaluate, score
+from sal_fast.train import Fitted, HeadTraining, Job, Recipe, Scores, Training, evaluate, score
 
 
 @dataclass
@@ -185,16 +185,19 @@ class Steps:
         if self.ranks.number(self.ranks.first and self.folder.teacher.exists()):
             load_kept(model, teacher_arch(self.config), self.folder.teacher, self.ranks)
         else:
-            self._fit(work, labelled, [Job(model, TEACHER_ALPHA, "teacher")])
+            self._fit(work, labelled, [Job(model, TEACHER_ALPHA, "teacher")], self.answering.teacher_store)
             if self.ranks.first:
                 write_bytes(self.folder.teacher, weights.to_bytes(model.net))
         return model
 
-    def _fit(self, work: Work, labelled: Labelled, jobs: list[Job]) -> list[Fitted]:
+    def _fit(
+        self, work: Work, labelled: Labelled, jobs: list[Job], store: Store | None = None
+    ) -> list[Fitted]:
+        training: type[Training] = HeadTraining if self.config.train == "head" else Training
         with self._timed(work, "train"):
-            return Training(
+            return training(
                 jobs,
-                self.store,
+                store or self.store,
                 labelled.rows,
                 labelled.maps,
                 labelled.says_where,

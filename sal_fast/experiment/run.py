@@ -32,7 +32,7 @@ from sal_fast.data import (
 from sal_fast.data.masks import Masks
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
-from sal_fast.experiment import checks, provenance
+from sal_fast.experiment import checks, frozen, provenance
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
@@ -174,8 +174,13 @@ def _run(
     with closing(decode.choose(config.decoder, device)) as decoder:
         options = plan_store(table, StoreOptions(config.image_size, stored, decoder, config.store))
         checks.check_features(config, table, plan)
-        samples = open_store(table, options)
-        answering, start = _answering(config, folder, ranks, plug_ins, samples, decoder)
+        if config.train == "head":
+            stores: tuple[store.Store, store.Store] = frozen.open_stores(
+                config, table, options, folder.path, ranks
+            )
+        else:
+            stores = (open_store(table, options),) * 2
+        answering, start = _answering(config, folder, ranks, plug_ins, stores, decoder)
         told = partial(plug_ins.tell, folder)
         steps = Steps(config, answering.store, folder, start, answering, told, ranks)
         log.info("%s", _announcement(config, steps))
@@ -189,13 +194,14 @@ def _answering(
     folder: RunFolder,
     ranks: Ranks,
     plug_ins: _PlugIns,
-    samples: store.Store,
+    stores: tuple[store.Store, store.Store],
     decoder: decode.Decoder,
 ) -> tuple[Answering, torch.Tensor]:
-    """Write run.json, or compare with it.
+    """Write run.json, or compare with it. `stores` are what the run's network sees, and what the teacher sees.
 
     Returns the object that answers the queries, and the rows of the start set.
     """
+    samples, teacher_samples = stores
     table = samples.table
     plan = config.plan(len(table.rows("train")))
     _check_same(samples, ranks)
@@ -220,7 +226,9 @@ def _answering(
     size = feature_size(new_model(config, len(table.classes)), config.image_size)
     loss_size = size if config.map_size is None else (config.map_size, config.map_size)
     rows = _start_rows(folder, table, len(start), ranks).to(samples.device)
-    answering = Answering(config, samples, plan, folder, loss_size, segmented, plug_ins.generator, ranks)
+    answering = Answering(
+        config, samples, teacher_samples, plan, folder, loss_size, segmented, plug_ins.generator, ranks
+    )
     return answering, rows
 
 

@@ -199,7 +199,7 @@ def map_shape(model: Classifier, image_size: int, layer: str | None = None) -> t
     Raises InputError if the layer's output is no map, or if the features do not fit the head.
     """
     layer = layer or model.cam_layer
-    image = torch.zeros(1, 3, image_size, image_size, device=model.head.weight.device)
+    image = model.backbone.example(image_size, model.head.weight.device)
     training = model.training
     model.eval()
     try:

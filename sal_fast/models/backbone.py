@@ -68,6 +68,10 @@ class Backbone:
         """Rearrange the output of one of the network's modules into [B, C, h, w]."""
         return output
 
+    def example(self, image_size: int, device: torch.device) -> Tensor:
+        """An input of one image, all zero, which shows the shapes of features."""
+        return torch.zeros(1, 3, image_size, image_size, device=device)
+
     def aliases(self, net: Any) -> dict[str, str]:
         """Other names of layers: each stands for a module's dotted name, or for `features`."""
         return {}

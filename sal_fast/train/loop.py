@@ -138,11 +138,7 @@ class Training:
 
     def _train(self, parts: int) -> list[Fitted]:
         """Train with batches in so many parts; OutOfMemoryError if that does not fit."""
-        noise = seeds.integer(self.recipe.seed, "dropout", self.round_index)
-        steps = [
-            Step(job.model, alpha=job.alpha, recipe=self.recipe, parts=parts, ranks=self.ranks, noise=noise)
-            for job in self.jobs
-        ]
+        steps = self._steps(parts)
         best = [(_FAILED, job.model.state_dict()) for job in self.jobs]
         title = f"round {self.round_index + 1}: {self._names}"
         with progress.bar(title, self.recipe.epochs, log=False) as advance:
@@ -156,6 +152,13 @@ class Training:
         for job, (_, state) in zip(self.jobs, best, strict=True):
             job.model.load_state_dict(state)
         return [fitted for fitted, _ in best]
+
+    def _steps(self, parts: int) -> list[Step]:
+        noise = seeds.integer(self.recipe.seed, "dropout", self.round_index)
+        return [
+            Step(job.model, alpha=job.alpha, recipe=self.recipe, parts=parts, ranks=self.ranks, noise=noise)
+            for job in self.jobs
+        ]
 
     def _epoch(self, steps: list[Step], epoch: int) -> list[Tensor]:
         """Train on every row once, and return the sum of each model's losses."""
@@ -186,10 +189,14 @@ class Training:
                 f"training of the {job.name} diverged in round {self.round_index + 1}, epoch {epoch + 1}: "
                 f"the loss is {float(total)}; lower --lr (it is {self.recipe.lr:g})"
             )
-        shared = self.recipe.data_parallel
-        if shared:
+        if self.recipe.data_parallel:
             self.ranks.same(job.model)  # statistics of batches are each rank's own
-        return accuracy(job.model, self.store, self.store.rows("val"), self.ranks if shared else ALONE)
+        return self._accuracy(job.model)
+
+    def _accuracy(self, model: Classifier) -> float:
+        """The accuracy of a model on the validation set."""
+        ranks = self.ranks if self.recipe.data_parallel else ALONE
+        return accuracy(model, self.store, self.store.rows("val"), ranks)
 
 
 @cache

@@ -1,6 +1,6 @@
 """One step of training: its options, the CYBORG loss of a batch, its gradient, and the optimizer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,6 +42,11 @@ class Recipe:
     cam_class: CamClass = "labelled"
     data_parallel: bool = False
     shards: int = 0
+
+
+def optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer that a recipe asks for."""
+    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 class Loss(nn.Module):
@@ -97,9 +102,7 @@ class Step:
         device = model.head.weight.device
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
-        )
+        self.optimizer = optimizer(model.parameters(), recipe)
         self.epochs, self.lr_step = 0, recipe.lr_step
         self._shared: Callable[[Batch], Tensor] | None = None  # the gradient of a batch that ranks share
         if recipe.data_parallel and recipe.shards:

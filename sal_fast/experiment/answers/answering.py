@@ -30,6 +30,7 @@ class Answering:
     rank takes every step. The first alone reads and writes files, and tells the others. The classes that
     people give are written to `store.labels`.
 
+    teacher_store: what the teacher sees; the store itself, unless features of each are kept.
     loss_size: the resolution at which maps are compared.
     segmented: a segmenter's mask for every row of the pool, or None.
     generator: the function that the run names, or None.
@@ -41,6 +42,7 @@ class Answering:
         self,
         config: Config,
         store: Store,
+        teacher_store: Store,
         plan: Plan,
         folder: RunFolder,
         loss_size: tuple[int, int],
@@ -49,7 +51,7 @@ class Answering:
         ranks: Ranks,
     ) -> None:
         self.config, self.store, self.plan, self.folder = config, store, plan, folder
-        self.loss_size, self.ranks = loss_size, ranks
+        self.teacher_store, self.loss_size, self.ranks = teacher_store, loss_size, ranks
         self.segmented, self.generator = segmented, generator
         self.turns = Turns.of(config, plan)
         self.pool = store.rows("train")
@@ -124,7 +126,8 @@ class Answering:
         else:
             probe, cam_class = self.config.probe, self.config.cam_class
             model = model or self._kept_model(query_index, drawer)
-            maps = annotate.generate(model, self.store, rows, probe, self.ranks, cam_class)
+            store = self.teacher_store if drawer == "teacher" else self.store
+            maps = annotate.generate(model, store, rows, probe, self.ranks, cam_class)
         if self.ranks.first:
             annotate.write_maps(folder, self._ids(rows), maps)
         return maps

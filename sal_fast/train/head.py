@@ -1,0 +1,115 @@
+"""Train the heads of a round on features that are computed once (`--train head`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sal_fast import ops, seeds
+from sal_fast.data.features import BLOCK, FeatureStore
+from sal_fast.models import Classifier
+from sal_fast.train.loop import Training, batches
+from sal_fast.train.step import optimizer
+
+
+class _Heads:
+    """The heads of all jobs as one parameter, float32 [M, K, C], so that they take their steps together."""
+
+    def __init__(self, training: HeadTraining) -> None:
+        heads = [job.model.head for job in training.jobs]
+        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
+        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
+        self.optimizer = optimizer([self.weight, self.bias], training.recipe)
+        self.alphas = [job.alpha for job in training.jobs]
+
+
+@dataclass(frozen=True)
+class HeadTraining(Training):
+    """As `Training`, for models that are a linear head on the features of a `FeatureStore`.
+
+    `ops.head_step` reads the features of a batch once for all heads. What a head learns does not depend on
+    the others. In each epoch an image shows one of its crops, which is drawn from (seed, round, epoch).
+    """
+
+    store: FeatureStore
+
+    def _steps(self, parts: int) -> Any:
+        return _Heads(self)
+
+    def _epoch(self, heads: _Heads, epoch: int) -> list[Tensor]:
+        recipe, device, count = self.recipe, self.store.device, len(self.rows)
+        order = seeds.stream(recipe.seed, "batches", self.round_index, epoch).permutation(count)
+        crops = len(self._entries)
+        crop = seeds.stream(recipe.seed, "crops", self.round_index, epoch).integers(crops, size=count)
+        shown = torch.from_numpy(crop).to(device)
+        total = torch.zeros(len(self.jobs), device=device)
+        for part in batches(torch.from_numpy(order).to(device), recipe.batch_size):
+            total += self._step(heads, part, shown[part])
+        for job, weight, bias in zip(self.jobs, heads.weight, heads.bias, strict=True):
+            job.model.head.load_state_dict({"weight": weight, "bias": bias})
+        return list(total)
+
+    def _step(self, heads: _Heads, part: Tensor, crop: Tensor) -> Tensor:
+        """One step of all heads on a batch; returns their losses [M]."""
+        recipe = self.recipe
+        done = ops.head_step(
+            self.store.features,
+            heads.weight.detach(),
+            heads.bias.detach(),
+            self._labels[part],
+            self._targets(part, crop),
+            rows=self._entries[crop, part],
+            alpha=heads.alphas,
+            has_map=self.has_map[part],
+            map_size=recipe.map_size,
+            kind=recipe.saliency_loss,
+            probe=recipe.probe,
+            cam_class=recipe.cam_class,
+        )
+        heads.weight.grad, heads.bias.grad = done.grad_weight, done.grad_bias
+        heads.optimizer.step()
+        return done.loss
+
+    def _accuracy(self, model: Classifier) -> float:
+        rows = self.store.rows("val")
+        logits = F.linear(self.store.pooled[rows], model.head.weight, model.head.bias)
+        return int((logits.argmax(1) == self.store.labels[rows]).sum()) / len(rows)
+
+    # --- what does not change during a round -------------------------------------------------------------
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return self.store.labels[self.rows]
+
+    @cached_property
+    def _entries(self) -> Tensor:
+        return self.store.entries(self.rows)
+
+    @cached_property
+    def _small(self) -> Tensor:
+        """The maps of each crop at the resolution of the CAM, float32 [V, L, h, w]."""
+        parts = torch.arange(len(self.rows), device=self.store.device).split(BLOCK)
+        small = [
+            F.adaptive_avg_pool2d(self._cropped(part, box), self.store.shape[1:])
+            for box in self.store.boxes(self.rows)
+            for part in parts
+        ]
+        return torch.cat(small).unflatten(0, (-1, len(self.rows)))
+
+    def _cropped(self, part: Tensor, box: Tensor | None) -> Tensor:
+        maps = self.maps.batch(part, None if box is None else box[part])
+        return (maps.unpack() if isinstance(maps, ops.BitMask) else maps).float()
+
+    def _targets(self, part: Tensor, crop: Tensor) -> Tensor | ops.BitMask:
+        """The maps of a batch, each cropped as the image is."""
+        if self.recipe.map_size is None:
+            return self._small[crop, part]
+        boxes = self.store.boxes(self.rows)
+        if boxes[0] is None:
+            return self.maps.batch(part)
+        return self.maps.batch(part, torch.stack([box for box in boxes if box is not None])[crop, part])
