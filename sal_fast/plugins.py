@@ -64,6 +64,11 @@ def is_reference(spec: str) -> bool:
     return bool(place) and all(part.isidentifier() or part in local for part in name.split("."))
 
 
+def is_known(kind: Kind, spec: str) -> bool:
+    """True for a registered name, for `module:object`, and for an object that was handed over."""
+    return is_reference(spec) or spec in registered(kind) or (kind, spec) in _handed
+
+
 def check(kind: Kind, spec: str) -> None:
     """Raise InputError for a name that no package registers. The message suggests the nearest one.
 

@@ -1,4 +1,4 @@
-"""The words that options and arguments share. Listing them here needs no torch."""
+"""The words and numbers that options and arguments share. Listing them here needs no torch."""
 
 from typing import Literal, get_args
 
@@ -25,3 +25,6 @@ DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 
 Keep = Literal["auto", "resident", "stream"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)
+
+MEAN = (0.485, 0.456, 0.406)  # of red, green and blue in ImageNet's images, in 0 to 1
+STD = (0.229, 0.224, 0.225)  # their deviations

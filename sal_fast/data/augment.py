@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from sal_fast import seeds
+from sal_fast._util.words import MEAN, STD
 from sal_fast._util.words import Augment as Preset
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, in RGB
-STD = (0.229, 0.224, 0.225)
 AREA = (0.5, 1.0)  # the share of the image that a crop keeps
 RATIO = (3 / 4, 4 / 3)  # width to height of a crop, in shares of the image's sides
 JITTER = 0.4  # brightness, contrast and saturation are multiplied by 1 - JITTER .. 1 + JITTER

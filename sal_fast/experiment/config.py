@@ -69,13 +69,22 @@ class Config:
     cam_class: CamClass = option("labelled", affects="training", choices=CAM_CLASSES)
     """The class whose map is compared in training and drawn for a query. Testing always takes the predicted
     class."""
-    arch: str = option("resnet50", affects="network training", plugin="network", compared=True, axis=True)
-    """The network, or a plug-in, file.py:function. xception needs timm: pip install "sal-fast[xception]"."""
+    arch: str = option(
+        "resnet50", affects="network training", plugin="network", any_text=True, compared=True, axis=True
+    )
+    """The network: any classification network of torchvision or timm by its name there, such as
+    convnext_tiny or vit_small_patch14_dinov2.lvd142m; hf-hub:NAME; a folder with timm's config.json; or a
+    plug-in, file.py:function. Those of timm need pip install "sal-fast[timm]"."""
     weights: str = option("none", affects="network training", path="by suffix")
     """The initial weights: none (random ones), the name of torchvision's weights (of timm's for xception), or
     a .safetensors, .pth, .pt, .ckpt or .bin file. Prefixes that wrappers add to names are taken off."""
     teacher_arch: str = option(
-        "same", affects="maps network", choices=("same",), plugin="network", only="has_teacher"
+        "same",
+        affects="maps network",
+        choices=("same",),
+        plugin="network",
+        any_text=True,
+        only="has_teacher",
     )
     """The teacher's network in the regime tait. same takes that of --arch; the paper takes xception."""
     teacher_weights: str = option("same", affects="maps network", path="by suffix", only="has_teacher")
@@ -303,7 +312,8 @@ def absolute(name: str, value: str | None) -> str | None:
         return value
     place, _, rest = value.rpartition(":") if plugins.is_reference(value) else (value, "", "")
     named = bool(rest) and not place.endswith(".py")  # it is package.module:object
-    if named or (one.path == "by suffix" and Path(place).suffix not in WEIGHTS):
+    known = one.plugin == "network" and not rest and not Path(os.path.expanduser(place)).is_dir()
+    if named or known or (one.path == "by suffix" and Path(place).suffix not in WEIGHTS):
         return value
     path = str(Path(os.path.expanduser(place)).resolve())
     return f"{path}:{rest}" if rest else path

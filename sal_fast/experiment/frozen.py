@@ -83,7 +83,7 @@ def _places(table: Table, run_folder: Path) -> list[Path]:
 
 def _about(config: Config, images: Store, model: Classifier) -> dict[str, Any]:
     """All that the features depend on."""
-    digest, head = hashlib.sha256(), f"{model.backbone.head}."
+    digest, head = hashlib.sha256(), f"{model.backbone.head_name(model.net)}."
     for name, value in model.net.state_dict().items():
         if not name.startswith(head):
             digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())

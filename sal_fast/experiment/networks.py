@@ -27,7 +27,7 @@ def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier
 
 @functools.cache
 def _feature_shape(arch: str, image_size: int, output_stride: int) -> tuple[int, int, int]:
-    return map_shape(build(arch, 2, output_stride=output_stride), image_size)
+    return map_shape(build(arch, 2, image_size=image_size, output_stride=output_stride), image_size)
 
 
 def whole_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
@@ -43,6 +43,7 @@ def whole_model(config: Config, classes: int, teacher: bool = False) -> Classifi
             arch,
             classes,
             weights=teacher_weights(config) if teacher else config.weights,
+            image_size=config.image_size,
             output_stride=config.output_stride if own or models.network(arch).strides else 32,
             seed=seeds.integer(config.seed, "initial-weights"),
             precision=config.precision,

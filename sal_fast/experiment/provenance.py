@@ -59,7 +59,7 @@ def _sha256(path: str) -> str:
 
 def environment(config: Config, device: torch.device, decoder: decode.Decoder) -> dict[str, Any]:
     """The versions and the machine, as run.json keeps them."""
-    networks = {config.arch, *([teacher_arch(config)] if config.its_regime.has_teacher else [])}
+    networks = sorted({config.arch, *([teacher_arch(config)] if config.its_regime.has_teacher else [])})
     libraries = {network(arch).library for arch in networks} - {None, "torchvision"}
     return {
         "sal_fast": sal_fast.__version__,
@@ -75,4 +75,5 @@ def environment(config: Config, device: torch.device, decoder: decode.Decoder) -
         "threads": torch.get_num_threads(),
         "decoder": decoder.name,
         "precision": resolved(config.precision, device),
+        "normalisation": {arch: [list(part) for part in network(arch).normalisation] for arch in networks},
     }

@@ -30,6 +30,7 @@ from typing import Any
 
 from sal_fast._util.files import flush, read_json, write_bytes, write_json
 from sal_fast._util.locks import hold
+from sal_fast._util.words import MEAN, STD
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import OPTIONS, Config
 
@@ -158,6 +159,7 @@ class RunFolder:
                 f"{self.path} was made with other files: --{changed[0].replace('_', '-')} has changed since; "
                 f"choose another --out"
             )
+        _check_normalisation(self.path, there["environment"], run["environment"])
         _note_changes(there["environment"], run["environment"])
 
     def check(self, config: Mapping[str, Any]) -> None:
@@ -321,6 +323,20 @@ def query_csv(ids: list[str], scores: list[float]) -> bytes:
         (name, repr(score), rank) for rank, (name, score) in enumerate(zip(ids, scores, strict=True))
     )
     return file.getvalue().encode()
+
+
+def _check_normalisation(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a run whose networks saw images that were normalised in another way.
+
+    Before a run recorded it, all images were normalised as ImageNet's.
+    """
+    usual = [list(MEAN), list(STD)]
+    for arch, numbers in now["normalisation"].items():
+        if before.get("normalisation", {}).get(arch, usual) != numbers:
+            raise InputError(
+                f"{path} was made with images normalised in another way: {arch} takes mean {numbers[0]} and "
+                f"deviation {numbers[1]} now, as its pretrained weights do; choose another --out"
+            )
 
 
 def _note_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from sal_fast import ops, probes
-from sal_fast._util.words import CamClass, Precision
+from sal_fast._util.words import MEAN, STD, CamClass, Precision
 from sal_fast.errors import InputError
 from sal_fast.models import weights as weight_files
 from sal_fast.models.backbone import FEATURES, Backbone, Spec, network
-from sal_fast.probes.watch import Watch
+from sal_fast.probes import Place
+from sal_fast.probes.watch import ToMaps, Watch
 
 __all__ = [
     "FEATURES", "Backbone", "CamClass", "Classifier", "Look", "build", "feature_size", "map_shape", "network",
@@ -63,59 +64,111 @@ class Classifier(nn.Module):
             raise InputError(
                 f"--cam-layer {cam_layer} looks into the network, which --compile closes; leave one out"
             )
-        self._compiled = torch.compile(self._features, mode="reduce-overhead") if compiled else None
+        self._compiled = torch.compile(self._seen, mode="reduce-overhead") if compiled else None
+        self._tap: Tap | None = None  # of a network that is not cut, from its first images on
+        self._place: Place | None = None
 
     @property
     def head(self) -> nn.Linear:
         """The layer from pooled features to logits."""
-        head = self.net.get_submodule(self.backbone.head)
+        head = self.net.get_submodule(self.backbone.head_name(self.net))
         assert isinstance(head, nn.Linear)
         return head
 
     def features(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] -> features [B, C, h, w], the input of the global average pool."""
-        if images.is_cuda:  # tensor cores read it so
-            images = images.contiguous(memory_format=torch.channels_last)
-        if resolved(self.precision, images.device) == "float32":
-            return self._run(images)
-        with torch.autocast(images.device.type, torch.bfloat16):
-            return self._run(images)
+        """Images [B, 3, H, W], normalised as ImageNet's -> features [B, C, h, w].
 
-    def _run(self, images: Tensor) -> Tensor:
-        # A bound method kept in an attribute would make a circle: the memory of every model would wait for
-        # the garbage collector.
-        return self._features(images) if self._compiled is None else self._compiled(images)
+        They are the input of the global average pool, or of what the network has in its place.
+        """
+        return self._run(images)[0]
 
-    def _features(self, images: Tensor) -> Tensor:
-        return self.backbone.features(self.net, images)
+    def embedding(self, images: Tensor) -> Tensor:
+        """The input of the head [B, D], float32 at least, of images [B, 3, H, W]."""
+        return self._run(images)[1]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and features [B, C, h, w]."""
-        features = self.features(images)
-        return self.head(pooled(features)), features
+        features, embedding = self._run(images)
+        head = self.head
+        return nn.functional.linear(embedding, head.weight, head.bias), features
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features and the input of the head."""
+        self._located(images)
+        images = self._normalised(images)
+        if images.is_cuda:  # tensor cores read it so
+            images = images.contiguous(memory_format=torch.channels_last)
+        # A bound method kept in an attribute would make a circle: the memory of every model would wait for
+        # the garbage collector.
+        run = self._seen if self._compiled is None else self._compiled
+        if resolved(self.precision, images.device) == "float32":
+            features, embedding = run(images)
+        else:
+            with torch.autocast(images.device.type, torch.bfloat16):
+                features, embedding = run(images)
+        return features, pooled(features) if embedding is None else _at_least_float32(embedding)
+
+    def _located(self, images: Tensor) -> Place | None:
+        """Where the features of a network that is not cut are. The first call finds it, and watches it."""
+        if not self.backbone.cut and self._place is None:
+            self._place = self.backbone.place(self.net, tuple(images.shape[1:]), images.device)
+            self._tap = Tap(self.net, self._place)
+        return self._place
+
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The features, and the input of the head; None if that is the mean of the features."""
+        if self._tap is None:
+            return self.backbone.features(self.net, images), None
+        self.net(images)
+        return self._tap.take()
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """Images as the network wants them, from images that are normalised as ImageNet's."""
+        wanted = self.backbone.normalisation
+        if wanted == (MEAN, STD):
+            return images
+        mean, std = (images.new_tensor(values)[:, None, None] for values in wanted)
+        mine, spread = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        return images * (spread / std) + (mine - mean) / std
 
     def look(self, images: Tensor, target: Tensor | None = None, *, probe: ops.Probe = "cam") -> Look:
         """Logits, and the map of one class per image, from one forward pass.
 
-        Maps of the features come from `ops.cam_head`, without a backward pass. For another layer with output
-        F the probe `cam` is `W[c] . F`, as in CYBORG, which needs as many channels as the head has inputs.
-        The other probes go by autograd from the logits back to the layer (`sal_fast.probes.explain`). All
-        are differentiable.
+        Where the head's input is the mean of the features, their maps come from `ops.cam_head`, without a
+        backward pass. For another layer that is named, with output F, the probe `cam` is `W[c] . F`, as in
+        CYBORG, which needs as many channels as the head has inputs. Everywhere else autograd goes from the
+        logits back to the layer (`sal_fast.probes.explain`). All are differentiable.
 
         Args:
             target: int64 [B], the classes of the maps. None: the predicted ones, the lowest class on a tie.
         """
-        head = self.head
-        if self.cam_layer == FEATURES:
+        head, layer = self.head, self.cam_layer
+        if layer == FEATURES and self._is_closed(images):
             seen = ops.cam_head(self.features(images), head.weight, head.bias, target, probe=probe)
             return Look(seen.logits, seen.cam, seen.classes)
-        if probe != "cam":
-            layer = self.net.get_submodule(self.cam_layer)
-            to_maps = partial(self.backbone.maps, layer)
-            return Look(*probes.explain(_Logits(self), layer, images, target, probe=probe, to_maps=to_maps))
-        logits, maps = self.watched(self.cam_layer, images)
+        if layer == FEATURES or probe != "cam":
+            return self._explained(images, target, probe)
+        logits, maps = self.watched(layer, images)
         classes = logits.detach().argmax(1) if target is None else target
         return Look(logits, ops.cam(maps, head.weight, classes), classes)
+
+    def _is_closed(self, images: Tensor) -> bool:
+        """True if the head's input is the mean of the features."""
+        place = self._located(images)
+        if place is None:
+            return True
+        return place.closed_form_in_training if self.training else place.closed_form
+
+    def _explained(self, images: Tensor, target: Tensor | None, probe: ops.Probe) -> Look:
+        """Maps by autograd from the logits back to the layer. The network is not compiled in this pass."""
+        place = self._located(images)
+        if place is not None and self.cam_layer == FEATURES:
+            layer, to_maps = self.net.get_submodule(place.layer), place.to_maps
+        else:
+            layer = self.net.get_submodule(self.cam_layer)
+            to_maps: ToMaps = partial(self.backbone.maps, layer)
+        seen = probes.explain(_Logits(self), images, target, layer=layer, probe=probe, to_maps=to_maps)
+        return Look(seen.logits, seen.maps, seen.classes)
 
     def watched(self, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K], and the maps [B, C, h, w] that a module of `net` gives in the same pass.
@@ -129,6 +182,32 @@ class Classifier(nn.Module):
         return logits, watch.to_maps(watch.output)
 
 
+class Tap:
+    """Keeps the features of a network and the input of its head, in each of its forward passes."""
+
+    def __init__(self, net: nn.Module, place: Place) -> None:
+        self._to_maps = place.to_maps
+        self._features: Tensor | None = None
+        self._embedding: Tensor | None = None
+        assert place.head is not None
+        net.get_submodule(place.layer).register_forward_hook(self._on_layer)
+        net.get_submodule(place.head).register_forward_pre_hook(self._on_head)
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """The features [B, C, h, w] and the input of the head [B, D] of the last pass."""
+        assert self._features is not None
+        assert self._embedding is not None
+        found = self._to_maps(self._features), self._embedding
+        self._features = self._embedding = None
+        return found
+
+    def _on_layer(self, module: nn.Module, given: object, output: Tensor) -> None:
+        self._features = output
+
+    def _on_head(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self._embedding = given[0]
+
+
 class _Logits(nn.Module):
     """A classifier that returns its logits alone."""
 
@@ -139,6 +218,10 @@ class _Logits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images)[0]
         return logits
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -159,6 +242,7 @@ def build(
     classes: int,
     *,
     weights: str = "none",
+    image_size: int = 224,
     output_stride: int = 32,
     seed: int = 0,
     precision: Precision = "float32",
@@ -168,11 +252,12 @@ def build(
     """A network with `classes` outputs, the same for the same seed.
 
     Args:
-        arch: a name (`resnet18`), `file.py:function`, `package.module:function`, or a callable; see
-            `sal_fast.models.backbone`.
+        arch: a name that torchvision or timm knows (`resnet18`), `file.py:function`,
+            `package.module:function`, or a callable; see `sal_fast.models.backbone`.
         weights: `none` (random), a weights name of the network's library (`IMAGENET1K_V2` of torchvision,
             `tf_in1k` of timm) or `DEFAULT`, which is downloaded once, or a .safetensors, .pth, .pt,
             .ckpt or .bin file. A head of another size stays random.
+        image_size: the side of the images in pixels, which a transformer has to know.
         output_stride: pixels per feature, for small images. Other values than 32 are for ResNets.
         precision, compiled, cam_layer: see `Classifier`.
 
@@ -183,12 +268,12 @@ def build(
     backbone.check_installed()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone(classes)
+        net = backbone(classes, image_size)
     model = Classifier(net, backbone, precision=precision, compiled=compiled, cam_layer=cam_layer)
     if output_stride != 32:
         backbone.set_output_stride(net, output_stride)
     if weights != "none":
-        weight_files.load_into(net, backbone, weights)
+        weight_files.load_into(net, backbone, weights, image_size)
     return model
 
 
@@ -204,14 +289,14 @@ def map_shape(model: Classifier, image_size: int, layer: str | None = None) -> t
     model.eval()
     try:
         if layer == FEATURES:
-            maps = model._features(image)
+            maps = model.features(image)
         else:
             _, maps = model.watched(layer, image)
     except (TypeError, ValueError) as error:
         raise InputError(f"--cam-layer {layer}: {str(error).removeprefix('explain: ')}") from error
     finally:
         model.train(training)
-    if layer == FEATURES and (maps.ndim != 4 or maps.shape[1] != model.head.in_features):
+    if layer == FEATURES and model.backbone.cut and (maps.ndim != 4 or maps.shape[1] != model.head.in_features):
         raise InputError(
             f"network {model.backbone.name}: expected features [B, {model.head.in_features}, h, w], as its "
             f"head takes them, got {list(maps.shape)}"

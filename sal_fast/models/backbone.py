@@ -1,4 +1,4 @@
-"""Networks: all that the package asks of one, and the five that come with it.
+"""Networks: all that the package asks of one, and those whose parts it knows.
 
 A network of your own needs no more than a function (or a class) that takes the number of classes and returns
 an `nn.Module` with two attributes:
@@ -23,11 +23,13 @@ import torchvision
 from torch import Tensor, nn
 
 from sal_fast import plugins
+from sal_fast._util.words import MEAN, STD
 from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
 
 Spec = str | Callable[[int], nn.Module]
 """A network: its name, `module:object`, or the callable itself, which may be a `Backbone`."""
+Rgb = tuple[float, float, float]
 FEATURES = "features"  # the name of the layer that is pooled
 
 
@@ -35,27 +37,41 @@ class Weights(NamedTuple):
     """Weights that a name stands for: the address they are downloaded from, and what reads them."""
 
     url: str
-    read: Callable[[], Mapping[str, Tensor]]
+    read: Callable[[int], Mapping[str, Tensor]]  # it is given the side of the images in pixels
 
 
 class Backbone:
     """A network architecture. The methods here serve a module as the head of this file describes it.
 
     name: for messages. library: the distribution that it comes from, whose version a run records, or None.
+    cut: True if `features` runs a part of the network, and the package averages and calls the head itself.
     head: the dotted name of the linear head. strides: the output strides, in pixels per feature, that
     `set_output_stride` can set; empty where the stride is fixed.
     """
 
     library: str | None = None
+    cut = True
     head = "head"
     strides: tuple[int, ...] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, classes: int) -> nn.Module:
+    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
         """A network with `classes` outputs, its weights drawn from torch's global random numbers."""
         raise NotImplementedError
+
+    def head_name(self, net: nn.Module) -> str:
+        """The dotted name of the linear head."""
+        return self.head
+
+    @property
+    def normalisation(self) -> tuple[Rgb, Rgb]:
+        """The mean and the deviation of images in 0 to 1, by which the network's images are normalised.
+
+        They are ImageNet's, unless the network's pretrained weights come with others.
+        """
+        return MEAN, STD
 
     def check_installed(self) -> None:
         """Raise InputError if the network's library is missing."""
@@ -106,8 +122,13 @@ class Backbone:
 def network(arch: Spec) -> Backbone:
     """The backbone that a name, a `module:object` or a callable stands for.
 
-    Raises InputError for a name that nobody registers, and for an object that is not callable.
+    A name that nobody registers is looked for in torchvision and timm. Raises InputError if neither has it,
+    and for an object that is not callable.
     """
+    if isinstance(arch, str) and not plugins.is_known("network", arch):
+        from sal_fast.models import libraries
+
+        return libraries.named(arch)
     found = plugins.load("network", arch) if isinstance(arch, str) else arch
     if isinstance(found, Backbone):
         return found
@@ -124,7 +145,7 @@ class _FromOutside(Backbone):
         super().__init__(name)
         self._make = make
 
-    def __call__(self, classes: int) -> nn.Module:
+    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
         net = self._make(classes)
         head, features = getattr(net, "head", None), getattr(net, "features", None)
         if not isinstance(net, nn.Module) or not isinstance(head, nn.Linear) or not callable(features):
@@ -139,22 +160,29 @@ class _FromOutside(Backbone):
         return net
 
 
-class _Torchvision(Backbone):
+class Torchvision(Backbone):
+    """A network of torchvision, by its name there."""
+
     library = "torchvision"
 
-    def __call__(self, classes: int) -> nn.Module:
+    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
         made: nn.Module = torchvision.models.get_model(self.name, weights=None, num_classes=classes)
         return made
 
     def weights(self) -> dict[str, Weights]:
         known = torchvision.models.get_model_weights(self.name).__members__
         return {
-            name: Weights(one.url, partial(one.get_state_dict, progress=True, check_hash=True))
+            name: Weights(one.url, partial(_pretrained_by_torchvision, one))
             for name, one in known.items()
         }
 
 
-class ResNet(_Torchvision):
+def _pretrained_by_torchvision(weights: Any, image_size: int) -> Mapping[str, Tensor]:
+    state: Mapping[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    return state
+
+
+class ResNet(Torchvision):
     """A ResNet of torchvision. Its features are the output of `layer4`."""
 
     head = "fc"
@@ -182,7 +210,7 @@ class ResNet(_Torchvision):
                     module.stride = (1, 1)
 
 
-class Swin(_Torchvision):
+class Swin(Torchvision):
     """A Swin transformer of torchvision. Its features are the output of its last norm."""
 
     def features(self, net: Any, images: Tensor) -> Tensor:
@@ -204,7 +232,7 @@ class Timm(Backbone):
         super().__init__(name)
         self.full_name = full_name
 
-    def __call__(self, classes: int) -> nn.Module:
+    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
         import timm
 
         made: nn.Module = timm.create_model(self.full_name, num_classes=classes)
@@ -213,11 +241,26 @@ class Timm(Backbone):
     def check_installed(self) -> None:
         if find_spec("timm") is None:
             raise InputError(
-                f'{self.name} is timm\'s, which is not installed; pip install "sal-fast[{self.name}]"'
+                f'{self.name} is timm\'s, which is not installed; pip install "sal-fast[timm]"'
             )
 
     def features(self, net: Any, images: Tensor) -> Tensor:
         return net.forward_features(images)
+
+    @property
+    def normalisation(self) -> tuple[Rgb, Rgb]:
+        import timm
+
+        config = timm.get_pretrained_cfg(self.full_name)
+        return (MEAN, STD) if config is None else (config.mean, config.std)
+
+    def pretrained(self, image_size: int) -> Mapping[str, Tensor]:
+        """The state dict of pretrained weights, for images of this size."""
+        import timm
+
+        with torch.random.fork_rng(devices=[]):  # timm makes a random network first
+            state: Mapping[str, Tensor] = timm.create_model(self.full_name, pretrained=True).state_dict()
+        return state
 
     def weights(self) -> dict[str, Weights]:
         import timm
@@ -225,18 +268,10 @@ class Timm(Backbone):
         tags = (self.full_name, *timm.list_pretrained(self.full_name))
         return {
             name.partition(".")[2] or "DEFAULT": Weights(
-                timm.get_pretrained_cfg(name).url, partial(_pretrained_by_timm, name)
+                timm.get_pretrained_cfg(name).url, partial(type(self)(self.name, name).pretrained)
             )
             for name in tags
         }
-
-
-def _pretrained_by_timm(full_name: str) -> Mapping[str, Tensor]:
-    import timm
-
-    with torch.random.fork_rng(devices=[]):  # timm makes a random network first
-        state: Mapping[str, Tensor] = timm.create_model(full_name, pretrained=True).state_dict()
-    return state
 
 
 resnet18, resnet34, resnet50 = ResNet("resnet18"), ResNet("resnet34"), ResNet("resnet50")

@@ -13,7 +13,7 @@ from sal_fast._util.memory import roomy
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
-from sal_fast.models import Classifier, Look, feature_size, pooled
+from sal_fast.models import Classifier, Look, feature_size
 from sal_fast.train import agreement
 
 BATCH = 256
@@ -144,7 +144,7 @@ def score(
     logits = torch.empty(len(rows), model.head.out_features, device=store.device)
     kept = roomy((len(rows), model.head.in_features), dtype, store.device) if features else None
     for at, _, images in blocks(store, rows, ranks):
-        seen = pooled(in_halves(model.features, images))
+        seen = in_halves(model.embedding, images)
         logits[at] = model.head(seen)
         if kept is not None:
             kept[at] = seen
