@@ -36,7 +36,8 @@ def hold(path: Path, mark: str, own: Collection[str] = ()) -> Iterator[None]:
     """Make the folder `path` if needed and hold it, so that one process at a time writes to it.
 
     `mark` is the name of a file that is written early (by `_util.files`). A folder without this file has to
-    be empty, but for what is named `own`. Raises InputError if it is not empty or no folder, and InUse if another process holds it.
+    be empty, but for what is named `own`. Raises InputError if it is not empty or no folder, and InUse if
+    another process holds it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

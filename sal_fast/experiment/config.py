@@ -127,6 +127,19 @@ class Config:
     """The learning rate of SGD, which has momentum 0.9 and weight decay 1e-6."""
     lr_step: int = option(12, affects="training", least=1)
     """The number of epochs after which the learning rate falls to a tenth, each time."""
+    start_by: str = option(
+        "stratified",
+        affects="query",
+        choices=("stratified",),
+        plugin="criterion",
+        any_text=True,
+        compared=True,
+        axis=True,
+    )
+    """The rule that chooses the images that are labelled at the start. stratified takes each class in
+    proportion, and needs the classes of the data set. random, kmeans, typiclust, core-set or a plug-in read
+    the features of the untrained network, so that pretrained weights decide what they are worth. A .txt file
+    names the images, one id a line."""
     start_fraction: float = option(0.05, affects="rounds")
     """The share of the training pool that is labelled at the start."""
     query_fraction: float = option(0.05, affects="rounds")
@@ -273,8 +286,8 @@ class Config:
         if (self.augment != "none") != (self.crops > 0):
             raise InputError(
                 f"--train head keeps the features of --crops {self.crops} crops with --augment "
-                f"{self.augment}; expected --augment none and no crops, or another --augment and --crops 1 or "
-                f"more"
+                f"{self.augment}; expected --augment none without --crops, or another --augment and "
+                f"--crops 1 or more"
             )
 
     def plan(self, pool: int) -> Plan:

@@ -1,4 +1,4 @@
-"""The stores of a run that trains the head alone: images are looked at once, by networks that stay as they are.
+"""The stores of a run that trains the head alone: a network that stays as it is looks at each image once.
 
 The run folder keeps what a resumed run needs so that it decodes nothing: `frozen/data` is a prepared folder
 without images, and `frozen/<key>` holds the features of one network. A prepared data set may hold features
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from sal_fast import seeds
 from sal_fast.data import StoreOptions, Table, augment, open_store, prepare, prepared
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.features import FeatureStore, feature_store

@@ -32,11 +32,10 @@ from sal_fast.data import (
 from sal_fast.data.masks import Masks
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
-from sal_fast.experiment import checks, frozen, provenance
+from sal_fast.experiment import checks, frozen, provenance, start
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
-from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.loading import Run, load
 from sal_fast.experiment.networks import new_model
@@ -180,9 +179,9 @@ def _run(
             )
         else:
             stores = (open_store(table, options),) * 2
-        answering, start = _answering(config, folder, ranks, plug_ins, stores, decoder)
+        answering, begin = _answering(config, folder, ranks, plug_ins, stores, decoder)
         told = partial(plug_ins.tell, folder)
-        steps = Steps(config, answering.store, folder, start, answering, told, ranks)
+        steps = Steps(config, answering.store, folder, begin, answering, told, ranks)
         log.info("%s", _announcement(config, steps))
         active_learning(steps, until)
     if ranks.first and len(steps.lines) == plan.rounds:
@@ -197,7 +196,7 @@ def _answering(
     stores: tuple[store.Store, store.Store],
     decoder: decode.Decoder,
 ) -> tuple[Answering, torch.Tensor]:
-    """Write run.json, or compare with it. `stores` are what the run's network sees, and what the teacher sees.
+    """Write run.json, or compare with it. `stores`: what the network sees, and what the teacher sees.
 
     Returns the object that answers the queries, and the rows of the start set.
     """
@@ -206,7 +205,8 @@ def _answering(
     plan = config.plan(len(table.rows("train")))
     _check_same(samples, ranks)
     segmented = _segmented(config, samples, decoder, plug_ins.generator, ranks)
-    start = _start(config, table, plan)
+    new = bool(ranks.number(ranks.first and not folder.run_json.exists()))
+    chosen = start.chosen(config, samples, plan.labelled[0], ranks) if new else []
     if ranks.first:
         folder.claim(
             {
@@ -219,13 +219,13 @@ def _answering(
                     "counts": {split: len(table.rows(split)) for split in splits.SPLITS},
                 },
                 "splits": {split: [table.ids[row] for row in table.rows(split)] for split in splits.SPLITS},
-                "start": start,
+                "start": chosen,
                 "inputs": provenance.digests(config, segmented),
             }
         )
     size = feature_size(new_model(config, len(table.classes)), config.image_size)
     loss_size = size if config.map_size is None else (config.map_size, config.map_size)
-    rows = _start_rows(folder, table, len(start), ranks).to(samples.device)
+    rows = _start_rows(folder, table, plan.labelled[0], ranks).to(samples.device)
     answering = Answering(
         config, samples, teacher_samples, plan, folder, loss_size, segmented, plug_ins.generator, ranks
     )
@@ -306,14 +306,6 @@ def _check_same(samples: store.Store, ranks: Ranks) -> None:
     mine = torch.tensor(list(bytes.fromhex(samples.fingerprint)), dtype=torch.uint8)
     if not torch.equal(ranks.broadcast(mine.clone()), mine):
         raise InputError(f"rank {ranks.rank} reads other images, masks or labels than the first rank does")
-
-
-def _start(config: Config, table: Table, plan: Plan) -> list[str]:
-    """The ids of the start set. They are the same for every regime and criterion with one seed."""
-    pool = table.rows("train")
-    labels = [table.labels[row] for row in pool]
-    chosen = splits.start_set(labels, plan.labelled[0], seeds.stream(config.seed, "start"))
-    return [table.ids[pool[position]] for position in chosen]
 
 
 def _start_rows(folder: RunFolder, table: Table, count: int, ranks: Ranks) -> torch.Tensor:

@@ -296,7 +296,11 @@ def map_shape(model: Classifier, image_size: int, layer: str | None = None) -> t
         raise InputError(f"--cam-layer {layer}: {str(error).removeprefix('explain: ')}") from error
     finally:
         model.train(training)
-    if layer == FEATURES and model.backbone.cut and (maps.ndim != 4 or maps.shape[1] != model.head.in_features):
+    if (
+        layer == FEATURES
+        and model.backbone.cut
+        and (maps.ndim != 4 or maps.shape[1] != model.head.in_features)
+    ):
         raise InputError(
             f"network {model.backbone.name}: expected features [B, {model.head.in_features}, h, w], as its "
             f"head takes them, got {list(maps.shape)}"

@@ -23,8 +23,8 @@ import torchvision
 from torch import Tensor, nn
 
 from sal_fast import plugins
-from sal_fast._util.words import MEAN, STD
 from sal_fast._util.suggest import nearest
+from sal_fast._util.words import MEAN, STD
 from sal_fast.errors import InputError
 
 Spec = str | Callable[[int], nn.Module]
@@ -172,8 +172,7 @@ class Torchvision(Backbone):
     def weights(self) -> dict[str, Weights]:
         known = torchvision.models.get_model_weights(self.name).__members__
         return {
-            name: Weights(one.url, partial(_pretrained_by_torchvision, one))
-            for name, one in known.items()
+            name: Weights(one.url, partial(_pretrained_by_torchvision, one)) for name, one in known.items()
         }
 
 
@@ -240,9 +239,7 @@ class Timm(Backbone):
 
     def check_installed(self) -> None:
         if find_spec("timm") is None:
-            raise InputError(
-                f'{self.name} is timm\'s, which is not installed; pip install "sal-fast[timm]"'
-            )
+            raise InputError(f'{self.name} is timm\'s, which is not installed; pip install "sal-fast[timm]"')
 
     def features(self, net: Any, images: Tensor) -> Tensor:
         return net.forward_features(images)
