@@ -18,6 +18,8 @@ from sal_fast.cli.output import say, tell
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
 from sal_fast.data.augment import stored_size
 from sal_fast.errors import InputError
+from sal_fast.experiment import frozen
+from sal_fast.experiment.config import Config
 
 
 def main(arguments: list[str]) -> int:
@@ -79,6 +81,10 @@ def prepare_data(
     augment: Augment = "none",
     copy: bool = True,
     decoder: DecoderName = "auto",
+    arch: str | None = None,
+    weights: str = "none",
+    output_stride: int = 32,
+    seed: int = 0,
 ) -> int:
     """Decode a data set once, for all runs.
 
@@ -96,6 +102,11 @@ def prepare_data(
         copy: keep decoded images (3 bytes a pixel). Without it only masks are kept, and every run decodes
             images.
         decoder: dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch).
+        arch: a network whose features are kept too, for runs with --train head and the same --arch,
+            --weights, --output-stride and, without weights, --seed.
+        weights: the runs' --weights.
+        output_stride: the runs' --output-stride.
+        seed: the runs' --seed, from which random weights follow.
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
@@ -110,6 +121,13 @@ def prepare_data(
             f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their files, "
             f"then repeat the command: the others are kept"
         )
+    if arch is not None:
+        frozen.prepare_features(
+            Config(
+                data=str(out), train="head", arch=arch, weights=weights, output_stride=output_stride,
+                image_size=image_size, seed=seed, decoder=decoder,
+            )
+        )  # fmt: skip
     say(f"{len(table)} samples, for --image-size {image_size} --augment {augment}: {out}")
     return 0
 

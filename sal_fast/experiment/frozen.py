@@ -7,17 +7,19 @@ itself, in `features/<key>` (`sal-fast data prepare --arch`).
 
 import hashlib
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sal_fast.data import StoreOptions, Table, augment, open_store, prepare, prepared
+from sal_fast._util.devices import torch_device
+from sal_fast.data import StoreOptions, Table, augment, decode, load_table, open_store, prepare, prepared
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.features import FeatureStore, feature_store
 from sal_fast.data.store import Store
-from sal_fast.distributed import Ranks
+from sal_fast.distributed import ALONE, Ranks
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import teacher_arch, teacher_weights, whole_model
 from sal_fast.models import Classifier, resolved
@@ -60,6 +62,16 @@ def features(
         return in_halves(model.features, batch)
 
     return feature_store(images, [*there, folders[-1]][0], about, look, crops, ranks)
+
+
+def prepare_features(config: Config) -> None:
+    """Keep a network's features in the prepared folder that `config.data` names."""
+    table = load_table(config.data)
+    assert isinstance(table, prepared.PreparedTable)
+    with closing(decode.choose(config.decoder, torch_device(config.device))) as decoder:
+        stored = augment.stored_size(config.augment, config.image_size)
+        images = open_store(table, StoreOptions(config.image_size, stored, decoder, "stream"))
+        features(config, images, [table.folder / "features"], ALONE)
 
 
 def _images(table: Table, options: StoreOptions, run_folder: Path, ranks: Ranks) -> Store:

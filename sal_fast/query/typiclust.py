@@ -35,12 +35,12 @@ def select(pool: Pool, k: int, seed: int) -> Tensor:
             ranked = members[typical.argsort(descending=True, stable=True)]
             ready.append((size < SMALL, labelled[number], -size, number, ranked.tolist()))
     heapq.heapify(ready)
-    chosen = []
+    chosen: list[int] = []
     while len(chosen) < k:
-        small, count, size, number, ranked = ready[0]
-        chosen.append(ranked.pop(0))
-        if ranked:
-            heapq.heapreplace(ready, (small, count + 1, size, number, ranked))
+        small, count, size, number, left = ready[0]
+        chosen.append(left.pop(0))
+        if left:
+            heapq.heapreplace(ready, (small, count + 1, size, number, left))
         else:
             heapq.heappop(ready)
     return torch.tensor(chosen)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,14 +154,15 @@ class Training:
             job.model.load_state_dict(state)
         return [fitted for fitted, _ in best]
 
-    def _steps(self, parts: int) -> list[Step]:
+    def _steps(self, parts: int) -> Any:
+        """What takes the steps of training: for each model a `Step`."""
         noise = seeds.integer(self.recipe.seed, "dropout", self.round_index)
         return [
             Step(job.model, alpha=job.alpha, recipe=self.recipe, parts=parts, ranks=self.ranks, noise=noise)
             for job in self.jobs
         ]
 
-    def _epoch(self, steps: list[Step], epoch: int) -> list[Tensor]:
+    def _epoch(self, steps: Any, epoch: int) -> list[Tensor]:
         """Train on every row once, and return the sum of each model's losses."""
         recipe, device = self.recipe, self.store.device
         for job in self.jobs:
