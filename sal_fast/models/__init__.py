@@ -112,7 +112,10 @@ class Classifier(nn.Module):
         if probe != "cam":
             layer = self.net.get_submodule(self.cam_layer)
             to_maps = partial(self.backbone.maps, layer)
-            return Look(*probes.explain(_Logits(self), layer, images, target, probe=probe, to_maps=to_maps))
+            explained = probes.explain(
+                _Logits(self), images, target, layer=layer, probe=probe, to_maps=to_maps
+            )
+            return Look(explained.logits, explained.maps, explained.classes)
         logits, maps = self.watched(self.cam_layer, images)
         classes = logits.detach().argmax(1) if target is None else target
         return Look(logits, ops.cam(maps, head.weight, classes), classes)
