@@ -1,12 +1,44 @@
 """Watch one forward pass: a layer's output, and whether only a pool and a linear layer follow it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ToMaps = Callable[[Tensor], Tensor]
+
+
+def eager() -> AbstractContextManager[None]:
+    """A compiled model runs uncompiled for once: compiled code does not call the hooks."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def checked_logits(result: object, images: int) -> Tensor:
+    """The logits [B, K] in what a model returned: a tensor, `.logits`, the entry "logits", or the first item.
+
+    Raises TypeError or ValueError if there are none, or if they are not floating logits of so many images.
+    """
+    logits = result
+    if isinstance(result, Mapping) and "logits" in result:
+        logits = result["logits"]
+    elif hasattr(result, "logits"):
+        logits = result.logits
+    elif isinstance(result, (tuple, list)) and result:
+        logits = result[0]
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            "explain: expected a model that returns logits [B, K], an object with .logits, a dict with "
+            f'"logits", or a tuple or list that begins with them, got {type(result).__name__}'
+        )
+    if logits.ndim != 2 or len(logits) != images or not logits.is_floating_point():
+        raise ValueError(
+            f"explain: expected a model that returns floating logits [B, K], got {logits.dtype} "
+            f"{list(logits.shape)} for {images} images"
+        )
+    return logits
 
 
 class _Mark:
@@ -34,7 +66,9 @@ class Watch:
     """Watches `layer` in one forward pass of a model.
 
     The modules behind it get a copy of its output, so that one that works in place (`ReLU(inplace=True)`)
-    leaves `output` alone. With `differentiate`, autograd records all that follows, even under no_grad.
+    leaves `output` alone. With `differentiate`, autograd records all that follows, even under no_grad. If the
+    gradient mode is on, attention behind the layer runs in plain products: fused kernels have no second
+    derivatives.
     """
 
     def __init__(self, layer: nn.Module, to_maps: ToMaps | None, batch: int, differentiate: bool) -> None:
@@ -51,6 +85,7 @@ class Watch:
     def hooks(self, model: nn.Module) -> Iterator[None]:
         """Hold the hooks for a block. After it they are gone, and the grad mode is the former one."""
         with ExitStack() as stack:
+            self._stack, self._keeps_graph = stack, torch.is_grad_enabled()
             stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
             stack.enter_context(self._layer.register_forward_hook(self._on_layer))
             for module in model.modules():
@@ -78,6 +113,8 @@ class Watch:
         self._output = _Mark(output)
         self._source = output
         if self._differentiate:
+            if self._keeps_graph:
+                self._stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             torch.set_grad_enabled(True)
             if not output.requires_grad:
                 self._source = output.detach().requires_grad_()

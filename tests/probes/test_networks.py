@@ -165,9 +165,9 @@ def test_by_definition(name: str) -> None:
             with torch.set_grad_enabled(grad):
                 if probe == "cam" and not closed:
                     with pytest.raises(ValueError, match=f"got '{layer}'"):
-                        probes.explain(net, layer, x, TARGET, probe=probe, to_maps=to_maps)
+                        probes.explain(net, x, TARGET, layer=layer, probe=probe, to_maps=to_maps)
                     continue
-                result = probes.explain(net, layer, x, TARGET, probe=probe, to_maps=to_maps)
+                result = probes.explain(net, x, TARGET, layer=layer, probe=probe, to_maps=to_maps)
             torch.testing.assert_close(result.logits, logits, rtol=1e-9, atol=1e-9)
             expected = (
                 by_definition(f, g, "hirescam") * f[0, 0].numel()
@@ -192,8 +192,8 @@ class Through(nn.Module):
 @pytest.mark.parametrize("probe", [probe for probe in ops.PROBES if probe != "cam"])
 def test_closed_form_equals_autograd_on_a_resnet(probe: ops.Probe) -> None:
     net, x = case("resnet.layer4").net, images(64)
-    closed = probes.explain(net, "layer4", x, TARGET, probe=probe).maps
-    general = probes.explain(Through(net), "net.layer4", x, TARGET, probe=probe).maps
+    closed = probes.explain(net, x, TARGET, layer="layer4", probe=probe).maps
+    general = probes.explain(Through(net), x, TARGET, layer="net.layer4", probe=probe).maps
     torch.testing.assert_close(closed, general, rtol=1e-10, atol=1e-12)
     loss, other = ((maps * torch.arange(4.0).view(2, 2)).sum() for maps in (closed, general))
     parameters = [net.conv1.weight, net.layer4[1].conv2.weight, net.fc.weight]
@@ -216,7 +216,7 @@ def test_against_captum(name: str) -> None:
     net, layer, *_ = case(name)
     x = images(64)
     expected = attr.LayerGradCam(net, net.get_submodule(layer)).attribute(x, TARGET, relu_attributions=True)
-    maps = probes.explain(net, layer, x, TARGET, probe="gradcam").maps
+    maps = probes.explain(net, x, TARGET, layer=layer, probe="gradcam").maps
     torch.testing.assert_close(maps, expected[:, 0].detach(), rtol=1e-6, atol=1e-9)
 
 
@@ -245,7 +245,7 @@ def test_against_grad_cam(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     this = case(name)
     x = images(this.size)
     for probe in ("gradcam", "hirescam"):
-        maps = probes.explain(this.net, this.layer, x, TARGET, probe=probe, to_maps=this.to_maps).maps
+        maps = probes.explain(this.net, x, TARGET, layer=this.layer, probe=probe, to_maps=this.to_maps).maps
         expected = theirs(this, probe, x)
         torch.testing.assert_close(maps.detach().relu(), expected, rtol=1e-6, atol=1e-9)
 
@@ -264,7 +264,7 @@ def test_against_grad_cam_plus_plus(name: str, monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(
         theirs(this, "gradcam++", x), by_definition(f, g, "gradcam++", 1e-6), rtol=1e-6, atol=1e-9
     )
-    ours = probes.explain(this.net, this.layer, x, TARGET, probe="gradcam++").maps
+    ours = probes.explain(this.net, x, TARGET, layer=this.layer, probe="gradcam++").maps
     torch.testing.assert_close(ours.detach(), by_definition(f, g, "gradcam++"), rtol=1e-6, atol=1e-9)
 
 
@@ -280,7 +280,7 @@ def test_against_grad_cam_plus_plus_where_the_epsilon_does_not_matter(
     net.fc.weight.data *= 1e5
     this = case("resnet.layer4")._replace(net=net)
     x = images(64)
-    ours = probes.explain(net, "layer4", x, TARGET, probe="gradcam++").maps.detach()
+    ours = probes.explain(net, x, TARGET, layer="layer4", probe="gradcam++").maps.detach()
     torch.testing.assert_close(ours, theirs(this, "gradcam++", x), rtol=1e-6, atol=1e-9)
 
 
@@ -290,7 +290,7 @@ def test_against_grad_cam_end_to_end(probe: ops.Probe) -> None:
     image = pytest.importorskip("pytorch_grad_cam.utils.image")
     this = case("resnet.layer3")
     x = images(64)
-    maps = probes.explain(this.net, this.layer, x, TARGET, probe=probe).maps.detach().relu()
+    maps = probes.explain(this.net, x, TARGET, layer=this.layer, probe=probe).maps.detach().relu()
     scaled = image.scale_cam_image(maps.numpy(), (64, 64))
     expected = torch.as_tensor(image.scale_cam_image(scaled))
     torch.testing.assert_close(theirs(this, probe, x), expected, rtol=1e-5, atol=1e-5)
@@ -312,9 +312,9 @@ def test_bfloat16_is_as_exact_as_torch(layer: str, autocast: bool) -> None:
         logits = after(features.clone())
     (gradient,) = torch.autograd.grad(logits.gather(1, TARGET[:, None]).sum(), features)
     for probe in PEERS:
-        exact = probes.explain(exact_net, layer, x, TARGET, probe=probe).maps.detach()
+        exact = probes.explain(exact_net, x, TARGET, layer=layer, probe=probe).maps.detach()
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            ours = probes.explain(net, layer, low, TARGET, probe=probe).maps
+            ours = probes.explain(net, low, TARGET, layer=layer, probe=probe).maps
         hand = by_definition(features.detach().float(), gradient.float(), probe)
         assert ours.dtype == torch.float32
         assert (ours - exact).abs().max() <= 2 * (hand - exact).abs().max() + 1e-6

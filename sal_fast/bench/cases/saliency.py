@@ -282,7 +282,8 @@ def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> 
         image: pixels a side.
     """
     model = resnet(depth).to(setup.place).eval()
-    layer = model.get_submodule("layer4")
+    place = explanations.find(model, torch.zeros(0, 3, image, image, device=setup.place))
+    layer = model.get_submodule(place.layer)
 
     def inputs(seed: int) -> tuple[Tensor, ...]:
         normal, _, below = setup.draws(seed)
@@ -290,7 +291,9 @@ def probes(setup: Setup, batch: int = 16, depth: int = 50, image: int = 224) -> 
 
     @torch.no_grad()
     def ours(images: Tensor, classes: Tensor, probe: ops.Probe) -> Tensor:
-        return explanations.explain(model, layer, images, classes, probe=probe).maps
+        return explanations.explain(
+            model, images, classes, layer=layer, probe=probe, to_maps=place.to_maps
+        ).maps
 
     def grad_cam(images: Tensor, classes: Tensor, probe: ops.Probe) -> object:
         """Grad-cam enlarges and normalises the maps too, in a small part of its time."""
