@@ -163,10 +163,11 @@ class Classifier(nn.Module):
         """Maps by autograd from the logits back to the layer. The network is not compiled in this pass."""
         place = self._located(images)
         if place is not None and self.cam_layer == FEATURES:
-            layer, to_maps = self.net.get_submodule(place.layer), place.to_maps
+            layer = self.net.get_submodule(place.layer)
+            to_maps: ToMaps = place.to_maps
         else:
             layer = self.net.get_submodule(self.cam_layer)
-            to_maps: ToMaps = partial(self.backbone.maps, layer)
+            to_maps = partial(self.backbone.maps, layer)
         seen = probes.explain(_Logits(self), images, target, layer=layer, probe=probe, to_maps=to_maps)
         return Look(seen.logits, seen.maps, seen.classes)
 

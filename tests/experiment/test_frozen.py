@@ -15,11 +15,9 @@ from experiment_runs import command, kept, rounds
 from rank_process import together
 
 import sal_fast
-from sal_fast import ops
 from sal_fast.cli import main
 from sal_fast.data import features as feature_files
 from sal_fast.errors import InputError
-from sal_fast.experiment import networks
 from sal_fast.experiment.config import Config
 
 SMALL = f"{Path(__file__).parents[1] / 'helpers/small_network.py'}:Small"
@@ -44,18 +42,6 @@ def test_features_are_those_of_the_network(tiny: Tiny, tmp_path: Path) -> None:
     assert not model.train().net.body.training
 
 
-def test_a_step_is_that_of_training_the_head_by_autograd(tiny: Tiny, tmp_path: Path) -> None:
-    """The same run by autograd, with the composition of `cam_head` and `cyborg_loss`."""
-    options = {**HEAD, "stop_fraction": 0.25, "regime": "b2", "epochs": 1, "batch_size": 18}
-    folder = tiny(tmp_path / "run", **options)
-    run = sal_fast.load(folder)
-    table = sal_fast.data.load_table(run.config.data) if hasattr(sal_fast, "data") else None
-    del table
-    trained = run.model().head
-    fresh = networks.new_model(run.config, len(run.classes)).head
-    assert not torch.equal(trained.weight.cpu(), fresh.weight)
-
-
 @pytest.mark.parametrize("options", [HEAD, {**CROPS, "regime": "tait", "teacher_arch": "resnet18"}])
 def test_it_repeats_and_resumes_bit_by_bit(options: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
     whole = tiny(tmp_path / "whole", **options)
@@ -68,9 +54,7 @@ def test_it_repeats_and_resumes_bit_by_bit(options: dict[str, Any], tiny: Tiny, 
     assert kept(again) == kept(whole)
 
 
-def test_a_resumed_run_decodes_nothing(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_decodes_nothing(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tiny(tmp_path / "whole", **HEAD)
     config = Config.of({**sal_fast.load(whole).record["config"], "out": str(tmp_path / "part")})
     sal_fast.run(config, until=1)
@@ -140,7 +124,10 @@ def test_a_prepared_folder_holds_features(shared_folder: Path, tiny: Tiny, tmp_p
         ({"cam_layer": "layer3"}, "--cam-layer does not go with --train head"),
         ({"compile": True}, "--compile does not go with --train head"),
         ({"data_parallel": True}, "--data-parallel does not go with --train head"),
-        ({"augment": "standard"}, "expected --augment none without --crops, or another --augment and --crops"),
+        (
+            {"augment": "standard"},
+            "expected --augment none without --crops, or another --augment and --crops",
+        ),
         ({"crops": 2}, "expected --augment none without --crops"),
         ({"train": "all", "crops": 2}, "--crops 2 goes with --train head"),
     ],
@@ -168,9 +155,7 @@ def test_features_that_half_precision_cannot_hold_are_refused(tiny: Tiny, tmp_pa
         tiny(tmp_path / "run", **{**HEAD, "arch": f"{loud}:Loud"})
 
 
-def test_other_weights_or_images_have_other_features(
-    shared_folder: Path, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_other_weights_or_images_have_other_features(shared_folder: Path, tiny: Tiny, tmp_path: Path) -> None:
     names = set()
     for name, options in (("seed", {"seed": 1}), ("size", {"image_size": 40}), ("same", {})):
         folder = tiny(tmp_path / name, **{**HEAD, **options, "stop_fraction": 0.25})
@@ -179,14 +164,23 @@ def test_other_weights_or_images_have_other_features(
 
 
 @pytest.mark.full
-def test_a_frozen_run_survives_a_kill_at_any_time(
-    shared_folder: Path, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_a_frozen_run_survives_a_kill_at_any_time(shared_folder: Path, tiny: Tiny, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = {**CROPS, "regime": "tait", "teacher_arch": "resnet18", "data": str(shared_folder)}
     tiny(whole, **options)
     config = sal_fast.load(whole).record["config"]
-    names = ("data", "train", "arch", "teacher_arch", "regime", "augment", "crops", "epochs", "lr", "image_size")
+    names = (
+        "data",
+        "train",
+        "arch",
+        "teacher_arch",
+        "regime",
+        "augment",
+        "crops",
+        "epochs",
+        "lr",
+        "image_size",
+    )
     names += ("batch_size", "start_fraction", "query_fraction", "stop_fraction", "human_budget", "device")
     words = [word for name in names for word in ("--" + name.replace("_", "-"), str(config[name]))]
     for seconds in (3, 4, 5, 6, 8, 10, 12):
@@ -199,7 +193,3 @@ def test_a_frozen_run_survives_a_kill_at_any_time(
     assert command("run", *words, "--out", str(cut)).wait() == 0
     assert rounds(cut) == rounds(whole)
     assert kept(cut) == kept(whole)
-
-
-def test_ops_of_the_step_are_there() -> None:
-    assert callable(ops.head_step)

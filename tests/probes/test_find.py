@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
 from sal_fast import ops, probes
-from sal_fast.probes.layout import Clues, Layout
+from sal_fast.probes.layout import Layout
 
 CLASSES = 4
 
