@@ -10,7 +10,8 @@ from sal_fast import ops, probes
 from sal_fast._util.words import MEAN, STD, CamClass, Precision
 from sal_fast.errors import InputError
 from sal_fast.models import weights as weight_files
-from sal_fast.models.backbone import FEATURES, Backbone, Spec, network
+from sal_fast.models.backbone import FEATURES, Backbone, Spec
+from sal_fast.models.libraries import network
 from sal_fast.probes import Place
 from sal_fast.probes.watch import ToMaps, Watch
 
@@ -89,7 +90,9 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and features [B, C, h, w]."""
         features, embedding = self._run(images)
-        head = self.head
+        if self.backbone.cut:
+            return self.head(embedding), features
+        head = self.head  # a call of the module would be watched
         return nn.functional.linear(embedding, head.weight, head.bias), features
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,16 +268,16 @@ def build(
     Raises InputError for a network that cannot be loaded or made, weights that do not fit, and strides and
     layers that the network does not have.
     """
-    backbone = network(arch)
+    backbone = network(arch).at(image_size)
     backbone.check_installed()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone(classes, image_size)
+        net = backbone(classes)
     model = Classifier(net, backbone, precision=precision, compiled=compiled, cam_layer=cam_layer)
     if output_stride != 32:
         backbone.set_output_stride(net, output_stride)
     if weights != "none":
-        weight_files.load_into(net, backbone, weights, image_size)
+        weight_files.load_into(net, backbone, weights)
     return model
 
 

@@ -13,6 +13,8 @@ point of the group `sal_fast.networks`. In Python, `models.build` also takes the
 do more, such as download weights by name, is an instance of a subclass of `Backbone`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -22,10 +24,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from sal_fast import plugins
 from sal_fast._util.suggest import nearest
 from sal_fast._util.words import MEAN, STD
 from sal_fast.errors import InputError
+from sal_fast.probes import Place
 
 Spec = str | Callable[[int], nn.Module]
 """A network: its name, `module:object`, or the callable itself, which may be a `Backbone`."""
@@ -37,7 +39,7 @@ class Weights(NamedTuple):
     """Weights that a name stands for: the address they are downloaded from, and what reads them."""
 
     url: str
-    read: Callable[[int], Mapping[str, Tensor]]  # it is given the side of the images in pixels
+    read: Callable[[], Mapping[str, Tensor]]
 
 
 class Backbone:
@@ -57,9 +59,13 @@ class Backbone:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
+    def __call__(self, classes: int) -> nn.Module:
         """A network with `classes` outputs, its weights drawn from torch's global random numbers."""
         raise NotImplementedError
+
+    def at(self, image_size: int) -> Backbone:
+        """The backbone for images of `image_size` pixels a side; the same for all, where any size will do."""
+        return self
 
     def head_name(self, net: nn.Module) -> str:
         """The dotted name of the linear head."""
@@ -79,6 +85,10 @@ class Backbone:
     def features(self, net: Any, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] -> features [B, C, h, w], the input of the global average pool."""
         return net.features(images)
+
+    def place(self, net: nn.Module, shape: tuple[int, ...], device: torch.device) -> Place:
+        """Where the features of a network that is not cut are, for images of a shape (3, H, W)."""
+        raise NotImplementedError
 
     def maps(self, layer: nn.Module, output: Tensor) -> Tensor:
         """Rearrange the output of one of the network's modules into [B, C, h, w]."""
@@ -119,66 +129,21 @@ class Backbone:
         return {}
 
 
-def network(arch: Spec) -> Backbone:
-    """The backbone that a name, a `module:object` or a callable stands for.
-
-    A name that nobody registers is looked for in torchvision and timm. Raises InputError if neither has it,
-    and for an object that is not callable.
-    """
-    if isinstance(arch, str) and not plugins.is_known("network", arch):
-        from sal_fast.models import libraries
-
-        return libraries.named(arch)
-    found = plugins.load("network", arch) if isinstance(arch, str) else arch
-    if isinstance(found, Backbone):
-        return found
-    name = arch if isinstance(arch, str) else plugins.described(arch)
-    if not callable(found):
-        raise InputError(f"network {name}: expected a function f(classes) -> nn.Module, got {found!r}")
-    return _FromOutside(name, found)
-
-
-class _FromOutside(Backbone):
-    """A callable that returns modules as the head of this file describes them."""
-
-    def __init__(self, name: str, make: Callable[[int], nn.Module]) -> None:
-        super().__init__(name)
-        self._make = make
-
-    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
-        net = self._make(classes)
-        head, features = getattr(net, "head", None), getattr(net, "features", None)
-        if not isinstance(net, nn.Module) or not isinstance(head, nn.Linear) or not callable(features):
-            raise InputError(
-                f"network {self.name}: expected an nn.Module with features(images) and with a head, "
-                f"an nn.Linear, got {type(net).__name__}"
-            )
-        if head.out_features != classes:
-            raise InputError(
-                f"network {self.name}: expected a head with {classes} outputs, got {head.out_features}"
-            )
-        return net
-
-
 class Torchvision(Backbone):
     """A network of torchvision, by its name there."""
 
     library = "torchvision"
 
-    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
+    def __call__(self, classes: int) -> nn.Module:
         made: nn.Module = torchvision.models.get_model(self.name, weights=None, num_classes=classes)
         return made
 
     def weights(self) -> dict[str, Weights]:
         known = torchvision.models.get_model_weights(self.name).__members__
         return {
-            name: Weights(one.url, partial(_pretrained_by_torchvision, one)) for name, one in known.items()
+            name: Weights(one.url, partial(one.get_state_dict, progress=True, check_hash=True))
+            for name, one in known.items()
         }
-
-
-def _pretrained_by_torchvision(weights: Any, image_size: int) -> Mapping[str, Tensor]:
-    state: Mapping[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    return state
 
 
 class ResNet(Torchvision):
@@ -231,7 +196,7 @@ class Timm(Backbone):
         super().__init__(name)
         self.full_name = full_name
 
-    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
+    def __call__(self, classes: int) -> nn.Module:
         import timm
 
         made: nn.Module = timm.create_model(self.full_name, num_classes=classes)
@@ -251,8 +216,8 @@ class Timm(Backbone):
         config = timm.get_pretrained_cfg(self.full_name)
         return (MEAN, STD) if config is None else (config.mean, config.std)
 
-    def pretrained(self, image_size: int) -> Mapping[str, Tensor]:
-        """The state dict of pretrained weights, for images of this size."""
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """The state dict of pretrained weights."""
         import timm
 
         with torch.random.fork_rng(devices=[]):  # timm makes a random network first
@@ -265,7 +230,7 @@ class Timm(Backbone):
         tags = (self.full_name, *timm.list_pretrained(self.full_name))
         return {
             name.partition(".")[2] or "DEFAULT": Weights(
-                timm.get_pretrained_cfg(name).url, partial(type(self)(self.name, name).pretrained)
+                timm.get_pretrained_cfg(name).url, type(self)(self.name, name).pretrained
             )
             for name in tags
         }

@@ -1,11 +1,11 @@
-"""Any classification network of torchvision or timm, by the name that people know it by.
+"""Find the network that a name stands for: a plug-in, or any classification network of torchvision or timm.
 
 What the package needs of such a network is found out by watching it run (`sal_fast.probes.find`).
 """
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from sal_fast import probes
+from sal_fast import plugins, probes
 from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
-from sal_fast.models.backbone import Backbone, ResNet, Rgb, Swin, Timm, Torchvision, Weights
+from sal_fast.models.backbone import Backbone, ResNet, Rgb, Spec, Swin, Timm, Torchvision, Weights
 from sal_fast.probes import Place
 
 RESNETS = ("resnet", "resnext", "wide_resnet")  # how the names of torchvision's ResNets begin
@@ -66,7 +66,7 @@ class Watched(Backbone):
 class TorchvisionNetwork(Watched, Torchvision):
     """A network of torchvision, without the auxiliary heads that some have for training."""
 
-    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
+    def __call__(self, classes: int) -> nn.Module:
         options = {"aux_logits": False, "init_weights": True} if self.name in AUXILIARY else {}
         made: nn.Module = torchvision.models.get_model(
             self.name, weights=None, num_classes=classes, **options
@@ -81,16 +81,23 @@ class TimmNetwork(Watched, Timm):
     tokens: then each class has a map.
     """
 
-    def __call__(self, classes: int, image_size: int = 224) -> nn.Module:
-        return self._made(image_size, num_classes=classes)
+    def __init__(self, name: str, full_name: str, image_size: int = 224) -> None:
+        super().__init__(name, full_name)
+        self.image_size = image_size
 
-    def _made(self, image_size: int, **options: Any) -> nn.Module:
+    def at(self, image_size: int) -> Backbone:
+        return _sized(self.name, self.full_name, image_size)
+
+    def __call__(self, classes: int) -> nn.Module:
+        return self._made(num_classes=classes)
+
+    def _made(self, **options: Any) -> nn.Module:
         takes = inspect.signature(type(self._plain).__init__).parameters
         if "img_size" in takes:
-            options["img_size"] = image_size
+            options["img_size"] = self.image_size
         if "global_pool" in takes and getattr(self._plain, "global_pool", "") in CLASS_TOKEN:
             options |= {"global_pool": "avg"} | ({"fc_norm": False} if "fc_norm" in takes else {})
-        return self._create(f" at --image-size {image_size}", **options)
+        return self._create(f" at --image-size {self.image_size}", **options)
 
     @functools.cached_property
     def _plain(self) -> nn.Module:
@@ -118,10 +125,49 @@ class TimmNetwork(Watched, Timm):
             return {"DEFAULT": Weights(self.full_name, self.pretrained)}
         return super().weights()
 
-    def pretrained(self, image_size: int) -> Mapping[str, Tensor]:
-        """The state dict of pretrained weights, for images of this size."""
+    def pretrained(self) -> Mapping[str, Tensor]:
+        """The state dict of pretrained weights, for images of `image_size`."""
         with torch.random.fork_rng(devices=[]):  # timm makes a random network first
-            return self._made(image_size, pretrained=True, pretrained_strict=False).state_dict()
+            return self._made(pretrained=True, pretrained_strict=False).state_dict()
+
+
+def network(arch: Spec) -> Backbone:
+    """The backbone that a name, a `module:object` or a callable stands for.
+
+    A name that nobody registers is looked for in torchvision and timm. Raises InputError if neither has it,
+    and for an object that is not callable.
+    """
+    if isinstance(arch, str) and not plugins.is_known("network", arch):
+        return named(arch)
+    found = plugins.load("network", arch) if isinstance(arch, str) else arch
+    if isinstance(found, Backbone):
+        return found
+    name = arch if isinstance(arch, str) else plugins.described(arch)
+    if not callable(found):
+        raise InputError(f"network {name}: expected a function f(classes) -> nn.Module, got {found!r}")
+    return _FromOutside(name, found)
+
+
+class _FromOutside(Backbone):
+    """A callable that returns modules as the head of this file describes them."""
+
+    def __init__(self, name: str, make: Callable[[int], nn.Module]) -> None:
+        super().__init__(name)
+        self._make = make
+
+    def __call__(self, classes: int) -> nn.Module:
+        net = self._make(classes)
+        head, features = getattr(net, "head", None), getattr(net, "features", None)
+        if not isinstance(net, nn.Module) or not isinstance(head, nn.Linear) or not callable(features):
+            raise InputError(
+                f"network {self.name}: expected an nn.Module with features(images) and with a head, "
+                f"an nn.Linear, got {type(net).__name__}"
+            )
+        if head.out_features != classes:
+            raise InputError(
+                f"network {self.name}: expected a head with {classes} outputs, got {head.out_features}"
+            )
+        return net
 
 
 @functools.cache
@@ -146,8 +192,13 @@ def named(name: str) -> Backbone:
             f'{_unknown(name, known)}; timm is not installed: pip install "sal-fast[timm]"'
         ) from None
     if name.startswith(HUB) or timm.is_model(name):
-        return TimmNetwork(name, name)
+        return _sized(name, name, 224)
     raise InputError(_unknown(name, [*known, *timm.list_models()]))
+
+
+@functools.cache
+def _sized(name: str, full_name: str, image_size: int) -> TimmNetwork:
+    return TimmNetwork(name, full_name, image_size)
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

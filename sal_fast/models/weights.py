@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
-from sal_fast.models.backbone import Backbone, Spec, network
+from sal_fast.models.backbone import Backbone, Spec
+from sal_fast.models.libraries import network
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ PLACES = ("state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict"
 PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.", "net.", "encoder.")
 
 
-def load_into(net: nn.Module, backbone: Backbone, weights: str, image_size: int = 224) -> None:
+def load_into(net: nn.Module, backbone: Backbone, weights: str) -> None:
     """Load weights, by name or from a file, into a network. A head of another size is left as it is.
 
     Wrappers' prefixes are taken off (`unwrapped`). Raises InputError that names the first entry that is
@@ -38,7 +39,7 @@ def load_into(net: nn.Module, backbone: Backbone, weights: str, image_size: int 
     if is_file(weights):
         state = unwrapped(read(Path(os.path.expanduser(weights))), own)
     else:
-        found = _named(backbone, weights, image_size)
+        found = _named(backbone, weights)
         state = {key: value for key, value in found.items() if key in own}  # not those of auxiliary heads
     head = f"{backbone.head_name(net)}."
     shapes = [key for key in state if key in own and own[key].shape != state[key].shape]
@@ -148,13 +149,13 @@ def urls(arch: Spec) -> dict[str, str]:
     return {name: found.url for name, found in network(arch).weights().items()}
 
 
-def _named(backbone: Backbone, name: str, image_size: int) -> dict[str, Tensor]:
+def _named(backbone: Backbone, name: str) -> dict[str, Tensor]:
     known = backbone.weights()
     if name not in known:
         named = f"one of {backbone.library}'s for {backbone.name} ({', '.join(known)}), " if known else ""
         raise InputError(f"weights {name!r}: expected none, {named}or {FILE}")
     try:
-        return dict(known[name].read(image_size))
+        return dict(known[name].read())
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"weights {name!r} cannot be downloaded from {known[name].url}: {error}; "

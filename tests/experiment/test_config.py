@@ -78,7 +78,7 @@ def test_toml_refused(tmp_path: Path, text: str, message: str) -> None:
         ({"regime": "sall"}, "unknown regime 'sall'; did you mean 'sal'.* b1, b2, sal, "),
         ({"criterion": "margins"}, "did you mean 'margin'"),
         ({"probe": "scorecam"}, "unknown probe 'scorecam'"),
-        ({"arch": "vgg"}, "unknown arch 'vgg'"),
+        ({"arch": "vgg"}, "unknown network 'vgg'; did you mean 'vgg"),
         ({"preset": "big"}, "unknown preset 'big'"),
         ({"epochs": 0}, "--epochs 0: expected at least 1"),
         ({"lr": -1.0}, "--lr -1: expected a positive number"),
@@ -139,14 +139,14 @@ def test_the_derived_lists() -> None:
         "decoder", "store", "tracker", "preset", "out", "config"
     }  # fmt: skip
     assert those(lambda one: one.axis) == {
-        "data", "regime", "criterion", "probe", "arch", "human_budget", "alpha", "seed"
+        "data", "regime", "criterion", "probe", "arch", "train", "start_by", "human_budget", "alpha", "seed"
     }  # fmt: skip
     assert those(lambda one: "maps" in one.affects) == {
         "regime", "human_budget", "segmenter_masks", "segmenter_weights", "generator", "alpha",
         "teacher_arch", "teacher_weights", "annotator"
     }  # fmt: skip
     assert those(lambda one: one.only == "has_teacher") == {"teacher_arch", "teacher_weights"}
-    assert those(lambda one: one.compared) == {"criterion", "arch", "probe"}
+    assert those(lambda one: one.compared) == {"criterion", "arch", "probe", "train", "start_by"}
     assert not any(OPTIONS["human_budget"].matters_to(regime) for regime in ("b1", "b2", "segmenter"))
 
 

@@ -11,6 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from sal_fast import models, plugins
+from sal_fast._util.words import MEAN, STD
 from sal_fast.errors import InputError
 from sal_fast.models import weights
 
@@ -23,7 +24,10 @@ def test_cut_network_is_the_librarys(arch: str) -> None:
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits, features = model(images)
-        torch.testing.assert_close(logits, model.net(images), rtol=1e-4, atol=1e-5)
+        (mean, std), image = model.backbone.normalisation, images.movedim(1, -1)
+        image = image * torch.tensor(STD) + torch.tensor(MEAN)  # 0 to 1
+        own = ((image - torch.tensor(mean)) / torch.tensor(std)).movedim(-1, 1)
+        torch.testing.assert_close(logits, model.net(own), rtol=1e-4, atol=1e-5)
     assert features.shape == (2, model.head.in_features, 3, 3)
     assert models.feature_size(model, 96) == (3, 3)
 

@@ -18,7 +18,7 @@ from sal_fast.models import weights
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    message = r'xception is timm\'s, which is not installed; pip install "sal-fast\[xception\]"'
+    message = r'xception is timm\'s, which is not installed; pip install "sal-fast\[timm\]"'
     for options in ({"arch": "xception"}, {"regime": "tait", "teacher_arch": "xception"}):
         with pytest.raises(InputError, match=message):
             check_networks(Config.of(options))
