@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def test_a_resumed_run_decodes_nothing(tiny: Tiny, tmp_path: Path, monkeypatch: 
 def test_features_that_were_cut_short_are_continued(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny(tmp_path / "whole", **CROPS)
+    tiny(tmp_path / "whole", **CROPS)
     monkeypatch.setattr(feature_files, "BLOCK", 7)
     monkeypatch.setattr(feature_files, "OFTEN", 1)
     blocks = [0]
@@ -185,11 +185,10 @@ def test_a_frozen_run_survives_a_kill_at_any_time(shared_folder: Path, tiny: Tin
     words = [word for name in names for word in ("--" + name.replace("_", "-"), str(config[name]))]
     for seconds in (3, 4, 5, 6, 8, 10, 12):
         process = command("run", *words, "--out", str(cut))
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=seconds)
-        except Exception:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
+        process.kill()
+        process.communicate()
     assert command("run", *words, "--out", str(cut)).wait() == 0
     assert rounds(cut) == rounds(whole)
     assert kept(cut) == kept(whole)
