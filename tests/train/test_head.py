@@ -30,9 +30,9 @@ def patches(images: Tensor) -> Tensor:
 
 
 @pytest.fixture(params=[0, 3], ids=["whole", "crops"])
-def store(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> FeatureStore:
+def store(request: pytest.FixtureRequest, samples: Store, tmp_path: Path) -> FeatureStore:
     crops = [Augmentation("standard", 5, 0, number) for number in range(request.param)]
-    return feature_store(store, tmp_path / "features", {}, patches, crops, ALONE)
+    return feature_store(samples, tmp_path / "features", {}, patches, crops, ALONE)
 
 
 def recipe(**changes: object) -> Recipe:
@@ -47,36 +47,37 @@ def trained(store: FeatureStore, alphas: Sequence[float], **changes: object) -> 
     """The weights of heads that are trained together, after the best epoch."""
     rows = store.rows("train")
     models = [frozen.on_features("patches", SHAPE, len(store.table.classes), seed=2) for _ in alphas]
-    jobs = [
-        Job(model, alpha, f"head {i}") for i, (model, alpha) in enumerate(zip(models, alphas, strict=True))
-    ]
+    jobs = [Job(model, alpha, "head") for model, alpha in zip(models, alphas, strict=True)]
     HeadTraining(jobs, store, rows, store.masks[rows], store.has_mask[rows], recipe(**changes), 0).fit()
     return [model.head.weight.detach() for model in models]
 
 
 def by_autograd(store: FeatureStore, alpha: float, options: Recipe) -> Tensor:
-    """The weights after all epochs, by `cam_head`, `cyborg_loss`, a backward pass and a step on each batch."""
+    """The weights after all epochs, by `cam_head`, `cyborg_loss` and a backward pass for each batch."""
     rows = store.rows("train")
     head = frozen.on_features("patches", SHAPE, len(store.table.classes), seed=2).head
     steps = optimizer(head.parameters(), options)
     masks, labels, has_map = store.masks[rows], store.labels[rows], store.has_mask[rows]
-    entries, boxes = store.entries(rows), store.boxes(rows)
+    entries = store.entries(rows)
+    boxes = [box for box in store.boxes(rows) if box is not None]
     for epoch in range(options.epochs):
         order = seeds.stream(options.seed, "batches", 0, epoch).permutation(len(rows))
         crop = seeds.stream(options.seed, "crops", 0, epoch).integers(len(entries), size=len(rows))
         for part in batches(torch.from_numpy(order), options.batch_size):
             shown = torch.from_numpy(crop)[part]
             features = store.features[entries[shown, part]].float().permute(0, 3, 1, 2)
-            box = (
-                None
-                if boxes[0] is None
-                else torch.stack([one for one in boxes if one is not None])[shown, part]
-            )
+            box = torch.stack(boxes)[shown, part] if boxes else None
             seen = ops.cam_head(features, head.weight, head.bias, labels[part])
             loss = ops.cyborg_loss(
-                seen.logits, seen.cam, labels[part], masks.batch(part, box), alpha=alpha, has_map=has_map[part],
-                map_size=options.map_size, kind=options.saliency_loss,
-            )  # fmt: skip
+                seen.logits,
+                seen.cam,
+                labels[part],
+                masks.batch(part, box),
+                alpha=alpha,
+                has_map=has_map[part],
+                map_size=options.map_size,
+                kind=options.saliency_loss,
+            )
             steps.zero_grad()
             loss.backward()
             steps.step()
