@@ -55,6 +55,13 @@ class Ranks:
         """The number that rank `source` passes."""
         return float(self.broadcast(torch.tensor([value], dtype=torch.float64), source))
 
+    def text(self, value: str) -> str:
+        """The text that the first rank passes."""
+        data = value.encode() if self.first else b""
+        size = int(self.number(len(data)))
+        values = torch.tensor(list(data or bytes(size)), dtype=torch.uint8)
+        return bytes(self.broadcast(values).tolist()).decode()
+
     def of_first(self, make: Callable[[], Tensor], like: Tensor) -> Tensor:
         """The tensor that `make` gives on the first rank, of the shape, dtype and device of `like`.
 

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from sal_fast import plugins, query
+from sal_fast.data.augment import Function
 from sal_fast.errors import InputError
 from sal_fast.query import Labelled, Pool, Query
 
 SEED = 3
+DRAWS, AGREEMENT = 32, 0.8  # of an augmentation: the draws that are looked at, the mean correlation
 CLASSES, WIDTH, SIDE = 4, 8, 16  # of the made-up pool: classes, features of an image, pixels of a side
 
 
@@ -225,6 +227,72 @@ def _maps(function: Callable[..., Any], pictures: list[np.ndarray], labels: list
         )
         assert np.isfinite(one).all(), "a map contains NaN or infinity; expected finite numbers"
     return maps
+
+
+# --- augmentations ----------------------------------------------------------------------------------------
+
+
+@_own_random_state()
+def check_augmentation(augmentation: str | Function) -> None:
+    """Check an augmentation `f(image, map, rng)` (docs/plugins.md).
+
+    * It returns an image, uint8 `[F, F, 3]`, and its map, uint8 `[F, F]`, in the sizes that it was given.
+    * One draw moves both: what the map marks before, it marks afterwards.
+    * A map that marks nothing still marks nothing, because it stands for an image without a map.
+    * Generators with the same seed give the same, whatever state the global random generators are in, and
+      these stay as they are.
+    * The image and the map that it was given stay as they are.
+    """
+    function = _loaded("augmentation", augmentation)
+    for side in (64, 33):
+        image, marked = _spots(side)
+        for map_ in (marked, np.zeros_like(marked)):
+            given = image.copy(), map_.copy()
+            made = _varied(function, *given, SEED)
+            same = np.array_equal(given[0], image) and np.array_equal(given[1], map_)
+            assert same, "an augmentation must not change the image or the map; work on copies"
+            again = _repeated(partial(_varied, function, image, map_, SEED))
+            assert all(map(np.array_equal, made, again)), (
+                "generators with the same seed must give the same image and map; draw from `rng` alone"
+            )
+            assert map_.any() or not made[1].any(), "a map that marks nothing must still mark nothing"
+    agreed = [_agreement(*_varied(function, *_spots(96), seed)) for seed in range(DRAWS)]
+    known = [one for one in agreed if one is not None]
+    assert known, "the map is the same everywhere in every draw; expected some that mark what it marked"
+    assert sum(known) / len(known) > AGREEMENT, (
+        "the map must be moved as the image is: it no longer marks what it marked before"
+    )
+
+
+def _spots(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A dark image with five bright discs, and the map that marks them."""
+    y, x = np.mgrid[:side, :side] / side
+    places = ((0.3, 0.25), (0.2, 0.7), (0.55, 0.5), (0.75, 0.2), (0.7, 0.8))
+    marked = sum((y - down) ** 2 + (x - right) ** 2 < 0.09**2 for down, right in places) > 0
+    image = np.where(marked[..., None], (220, 190, 160), (60, 50, 40)).astype(np.uint8)
+    return image, marked.astype(np.uint8) * 255
+
+
+def _varied(function: Function, image: np.ndarray, map_: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
+    from sal_fast.data.varied import call
+
+    try:
+        return call(function, image, map_, np.random.default_rng(seed), "a made-up image")
+    except InputError as error:
+        raise AssertionError(str(error).removeprefix("--augment: ")) from error
+    except Exception as error:
+        raise AssertionError(
+            f"an augmentation must take an image {list(image.shape)}, its map and a generator; this one "
+            f"raised {error!r}"
+        ) from error
+
+
+def _agreement(image: np.ndarray, map_: np.ndarray) -> float | None:
+    """The correlation of brightness and map, without its sign; None if one of them is the same everywhere."""
+    grey, marked = image.mean(-1).ravel(), map_.astype(float).ravel()
+    if grey.std() == 0 or marked.std() == 0:
+        return None
+    return abs(float(np.corrcoef(grey, marked)[0, 1]))
 
 
 # --- networks ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from sal_fast import plugins, query, testing
-from sal_fast.data import Sample, make_table
+from sal_fast.data import Sample, augment, make_table
 from sal_fast.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +27,7 @@ OBJECTS: dict[plugins.Kind, tuple[str, str]] = {
     "criterion": ("criterion", "rare_first"),
     "data": ("dataset", "side_by_side"),
     "generator": ("generator", "unlike_the_edge"),
+    "augmentation": ("augmentation", "shaken"),
     "network": ("network", "four_convolutions"),
     "tracker": ("tracker", "append"),
 }
@@ -124,6 +125,16 @@ def test_a_generator(way: str, outside: Path) -> None:
     picture[3:5, 3:5] = 200
     (heat,) = plugins.load("generator", spec)([picture], [0])
     assert (heat > 0.5 * heat.max()).sum() == 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_augmentation(way: str, outside: Path) -> None:
+    spec = brought("augmentation", way, outside)
+    testing.check_augmentation(spec)
+    image, map_ = np.full((16, 16, 3), 128, dtype=np.uint8), np.eye(16, dtype=np.uint8) * 255
+    noisy, moved = plugins.load("augmentation", spec)(image, map_, np.random.default_rng(0))
+    assert noisy.std() > 0
+    assert sorted(moved.sum(0)) == sorted(map_.sum(0))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -258,6 +269,50 @@ def test_rules_of_generators(function: Any, rule: str) -> None:
     testing.check_generator(zeros)
     with pytest.raises(AssertionError, match=rule):
         testing.check_generator(function)
+
+
+def kept(image: Any, map_: Any, rng: Any) -> Any:
+    return image, map_
+
+
+def blackened(image: Any, map_: Any, rng: Any) -> Any:
+    image[0] = 0
+    return image, map_
+
+
+def tilted(image: Any, map_: Any, rng: Any) -> Any:
+    """The image is rotated and the map is not."""
+    angle = torch.tensor([float(rng.uniform(-15, 15))])
+    pixels = torch.from_numpy(image).movedim(-1, 0)[None].float()
+    return augment.rotated(pixels, angle, "bilinear")[0].movedim(0, -1).to(torch.uint8).numpy(), map_
+
+
+def rotated(image: Any, map_: Any, rng: Any) -> Any:
+    angle = torch.tensor([float(rng.uniform(-15, 15))])
+    pixels = torch.from_numpy(np.dstack([image, map_])).movedim(-1, 0)[None].float()
+    both = augment.rotated(pixels, angle, "bilinear")[0].movedim(0, -1).to(torch.uint8).numpy()
+    return both[..., :3], both[..., 3]
+
+
+@pytest.mark.parametrize(
+    ("function", "rule"),
+    [
+        (lambda image, map_, rng: image, "an image and its map, got ndarray"),
+        (lambda image, map_, rng: (image / 255, map_), r"the image as uint8 .*got float64"),
+        (lambda image, map_: (image, map_), "and a generator; this one raised TypeError"),
+        (lambda image, map_, rng: (image, map_ | 1), "must still mark nothing"),
+        (lambda image, map_, rng: (image[:, ::-1], map_), "moved as the image is"),
+        (lambda image, map_, rng: (image, map_ * 0), "the same everywhere in every draw"),
+        (tilted, "moved as the image is"),
+        (blackened, "must not change the image or the map"),
+        (lambda image, map_, rng: (image + np.uint8(np.random.rand() * 9), map_), "must stay as they are"),  # noqa: NPY002
+    ],
+)
+def test_rules_of_augmentations(function: Any, rule: str) -> None:
+    testing.check_augmentation(kept)
+    testing.check_augmentation(rotated)
+    with pytest.raises(AssertionError, match=rule):
+        testing.check_augmentation(function)
 
 
 class Net(nn.Module):

@@ -14,8 +14,14 @@ CAM_CLASSES: tuple[CamClass, ...] = get_args(CamClass)
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-Augment = Literal["none", "standard", "color"]
-AUGMENTS: tuple[Augment, ...] = get_args(Augment)
+# Several of these can be joined by +, but for none.
+AUGMENTS = ("none", "standard", "color", "vflip", "turn", "rotate")
+
+Optimizer = Literal["sgd", "adamw"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+
+Schedule = Literal["step", "cosine"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 Train = Literal["all", "head"]
 TRAINS: tuple[Train, ...] = get_args(Train)

@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.table import Table as Sheet
 
 from sal_fast._util.devices import torch_device
-from sal_fast._util.words import Augment, DecoderName
+from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say, tell
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
@@ -78,7 +78,7 @@ def prepare_data(
     out: Path,
     root: str | None = None,
     image_size: int = 224,
-    augment: Augment = "none",
+    augment: str = "none",
     copy: bool = True,
     decoder: DecoderName = "auto",
     arch: str | None = None,
@@ -98,7 +98,8 @@ def prepare_data(
         out: the folder to write to.
         root: the folder of the official archives, unpacked or not.
         image_size: the runs' --image-size: pixels a side that the network sees.
-        augment: the runs' --augment; for crops, images are kept at 8/7 of image_size.
+        augment: the runs' --augment; for crops, images are kept at 8/7 of image_size. A plug-in crops nothing
+            here.
         copy: keep decoded images (3 bytes a pixel). Without it only masks are kept, and every run decodes
             images.
         decoder: dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch).
@@ -110,6 +111,7 @@ def prepare_data(
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
+    Config.of({"augment": augment})  # it refuses unknown words
     table = load_originals(data, root)
     recipe = prepare.Recipe(image_size, stored_size(augment, image_size), copy)
     with closing(decode.choose(decoder, torch_device("auto"))) as decoding:

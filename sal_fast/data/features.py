@@ -71,12 +71,12 @@ class FeatureStore(Store):
         at, step = torch.searchsorted(train, rows), len(train)
         return torch.stack([len(self.labels) + j * step + at for j in range(len(self.draws_of_crops))])
 
-    def boxes(self, rows: Tensor) -> list[Tensor | None]:
-        """The boxes of training images in each crop (see `ops.crop_masks`); [None] without crops."""
+    def crops(self, rows: Tensor) -> list[Draws | None]:
+        """How training images are cropped in each crop; [None] without crops."""
         if not self.draws_of_crops:
             return [None]
         at = torch.searchsorted(self.rows("train"), rows)
-        return [None if one.box is None else one.box[at] for one in self.draws_of_crops]
+        return [drawn[at] for drawn in self.draws_of_crops]
 
     def views(self, groups: Sequence[Tensor], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
         """Yield the features of each group of rows, float16 [B, C, h, w]; their pixels are contiguous.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sal_fast import ops
+from sal_fast.data.augment import rotated
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,21 @@ class Masks:
         """The same maps on another device."""
         return Masks(self.binary.to(device), self.graded.to(device), self.place.to(device))
 
-    def batch(self, rows: Tensor, box: Tensor | None = None) -> Tensor | ops.BitMask:
-        """The maps of some rows, cropped and mirrored by `box` (see `ops.crop_masks`).
+    def batch(
+        self, rows: Tensor, box: Tensor | None = None, angle: Tensor | None = None
+    ) -> Tensor | ops.BitMask:
+        """The maps of some rows, cropped by `box` (see `ops.crop_masks`) and then rotated by `angle`.
 
-        They are as compact as possible: if no map at all is graded, a BitMask (without `box`) or bool
+        They are as compact as possible: if no map at all is graded, a BitMask (of whole maps) or bool
         [B, F, F], else uint8 [B, F, F].
         """
+        maps = self._cropped(rows, box)
+        if angle is None:
+            return maps
+        pixels = maps.unpack() if isinstance(maps, ops.BitMask) else maps
+        return rotated(pixels[:, None], angle, "nearest")[:, 0]
+
+    def _cropped(self, rows: Tensor, box: Tensor | None) -> Tensor | ops.BitMask:
         if not len(self.graded):
             return (
                 self.binary[rows] if box is None else ops.crop_masks(self.binary, rows, box, size=self.size)

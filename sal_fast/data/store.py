@@ -61,20 +61,21 @@ class Store:
         return torch.tensor(self.table.rows(split), dtype=torch.int64, device=self.device)
 
     def draws(self, groups: Sequence[Tensor], augmentation: Augmentation) -> list[Draws]:
-        """Draw how an epoch crops and colours the images of each group of rows."""
+        """Draw how an epoch crops, colours and rotates the images of each group of rows."""
         at = torch.cat(tuple(groups)).cpu().numpy()
         return augmentation.draw(self.keys[at]).to(self.device).split([len(group) for group in groups])
 
     def views(self, groups: Sequence[Tensor], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
         """Yield what a network sees of each group of rows: float32 [B, 3, F, F], cropped, coloured,
-        normalised.
+        normalised and rotated.
 
         Without `draws` the whole image is shown.
         """
         plain = augment.plain().to(self.device)
         for index, (pixels, rows) in enumerate(self.images.batches(groups)):
             drawn = plain if draws is None else draws[index]
-            yield ops.crop_images(pixels, rows, drawn.box, size=self.image_size, color=drawn.color)
+            view = ops.crop_images(pixels, rows, drawn.box, size=self.image_size, color=drawn.color)
+            yield view if drawn.angle is None else augment.rotated(view, drawn.angle, "bilinear")
 
     def pictures(self, rows: Tensor) -> Tensor:
         """Images for people to look at: uint8 [B, F, F, 3]."""
@@ -162,14 +163,14 @@ def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int, decoder
     return decoded(table, StoreOptions(size, 0, decoder))[1]
 
 
-def read_batch(paths: Sequence[Path], image_size: int, preset: augment.Preset = "none") -> Tensor:
+def read_batch(paths: Sequence[Path], image_size: int, augmentation: str = "none") -> Tensor:
     """Read picture files as `Store.views` shows them in testing: float32 [B, 3, image_size, image_size].
 
     Raises InputError that names a file which cannot be read.
     """
     with closing(decode.choose("torch", torch.device("cpu"))) as decoder:
         try:
-            pixels = reading.pictures(paths, augment.stored_size(preset, image_size), decoder)
+            pixels = reading.pictures(paths, augment.stored_size(augmentation, image_size), decoder)
         except Unreadable as error:
             raise InputError(str(error)) from None
     return ops.crop_images(pixels, None, size=image_size, color=augment.plain().color)

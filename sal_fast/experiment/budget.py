@@ -4,12 +4,17 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sal_fast.errors import InputError
 
 TOLERANCE = 1e-9  # sums of decimal fractions are not exact
-AUTO = "auto"  # a human budget that is found while running
+AUTO: Literal["auto"] = "auto"  # a human budget that is found while running, or a share that is made to fit
+LEAST_SHARE, LEAST_IMAGES = 0.05, 10  # of a start set and a query whose size is `auto`
 PATIENCE = 2  # queries without a better prediction, after which the model takes over
+
+
+Share = float | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,27 @@ def plan(pool: int, start: float, query: float, stop: float, human_budget: float
         if last:
             break
     return Plan(tuple(labelled), tuple(human), auto)
+
+
+def fractions(pool: int, start: Share, query: Share, stop: float) -> tuple[float, float]:
+    """The shares that the start set and a query have of a training pool of `pool` images.
+
+    `auto` is 0.05 for both, as in the paper, if that is at least ten images. In a smaller pool the start set
+    has ten images, and the queries share what remains up to `stop` equally, with at least ten images each. If
+    less than ten images remain, the start set takes them, too.
+    """
+    least = LEAST_IMAGES / pool
+    if not isinstance(start, str):
+        first = start
+    else:
+        first = min(stop, max(LEAST_SHARE, least))
+        first = stop if stop - first < least - TOLERANCE else first
+    if not isinstance(query, str):
+        return first, query
+    if least <= LEAST_SHARE:
+        return first, LEAST_SHARE
+    queries = max(1, math.floor((stop - first) / least + TOLERANCE))
+    return first, (stop - first) / queries or stop
 
 
 def takes_over(trials: Sequence[float | None]) -> bool:

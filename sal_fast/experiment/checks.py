@@ -10,8 +10,8 @@ from sal_fast.data.table import UNLABELLED
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.config import Config
-from sal_fast.experiment.networks import new_model, teacher_arch
-from sal_fast.models import FEATURES, map_shape
+from sal_fast.experiment.networks import new_model, teacher_arch, teacher_weights
+from sal_fast.models import FEATURES, map_shape, weights
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,14 @@ def check_networks(config: Config) -> None:
     if config.cam_layer != FEATURES:
         with torch.device("meta"):
             models.build(config.arch, 2, cam_layer=config.cam_layer, compiled=config.compile)
+
+
+def check_weights(config: Config) -> None:
+    """Refuse weights that would have to be downloaded, with --offline."""
+    if config.offline:
+        weights.check_kept(config.arch, config.weights)
+        if config.its_regime.has_teacher:
+            weights.check_kept(teacher_arch(config), teacher_weights(config))
 
 
 def check_labels(config: Config, table: Table) -> None:
@@ -50,11 +58,12 @@ def check_maps(config: Config, table: Table) -> None:
     if all(table.masks[row] is None for row in table.rows("test")):
         log.warning("%s has no masks in its test split; Dice is not measured", table.name)
     share = config.human_budget
-    below = not isinstance(share, str) and share < config.start_fraction - budget.TOLERANCE
+    start, _ = config.fractions(len(table.rows("train")))
+    below = not isinstance(share, str) and share < start - budget.TOLERANCE
     if below and regime.uses_the_budget:
         log.warning(
             "--human-budget %s is below --start-fraction %s; the start set has human maps all the same",
-            f"{share:g}", f"{config.start_fraction:g}",
+            f"{share:g}", f"{start:g}",
         )  # fmt: skip
 
 

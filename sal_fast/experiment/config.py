@@ -16,22 +16,25 @@ from sal_fast._util.words import (
     CAM_CLASSES,
     DECODERS,
     KEEPS,
+    OPTIMIZERS,
     PRECISIONS,
     PROBES,
     SALIENCY_KINDS,
+    SCHEDULES,
     TRAINS,
-    Augment,
     CamClass,
     DecoderName,
     Keep,
+    Optimizer,
     Precision,
     Probe,
     SaliencyKind,
+    Schedule,
     Train,
 )
 from sal_fast.errors import InputError
 from sal_fast.experiment import presets
-from sal_fast.experiment.budget import AUTO, Plan, plan
+from sal_fast.experiment.budget import AUTO, Plan, fractions, plan
 from sal_fast.experiment.options import UNSET, check_value, option, options_of, spelling, types_of
 from sal_fast.experiment.regimes import REGIMES, Regime, those_that
 
@@ -75,9 +78,12 @@ class Config:
     """The network: any classification network of torchvision or timm by its name there, such as
     convnext_tiny or vit_small_patch14_dinov2.lvd142m; hf-hub:NAME; a folder with timm's config.json; or a
     plug-in, file.py:function. Those of timm need pip install "sal-fast[timm]"."""
-    weights: str = option("none", affects="network training", path="by suffix")
+    weights: str = option("none", affects="network training", path="by suffix", settled=True)
     """The initial weights: none (random ones), the name of torchvision's weights (of timm's for xception), or
-    a .safetensors, .pth, .pt, .ckpt or .bin file. Prefixes that wrappers add to names are taken off."""
+    a .safetensors, .pth, .pt, .ckpt or .bin file. Prefixes that wrappers add to names are taken off. auto
+    takes the network's DEFAULT weights if they are on this machine or can be downloaded, else none."""
+    offline: bool = option(False, affects="")
+    """Download no weights. Only files and what an earlier download left on this machine are taken."""
     teacher_arch: str = option(
         "same",
         affects="maps network",
@@ -87,9 +93,11 @@ class Config:
         only="has_teacher",
     )
     """The teacher's network in the regime tait. same takes that of --arch; the paper takes xception."""
-    teacher_weights: str = option("same", affects="maps network", path="by suffix", only="has_teacher")
-    """The teacher's initial weights: none, a name or a file. same takes those of --weights, but if that is a
-    file and the teacher is another network, it takes none."""
+    teacher_weights: str = option(
+        "same", affects="maps network", path="by suffix", only="has_teacher", settled=True
+    )
+    """The teacher's initial weights: none, auto, a name or a file. same takes those of --weights, but if that
+    is a file and the teacher is another network, it takes none."""
     train: Train = option("all", affects="network training", choices=TRAINS, compared=True, axis=True)
     """What is trained: the whole network (all), or its head alone (head). With head the network looks at each
     image once, and training, testing and queries read the features that are kept of it. A round then takes
@@ -110,9 +118,11 @@ class Config:
     alpha: float | None = option(None, affects="maps", axis=True, least=0, most=1)
     """The weight of classification in the accuracy model's loss (paper Eq. 1). Without it the regime's own
     weight is taken."""
-    augment: Augment = option("none", affects="training", choices=AUGMENTS)
-    """How training images are varied. standard takes a random resized crop and flip, the same for image and
-    map. color changes brightness, contrast and saturation, too. none varies nothing."""
+    augment: str = option("none", affects="training", choices=AUGMENTS, joined=True, plugin="augmentation")
+    """How training images are varied, the same for image and map. none varies nothing. standard takes a
+    random resized crop and a flip. The other words do so, too, and can be joined, as in color+vflip. color
+    changes brightness, contrast and saturation, vflip flips top to bottom, turn rotates by quarter turns, and
+    rotate by up to 15 degrees. A plug-in is file.py:function."""
     decoder: DecoderName = option("auto", affects="", choices=DECODERS)
     """The library that decodes images: dali, torch (torchvision) or pillow. auto takes dali on a GPU if it
     is installed, else torch."""
@@ -124,9 +134,30 @@ class Config:
     batch_size: int = option(20, affects="training network", least=1)
     """The number of images in a training step."""
     lr: float = option(0.005, affects="training", above=0)
-    """The learning rate of SGD, which has momentum 0.9 and weight decay 1e-6."""
+    """The highest learning rate, which --warmup leads to and --schedule leads down from."""
+    head_lr: float | None = option(None, affects="training", above=0)
+    """The learning rate of the head, the last layer. Without it the head has that of --lr."""
+    optimizer: Optimizer = option("sgd", affects="training", choices=OPTIMIZERS)
+    """The optimizer: sgd, with momentum 0.9, or adamw."""
+    weight_decay: float = option(1e-6, affects="training", least=0)
+    """The weight decay of the optimizer. With adamw it leaves out biases and the parameters of norms."""
+    schedule: Schedule = option("step", affects="training", choices=SCHEDULES)
+    """How the learning rate falls: step, to a tenth after every --lr-step epochs, or cosine, along half a
+    cosine to nearly 0 in the last epoch."""
     lr_step: int = option(12, affects="training", least=1)
-    """The number of epochs after which the learning rate falls to a tenth, each time."""
+    """The number of epochs after which the learning rate falls to a tenth, each time (--schedule step)."""
+    warmup: int = option(0, affects="training", least=0)
+    """The number of epochs in which the learning rate first rises, by equal steps."""
+    label_smoothing: float = option(0.0, affects="training", least=0, most=1)
+    """The share of each label that is spread evenly over all classes in the loss."""
+    class_weights: str = option(
+        "none", affects="training", choices=("none", "balanced"), any_text=True, path="digest"
+    )
+    """The weights of the classes in the loss: none (1 each), balanced (all classes count alike in each round,
+    however many images they have), or a .toml or .csv file with the weight of each class."""
+    val_every: int | Literal["auto"] = option(1, affects="training", least=1)
+    """Validate after every so many epochs, and after the last. The best of these epochs is kept. With auto
+    validation is no dearer than training."""
     start_by: str = option(
         "stratified",
         affects="query",
@@ -140,10 +171,11 @@ class Config:
     proportion, and needs the classes of the data set. random, kmeans, typiclust, core-set or a plug-in read
     the features of the untrained network, so that pretrained weights decide what they are worth. A .txt file
     names the images, one id a line."""
-    start_fraction: float = option(0.05, affects="rounds")
-    """The share of the training pool that is labelled at the start."""
-    query_fraction: float = option(0.05, affects="rounds")
-    """The share of the training pool that each query asks for."""
+    start_fraction: float | Literal["auto"] = option(0.05, affects="rounds", settled=True)
+    """The share of the training pool that is labelled at the start. auto takes 0.05, but at least ten
+    images."""
+    query_fraction: float | Literal["auto"] = option(0.05, affects="rounds", settled=True)
+    """The share of the training pool that each query asks for. auto takes 0.05, but at least ten images."""
     stop_fraction: float = option(1.0, affects="rounds")
     """The share of the training pool that is labelled when the run ends."""
     human_budget: float | Literal["auto"] = option(
@@ -191,8 +223,10 @@ class Config:
     )
     """The plug-in that is told of every finished round: table, log, or file.py:function."""
     preset: str = option(presets.AUTO, affects="", choices=(presets.AUTO, *presets.PRESETS))
-    """The schedule that gives the defaults. auto takes the data set's own, or that of the public CYBORG code
-    (cyborg) if the data set has none."""
+    """The values that options have if they are not given. auto takes the data set's own preset, or own for
+    data of your own. cyborg is the public CYBORG code's. own is that with pretrained weights where they can
+    be had, and queries of at least ten images. finetune is for a pretrained network. frozen is for its head
+    alone."""
     out: str | None = option(
         None,
         affects="",
@@ -249,6 +283,10 @@ class Config:
     def check(self) -> None:
         """Raise InputError for the first options that cannot be combined."""
         regime = REGIMES[self.regime]
+        if "none" in self.augment.split("+")[1:] or self.augment.startswith("none+"):
+            raise InputError(f"--augment {self.augment}: none goes with no other word; leave it out")
+        if self.warmup >= self.epochs:
+            raise InputError(f"--warmup {self.warmup}: expected less than --epochs, which is {self.epochs}")
         if self.human_budget == AUTO and not regime.can_be_tried:
             raise InputError(
                 f"--human-budget auto: regime {self.regime!r} has no model to try before it takes over; "
@@ -283,6 +321,10 @@ class Config:
         ):
             if refused:
                 raise InputError(f"{spelling(name)} does not go with --train head: {why}; leave it out")
+        if plugins.is_reference(self.augment):
+            raise InputError(
+                f"--augment {self.augment}: --train head takes no plug-in; expected words, such as standard"
+            )
         if (self.augment != "none") != (self.crops > 0):
             raise InputError(
                 f"--train head keeps the features of --crops {self.crops} crops with --augment "
@@ -292,7 +334,12 @@ class Config:
 
     def plan(self, pool: int) -> Plan:
         """The rounds for a training pool of `pool` images. Raises InputError for impossible fractions."""
-        return plan(pool, self.start_fraction, self.query_fraction, self.stop_fraction, self.human_budget)
+        start, query = self.fractions(pool)
+        return plan(pool, start, query, self.stop_fraction, self.human_budget)
+
+    def fractions(self, pool: int) -> tuple[float, float]:
+        """The shares that the start set and a query have of a training pool of `pool` images."""
+        return fractions(pool, self.start_fraction, self.query_fraction, self.stop_fraction)
 
     @property
     def run_folder(self) -> Path:
@@ -321,7 +368,7 @@ PATHS = tuple(name for name, one in OPTIONS.items() if one.path or one.plugin)
 def absolute(name: str, value: str | None) -> str | None:
     """The value of an option that may be a path, as an absolute path if it is one."""
     one = OPTIONS[name]
-    if value is None or value in one.words:
+    if value is None or value in one.words or (one.joined and not plugins.is_reference(value)):
         return value
     place, _, rest = value.rpartition(":") if plugins.is_reference(value) else (value, "", "")
     named = bool(rest) and not place.endswith(".py")  # it is package.module:object

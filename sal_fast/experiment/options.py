@@ -47,7 +47,10 @@ class Option:
     choices: its words. They are empty if it takes any value of its type.
     plugin: the kind of plug-in that it may name; the registered names belong to its words.
     any_text: True if it takes other texts beside its words, such as a path.
-    path: "always" if it names a file or folder; "by suffix" if it does so only with a suffix of weights.
+    joined: True if several of its words can be given, joined by +.
+    path: "always" if it names a file or folder; "by suffix" if it does so only with a suffix of weights;
+        "digest" if it names a file, other than its words, whose digest a run records.
+    settled: True if `auto` stands for a value that is worked out when a run starts, and kept in run.json.
     only: the property that a regime must have for this option to matter. None: it matters to all regimes.
     compared: True if reports put runs with different values into different panels.
     axis: True if a grid file may list several values of it.
@@ -61,7 +64,9 @@ class Option:
     choices: tuple[str, ...] = ()
     plugin: plugins.Kind | None = None
     any_text: bool = False
-    path: Literal["always", "by suffix"] | None = None
+    joined: bool = False
+    path: Literal["always", "by suffix", "digest"] | None = None
+    settled: bool = False
     only: str | None = None
     compared: bool = False
     axis: bool = False
@@ -121,8 +126,9 @@ def check_value(name: str, value: object, one: Option, kind: object) -> None:
     flag = spelling(name)
     if one.words and not one.any_text and isinstance(value, str):
         named = one.plugin is not None and plugins.is_reference(value)
-        if value not in one.words and not named:
-            raise InputError(f"unknown {name.replace('_', ' ')} {value!r}{suggest(value, one.words)}")
+        for word in value.split("+") if one.joined else [value]:
+            if word not in one.words and not named:
+                raise InputError(f"unknown {name.replace('_', ' ')} {word!r}{suggest(word, one.words)}")
     elif not _fits(value, kind):
         raise InputError(f"{flag}: expected {_spell(kind)}, got {value!r}")
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -50,6 +50,8 @@ def _digest_of(config: Config, name: str) -> str | None:
         return None  # the masks that it made are digested themselves
     if one.path == "by suffix":
         return _sha256(value) if weights.is_file(value) else None
+    if one.path == "digest":
+        return None if value in one.words else _sha256(value)
     return plugins.digest(value, one.plugin) if one.plugin else None
 
 

@@ -1,7 +1,7 @@
 """The files of a run folder. This module is their only reader and writer.
 
-    run.json          the resolved configuration, the environment, the data's fingerprint, the splits and the
-                      rule for ties
+    run.json          the configuration, what the run took where it says `auto`, the environment, the data's
+                      fingerprint, the splits and the rule for ties
     rounds.jsonl      a line for each finished round
     rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (of the last round)
                       and, if people or a model on trial answer: answers.json, drawn/, predicted/
@@ -32,6 +32,7 @@ from sal_fast._util.files import flush, read_json, write_bytes, write_json
 from sal_fast._util.locks import hold
 from sal_fast._util.words import MEAN, STD
 from sal_fast.errors import InputError
+from sal_fast.experiment.budget import AUTO
 from sal_fast.experiment.config import OPTIONS, Config
 
 log = logging.getLogger(__name__)
@@ -160,21 +161,25 @@ class RunFolder:
                 f"choose another --out"
             )
         _check_normalisation(self.path, there["environment"], run["environment"])
+        if run["took"] != there["took"]:
+            write_json(self.run_json, {**read_json(self.run_json), "took": run["took"]})
         _note_changes(there["environment"], run["environment"])
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise InputError, which names the difference, if run.json has another configuration."""
         if not self.run_json.exists():
             return
-        kept = self.run()["config"]
+        kept, took = self.run()["config"], self.took()
         differing = [
             name
-            for name in config
-            if not OPTIONS[name].can_change_on_resume and kept.get(name) != config[name]
+            for name, value in config.items()
+            if not OPTIONS[name].can_change_on_resume and kept.get(name) != value
+            if not (OPTIONS[name].settled and value in (AUTO, took.get(name)))
         ]
         if differing:
             listed = ", ".join(
-                f"{name} {kept.get(name)!r} there, {config[name]!r} asked" for name in differing
+                f"{name} {took.get(name, kept.get(name))!r} there, {config[name]!r} asked"
+                for name in differing
             )
             raise InputError(
                 f"{self.path} holds a run of another configuration ({listed}); "
@@ -206,11 +211,25 @@ class RunFolder:
         for name in sorted(there["config"].keys() - OPTIONS.keys()):
             raise InputError(f"{self.run_json}: this sal-fast has no option {name!r}; update it to go on")
         defaults = {name: option.default for name, option in OPTIONS.items()}
-        return {TIES: OLD_TIES, **there, "config": {**defaults, **there["config"]}}
+        return {TIES: OLD_TIES, "took": {}, **there, "config": {**defaults, **there["config"]}}
+
+    def took(self) -> dict[str, Any]:
+        """The values of the options that a run settles when it starts, by option (`Option.settled`).
+
+        An option that has none was `auto`, or the run has not started.
+        """
+        if not self.run_json.exists():
+            return {}
+        there = self.run()
+        values = {name: value for name, value in there["config"].items() if OPTIONS[name].settled}
+        return {name: value for name, value in values.items() if value != AUTO} | there["took"]
 
     def config(self) -> Config:
-        """The configuration that the run was made with, with `out` set to where this folder is now."""
-        options = self.run()["config"] | {"out": str(self.path)}
+        """The configuration that the run was made with, with the values that it took for `auto`.
+
+        `out` is where this folder is now.
+        """
+        options = self.run()["config"] | self.took() | {"out": str(self.path)}
         try:
             return Config.of(options)
         except InputError as error:

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from sal_fast import query, seeds
 from sal_fast._util.files import write_bytes
+from sal_fast.data import augment
+from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
-from sal_fast.experiment import examples
+from sal_fast.experiment import class_weights, examples
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.labelled import Labelled
 from sal_fast.experiment.answers.people import Waiting
@@ -71,7 +73,7 @@ class Steps:
         self.lines = folder.rounds() if ranks.first else []
         self.finished_rounds = int(ranks.number(len(self.lines)))
         self.row_of = {name: row for row, name in enumerate(store.table.ids)}
-        self.recipe = recipe(config)
+        self.recipe = recipe(config, store.table.classes)
 
     # --- the steps ---------------------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class Steps:
 
     def _begun(self, work: Work, name: str) -> Classifier:
         """A network to train. It has the initial weights, or with `--warm-start` the last round's."""
-        model, index = self._new_model(), work.round_index
+        model, index = self.new_model(), work.round_index
         trained_before = index > 0 and name in ("accuracy", self.answering.drawer(index))
         if self.config.warm_start and trained_before:
             path = self.folder.round(index - 1) / f"{name}.safetensors"
@@ -181,7 +183,7 @@ class Steps:
 
     def _teacher(self, work: Work, labelled: Labelled) -> Classifier:
         """TAIT's teacher. It is trained once on the human maps, then frozen and kept (Crum et al. 2023)."""
-        model = self._new_model(teacher=True)
+        model = self.new_model(teacher=True)
         if self.ranks.number(self.ranks.first and self.folder.teacher.exists()):
             load_kept(model, teacher_arch(self.config), self.folder.teacher, self.ranks)
         else:
@@ -193,20 +195,25 @@ class Steps:
     def _fit(
         self, work: Work, labelled: Labelled, jobs: list[Job], store: Store | None = None
     ) -> list[Fitted]:
-        training: type[Training] = HeadTraining if self.config.train == "head" else Training
+        data = labelled.rows, labelled.maps, labelled.says_where
         with self._timed(work, "train"):
-            return training(
-                jobs,
-                store or self.store,
-                labelled.rows,
-                labelled.maps,
-                labelled.says_where,
-                recipe=self.recipe,
-                round_index=work.round_index,
-                ranks=self.ranks,
-            ).fit()
+            return self.training(jobs, *data, round_index=work.round_index, store=store).fit()
 
-    def _new_model(self, teacher: bool = False) -> Classifier:
+    def training(
+        self,
+        jobs: list[Job],
+        rows: Tensor,
+        maps: Masks,
+        has_map: Tensor,
+        *,
+        round_index: int,
+        store: Store | None = None,
+    ) -> Training:
+        """The training of some models on some rows; `store`: another than the run's."""
+        kind: type[Training] = HeadTraining if self.config.train == "head" else Training
+        return kind(jobs, store or self.store, rows, maps, has_map, self.recipe, round_index, self.ranks)
+
+    def new_model(self, teacher: bool = False) -> Classifier:
         return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)
 
     def _finished_query(self, round_index: int, labelled: Labelled) -> Tensor:
@@ -292,8 +299,11 @@ def _kept_dtype(config: Config, device: torch.device) -> torch.dtype:
     return torch.float16 if resolved(config.precision, device) == "bfloat16" else torch.float32
 
 
-def recipe(config: Config) -> Recipe:
-    """The recipe by which the models of a run are trained."""
+def recipe(config: Config, classes: Sequence[str] = ()) -> Recipe:
+    """The recipe by which the models of a run are trained.
+
+    classes: the names of the classes, for a file of class weights.
+    """
     return Recipe(
         data_parallel=config.data_parallel,
         shards=config.shards if config.data_parallel and config.deterministic else 0,
@@ -301,12 +311,20 @@ def recipe(config: Config) -> Recipe:
         batch_size=config.batch_size,
         lr=config.lr,
         lr_step=config.lr_step,
-        augment=config.augment,
+        augment=augment.load(config.augment),
         probe=config.probe,
         cam_class=config.cam_class,
         map_size=config.map_size,
         saliency_loss=config.saliency_loss,
         seed=config.seed,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        warmup=config.warmup,
+        weight_decay=config.weight_decay,
+        head_lr=config.head_lr,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights.resolved(config.class_weights, classes),
+        val_every=config.val_every,
     )
 
 

@@ -32,7 +32,7 @@ from sal_fast.data import (
 from sal_fast.data.masks import Masks
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
-from sal_fast.experiment import checks, frozen, provenance, start
+from sal_fast.experiment import checks, class_weights, forecast, frozen, provenance, settling, start
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
@@ -58,13 +58,15 @@ def run(
     network: Callable[[int], torch.nn.Module] | str | None = None,
     data: Table | Callable[[Path | None], Table] | str | Path | None = None,
     generator: annotate.Generator | str | None = None,
+    augmentation: augment.Function | str | None = None,
     on_round: OnRound | None = None,
     until: int | None = None,
 ) -> Run:
     """Run, or continue, the experiment that `config` describes, and return it.
 
-    The first four keyword arguments override the configuration. Each takes what its option takes
-    (`network` that of `arch`), or the object itself; docs/plugins.md describes each kind of object.
+    The first five keyword arguments override the configuration. Each takes what its option takes (`network`
+    that of `arch`, `augmentation` that of `augment`), or the object itself; docs/plugins.md describes each
+    kind of object.
 
     Args:
         config: the options. None: the built-in set with its own preset.
@@ -72,6 +74,7 @@ def run(
         network: `f(classes)`, which returns a module with `features` and `head`.
         data: a `sal_fast.data.Table`, or `f(root)`, which returns one; or a path, as `Config.data`.
         generator: `f(pictures, labels)`, which returns maps, for the regimes sal and segmenter.
+        augmentation: `f(image, map, rng)`, which returns an image and its map.
         on_round: it is called as `on_round(run, round)` after each finished round, in the first process of
             several. It replaces the table on the screen. A tracker that the configuration names is called
             as well.
@@ -83,7 +86,14 @@ def run(
     """
     config = Config() if config is None else config
     config = _with_names(
-        config, {"criterion": criterion, "arch": network, "data": data, "generator": generator}
+        config,
+        {
+            "criterion": criterion,
+            "arch": network,
+            "data": data,
+            "generator": generator,
+            "augment": augmentation,
+        },
     )
     config.check()
     checks.check_networks(config)
@@ -166,7 +176,11 @@ def _run(
     device = _device(config, ranks)
     table = _with_splits(config, folder, ranks, table or load_table(config.data, config.root))
     checks.check_labels(config, table)
-    plan = config.plan(len(table.rows("train")))
+    class_weights.resolved(config.class_weights, table.classes)  # it refuses a file that does not fit
+    pool = len(table.rows("train"))
+    asked, config = config, settling.settle(config, pool, folder.took() if ranks.first else {}, ranks)
+    checks.check_weights(config)
+    plan = config.plan(pool)
     if ranks.first:
         checks.check_maps(config, table)
     stored = augment.stored_size(config.augment, config.image_size)
@@ -179,16 +193,18 @@ def _run(
             )
         else:
             stores = (open_store(table, options),) * 2
-        answering, begin = _answering(config, folder, ranks, plug_ins, stores, decoder)
+        answering, begin = _answering(asked, config, folder, ranks, plug_ins, stores, decoder)
         told = partial(plug_ins.tell, folder)
         steps = Steps(config, answering.store, folder, begin, answering, told, ranks)
-        log.info("%s", _announcement(config, steps))
+        if log.isEnabledFor(logging.INFO):  # the estimate takes a few seconds
+            log.info("%s\n%s", _announcement(config, steps), forecast.plan_in_words(steps))
         active_learning(steps, until)
     if ranks.first and len(steps.lines) == plan.rounds:
         write_json(folder.summary_json, summary(config, steps.lines))
 
 
 def _answering(
+    asked: Config,
     config: Config,
     folder: RunFolder,
     ranks: Ranks,
@@ -196,7 +212,10 @@ def _answering(
     stores: tuple[store.Store, store.Store],
     decoder: decode.Decoder,
 ) -> tuple[Answering, torch.Tensor]:
-    """Write run.json, or compare with it. `stores`: what the network sees, and what the teacher sees.
+    """Write run.json, or compare with it.
+
+    asked: the configuration as it was given; `config` has a value for each `auto` in it. stores: what the
+    network sees, and what the teacher sees.
 
     Returns the object that answers the queries, and the rows of the start set.
     """
@@ -210,7 +229,8 @@ def _answering(
     if ranks.first:
         folder.claim(
             {
-                "config": config.options(),
+                "config": asked.options(),
+                "took": settling.taken(asked, config),
                 "environment": provenance.environment(config, samples.device, decoder),
                 "data": {
                     "name": table.name,

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,14 +33,20 @@ from sal_fast.probes import Place
 Spec = str | Callable[[int], nn.Module]
 """A network: its name, `module:object`, or the callable itself, which may be a `Backbone`."""
 Rgb = tuple[float, float, float]
+HUB_FILE = "pytorch_model.bin"  # the file of weights in a repository of the Hugging Face hub
 FEATURES = "features"  # the name of the layer that is pooled
 
 
 class Weights(NamedTuple):
-    """Weights that a name stands for: the address they are downloaded from, and what reads them."""
+    """Weights that a name stands for.
+
+    url: the address they are downloaded from. read: what reads them, after a download if need be. kept: the
+    file that an earlier download left on this machine, or None.
+    """
 
     url: str
     read: Callable[[], Mapping[str, Tensor]]
+    kept: Callable[[], Path | None] = lambda: None
 
 
 class Backbone:
@@ -141,7 +148,11 @@ class Torchvision(Backbone):
     def weights(self) -> dict[str, Weights]:
         known = torchvision.models.get_model_weights(self.name).__members__
         return {
-            name: Weights(one.url, partial(one.get_state_dict, progress=True, check_hash=True))
+            name: Weights(
+                one.url,
+                partial(one.get_state_dict, progress=True, check_hash=True),
+                partial(kept_by_torch, one.url),
+            )
             for name, one in known.items()
         }
 
@@ -221,19 +232,61 @@ class Timm(Backbone):
         import timm
 
         with torch.random.fork_rng(devices=[]):  # timm makes a random network first
-            state: Mapping[str, Tensor] = timm.create_model(self.full_name, pretrained=True).state_dict()
+            made = timm.create_model(self.full_name, pretrained=True, **self._from_file())
+        state: Mapping[str, Tensor] = made.state_dict()
         return state
+
+    def kept(self) -> Path | None:
+        """The file of pretrained weights that an earlier download left on this machine, or None."""
+        import timm
+
+        about = timm.get_pretrained_cfg(self.full_name)
+        if not about.hf_hub_id:
+            return kept_by_torch(about.url or "")
+        return kept_by_hub(about.hf_hub_id, about.hf_hub_filename or HUB_FILE)
+
+    def _from_file(self) -> dict[str, Any]:
+        """What makes timm take the file that is here. By itself it would ask the hub for a newer one."""
+        import timm
+
+        file, about = self.kept(), timm.get_pretrained_cfg(self.full_name)
+        if file is None or about.custom_load == "hf":  # the network itself reads the hub's file
+            return {}
+        # the address may be of a file of another kind, which only the network itself can read
+        plain = {"custom_load": False} if about.hf_hub_id else {}
+        return {"pretrained_cfg_overlay": {"file": str(file), **plain}}
 
     def weights(self) -> dict[str, Weights]:
         import timm
 
-        tags = (self.full_name, *timm.list_pretrained(self.full_name))
-        return {
-            name.partition(".")[2] or "DEFAULT": Weights(
-                timm.get_pretrained_cfg(name).url, type(self)(self.name, name).pretrained
-            )
-            for name in tags
-        }
+        found = {}
+        for name in (self.full_name, *timm.list_pretrained(self.full_name)):
+            about, own = timm.get_pretrained_cfg(name), self._named(name)
+            url = about.url or f"https://huggingface.co/{about.hf_hub_id}"
+            found[name.partition(".")[2] or "DEFAULT"] = Weights(url, own.pretrained, own.kept)
+        # a name with a tag, such as convnext_tiny.fb_in1k, says which weights are its own
+        return {"DEFAULT": next(iter(found.values())), **found}
+
+    def _named(self, full_name: str) -> Timm:
+        """The same network with another tag of its weights."""
+        return type(self)(self.name, full_name)
+
+
+def kept_by_torch(url: str) -> Path | None:
+    """The file that torch downloaded from an address, if it did."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    return path if url and path.is_file() else None
+
+
+def kept_by_hub(repository: str, name: str = HUB_FILE) -> Path | None:
+    """The file of weights that was downloaded from a repository of the Hugging Face hub, if one was."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in (name.replace(HUB_FILE, "model.safetensors"), name):  # timm prefers the first
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
 
 
 resnet18, resnet34, resnet50 = ResNet("resnet18"), ResNet("resnet34"), ResNet("resnet50")

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from sal_fast import plugins, probes
 from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
-from sal_fast.models.backbone import Backbone, ResNet, Rgb, Spec, Swin, Timm, Torchvision, Weights
+from sal_fast.models.backbone import (
+    Backbone,
+    ResNet,
+    Rgb,
+    Spec,
+    Swin,
+    Timm,
+    Torchvision,
+    Weights,
+    kept_by_hub,
+)
 from sal_fast.probes import Place
 
 RESNETS = ("resnet", "resnext", "wide_resnet")  # how the names of torchvision's ResNets begin
@@ -122,13 +132,24 @@ class TimmNetwork(Watched, Timm):
     def weights(self) -> dict[str, Weights]:
         """The weights of the hub or the folder, or those of the name's tag, or of every tag without one."""
         if self.full_name.startswith(HUB):
-            return {"DEFAULT": Weights(self.full_name, self.pretrained)}
+            return {"DEFAULT": Weights(self.full_name, self.pretrained, self.kept)}
         return super().weights()
+
+    def _named(self, full_name: str) -> Timm:
+        return type(self)(self.name, full_name, self.image_size)
+
+    def kept(self) -> Path | None:
+        """The file of pretrained weights on this machine, or the folder that the name stands for."""
+        place, _, name = self.full_name.partition(":")
+        if place == "local-dir":
+            return Path(name)
+        return kept_by_hub(name) if self.full_name.startswith(HUB) else super().kept()
 
     def pretrained(self) -> Mapping[str, Tensor]:
         """The state dict of pretrained weights, for images of `image_size`."""
         with torch.random.fork_rng(devices=[]):  # timm makes a random network first
-            return self._made(pretrained=True, pretrained_strict=False).state_dict()
+            own = {} if self.full_name.startswith(HUB) else self._from_file()
+            return self._made(pretrained=True, pretrained_strict=False, **own).state_dict()
 
 
 def network(arch: Spec) -> Backbone:

@@ -5,7 +5,9 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Collection, Iterable, Mapping
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
@@ -15,12 +17,13 @@ from torch import Tensor, nn
 
 from sal_fast._util.suggest import nearest
 from sal_fast.errors import InputError
-from sal_fast.models.backbone import Backbone, Spec
+from sal_fast.models.backbone import Backbone, Spec, Weights
 from sal_fast.models.libraries import network
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+DEFAULT = "DEFAULT"  # the name that every library gives to its best weights
 FILE = "a .safetensors, .pth, .pt, .ckpt or .bin file"
 # The entries of a checkpoint under which its state dict may lie. Averaged weights come first.
 PLACES = ("state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict", "model", "params")
@@ -149,15 +152,62 @@ def urls(arch: Spec) -> dict[str, str]:
     return {name: found.url for name, found in network(arch).weights().items()}
 
 
-def _named(backbone: Backbone, name: str) -> dict[str, Tensor]:
+def check_kept(arch: Spec, weights: str) -> None:
+    """Raise InputError for a name whose weights no earlier download left on this machine."""
+    if weights == "none" or is_file(weights):
+        return
+    known = _known(network(arch), weights)
+    if known.kept() is None:
+        place = Path(torch.hub.get_dir()) / "checkpoints"
+        raise InputError(
+            f"weights {weights!r} of {network(arch).name} are not on this machine: fetch {known.url} and "
+            f"give that file to --weights, or put it into {place}"
+        )
+
+
+def default(arch: Spec, image_size: int, *, offline: bool) -> tuple[str, str]:
+    """`DEFAULT` if a network has such weights and they can be had, else `none`; and the reason for `none`.
+
+    They are downloaded if they are not on this machine, but not with `offline`.
+    """
+    backbone = network(arch).at(image_size)
+    if DEFAULT not in backbone.weights():
+        return "none", f"{backbone.name} has no pretrained weights of its own; --weights takes a file"
+    try:
+        if offline:
+            check_kept(arch, DEFAULT)
+        with _patience():
+            _named(backbone, DEFAULT)
+    except InputError as error:
+        return "none", str(error)
+    return DEFAULT, ""
+
+
+@contextmanager
+def _patience(seconds: float = 15.0) -> Iterator[None]:
+    """Give up on an address that does not answer for so long; without a limit a closed network may hang."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _known(backbone: Backbone, name: str) -> Weights:
     known = backbone.weights()
     if name not in known:
         named = f"one of {backbone.library}'s for {backbone.name} ({', '.join(known)}), " if known else ""
         raise InputError(f"weights {name!r}: expected none, {named}or {FILE}")
+    return known[name]
+
+
+def _named(backbone: Backbone, name: str) -> dict[str, Tensor]:
+    known = _known(backbone, name)
     try:
-        return dict(known[name].read())
+        return dict(known.read())
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"weights {name!r} cannot be downloaded from {known[name].url}: {error}; "
+            f"weights {name!r} cannot be downloaded from {known.url}: {error}; "
             f"fetch that file elsewhere and give its path to --weights"
         ) from None

@@ -80,7 +80,8 @@ class Grid:
         share = config.human_budget
         if not config.its_regime.uses_the_budget:
             return WITHOUT_EFFECT in self.leave_out and share != self._largest_budget(share)
-        below = not isinstance(share, str) and share < config.start_fraction - budget.TOLERANCE
+        start = budget.LEAST_SHARE if isinstance(config.start_fraction, str) else config.start_fraction
+        below = not isinstance(share, str) and share < start - budget.TOLERANCE
         return below and BELOW_START in self.leave_out
 
     def _largest_budget(self, given: object) -> object:

@@ -15,7 +15,7 @@ from sal_fast._util.memory import free_memory
 from sal_fast._util.progress import duration
 from sal_fast.data import Table, augment, catalog, load_table, splits
 from sal_fast.errors import InputError
-from sal_fast.experiment import checks
+from sal_fast.experiment import budget, checks
 from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import OPTIONS, Config, short_name
@@ -93,8 +93,11 @@ def examine(configs: Sequence[Config]) -> Outlook:
         if config.its_regime.uses_a_segmenter:
             search.masks(config)
         for name, option in OPTIONS.items():  # networks and data are looked into by themselves
-            if option.plugin in ("criterion", "generator") and getattr(config, name) is not None:
-                search.plugin(option.plugin, getattr(config, name))
+            kind, value = option.plugin, getattr(config, name)
+            if kind not in ("criterion", "generator", "augmentation") or value is None:
+                continue
+            if plugins.is_reference(value) or value in plugins.names(kind):
+                search.plugin(kind, value)
     _find_shares(planned)
     return Outlook(planned, unknown, list(search.problems))
 
@@ -135,22 +138,14 @@ class _Search:
 
     def _find_weights(self, arch: str, named: str) -> None:
         """Look for a file of initial weights, or for those of torchvision in its cache."""
-        if named == "none":
+        if named == budget.AUTO:  # each run takes what it finds
             return
-        if weights.is_file(named):
-            if not Path(named).is_file():
-                self._add(f"weights: file not found: {named}")
-            return
-        known = weights.urls(arch)
-        if named not in known:
-            self._add(f"weights {named!r}: {arch} has {', '.join(known)}; or name a file")
-            return
-        url, place = known[named], Path(torch.hub.get_dir()) / "checkpoints"
-        if not (place / Path(url).name).is_file():
-            self._add(
-                f"weights {named!r} of {arch} are not on this machine: fetch {url} and give that file to "
-                f"--weights, or put it into {place}"
-            )
+        if weights.is_file(named) and not Path(named).is_file():
+            self._add(f"weights: file not found: {named}")
+        try:
+            weights.check_kept(arch, named)
+        except InputError as error:
+            self._add(str(error))
 
     def _find_plugin(self, kind: plugins.Kind, spec: str) -> None:
         """Import the plug-in, as every run would."""

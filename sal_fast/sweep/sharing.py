@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sal_fast._util.files import write_json
 from sal_fast.experiment.answers.turns import Turns
-from sal_fast.experiment.budget import Plan
+from sal_fast.experiment.budget import AUTO, Plan
 from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.provenance import OWN, own_digests
 from sal_fast.experiment.record import RunFolder
@@ -67,7 +67,9 @@ def copy_rounds(source: Config, target: Config, count: int) -> bool:
         here.check(target.options())
         if here.run_json.exists() and here.rounds():
             return True
-        run = {**there.run(), "config": target.options()}
+        options, took = target.options(), there.took()
+        took = {name: value for name, value in took.items() if options[name] == AUTO}
+        run = {**there.run(), "config": options, "took": took}
         kept = {name: digest for name, digest in run["inputs"].items() if name not in OWN}
         run["inputs"] = kept | own_digests(target)
         write_json(here.run_json, run)

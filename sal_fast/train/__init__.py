@@ -3,7 +3,8 @@
 from sal_fast.train.evaluate import Examples, Scores, evaluate, score
 from sal_fast.train.head import HeadTraining
 from sal_fast.train.loop import Fitted, Job, Training
-from sal_fast.train.step import Recipe, Step
+from sal_fast.train.recipe import Recipe, validation_interval
+from sal_fast.train.step import Step
 
 __all__ = [
     "Examples",
@@ -16,4 +17,5 @@ __all__ = [
     "Training",
     "evaluate",
     "score",
+    "validation_interval",
 ]

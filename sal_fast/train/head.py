@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sal_fast import ops, seeds
+from sal_fast.data.augment import Draws
 from sal_fast.data.features import BLOCK, FeatureStore
 from sal_fast.models import Classifier
 from sal_fast.train.loop import Training, batches
-from sal_fast.train.step import optimizer
+from sal_fast.train.recipe import Group, optimizer, set_rates
 
 
 class _Heads:
@@ -24,7 +26,9 @@ class _Heads:
         heads = [job.model.head for job in training.jobs]
         self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
         self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
-        self.optimizer = optimizer([self.weight, self.bias], training.recipe)
+        groups = [Group([self.weight], head=True, decays=True), Group([self.bias], head=True, decays=False)]
+        self.optimizer = optimizer(training.recipe, groups)
+        self.class_weight = training.class_weight()
         self.alphas = [job.alpha for job in training.jobs]
 
 
@@ -43,6 +47,7 @@ class HeadTraining(Training):
 
     def _epoch(self, heads: _Heads, epoch: int) -> list[Tensor]:
         recipe, device, count = self.recipe, self.store.device, len(self.rows)
+        set_rates(heads.optimizer, recipe, epoch)
         order = seeds.stream(recipe.seed, "batches", self.round_index, epoch).permutation(count)
         crops = len(self._entries)
         crop = seeds.stream(recipe.seed, "crops", self.round_index, epoch).integers(crops, size=count)
@@ -70,6 +75,8 @@ class HeadTraining(Training):
             kind=recipe.saliency_loss,
             probe=recipe.probe,
             cam_class=recipe.cam_class,
+            class_weight=heads.class_weight,
+            label_smoothing=recipe.label_smoothing,
         )
         heads.weight.grad, heads.bias.grad = done.grad_weight, done.grad_bias
         heads.optimizer.step()
@@ -95,21 +102,28 @@ class HeadTraining(Training):
         """The maps of each crop at the resolution of the CAM, float32 [V, L, h, w]."""
         parts = torch.arange(len(self.rows), device=self.store.device).split(BLOCK)
         small = [
-            F.adaptive_avg_pool2d(self._cropped(part, box), self.store.shape[1:])
-            for box in self.store.boxes(self.rows)
+            F.adaptive_avg_pool2d(self._cropped(part, drawn), self.store.shape[1:])
+            for drawn in self.store.crops(self.rows)
             for part in parts
         ]
         return torch.cat(small).unflatten(0, (-1, len(self.rows)))
 
-    def _cropped(self, part: Tensor, box: Tensor | None) -> Tensor:
-        maps = self.maps.batch(part, None if box is None else box[part])
+    def _cropped(self, part: Tensor, drawn: Draws | None) -> Tensor:
+        maps = self.maps.batch(part) if drawn is None else self.maps.batch(part, *drawn[part].of_map)
         return (maps.unpack() if isinstance(maps, ops.BitMask) else maps).float()
 
     def _targets(self, part: Tensor, crop: Tensor) -> Tensor | ops.BitMask:
         """The maps of a batch, each cropped as the image is."""
         if self.recipe.map_size is None:
             return self._small[crop, part]
-        boxes = self.store.boxes(self.rows)
-        if boxes[0] is None:
+        crops = [drawn for drawn in self.store.crops(self.rows) if drawn is not None]
+        if not crops:
             return self.maps.batch(part)
-        return self.maps.batch(part, torch.stack([box for box in boxes if box is not None])[crop, part])
+        boxes, angles = zip(*(drawn.of_map for drawn in crops), strict=True)
+        return self.maps.batch(part, *(_chosen(values, crop, part) for values in (boxes, angles)))
+
+
+def _chosen(values: Sequence[Tensor | None], crop: Tensor, part: Tensor) -> Tensor | None:
+    """Of one tensor for each crop, with an entry for each image: those of the crops that images show."""
+    there = [one for one in values if one is not None]
+    return torch.stack(there)[crop, part] if there else None

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,14 +14,18 @@ from torch import Tensor
 
 from sal_fast import seeds
 from sal_fast._util import progress
-from sal_fast.data import augment
+from sal_fast.data.augment import Augmentation
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
+from sal_fast.data.varied import varied
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
 from sal_fast.train.evaluate import accuracy
-from sal_fast.train.step import Recipe, Step
+from sal_fast.train.recipe import Recipe, balanced_weights, validation_interval
+from sal_fast.train.step import Step
+
+LONG = 2.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +107,23 @@ class Training:
             everyone[i] = Fitted(int(epoch), reached, int(parts))
         return everyone
 
+    def seconds_per_image(self) -> float:
+        """The time that training one model on one image takes here, measured on an epoch.
+
+        The models change. The first epoch of a process takes longer than others, so if it was short a second
+        one is measured.
+        """
+        steps, spent = self._steps(1), 0.0
+        for epoch in range(2):
+            begin = time.perf_counter()
+            self._epoch(steps, epoch)
+            if self.store.device.type == "cuda":
+                torch.cuda.synchronize(self.store.device)
+            spent = time.perf_counter() - begin
+            if spent > LONG:
+                break
+        return spent / (len(self.rows) * len(self.jobs))
+
     @property
     def _names(self) -> str:
         return " and ".join(job.name for job in self.jobs)
@@ -139,14 +161,18 @@ class Training:
 
     def _train(self, parts: int) -> list[Fitted]:
         """Train with batches in so many parts; OutOfMemoryError if that does not fit."""
-        steps = self._steps(parts)
+        steps, recipe, every = self._steps(parts), self.recipe, self._val_every()
         best = [(_FAILED, job.model.state_dict()) for job in self.jobs]
         title = f"round {self.round_index + 1}: {self._names}"
-        with progress.bar(title, self.recipe.epochs, log=False) as advance:
-            for epoch in range(self.recipe.epochs):
+        with progress.bar(title, recipe.epochs, log=False) as advance:
+            for epoch in range(recipe.epochs):
                 totals = self._epoch(steps, epoch)
+                seen = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs
                 for i, (job, total) in enumerate(zip(self.jobs, totals, strict=True)):
-                    reached = self._tested(job, total, epoch)
+                    self._check_finite(job, total, epoch)
+                    if not seen:
+                        continue
+                    reached = self._validated(job)
                     if reached >= best[i][0].val_accuracy:
                         best[i] = Fitted(epoch, reached, parts), copy.deepcopy(job.model.state_dict())
                 advance()
@@ -156,11 +182,14 @@ class Training:
 
     def _steps(self, parts: int) -> Any:
         """What takes the steps of training: for each model a `Step`."""
-        noise = seeds.integer(self.recipe.seed, "dropout", self.round_index)
-        return [
-            Step(job.model, alpha=job.alpha, recipe=self.recipe, parts=parts, ranks=self.ranks, noise=noise)
-            for job in self.jobs
-        ]
+        own: dict[str, Any] = {
+            "recipe": self.recipe,
+            "parts": parts,
+            "ranks": self.ranks,
+            "noise": seeds.integer(self.recipe.seed, "dropout", self.round_index),
+            "class_weight": self.class_weight(),
+        }
+        return [Step(job.model, alpha=job.alpha, **own) for job in self.jobs]
 
     def _epoch(self, steps: Any, epoch: int) -> list[Tensor]:
         """Train on every row once, and return the sum of each model's losses."""
@@ -169,13 +198,11 @@ class Training:
             job.model.train()
         order = seeds.stream(recipe.seed, "batches", self.round_index, epoch).permutation(len(self.rows))
         parts = batches(torch.from_numpy(order).to(device), recipe.batch_size)
-        groups = [self.rows[part] for part in parts]
-        augmentation = augment.Augmentation(recipe.augment, recipe.seed, self.round_index, epoch)
-        draws = self.store.draws(groups, augmentation)
-        views = self.store.views(groups, draws)
+        augmentation = Augmentation(recipe.augment, recipe.seed, self.round_index, epoch)
+        made = varied(self.store, self.rows, self.maps, parts, augmentation)
         totals, streams = [torch.zeros((), device=device) for _ in steps], self._side_streams
-        for part, at, drawn, images in zip(parts, groups, draws, views, strict=True):
-            batch = images, self.store.labels[at], self.maps.batch(part, drawn.box), self.has_map[part]
+        for part, (images, maps) in zip(parts, made, strict=True):
+            batch = images, self.store.labels[self.rows[part]], maps, self.has_map[part]
             with _side_by_side(streams):
                 for step, total, stream in zip(steps, totals, streams, strict=True):
                     with torch.cuda.stream(stream):
@@ -184,13 +211,30 @@ class Training:
             step.end_epoch()
         return totals
 
-    def _tested(self, job: Job, total: Tensor, epoch: int) -> float:
-        """A model's accuracy on the validation set; InputError if its losses or weights are not finite."""
+    def class_weight(self) -> Tensor | None:
+        """The weights of the classes in this round."""
+        given, labels = self.recipe.class_weights, self.store.labels[self.rows]
+        if given == "none":
+            return None
+        if given == "balanced":
+            return balanced_weights(labels, self.jobs[0].model.head.out_features)
+        return torch.tensor(given, device=labels.device)
+
+    def _val_every(self) -> int:
+        """The number of epochs from one validation to the next."""
+        given = self.recipe.val_every
+        return validation_interval(len(self.rows), len(self.store.rows("val"))) if given == "auto" else given
+
+    def _check_finite(self, job: Job, total: Tensor, epoch: int) -> None:
+        """Raise InputError if a model's losses or weights are not finite after an epoch."""
         if not bool((total + job.model.head.weight.sum()).isfinite()):
             raise InputError(
                 f"training of the {job.name} diverged in round {self.round_index + 1}, epoch {epoch + 1}: "
                 f"the loss is {float(total)}; lower --lr (it is {self.recipe.lr:g})"
             )
+
+    def _validated(self, job: Job) -> float:
+        """The accuracy of a job's model on the validation set."""
         if self.recipe.data_parallel:
             self.ranks.same(job.model)  # statistics of batches are each rank's own
         return self._accuracy(job.model)

@@ -1,66 +1,36 @@
-"""One step of training: its options, the CYBORG loss of a batch, its gradient, and the optimizer."""
+"""One step of training: the CYBORG loss of a batch, its gradient, and the optimizer."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sal_fast import ops
-from sal_fast._util.words import CamClass
-from sal_fast.data import augment
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.models import Classifier
 from sal_fast.train.parallel import Batch, Replicated, Sharded, pieces
-
-MOMENTUM = 0.9
-WEIGHT_DECAY = 1e-6
-STEP_FACTOR = 0.1
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The options of training by SGD with momentum; the rate falls to a tenth every `lr_step` epochs.
-
-    map_size: pixels a side at which CAM and map are compared; None: the resolution of the CAM. cam_class: the
-    class whose CAM is compared, the label's or the predicted one. data_parallel: all ranks train each model,
-    a part of every batch each. shards: with `data_parallel`, the number of parts that a batch is cut into,
-    however many ranks there are; each part has its own batch statistics, and gradients are summed in the
-    order of the parts. 0: a part for each rank.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    lr_step: int
-    augment: augment.Preset
-    probe: ops.Probe
-    map_size: int | None
-    saliency_loss: ops.SaliencyKind
-    seed: int
-    cam_class: CamClass = "labelled"
-    data_parallel: bool = False
-    shards: int = 0
-
-
-def optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer that a recipe asks for."""
-    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
+from sal_fast.train.recipe import Group, Recipe, optimizer, set_rates
 
 
 class Loss(nn.Module):
-    """Eq. 1 on one batch, with the CAM of `recipe.cam_class`. At alpha 1 no map is looked at."""
+    """Eq. 1 on one batch, with the CAM of `recipe.cam_class`. At alpha 1 no map is looked at.
 
-    def __init__(self, model: Classifier, alpha: float, recipe: Recipe) -> None:
+    class_weight: float32 [K], the weights of the classes; None: 1 each.
+    """
+
+    def __init__(
+        self, model: Classifier, alpha: float, recipe: Recipe, class_weight: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.model, self.alpha, self.recipe = model, alpha, recipe
+        self.class_weight = class_weight  # it is no buffer: buffers are parts of a model's state
 
     def forward(
         self, images: Tensor, labels: Tensor, targets: Tensor | ops.BitMask, has_map: Tensor
     ) -> Tensor:
         if self.alpha == 1:
-            return nn.functional.cross_entropy(self.model(images)[0], labels)
+            return self._classification(self.model(images)[0], labels)
         target = labels if self.recipe.cam_class == "labelled" else None
         seen = self.model.look(images, target, probe=self.recipe.probe)
         return ops.cyborg_loss(
@@ -72,7 +42,20 @@ class Loss(nn.Module):
             has_map=has_map,
             map_size=self.recipe.map_size,
             kind=self.recipe.saliency_loss,
+            class_weight=self.class_weight,
+            label_smoothing=self.recipe.label_smoothing,
         )
+
+    def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy of `ops.cyborg_loss`: its mean divides by the images, not by their weights."""
+        smoothing = self.recipe.label_smoothing
+        if self.class_weight is None:
+            return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        weight = self.class_weight.to(logits.dtype)
+        total = nn.functional.cross_entropy(
+            logits, labels, weight, reduction="sum", label_smoothing=smoothing
+        )
+        return total / len(logits)
 
 
 class Step:
@@ -85,6 +68,7 @@ class Step:
         ranks: the ranks that share the batch, with `recipe.data_parallel`; all call with the same batch.
         noise: the seed of random numbers that the network draws itself (dropout, stochastic depth). The
             caller's random numbers are left as they are.
+        class_weight: float32 [K], the weights of the classes; None: 1 each.
     """
 
     def __init__(
@@ -96,14 +80,15 @@ class Step:
         parts: int = 1,
         ranks: Ranks = ALONE,
         noise: int = 0,
+        class_weight: Tensor | None = None,
     ) -> None:
-        self.model, self.parts = model, parts
-        self.loss = Loss(model, alpha, recipe)
+        self.model, self.parts, self.recipe = model, parts, recipe
+        self.loss = Loss(model, alpha, recipe, class_weight)
         device = model.head.weight.device
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
-        self.optimizer = optimizer(model.parameters(), recipe)
-        self.epochs, self.lr_step = 0, recipe.lr_step
+        self.optimizer = optimizer(recipe, list(_groups(model)))
+        self.epochs = 0
         self._shared: Callable[[Batch], Tensor] | None = None  # the gradient of a batch that ranks share
         if recipe.data_parallel and recipe.shards:
             self._shared = Sharded(self.loss, ranks, recipe.shards)
@@ -125,15 +110,9 @@ class Step:
         return loss
 
     def end_epoch(self) -> None:
-        """Lower the rate to a tenth after every `lr_step` epochs.
-
-        torch's StepLR does the same, but it and the optimizer refer to each other: their memory, and the
-        model's, would wait for the garbage collector.
-        """
+        """Set the rates of the next epoch."""
         self.epochs += 1
-        if self.epochs % self.lr_step == 0:
-            for group in self.optimizer.param_groups:
-                group["lr"] *= STEP_FACTOR
+        set_rates(self.optimizer, self.recipe, self.epochs)
 
     def _gradient(self, batch: Batch) -> Tensor:
         if self.parts == 1:
@@ -163,3 +142,10 @@ class Step:
 
     def _random_states(self) -> list[Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in self._gpus)]
+
+
+def _groups(model: Classifier) -> Iterator[Group]:
+    """Each parameter of a model by itself, in their order. Biases and those of norms have one dimension."""
+    head = {id(parameter) for parameter in model.head.parameters()}
+    for parameter in model.parameters():
+        yield Group([parameter], id(parameter) in head, parameter.ndim > 1)

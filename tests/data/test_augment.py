@@ -43,6 +43,82 @@ def test_image_and_mask_get_the_same_draw() -> None:
     assert cropped.float().mean((1, 2)).std() > 0.02  # the crops differ
 
 
+@pytest.mark.parametrize("words", ["vflip", "turn", "rotate", "vflip+turn+rotate+color"])
+def test_image_and_map_get_the_same_rotation(words: str) -> None:
+    """A map that is cut from the image by a threshold is still that after the draw, but for its rim."""
+    size, stored = 56, augment.stored_size(words, 56)
+    side = (torch.arange(stored) + 0.5) / stored
+    spots = [(0.3, 0.25, 0.02), (0.25, 0.7, 0.01), (0.7, 0.45, 0.03)]
+    disc = sum((side[:, None] - y) ** 2 + (side[None] - x) ** 2 < area for y, x, area in spots) > 0
+    image = disc.to(torch.uint8)[None, :, :, None].repeat(1, 1, 1, 3) * 255
+    small = torch.nn.functional.interpolate(disc[None, None].float(), (size, size), mode="nearest-exact")[0]
+    maps = Masks.pack((small * 255).to(torch.uint8))
+    graded = Masks.pack((small * 254).to(torch.uint8))
+    draws = Augmentation(words, seed=1, round=2, epoch=3).draw(augment.keys(IDS[:40]))
+    rows = torch.zeros(40, dtype=torch.int64)
+    view = ops.crop_images(image, rows, draws.box, size=size, color=torch.eye(3, 4))
+    if draws.angle is not None:
+        view = augment.rotated(view, draws.angle, "bilinear")
+    moved = maps.batch(rows, *draws.of_map)
+    assert isinstance(moved, torch.Tensor)
+    assert moved.dtype == torch.bool
+    assert (moved != (view[:, 0] > 127)).float().mean() < 0.03
+    pixels = graded.batch(rows, *draws.of_map)
+    assert isinstance(pixels, torch.Tensor)
+    assert torch.equal(pixels, moved.to(torch.uint8) * 254)
+    places = moved.flatten(1).float()
+    assert len(places.unique(dim=0)) == 40  # every image has a draw of its own
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+@pytest.mark.parametrize("side", [1, 2, 5, 56])
+def test_a_quarter_turn_moves_pixels_onto_pixels(quarters: int, side: int) -> None:
+    values = torch.rand(3, 2, side, side, generator=torch.Generator().manual_seed(side))
+    angle = torch.full((3,), 90.0 * quarters)
+    expected = values.rot90(quarters, (2, 3))
+    torch.testing.assert_close(augment.rotated(values, angle, "bilinear"), expected, rtol=0, atol=1e-4)
+    assert torch.equal(augment.rotated(values, angle, "nearest"), expected)
+    masks = values > 0.5
+    assert torch.equal(augment.rotated(masks, angle - 360, "nearest"), masks.rot90(quarters, (2, 3)))
+
+
+def test_a_rotation_is_torchvisions_inside_the_square() -> None:
+    """torchvision rotates counter-clockwise about the centre, too, but fills the corners with zeros."""
+    values = torch.rand(1, 1, 33, 33, generator=torch.Generator().manual_seed(0))
+    ours = augment.rotated(values, torch.tensor([11.0]), "bilinear")
+    theirs = tv.rotate(values, 11.0, tv.InterpolationMode.BILINEAR)
+    torch.testing.assert_close(ours[..., 8:-8, 8:-8], theirs[..., 8:-8, 8:-8], rtol=0, atol=1e-4)
+    alone = augment.rotated(values.repeat(5, 1, 1, 1), torch.tensor([3.0, 11.0, 90.0, 0.0, -7.0]), "bilinear")
+    assert torch.equal(alone[1], ours[0])  # an image does not depend on its batch
+
+
+def test_words_add_to_one_another() -> None:
+    keys = augment.keys(IDS[:200])
+    standard = STANDARD.draw(keys)
+    every = Augmentation("vflip+turn+rotate", seed=1, round=2, epoch=3).draw(keys)
+    assert standard.angle is None
+    assert standard.box is not None
+    assert every.box is not None
+    assert every.angle is not None
+    assert torch.equal(every.box[:, ::2], standard.box[:, ::2])
+    flipped = every.box[:, 1] > every.box[:, 3]
+    assert torch.equal(every.box[flipped][:, [3, 1]], standard.box[flipped][:, [1, 3]])
+    assert torch.equal(every.box[~flipped], standard.box[~flipped])
+    assert 0.35 < flipped.float().mean() < 0.65
+    turned = Augmentation("turn", seed=1, round=2, epoch=3).draw(keys).angle
+    tilted = Augmentation("rotate", seed=1, round=2, epoch=3).draw(keys).angle
+    assert turned is not None
+    assert tilted is not None
+    assert sorted(set(turned.tolist())) == [0, 90, 180, 270]
+    assert 10 < tilted.abs().max() <= augment.ANGLE
+    torch.testing.assert_close(every.angle, turned + tilted)
+    one, other = every.split([3, 197])
+    assert other.angle is not None
+    assert torch.equal(other.angle, every.angle[3:])
+    assert torch.equal(every[torch.tensor([5])].box, every.box[5:6])
+    assert one.to(torch.device("cpu")).angle is not None
+
+
 def test_draws_depend_on_seed_round_epoch_and_id_alone() -> None:
     keys = augment.keys(IDS)
     whole = STANDARD.draw(keys).box

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sal_fast.errors import InputError
-from sal_fast.experiment.budget import plan
+from sal_fast.experiment.budget import fractions, plan
 
 
 def test_cub_at_five_percent() -> None:
@@ -29,6 +29,41 @@ def test_the_last_query_takes_the_remainder() -> None:
     assert whole.labelled == (10, 50, 90, 100)
     assert plan(100, 0.1, 0.4, 0.6, 1.0).labelled == (10, 50, 60)
     assert plan(100, 1.0, 0.4, 1.0, 0.2).labelled == (100,)
+
+
+@pytest.mark.parametrize(
+    ("pool", "labelled"),
+    [
+        (36, (10, 23, 36)),
+        (31, (10, 21, 31)),
+        (20, (10, 20)),
+        (19, (19,)),
+        (7, (7,)),
+        (199, (10, 21, 31, 42, 52, 63, 73, 84, 94, 105, 115, 126, 136, 147, 157, 168, 178, 189, 199)),
+    ],
+)
+def test_auto_asks_for_at_least_ten_images(pool: int, labelled: tuple[int, ...]) -> None:
+    start, query = fractions(pool, "auto", "auto", 1.0)
+    assert plan(pool, start, query, 1.0, 0.2).labelled == labelled
+
+
+@pytest.mark.parametrize("stop", [1.0, 0.5, 0.33])
+def test_what_auto_promises_of_any_pool(stop: float) -> None:
+    for pool in (*range(4, 230), 1000, 4794):
+        start, query = fractions(pool, "auto", "auto", stop)
+        whole = plan(pool, start, query, stop, 0.0)
+        sizes = [whole.query_size(index) for index in range(whole.rounds)]
+        assert sum(sizes) == plan(pool, stop, stop, stop, 0.0).labelled[0]
+        assert whole.rounds == 1 or min(sizes[:-1]) >= 10
+        assert whole.rounds == 1 or pool >= 200 or sizes[-1] >= 10
+        if pool >= 200:
+            assert (start, query) == (0.05, 0.05)
+
+
+def test_auto_of_one_fraction_leaves_the_other() -> None:
+    assert fractions(36, 0.5, "auto", 1.0) == (0.5, 0.5)
+    assert fractions(36, "auto", 0.05, 1.0) == (10 / 36, 0.05)
+    assert fractions(36, 1.0, "auto", 1.0) == (1.0, 1.0)
 
 
 def test_the_start_is_human_below_its_size_too() -> None:

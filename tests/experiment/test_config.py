@@ -33,7 +33,7 @@ def test_bare_run_is_the_builtin_set_with_its_preset() -> None:
 
 def test_other_data_gets_the_papers_schedule() -> None:
     config = parse(["--data", "somewhere/pool"])
-    assert config.preset == "cyborg"
+    assert config.preset == "own"
     assert (config.epochs, config.lr, config.batch_size, config.lr_step, config.image_size) == (
         50,
         0.005,
@@ -41,8 +41,32 @@ def test_other_data_gets_the_papers_schedule() -> None:
         12,
         224,
     )
-    assert (config.start_fraction, config.query_fraction, config.human_budget) == (0.05, 0.05, 0.2)
+    assert (config.start_fraction, config.query_fraction, config.human_budget) == ("auto", "auto", 0.2)
+    assert config.weights == "auto"
     assert config.run_folder.name == "pool-sal-margin-s0"
+    named = parse(["--data", "cub200", "--root", "archives"])
+    assert (named.preset, named.weights, named.start_fraction, named.query_fraction) == (
+        "cub200", "none", 0.05, 0.05
+    )  # fmt: skip
+
+
+def test_a_folder_called_like_a_preset_is_data_of_ones_own() -> None:
+    assert Config(data="finetune").preset == "own"
+    assert Config(data="builtin").preset == "builtin"
+
+
+def test_what_only_some_presets_have() -> None:
+    """The paper's sets and cyborg validate after every epoch, and begin with the weights that one names."""
+    of_the_paper = set(PRESETS) - {"own", "finetune", "frozen"}
+    for name in of_the_paper:
+        config = Config(preset=name)
+        assert (config.val_every, config.weights, config.optimizer, config.warmup) == (1, "none", "sgd", 0)
+        assert "auto" not in (config.start_fraction, config.query_fraction)
+    for name in ("finetune", "frozen"):
+        assert (Config(preset=name).val_every, Config(preset=name).weights) == ("auto", "DEFAULT")
+    for name in PRESETS:
+        Config(preset=name).check()
+    assert Config(preset="frozen").train == "head"
 
 
 def test_preset_then_file_then_command_line(tmp_path: Path) -> None:
@@ -84,6 +108,17 @@ def test_toml_refused(tmp_path: Path, text: str, message: str) -> None:
         ({"lr": -1.0}, "--lr -1: expected a positive number"),
         ({"alpha": 1.1}, "--alpha 1.1: expected 0 to 1"),
         ({"seed": -1}, "--seed -1"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; did you mean 'adamw'"),
+        ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
+        ({"warmup": 25}, "--warmup 25: expected less than --epochs, which is 25"),
+        ({"weight_decay": -1.0}, "--weight-decay -1: expected at least 0"),
+        ({"head_lr": 0.0}, "--head-lr 0: expected a positive number"),
+        ({"label_smoothing": 1.5}, "--label-smoothing 1.5: expected 0 to 1"),
+        ({"val_every": 0}, "--val-every 0: expected at least 1"),
+        ({"val_every": "often"}, "--val-every: expected a whole number or 'auto', got 'often'"),
+        ({"start_fraction": "most"}, "--start-fraction: expected a number or 'auto', got 'most'"),
+        ({"augment": "color+flip"}, "unknown augment 'flip'; did you mean 'vflip'"),
+        ({"augment": "color+none"}, "--augment color[+]none: none goes with no other word"),
         ({"regime": "segmenter"}, "needs --segmenter-masks"),
         ({"cam_class": "labeled"}, "unknown cam class 'labeled'; did you mean 'labelled'"),
         ({"arch": "resnet18", "cam_layer": "conv3"}, "the nearest is 'layer4.1.conv2'"),
@@ -136,7 +171,10 @@ def test_the_derived_lists() -> None:
         return {name for name, one in OPTIONS.items() if test(one)}
 
     assert those(lambda one: one.can_change_on_resume) == {
-        "decoder", "store", "tracker", "preset", "out", "config"
+        "decoder", "offline", "store", "tracker", "preset", "out", "config"
+    }  # fmt: skip
+    assert those(lambda one: one.settled) == {
+        "weights", "teacher_weights", "start_fraction", "query_fraction"
     }  # fmt: skip
     assert those(lambda one: one.axis) == {
         "data", "regime", "criterion", "probe", "arch", "train", "start_by", "human_budget", "alpha", "seed"
@@ -185,5 +223,9 @@ def test_what_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert here.weights == str(tmp_path / "a.pth")
     assert here.criterion == f"{tmp_path / 'mine.py'}:f"
     assert here.generator == "package.module:g"
+    own = Config(class_weights="w.toml", augment="mine.py:f").with_absolute_paths()
+    assert (own.class_weights, own.augment) == (str(tmp_path / "w.toml"), f"{tmp_path / 'mine.py'}:f")
+    words = Config(class_weights="balanced", augment="color+turn", weights="auto").with_absolute_paths()
+    assert (words.class_weights, words.augment, words.weights) == ("balanced", "color+turn", "auto")
     assert Config(weights="IMAGENET1K_V1").with_absolute_paths().weights == "IMAGENET1K_V1"
     assert Config(data="./cub200").with_absolute_paths().data == str(tmp_path / "cub200")

@@ -24,7 +24,7 @@ SMALL = f"{Path(__file__).parents[1] / 'helpers/small_network.py'}:Small"
 HEAD: dict[str, Any] = {
     "train": "head", "arch": SMALL, "output_stride": 32, "epochs": 3, "lr": 0.1, "regime": "sal",
 }  # fmt: skip
-CROPS: dict[str, Any] = {**HEAD, "augment": "standard", "crops": 2}
+CROPS: dict[str, Any] = {**HEAD, "augment": "turn", "crops": 2}
 Tiny = Callable[..., Path]
 
 

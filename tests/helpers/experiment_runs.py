@@ -20,6 +20,7 @@ TINY: dict[str, Any] = {
     "arch": "resnet18",
     "image_size": 32,
     "output_stride": 8,
+    "weights": "none",  # the default for data of one's own is to look for pretrained ones
     "epochs": 2,
     "batch_size": 8,
     "lr": 0.01,

@@ -37,7 +37,7 @@ def test_every_combination() -> None:
     assert got[0].out == "/out/builtin-b1-random-cam-resnet18-h0.1-s0"
     assert got[-1].data == str(Path("cats.csv").resolve())
     assert named(got[-1]) == "cats-sal-badge-gradcam-resnet34-h0.2-s2"
-    assert {config.preset for config in got} == {"builtin", "cyborg"}
+    assert {config.preset for config in got} == {"builtin", "own"}
 
 
 def test_a_run_is_what_run_makes_of_the_same_options() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -150,6 +151,52 @@ def test_best_epoch_is_kept_and_the_later_one_on_a_tie(
     assert same(kept, fit(samples, recipe=replace(RECIPE, epochs=3))[0])
 
 
+@pytest.mark.parametrize(
+    ("val_every", "expected"),
+    [(1, [0, 1, 2, 3, 4]), (2, [1, 3, 4]), (5, [4]), (9, [4]), ("auto", [0, 1, 2, 3, 4])],
+)
+def test_epochs_that_are_validated(
+    val_every: Any, expected: list[int], samples: store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of them counts as the best here, as each is worse than the one before."""
+    epochs, seen = iter(range(5)), []
+    trained = train.Training._epoch
+
+    def counted(self: train.Training, steps: Any, epoch: int) -> Any:
+        seen.append(next(epochs))
+        return trained(self, steps, epoch)
+
+    validated: list[int] = []
+
+    def reached(*_: Any) -> float:
+        validated.append(seen[-1])
+        return 1 / (1 + seen[-1])
+
+    monkeypatch.setattr(train.Training, "_epoch", counted)
+    monkeypatch.setattr("sal_fast.train.loop.accuracy", reached)
+    _, fitted = fit(samples, recipe=replace(RECIPE, epochs=5, val_every=val_every))
+    assert validated == expected
+    assert fitted.epoch == expected[0]
+
+
+def test_class_weights_reach_the_loss(samples: store.Store) -> None:
+    """A class of weight 0 counts as if its images were not there, but for the batch size."""
+    rows = samples.rows("train")
+    one = replace(RECIPE, epochs=1, batch_size=100, class_weights=(1.0, 0.0, 1.0))
+    moved, _ = fit(samples, alpha=1.0, recipe=one)
+    exact = models.build(SMALL, 3, seed=0).train()
+    (images,) = samples.views([rows])
+    labels = samples.labels[rows]
+    each = functional.cross_entropy(exact(images)[0], labels, reduction="none") * (labels != 1)
+    gradient = torch.autograd.grad(each.sum() / len(rows), exact.head.weight)[0]
+    step = (exact.head.weight - moved.head.weight) / one.lr
+    torch.testing.assert_close(step, gradient, rtol=1e-2, atol=1e-4)
+    even, _ = fit(samples, alpha=1.0, recipe=replace(one, class_weights="none"))
+    balanced, _ = fit(samples, alpha=1.0, recipe=replace(one, class_weights="balanced"))
+    counts = labels.bincount(minlength=3)
+    assert same(even, balanced) == bool((counts == counts[0]).all())
+
+
 def test_divergence_is_said(samples: store.Store) -> None:
     with pytest.raises(InputError, match=r"diverged in round 1, epoch .* lower --lr"):
         fit(samples, recipe=replace(RECIPE, lr=1e30, epochs=4))
@@ -165,10 +212,16 @@ def test_a_trailing_batch_of_one_joins_the_one_before(count: int, size: int, exp
     assert torch.equal(torch.cat(parts), torch.arange(count))
 
 
-@pytest.mark.parametrize("preset", ["standard", "color"])
+def inverted(image: np.ndarray, map_: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """A plug-in: the image in negative, or as it is."""
+    return (255 - image if rng.random() < 0.5 else image), map_
+
+
+@pytest.mark.parametrize("preset", ["standard", "color+turn", "vflip+rotate", inverted])
 def test_augmentation_runs_and_repeats(samples: store.Store, preset: Any) -> None:
     table = samples.table
-    larger = store.build(table, store.StoreOptions(32, 37, decode.choose("torch", torch.device("cpu"))))
+    stored = 32 if callable(preset) else 37
+    larger = store.build(table, store.StoreOptions(32, stored, decode.choose("torch", torch.device("cpu"))))
     recipe = replace(RECIPE, augment=preset)
     assert same(fit(larger, recipe=recipe)[0], fit(larger, recipe=recipe)[0])
     scores = train.evaluate(fit(larger, recipe=recipe)[0], larger, larger.rows("test"), "gradcam++")

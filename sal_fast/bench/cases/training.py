@@ -23,7 +23,7 @@ from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, REGIMES
 from sal_fast.experiment.rounds import recipe
 from sal_fast.models import Classifier, build, feature_size, network
 from sal_fast.train.evaluate import BATCH
-from sal_fast.train.step import MOMENTUM, WEIGHT_DECAY
+from sal_fast.train.recipe import MOMENTUM, WEIGHT_DECAY
 
 ALPHA = REGIMES["sal"].alpha
 BARE, CLASSIFY, SALIENCY = "bare forward and backward", "cross-entropy step", "saliency step"

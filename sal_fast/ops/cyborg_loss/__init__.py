@@ -22,11 +22,18 @@ def cyborg_loss(
     window: int | None = None,
     border: Border = "valid",
     kind: Kind = "ssim_l1",
+    class_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """`L = 1/B sum_i [ alpha CE_i + (1 - alpha) has_map_i Ls_i ]` (paper Eq. 1).
 
     `CE` is the cross-entropy in nats, `Ls` is `saliency_loss`. An image without a map contributes only its
-    classification term, but the mean still divides by the batch size.
+    classification term, but the mean still divides by the batch size. With weights `w` of the K classes and
+    label smoothing `s`, as torch defines them, and with `p` the softmax of an image's logits::
+
+        CE = (1 - s) w[label] (-log p[label])  +  s / K  sum_c w[c] (-log p[c])
+
+    The mean divides by the batch size here, too, and not by the sum of the weights, as torch's own does.
 
     Args:
         logits: [B, K], floating.
@@ -35,15 +42,19 @@ def cyborg_loss(
         target: [B, H, W], human or generated maps.
         alpha: in [0, 1]. 1 means cross-entropy alone, 0 saliency alone.
         has_map, map_size, window, border, kind: see `saliency_loss`.
+        class_weight: floating [K], finite and not negative; a constant. None means 1 for every class.
+        label_smoothing: in [0, 1], the share of the label that is spread evenly over all classes.
 
     Returns:
         A scalar, float32 (float64 for float64). Differentiable in `logits` and `cam`.
 
     Raises:
-        TypeError, ValueError: wrong types or shapes, an alpha outside [0, 1], and as `saliency_loss`; on the
-            CPU also a label out of range.
+        TypeError, ValueError: wrong types or shapes, an alpha or a label smoothing outside [0, 1], and as
+            `saliency_loss`; on the CPU also a label out of range, and a weight that is negative or not
+            finite.
 
-    Source: paper Sec. 3, Eq. 1; CYBORG (Boyd, Tinsley, Bowyer and Czajka 2023).
+    Source: paper Sec. 3, Eq. 1; CYBORG (Boyd, Tinsley, Bowyer and Czajka 2023). Label smoothing: Szegedy et
+    al. 2016, "Rethinking the Inception Architecture for Computer Vision", Sec. 7.
     """
     _checks.floating("cyborg_loss", logits=logits, cam=cam)
     _checks.together("cyborg_loss", logits=logits, cam=cam, labels=labels)
@@ -52,9 +63,28 @@ def cyborg_loss(
     _checks.label_values("cyborg_loss", "labels", labels, logits.shape[1])
     if not 0 <= alpha <= 1:
         raise ValueError(f"cyborg_loss: alpha must lie in [0, 1], got {alpha}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cyborg_loss: label_smoothing must lie in [0, 1], got {label_smoothing}")
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    classification = F.cross_entropy(logits, labels, reduction="sum") / max(1, len(logits))
+    weight = None if class_weight is None else _weight(class_weight, logits)
+    each = F.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=label_smoothing)
+    classification = each / max(1, len(logits))
     saliency = saliency_loss(
         cam, target, has_map=has_map, map_size=map_size, window=window, border=border, kind=kind
     )
     return alpha * classification + (1 - alpha) * saliency
+
+
+def _weight(class_weight: Tensor, logits: Tensor) -> Tensor:
+    """The weights of the classes in the precision of the logits, after checks."""
+    _checks.floating("cyborg_loss", class_weight=class_weight)
+    _checks.together("cyborg_loss", logits=logits, class_weight=class_weight)
+    _checks.shape("cyborg_loss", "class_weight", class_weight, logits.shape[1])
+    weight = class_weight.detach().to(logits.dtype)
+    if _checks.visible(weight):
+        bad = weight[~(weight.isfinite() & (weight >= 0))]
+        if len(bad):
+            raise ValueError(
+                f"cyborg_loss: class_weight must be finite and not negative, got {float(bad[0])}"
+            )
+    return weight

@@ -1,0 +1,82 @@
+"""The plan of a run in words, before it starts, with an estimate of its time."""
+
+import math
+
+import torch
+
+from sal_fast._util.progress import duration
+from sal_fast.experiment.loading import load
+from sal_fast.experiment.rounds import Steps
+from sal_fast.experiment.watch import seconds_left
+from sal_fast.train import Job, validation_interval
+from sal_fast.train.recipe import FORWARDS
+
+
+def plan_in_words(steps: Steps) -> str:
+    """The rounds, the images of a query, what people are asked for, and the time that it may take."""
+    plan = steps.plan
+    sizes = [plan.query_size(query_index) for query_index in range(1, plan.rounds)]
+    queries = f", then {len(sizes)} queries of {_span(sizes)}" if sizes else ""
+    return (
+        f"plan: {plan.rounds} round{'s' * (plan.rounds != 1)}, {plan.labelled[0]} images at the start"
+        f"{queries}; people label {plan.labelled[-1]} images and draw {_maps(steps)}\n{_time(steps)}"
+    )
+
+
+def _span(sizes: list[int]) -> str:
+    """The sizes of the queries. The last one takes the remainder, and may be another."""
+    low, high = min(sizes[:-1] or sizes), max(sizes[:-1] or sizes)
+    span = f"{low}" if low == high else f"{low} to {high}"
+    return span if low <= sizes[-1] <= high else f"{span} (the last of {sizes[-1]})"
+
+
+def _maps(steps: Steps) -> str:
+    """How many maps people draw; with `--human-budget auto` only bounds are known."""
+    sources = steps.answering.turns.certain_sources()
+    sizes = [steps.plan.query_size(index) for index, source in enumerate(sources) if source == "human"]
+    drawn = f"{sum(sizes)} maps" if sizes else "no maps"
+    return f"at least {drawn}, at most {steps.plan.labelled[-1]}" if steps.plan.auto and sizes else drawn
+
+
+def _time(steps: Steps) -> str:
+    if steps.finished_rounds == steps.plan.rounds:
+        return "time: all rounds are finished"
+    if steps.finished_rounds:
+        left = seconds_left(load(steps.folder.path)) if steps.ranks.first else 0.0
+        return f"time: about {duration(left)} left, an estimate from the last finished round"
+    each = _seconds_per_image(steps)
+    if each is None:
+        return "time: not known before the first round; the table tells it then"
+    people = ", and the people's time" if steps.config.annotator == "people" else ""
+    return f"time: about {duration(_total(steps, each))}{people}; an estimate from one batch"
+
+
+def _seconds_per_image(steps: Steps) -> float | None:
+    """The time that training one model on one image takes, measured on a batch.
+
+    None if it cannot be known before the first round.
+    """
+    known = steps.pool[steps.store.labels[steps.pool] >= 0]
+    rows = known[: min(steps.recipe.batch_size, steps.plan.labelled[0])]
+    if steps.ranks.count > 1 or len(rows) < 2:
+        return None
+    try:
+        job = Job(steps.new_model(), steps.config.its_alpha, "model on trial")
+        maps, has_map = steps.store.masks[rows], steps.store.has_mask[rows]
+        return steps.training([job], rows, maps, has_map, round_index=0).seconds_per_image()
+    except torch.OutOfMemoryError:  # the first round will cut its batches
+        return None
+
+
+def _total(steps: Steps, each: float) -> float:
+    """The seconds of all rounds, if training on an image takes `each`, and looking at one a third of it."""
+    plan, turns, recipe = steps.plan, steps.answering.turns, steps.recipe
+    validated, tested = len(steps.store.rows("val")), len(steps.test_rows)
+    trained, looked = 0, 0
+    for round_index, labelled in enumerate(plan.labelled):
+        work = turns.work(round_index, [])
+        every = validation_interval(labelled, validated) if recipe.val_every == "auto" else recipe.val_every
+        trained += recipe.epochs * work
+        looked += work // labelled * validated * math.ceil(recipe.epochs / every)
+        looked += tested + len(steps.pool) - labelled
+    return each * (trained + looked / FORWARDS)
