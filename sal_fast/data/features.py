@@ -33,7 +33,7 @@ from sal_fast.data.store import Store
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
 
-BLOCK = 256  # images that go through the network together
+BLOCK = 64  # images that go through the network together
 OFTEN = 8  # blocks between two records of what is done
 SHARE = 0.5  # features are copied to a GPU if they take at most this share of its free memory
 
