@@ -169,20 +169,10 @@ class RunFolder:
         """Raise InputError, which names the difference, if run.json has another configuration."""
         if not self.run_json.exists():
             return
-        kept, took = self.run()["config"], self.took()
-        differing = [
-            name
-            for name, value in config.items()
-            if not OPTIONS[name].can_change_on_resume and kept.get(name) != value
-            if not (OPTIONS[name].settled and value in (AUTO, took.get(name)))
-        ]
+        differing = _differences(config, self.run()["config"], self.took())
         if differing:
-            listed = ", ".join(
-                f"{name} {took.get(name, kept.get(name))!r} there, {config[name]!r} asked"
-                for name in differing
-            )
             raise InputError(
-                f"{self.path} holds a run of another configuration ({listed}); "
+                f"{self.path} holds a run of another configuration ({', '.join(differing)}); "
                 f"repeat the command it was made with, or choose another --out"
             )
 
@@ -214,21 +204,15 @@ class RunFolder:
         return {TIES: OLD_TIES, "took": {}, **there, "config": {**defaults, **there["config"]}}
 
     def took(self) -> dict[str, Any]:
-        """The values of the options that a run settles when it starts, by option (`Option.settled`).
-
-        An option that has none was `auto`, or the run has not started.
-        """
+        """The values that a run which has started has for options that it settles (`Option.settled`)."""
         if not self.run_json.exists():
             return {}
         there = self.run()
-        values = {name: value for name, value in there["config"].items() if OPTIONS[name].settled}
-        return {name: value for name, value in values.items() if value != AUTO} | there["took"]
+        given = {name: one for name, one in there["config"].items() if OPTIONS[name].settled and one != AUTO}
+        return given | there["took"]
 
     def config(self) -> Config:
-        """The configuration that the run was made with, with the values that it took for `auto`.
-
-        `out` is where this folder is now.
-        """
+        """The configuration of the run, with what it took for `auto`; `out` is where this folder is now."""
         options = self.run()["config"] | self.took() | {"out": str(self.path)}
         try:
             return Config.of(options)
@@ -356,6 +340,16 @@ def _check_normalisation(path: Path, before: Mapping[str, Any], now: Mapping[str
                 f"{path} was made with images normalised in another way: {arch} takes mean {numbers[0]} and "
                 f"deviation {numbers[1]} now, as its pretrained weights do; choose another --out"
             )
+
+
+def _differences(asked: Mapping[str, Any], kept: Mapping[str, Any], took: Mapping[str, Any]) -> list[str]:
+    """The options that a run of these settings has otherwise. `auto` stands for whatever the run took."""
+    return [
+        f"{name} {took.get(name, kept.get(name))!r} there, {value!r} asked"
+        for name, value in asked.items()
+        if not OPTIONS[name].can_change_on_resume and kept.get(name) != value
+        if not (OPTIONS[name].settled and value in (AUTO, took.get(name)))
+    ]
 
 
 def _note_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

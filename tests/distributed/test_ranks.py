@@ -21,6 +21,7 @@ from sal_fast import distributed, plugins
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
+from sal_fast.experiment.loading import load
 from sal_fast.experiment.run import run
 
 SMALL = f"{Path(__file__).parents[1] / 'helpers/small_network.py'}:Small"
@@ -50,6 +51,22 @@ def test_three_processes_change_nothing(shared_folder: Path, tmp_path: Path) -> 
     alone = by(1, tmp_path, shared_folder, runs)
     for name, folder in by(3, tmp_path, shared_folder, runs).items():
         assert same(folder, alone[name]), name
+
+
+def test_what_the_first_process_takes_goes_for_all(
+    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REACHED", "1")
+    network = Path(__file__).parents[1] / "helpers" / "pretrained_network.py"
+    auto = dict.fromkeys(("weights", "start_fraction", "query_fraction"), "auto")
+    options = {**TINY, **auto, "data": str(shared_folder), "arch": f"{network}:network", "epochs": 1}
+    options["output_stride"] = 32
+    alone = run(Config.of({**options, "out": str(tmp_path / "alone")}))
+    together(tmp_path / "two", 2, [{**options, "out": str(tmp_path / "shared")}])
+    shared = load(tmp_path / "shared")
+    assert shared.record["took"] == alone.record["took"]
+    assert shared.config.weights == "DEFAULT"
+    assert rounds(shared.path) == rounds(alone.path)
 
 
 def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: Path) -> None:

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_network import Small
 from torch import Tensor, nn
 
+from sal_fast import plugins
 from sal_fast.models.backbone import Backbone, Weights
+
+Small = plugins.load("network", f"{Path(__file__).with_name('small_network.py')}:Small")
 
 
 def state() -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        return Small(7).state_dict()
+        weights: dict[str, Tensor] = Small(7).state_dict()
+    return weights
 
 
 def read() -> Mapping[str, Tensor]:
@@ -36,7 +39,8 @@ def kept() -> Path | None:
 
 class Pretrained(Backbone):
     def __call__(self, classes: int) -> nn.Module:
-        return Small(classes)
+        made: nn.Module = Small(classes)
+        return made
 
     def weights(self) -> dict[str, Weights]:
         return {"DEFAULT": Weights("https://example.org/small.pth", read, kept)}
