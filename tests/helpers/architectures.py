@@ -114,13 +114,17 @@ def in_place(net: nn.Module, place: probes.Place, size: int) -> int:
 
 
 def main(names: list[str]) -> None:
-    """Write the lines of these networks, at the first image size that gives a grid of at least 2 x 2."""
+    """Write the lines of these networks, at the first image size that gives a grid of at least 2 x 2.
+
+    A size may follow a name, as in `timm/inception_v3@128`: the first to try.
+    """
     writer = csv.writer(sys.stdout)
     writer.writerow(Row._fields)
     for given in names:
-        library, _, name = given.partition("/")
+        library, _, rest = given.partition("/")
+        name, _, first = rest.partition("@")
         fault: Exception | None = None
-        for size in SIZES:
+        for size in [size for size in SIZES if size >= int(first or 0)]:
             try:
                 net = make(library, name, size)
                 place = probes.find(net, pictures(size))
@@ -129,7 +133,8 @@ def main(names: list[str]) -> None:
                 continue
             if min(place.shape[1:]) > 1:
                 writer.writerow(row(net, place, library, name, size))
-                print(f"{name}: {in_place(net, place, size)} of 4 quadrants in place", file=sys.stderr)
+                if place.to_maps.kind != "nchw" and in_place(net, place, size) < 4:
+                    print(f"{name}: not all quadrants are in place", file=sys.stderr)
                 break
         else:
             print(f"{name}: {type(fault).__name__}: {fault}", file=sys.stderr)
