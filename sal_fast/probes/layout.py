@@ -14,7 +14,7 @@ CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn
 
 @dataclass(frozen=True)
 class Layout:
-    """Rearranges a module's output, or the gradient to it, into maps [B, C, h, w]. It only selects and permutes.
+    """Rearranges a module's output, or the gradient to it, into maps [B, C, h, w]; it selects and permutes.
 
     kind: `nchw` [B, C, h, w], `nhwc` [B, h, w, C], or `tokens` [B, extra + rows * columns, C], whose first
     `extra` tokens (class, distillation and register tokens) are left out and whose others go row by row.

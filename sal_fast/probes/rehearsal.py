@@ -31,12 +31,12 @@ class Output:
 
 
 class Rehearsal:
-    """Runs a model once, with autograd, and keeps the outputs of its modules in the order in which they finish.
+    """Runs a model once, with autograd, and keeps the modules' outputs in the order in which they finish.
 
     The model keeps its mode, buffers, parameters, `.grad` and hooks, and the global random numbers stay as
     they were. Weights of two and more dimensions that are all zero, as some libraries initialise heads, are
-    random here: through a head of zeros no layer would reach the logits. With `shaken`, biases, the weights of
-    norms, running statistics and other buffers are random too, so that a norm changes what goes through it.
+    random here: through a head of zeros no layer would reach the logits. With `shaken`, biases, weights of
+    norms, running statistics and other buffers are random too, so that a norm changes what it is given.
 
     Attributes:
         outputs: floating tensors that modules with one run returned. Modules whose class or name has `att` in

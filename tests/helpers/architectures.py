@@ -53,7 +53,7 @@ def read() -> list[Row]:
 
 
 def make(library: str, name: str, size: int) -> nn.Module:
-    """The network with ten classes and random weights, in eval mode. Weights that begin as zeros are drawn."""
+    """The network with ten classes and random weights, in eval mode. Weights of zeros are drawn."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"num_classes": 10}
     net: nn.Module
@@ -95,7 +95,7 @@ def row(net: nn.Module, place: probes.Place, library: str, name: str, size: int)
 
 
 def in_place(net: nn.Module, place: probes.Place, size: int) -> int:
-    """How many of the quadrants of an image, when they change, change the features most in their own place."""
+    """How many of an image's quadrants change the features most in their own place when they change."""
     first, other = pictures(size)
     quadrants = [first.clone() for _ in range(4)]
     half = size // 2

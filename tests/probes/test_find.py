@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from sal_fast import ops, probes
-from sal_fast.probes.layout import Layout
+from sal_fast.probes.layout import Clues, Layout
 
 CLASSES = 4
 
@@ -101,29 +102,33 @@ class Bare(nn.Module):
 
 
 NCHW, NHWC = Layout("nchw", 6, 6), Layout("nhwc", 4, 4)
+GLOBAL = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+LAST_NORM = "encoder.layers.1.norm1"
 PLACES: dict[str, tuple[Callable[[], nn.Module], str, Layout, str | None, bool, bool]] = {
     "pooled": (pooled, "3", NCHW, "6", True, True),
     "dropout": (lambda: pooled(nn.Dropout(0.5)), "3", NCHW, "7", True, False),
     "activation": (lambda: pooled(nn.Tanh()), "3", NCHW, "7", False, False),
     "in place": (
-        lambda: convolutional(nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, CLASSES)),
+        lambda: convolutional(nn.ReLU(inplace=True), *GLOBAL, nn.Linear(5, CLASSES)),
         "4", NCHW, "7", True, True,
     ),
     "two linear": (
-        lambda: convolutional(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 7), nn.ReLU(), nn.Linear(7, CLASSES)),
+        lambda: convolutional(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 7), nn.ReLU(), nn.Linear(7, CLASSES)
+        ),
         "3", NCHW, "8", False, False,
     ),
     "convolution as head": (
-        lambda: convolutional(nn.Conv2d(5, CLASSES, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        "4", NCHW, None, False, False,
+        lambda: convolutional(nn.Conv2d(5, CLASSES, 1), *GLOBAL), "4", NCHW, None, False, False,
     ),
     "channels last": (Last, "norm", NHWC, "head", True, True),
     "frozen": (Frozen, "body", NCHW, "head", True, True),
-    "class token": (Tokens, "encoder.layers.1.norm1", Layout("tokens", 4, 4, 1), "head", False, False),
-    "registers": (lambda: Tokens(3), "encoder.layers.1.norm1", Layout("tokens", 4, 4, 3), "head", False, False),
+    "class token": (Tokens, LAST_NORM, Layout("tokens", 4, 4, 1), "head", False, False),
+    "registers": (lambda: Tokens(3), LAST_NORM, Layout("tokens", 4, 4, 3), "head", False, False),
     "mean of tokens": (lambda: Tokens(2, False), "norm", Layout("tokens", 4, 4, 2), "head", True, True),
-    "no convolution": (lambda: Tokens(1, True, True), "encoder.layers.1.norm1", Layout("tokens", 4, 4, 1), "head",
-                       False, False),
+    "no convolution": (
+        lambda: Tokens(1, True, True), LAST_NORM, Layout("tokens", 4, 4, 1), "head", False, False,
+    ),
 }  # fmt: skip
 
 
