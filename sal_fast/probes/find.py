@@ -1,18 +1,19 @@
 """Find the layer of a network whose output is the last map before the logits."""
 
 from collections import Counter
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sal_fast import ops
 from sal_fast.probes.formulas import gradient_map
 from sal_fast.probes.layout import Layout
 from sal_fast.probes.rehearsal import Output, Rehearsal
 
 # Modules that give no map of their own: they pass it on, or change its size.
 PASSING = (nn.Identity, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample)
+FLAT = 1e-4  # of the largest value of a map
 
 
 class Place(NamedTuple):
@@ -23,8 +24,8 @@ class Place(NamedTuple):
     head: the dotted name of the `nn.Linear` whose output is the logits, or None.
 
     closed_form: True if the input of the head is the mean of the maps over all positions, in eval mode. Then
-    CAM is `W[c] . F`, with W the weight of the head. closed_form_in_training: the same in training mode;
-    dropout between the mean and the head makes it False.
+    CAM is `W[c] . F`, W being the weight of the head. closed_form_in_training: the same in training mode. It
+    is False with dropout between the mean and the head, and if the network cannot run in training mode.
     """
 
     layer: str
@@ -72,13 +73,16 @@ def find(model: nn.Module, images: Tensor) -> Place:
     rehearsal, output, layout = locate(model, images)
     head, shape = rehearsal.head, layout(output.value).shape
 
-    def closed(training: bool) -> bool:
-        shaken = _rehearse(model, images, training=training, shaken=True)
-        return _is_closed(shaken, output.name, layout, head)
-
-    in_eval = _is_closed(rehearsal, output.name, layout, head) and closed(training=False)
-    in_training = in_eval and closed(training=True)
-    return Place(output.name, layout, (shape[1], shape[2], shape[3]), head, in_eval, in_training)
+    closed, in_training = _is_closed(rehearsal, output.name, layout, head), False
+    if closed:
+        shaken = _rehearse(model, images, shaken=True)
+        closed = _is_closed(shaken, output.name, layout, head)
+    if closed:
+        # A network may not run in training mode on such images: auxiliary heads need larger ones.
+        with suppress(RuntimeError, ValueError):
+            shaken = _rehearse(model, images, training=True, shaken=True)
+            in_training = _is_closed(shaken, output.name, layout, head)
+    return Place(output.name, layout, (shape[1], shape[2], shape[3]), head, closed, in_training)
 
 
 def locate(model: nn.Module, images: Tensor) -> tuple[Rehearsal, Output, Layout]:
@@ -171,10 +175,11 @@ def _gradient(logits: Tensor, classes: Tensor, value: Tensor) -> Tensor | None:
 
 
 def _scaled(features: Tensor, gradient: Tensor) -> Tensor:
-    """The maps `sum_k G_k F_k`, min-max normalised; zeros where they are flat or not finite."""
-    maps = gradient_map(features.float(), gradient.float(), "cam")
-    maps = torch.where(maps.isfinite().flatten(1).all(1)[:, None, None], maps, 0)
-    return ops.minmax_normalize(maps)
+    """The maps `sum_k G_k F_k`, min-max normalised; zeros where they are not finite, or nearly flat."""
+    maps = gradient_map(features.float(), gradient.float(), "cam").flatten(1)
+    low, high = maps.aminmax(dim=1, keepdim=True)
+    good = (high - low > FLAT * maps.abs().amax(1, keepdim=True)) & maps.isfinite().all(1, keepdim=True)
+    return torch.where(good, (maps - low) / (high - low), 0)
 
 
 def _is_closed(rehearsal: Rehearsal, layer: str, layout: Layout, head: str | None) -> bool:

@@ -70,8 +70,8 @@ def make(library: str, name: str, size: int) -> nn.Module:
         if name.startswith("vit"):
             settings["image_size"] = size
         net = torchvision.models.get_model(name, weights=None, **settings)
-    for weight in net.parameters():
-        if weight.ndim > 1 and not weight.any():
+    for key, weight in net.named_parameters():
+        if not key.endswith("bias") and not weight.any():
             nn.init.normal_(weight, std=0.02)
     return net.eval()
 

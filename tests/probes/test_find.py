@@ -433,3 +433,20 @@ def test_one_logit() -> None:
     net = seeded(lambda: convolutional(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 1)))
     place = probes.find(net, images())
     assert (place.layer, place.closed_form) == ("3", True)
+
+
+class Auxiliary(nn.Module):
+    """A second head, in training only, that needs larger images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.second = pooled(), nn.Conv2d(3, CLASSES, 40)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return (self.net(x), self.second(x)) if self.training else self.net(x)
+
+
+def test_a_network_that_cannot_train_on_such_images() -> None:
+    place = probes.find(seeded(Auxiliary), images())
+    assert (place.closed_form, place.closed_form_in_training) == (True, False)
+    assert probes.find(seeded(Auxiliary), images(2, 48, 48)).closed_form_in_training
