@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sal_fast import ops
 from sal_fast.probes.formulas import gradient_map
 from sal_fast.probes.layout import Layout
 from sal_fast.probes.rehearsal import Output, Rehearsal
 
 # Modules that give no map of their own: they pass it on, or change its size.
 PASSING = (nn.Identity, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample)
-FLAT = 1e-4  # of the largest value of a map
 
 
 class Place(NamedTuple):
@@ -175,11 +175,10 @@ def _gradient(logits: Tensor, classes: Tensor, value: Tensor) -> Tensor | None:
 
 
 def _scaled(features: Tensor, gradient: Tensor) -> Tensor:
-    """The maps `sum_k G_k F_k`, min-max normalised; zeros where they are not finite, or nearly flat."""
-    maps = gradient_map(features.float(), gradient.float(), "cam").flatten(1)
-    low, high = maps.aminmax(dim=1, keepdim=True)
-    good = (high - low > FLAT * maps.abs().amax(1, keepdim=True)) & maps.isfinite().all(1, keepdim=True)
-    return torch.where(good, (maps - low) / (high - low), 0)
+    """The maps `sum_k G_k F_k`, min-max normalised; zeros where they are flat or not finite."""
+    maps = gradient_map(features.float(), gradient.float(), "cam")
+    maps = torch.where(maps.isfinite().flatten(1).all(1)[:, None, None], maps, 0)
+    return ops.minmax_normalize(maps)
 
 
 def _is_closed(rehearsal: Rehearsal, layer: str, layout: Layout, head: str | None) -> bool:

@@ -32,9 +32,9 @@ class Rehearsal:
     """Runs a model once, with autograd, and keeps the modules' outputs in the order in which they finish.
 
     The model keeps its mode, buffers, parameters, `.grad` and hooks, and the global random numbers stay as
-    they were. Parameters that are all zero, as some libraries initialise heads and the norms of residual
+    they were. Weights that are all zero, as some libraries initialise heads and the norms of residual
     branches, are random here: through zeros no layer would reach the logits. With `shaken`, all biases,
-    weights of norms, running statistics and other buffers are random, so that a norm changes what it is given.
+    weights of norms, running statistics and other buffers are random, so that a norm changes what it gets.
 
     Attributes:
         outputs: floating tensors that modules with one run returned. Modules whose class or name has `att` in
@@ -176,8 +176,9 @@ def _stand_ins(model: nn.Module, shaken: bool) -> dict[str, Tensor]:
     tensors = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     own = {name: weight.detach() for name, weight in model.named_parameters() if weight.is_floating_point()}
     for name, weight in own.items():
-        if not bool(weight.any()):
-            tensors[name] = 0.02 * torch.randn_like(weight)
+        if not name.endswith("bias") and not bool(weight.any()):
+            matrix = weight.ndim > 1
+            tensors[name] = 0.02 * torch.randn_like(weight) if matrix else 0.5 + torch.rand_like(weight)
     if shaken:
         vectors = {
             name: weight for name, weight in own.items() if weight.numel() == max(weight.shape, default=1)

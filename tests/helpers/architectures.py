@@ -72,7 +72,7 @@ def make(library: str, name: str, size: int) -> nn.Module:
         net = torchvision.models.get_model(name, weights=None, **settings)
     for key, weight in net.named_parameters():
         if not key.endswith("bias") and not weight.any():
-            nn.init.normal_(weight, std=0.02)
+            nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else nn.init.uniform_(weight, 0.5, 1.5)
     return net.eval()
 
 

@@ -27,6 +27,8 @@ QUICK = {
     "torchvision": ["squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5"],
 }  # fmt: skip
 
+MIXED = {"levit"}  # with random weights, the attention that halves its grid averages all places
+
 
 def in_tiers() -> list[object]:
     """All lines of the table. Those of `QUICK` run in the quick tier too."""
@@ -46,7 +48,7 @@ def test_place_and_map(line: Row, record_property: pytest.RecordProperty) -> Non
     found = row(net, place, line.library, line.name, size)
     record_property("found", ",".join(map(str, found)))
     assert found == line
-    if place.to_maps.kind != "nchw":
+    if place.to_maps.kind != "nchw" and line.family not in MIXED:
         assert in_place(net, place, size) == 4
 
     x, classes = pictures(size), torch.tensor([3, 7])
@@ -86,7 +88,7 @@ def test_the_page_of_networks_says_what_the_table_says() -> None:
         extra = f", {line.extra_tokens} left out" if line.extra_tokens else ""
         assert (layer, layout, closed) == (line.layer, layouts[line.layout] + extra, line.closed_form), name
     forms = Counter(line.closed_form for line in TABLE.values())
-    counted = re.search(r"(\d+) networks.* (\d+) always.* (\d+) in eval mode .* (\d+) never", text)
+    counted = re.search(r"(\d+) networks of.* (\d+) always have.* (\d+) in eval mode .* (\d+) never", text)
     assert counted is not None
     expected = [len(TABLE), forms["always"], forms["in eval mode"], forms["never"]]
     assert [int(number) for number in counted.groups()] == expected
