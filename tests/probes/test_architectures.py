@@ -59,7 +59,7 @@ def test_place_and_map(line: Row, record_property: pytest.RecordProperty) -> Non
     assert result.maps.isfinite().all()
     spans = result.maps.detach().flatten(1).aminmax(dim=1)
     assert (spans.max - spans.min > 1e-4 * result.maps.detach().abs().amax()).all()
-    assert not torch.allclose(result.maps, other.maps, rtol=1e-2)
+    assert (result.maps - other.maps).abs().max() > 1e-2 * result.maps.abs().max()
     if line.name in QUICK[line.library]:
         result.maps.square().sum().backward()
         assert first_weight(net).grad.abs().sum() > 0
