@@ -38,6 +38,11 @@ def test_ops() -> None:
             assert bool(parameter.grad.any())
 
 
+def test_networks() -> None:
+    names = run_examples("docs/networks.md")
+    assert names["layer"] == names["place"].layer == "layer4"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("document", ["README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))])
 def test_linked_files_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")

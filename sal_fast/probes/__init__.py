@@ -50,9 +50,9 @@ def explain(
     ========= =============================================================== ==========
 
     CAM's weight G_k is how fast the logit rises when channel k rises everywhere. Behind a global average pool
-    and one linear layer W it is `W[c,k]`, as in the paper; this definition holds for all networks. Grad-CAM++'s
-    weight is its Eq. 19, `g^2 / (2 g^2 + S g^3) relu(g)`, with g^2 cancelled; denominators are kept 1e-3 from
-    zero. HiResCAM has no ReLU, as in `sal_fast.ops.cam`.
+    and one linear layer W it is `W[c,k]`, as in the paper; so defined, CAM exists for all networks.
+    Grad-CAM++'s weight is its Eq. 19, `g^2 / (2 g^2 + S g^3) relu(g)`, with g^2 cancelled; denominators are
+    kept 1e-3 from zero. HiResCAM has no ReLU, as in `sal_fast.ops.cam`.
 
     Where only `nn.AdaptiveAvgPool2d(1)`, views and one `nn.Linear` follow the layer, g = W / (hw): the map is
     that of `sal_fast.ops.cam`, without a backward pass. The forward pass itself shows that this is so, by the
@@ -144,8 +144,8 @@ def _explained(
             maps = gradient_map(features, gradient.to(precision), probe)
     if found and len(images) and not bool(gradient.detach().any()):
         raise ValueError(
-            f"explain: all derivatives of the logits by the output of {layer!r} are zero, so there is no map. "
-            "Is the head still zero, as some libraries initialise it? Load or draw its weights first"
+            f"explain: all derivatives of the logits by the output of {layer!r} are zero, so there is no "
+            "map. Is the head still zero, as some libraries initialise it? Load or draw its weights first"
         )
     if target.device.type != "cpu":
         maps = maps.masked_fill(~known[:, None, None], float("nan"))
@@ -165,13 +165,14 @@ def _gradient(logits: Tensor, target: Tensor, source: Tensor, differentiable: bo
 
 
 def _check_positions(model: nn.Module, layer: str, images: Tensor, whole: Tensor, gradient: Tensor) -> None:
-    """Raise ValueError if the logits depend on the layer's output, but at none of the positions of the maps."""
+    """Raise ValueError if the logits depend on the layer's output, but at no position of the maps."""
     if bool(gradient.detach().any()) or not bool(whole.detach().any()):
         return
     _, place, _ = locate(model, images)
     raise ValueError(
-        f"explain: the logits depend on the output of {layer!r}, but not at the positions of the maps: behind "
-        f"it a class token alone reaches them, so the maps would be zeros. Take layer={place.name!r}"
+        f"explain: the logits depend on the output of {layer!r}, but not at the positions of the maps: "
+        "behind it a class token alone reaches them, so the maps would be zeros. Take "
+        f"layer={place.name!r}"
     )
 
 

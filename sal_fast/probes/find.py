@@ -1,6 +1,7 @@
 """Find the layer of a network whose output is the last map before the logits."""
 
 from collections import Counter
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,8 @@ class Place(NamedTuple):
     head: the dotted name of the `nn.Linear` whose output is the logits, or None.
 
     closed_form: True if the input of the head is the mean of the maps over all positions, in eval mode. Then
-    CAM is `W[c] . F`, with W the weight of the head. closed_form_in_training: the same in training mode;
-    dropout between the mean and the head makes it False.
+    CAM is `W[c] . F`, W being the weight of the head. closed_form_in_training: the same in training mode. It
+    is False with dropout between the mean and the head, and if the network cannot run in training mode.
     """
 
     layer: str
@@ -46,12 +47,12 @@ def find(model: nn.Module, images: Tensor) -> Place:
        images. The grid of the other tokens, and the order of four axes, come from the outputs of the
        convolutions, whose channels are first; without convolutions, from the shape of the images;
     2. reach the logits: the gradient at the positions of the map is not zero;
-    3. give, by `sum_k G_k F_k` with `G_k = sum_ij d logit / d F_k`, a map that is not flat and differs between
-       the two classes with the highest logits.
+    3. give, by `sum_k G_k F_k` with `G_k = sum_ij d logit / d F_k`, a map that is not flat, and another one
+       for the second of the two classes with the highest logits.
 
     So a transformer with averaged tokens gives its last norm. If its class token alone reaches the logits, it
-    gives the first norm of the last block. Left out is what holds no features of places: the inside of
-    attention, and linear projections (queries, keys, values, hidden layers) other than to scores of the classes.
+    gives the first norm of the last block. What holds no features of places is left out: the inside of
+    attention, and linear projections (queries, keys, values, hidden layers) other than to one score a class.
 
     `closed_form` is checked by numbers, to 1e-5 of the largest input of the head (8 units in the last place,
     if that is more), in passes with random biases, weights of norms and running statistics. The mean of the
@@ -70,13 +71,18 @@ def find(model: nn.Module, images: Tensor) -> Place:
         TypeError, ValueError: the model returns no logits.
     """
     rehearsal, output, layout = locate(model, images)
-    head, closed = rehearsal.head, True
-    forms = []
-    for training in (False, True):
-        closed = closed and _is_closed(_rehearse(model, images, training, True), output.name, layout, head)
-        forms.append(closed)
-    shape = layout(output.value).shape
-    return Place(output.name, layout, (shape[1], shape[2], shape[3]), head, *forms)
+    head, shape = rehearsal.head, layout(output.value).shape
+
+    closed, in_training = _is_closed(rehearsal, output.name, layout, head), False
+    if closed:
+        shaken = _rehearse(model, images, shaken=True)
+        closed = _is_closed(shaken, output.name, layout, head)
+    if closed:
+        # A network may not run in training mode on such images: auxiliary heads need larger ones.
+        with suppress(RuntimeError, ValueError):
+            shaken = _rehearse(model, images, training=True, shaken=True)
+            in_training = _is_closed(shaken, output.name, layout, head)
+    return Place(output.name, layout, (shape[1], shape[2], shape[3]), head, closed, in_training)
 
 
 def locate(model: nn.Module, images: Tensor) -> tuple[Rehearsal, Output, Layout]:
@@ -91,9 +97,9 @@ def locate(model: nn.Module, images: Tensor) -> tuple[Rehearsal, Output, Layout]
         reasons[str(reason)] += 1
     counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     raise ValueError(
-        f"explain: no layer of this {type(model).__name__} was found by itself. Expected a module that returns "
-        "[B, C, h, w], [B, h, w, C] or tokens [B, T, C], from which a class-dependent map can be made. Of its "
-        f"{len(rehearsal.outputs)} outputs {counted}. Pass layer= and to_maps="
+        f"explain: no layer of this {type(model).__name__} was found by itself. Expected a module that "
+        "returns [B, C, h, w], [B, h, w, C] or tokens [B, T, C], from which a class-dependent map can be "
+        f"made. Of its {len(rehearsal.outputs)} outputs {counted}. Pass layer= and to_maps="
     )
 
 
@@ -109,9 +115,9 @@ def arrangement(model: nn.Module, images: Tensor, layer: str) -> Layout | None:
     layout = rehearsal.clues().layout(output.value.shape, output.kind)
     if layout is None:
         raise ValueError(
-            f"explain: expected a layer whose output [B, C, h, w], [B, h, w, C] or [B, T, C] can be arranged, "
-            f"got {list(output.value.shape)} of {layer!r} for two images, whose axes nothing tells apart; pass "
-            "to_maps, which rearranges the output into [B, C, h, w]"
+            "explain: expected a layer whose output [B, C, h, w], [B, h, w, C] or [B, T, C] can be "
+            f"arranged, got {list(output.value.shape)} of {layer!r} for two images, whose axes nothing tells "
+            "apart; pass to_maps, which rearranges the output into [B, C, h, w]"
         )
     return layout
 

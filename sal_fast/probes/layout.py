@@ -10,15 +10,11 @@ Grid = tuple[int, int]
 Kind = Literal["nchw", "nhwc", "tokens"]
 
 CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d)
-CHANNELS_LAST = (
-    nn.Linear,
-    nn.LayerNorm,
-)  # exactly these: libraries derive norms of [B, C, h, w] from LayerNorm
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Rearranges a module's output, or the gradient to it, into maps [B, C, h, w]. It only selects and permutes.
+    """Rearranges a module's output, or the gradient to it, into maps [B, C, h, w]; it selects and permutes.
 
     kind: `nchw` [B, C, h, w], `nhwc` [B, h, w, C], or `tokens` [B, extra + rows * columns, C], whose first
     `extra` tokens (class, distillation and register tokens) are left out and whose others go row by row.
@@ -69,10 +65,10 @@ class Clues:
     def layout(self, shape: Sequence[int], known: Kind | None) -> Layout | None:
         """The layout of an output of this shape; None where it is not a map, or where nothing tells the axes.
 
-        known: the kind of a 4-dimensional output, if the type of its module tells it.
+        known: the kind that the type of the module tells; `nhwc` says of tokens, too, that channels are last.
         """
         if len(shape) == 3:
-            return self._tokens(shape[1])
+            return self._tokens(shape[1], shape[2], known)
         if len(shape) != 4:
             return None
         _, a, b, c = shape
@@ -91,13 +87,22 @@ class Clues:
             return grid in self._halved
         return self._image is not None and grid[0] * self._image[1] == grid[1] * self._image[0]
 
-    def _tokens(self, tokens: int) -> Layout | None:
+    def _tokens(self, tokens: int, channels: int, known: Kind | None) -> Layout | None:
         # A class token that went through a stage of a network depends on the image in the next.
         for extra in (self._extra.get(tokens, 0), max(self._extra.values(), default=0)):
-            for grids in (self._grids, self._halved, self._of_square_patches(tokens - extra)):
-                fits = [grid for grid in grids if grid[0] * grid[1] == tokens - extra]
-                if fits:
-                    return Layout("tokens", *fits[0], extra) if len(fits) == 1 else None
+            grid = self._grid(tokens - extra)
+            if grid is not None:
+                last = known == "nhwc" or extra > 0 or channels == self._head_inputs != tokens
+                # [B, C, T] would be read as tokens where C, too, is the size of a grid.
+                return Layout("tokens", *grid, extra) if last or self._grid(channels) is None else None
+        return None
+
+    def _grid(self, positions: int) -> Grid | None:
+        """The only grid of that many positions, None if there are none or several."""
+        for grids in (self._grids, self._halved, self._of_square_patches(positions)):
+            fits = [grid for grid in grids if grid[0] * grid[1] == positions]
+            if fits:
+                return fits[0] if len(fits) == 1 else None
         return None
 
     def _of_square_patches(self, positions: int) -> set[Grid]:
@@ -113,10 +118,13 @@ class Clues:
 
 
 def kind_by_type(module: nn.Module) -> Kind | None:
-    """The layout that modules of this type give to a 4-dimensional output, None if types do not tell it."""
+    """`nchw` or `nhwc` if modules of this type always have channels there, None otherwise.
+
+    Only LayerNorm itself has channels last: libraries derive norms of [B, C, h, w] from it.
+    """
     if isinstance(module, CHANNELS_FIRST):
         return "nchw"
-    return "nhwc" if type(module) in CHANNELS_LAST else None
+    return "nhwc" if type(module) is nn.LayerNorm else None
 
 
 def _halved(grids: Iterable[Grid]) -> set[Grid]:

@@ -1,9 +1,7 @@
 """One forward pass that shows what every module of a model returns, and leaves the model as it was."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -31,12 +29,12 @@ class Output:
 
 
 class Rehearsal:
-    """Runs a model once, with autograd, and keeps the outputs of its modules in the order in which they finish.
+    """Runs a model once, with autograd, and keeps the modules' outputs in the order in which they finish.
 
     The model keeps its mode, buffers, parameters, `.grad` and hooks, and the global random numbers stay as
-    they were. Weights of two and more dimensions that are all zero, as some libraries initialise heads, are
-    random here: through a head of zeros no layer would reach the logits. With `shaken`, biases, the weights of
-    norms, running statistics and other buffers are random too, so that a norm changes what goes through it.
+    they were. Weights that are all zero, as some libraries initialise heads and the norms of residual
+    branches, are random here: through zeros no layer would reach the logits. With `shaken`, all biases,
+    weights of norms, running statistics and other buffers are random, so that a norm changes what it gets.
 
     Attributes:
         outputs: floating tensors that modules with one run returned. Modules whose class or name has `att` in
@@ -51,7 +49,7 @@ class Rehearsal:
         self.outputs: list[Output] = []
         self.linears: dict[str, tuple[Tensor, Tensor]] = {}
         self._images = images
-        self._runs: Counter[str] = Counter()
+        self._runs = Counter[str]()
         self._handed: dict[int, tuple[Tensor, int, Output]] = {}  # by id; holding the tensor keeps its id
         devices = [images.device] if images.is_cuda else []
         with ExitStack() as stack:
@@ -76,16 +74,12 @@ class Rehearsal:
             self._runs[name] += 1
             if not isinstance(output, Tensor) or not output.is_floating_point() or output.is_inference():
                 return None
-            if (
-                isinstance(module, nn.Linear)
-                and output.ndim == 2
-                and len(args) == 1
-                and isinstance(args[0], Tensor)
-            ):
+            given = args[0] if len(args) == 1 else None
+            if isinstance(module, nn.Linear) and isinstance(given, Tensor) and output.ndim == 2:
                 # A subclass, a patched forward or another hook may make something else.
-                plain = nn.functional.linear(args[0], module.weight, module.bias)
+                plain = nn.functional.linear(given, module.weight, module.bias)
                 if torch.allclose(plain, output):
-                    self.linears[name] = (args[0].detach(), output.detach())
+                    self.linears[name] = (given.detach(), output.detach())
             return self._keep(name, module, args, output)
 
         return hook
@@ -133,9 +127,9 @@ class Rehearsal:
             value = output.value.detach()
             if value.ndim == 3 and len(value) == 2:
                 extra[value.shape[1]] = max(extra.get(value.shape[1], 0), _same_at_first(value))
-        head = self.head
+        head, size = self.head, self._images.shape
         return Clues(
-            image=tuple(self._images.shape[2:]) if self._images.ndim == 4 else None,
+            image=(size[2], size[3]) if len(size) == 4 else None,
             grids=[(shape[2], shape[3]) for shape in convolved if len(shape) == 4],
             extra=extra,
             head_inputs=None if head is None else self.linears[head][0].shape[-1],
@@ -177,13 +171,14 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = mode
 
 
-def _stand_ins(model: nn.Module, shaken: bool) -> Mapping[str, Tensor]:
+def _stand_ins(model: nn.Module, shaken: bool) -> dict[str, Tensor]:
     """The tensors that a rehearsal runs with instead of the model's own; `Rehearsal` tells which."""
     tensors = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     own = {name: weight.detach() for name, weight in model.named_parameters() if weight.is_floating_point()}
     for name, weight in own.items():
-        if weight.ndim > 1 and not bool(weight.any()):
-            tensors[name] = 0.02 * torch.randn_like(weight)
+        if not name.endswith("bias") and not bool(weight.any()):
+            matrix = weight.ndim > 1
+            tensors[name] = 0.02 * torch.randn_like(weight) if matrix else 0.5 + torch.rand_like(weight)
     if shaken:
         vectors = {
             name: weight for name, weight in own.items() if weight.numel() == max(weight.shape, default=1)

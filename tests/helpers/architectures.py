@@ -53,7 +53,7 @@ def read() -> list[Row]:
 
 
 def make(library: str, name: str, size: int) -> nn.Module:
-    """The network with ten classes and random weights, in eval mode. Weights that begin as zeros are drawn."""
+    """The network with ten classes and random weights, in eval mode. Weights of zeros are drawn."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"num_classes": 10}
     net: nn.Module
@@ -70,9 +70,9 @@ def make(library: str, name: str, size: int) -> nn.Module:
         if name.startswith("vit"):
             settings["image_size"] = size
         net = torchvision.models.get_model(name, weights=None, **settings)
-    for weight in net.parameters():
-        if weight.ndim > 1 and not weight.any():
-            nn.init.normal_(weight, std=0.02)
+    for key, weight in net.named_parameters():
+        if not key.endswith("bias") and not weight.any():
+            nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else nn.init.uniform_(weight, 0.5, 1.5)
     return net.eval()
 
 
@@ -95,7 +95,7 @@ def row(net: nn.Module, place: probes.Place, library: str, name: str, size: int)
 
 
 def in_place(net: nn.Module, place: probes.Place, size: int) -> int:
-    """How many of the quadrants of an image, when they change, change the features most in their own place."""
+    """How many of an image's quadrants change the features most in their own place when they change."""
     first, other = pictures(size)
     quadrants = [first.clone() for _ in range(4)]
     half = size // 2
@@ -114,13 +114,17 @@ def in_place(net: nn.Module, place: probes.Place, size: int) -> int:
 
 
 def main(names: list[str]) -> None:
-    """Write the lines of these networks, at the first image size that gives a grid of at least 2 x 2."""
+    """Write the lines of these networks, at the first image size that gives a grid of at least 2 x 2.
+
+    A size may follow a name, as in `timm/inception_v3@128`: the first to try.
+    """
     writer = csv.writer(sys.stdout)
     writer.writerow(Row._fields)
     for given in names:
-        library, _, name = given.partition("/")
+        library, _, rest = given.partition("/")
+        name, _, first = rest.partition("@")
         fault: Exception | None = None
-        for size in SIZES:
+        for size in [size for size in SIZES if size >= int(first or 0)]:
             try:
                 net = make(library, name, size)
                 place = probes.find(net, pictures(size))
@@ -129,7 +133,8 @@ def main(names: list[str]) -> None:
                 continue
             if min(place.shape[1:]) > 1:
                 writer.writerow(row(net, place, library, name, size))
-                print(f"{name}: {in_place(net, place, size)} of 4 quadrants in place", file=sys.stderr)
+                if place.to_maps.kind != "nchw" and in_place(net, place, size) < 4:
+                    print(f"{name}: not all quadrants are in place", file=sys.stderr)
                 break
         else:
             print(f"{name}: {type(fault).__name__}: {fault}", file=sys.stderr)
