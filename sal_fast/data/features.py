@@ -86,8 +86,11 @@ class FeatureStore(Store):
         if draws is not None:
             raise ValueError("features of crops are fixed: expected no draws")
         for rows in groups:
-            part = self.features[rows.to(self.features.device)].to(self.device, non_blocking=True)
-            yield part.permute(0, 3, 1, 2)
+            yield self.seen(rows).permute(0, 3, 1, 2)
+
+    def seen(self, entries: Tensor) -> Tensor:
+        """A copy of some entries on the device, float16 [B, h, w, C]."""
+        return self.features[entries.to(self.features.device)].to(self.device, non_blocking=True)
 
 
 def feature_store(

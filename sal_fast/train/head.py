@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sal_fast import ops, seeds
-from sal_fast.data.augment import Draws
 from sal_fast.data.features import BLOCK, FeatureStore
 from sal_fast.models import Classifier
 from sal_fast.train.loop import Training, batches
@@ -61,16 +60,18 @@ class HeadTraining(Training):
 
     def _step(self, heads: _Heads, part: Tensor, crop: Tensor) -> Tensor:
         """One step of all heads on a batch; returns their losses [M]."""
-        recipe = self.recipe
+        recipe, store = self.recipe, self.store
+        entries = self._entries[crop, part]
+        in_place = recipe.map_size is None and store.features.device == store.device
         done = ops.head_step(
-            self.store.features,
+            store.features if in_place else store.seen(entries),
             heads.weight.detach(),
             heads.bias.detach(),
-            self._labels[part],
-            self._targets(part, crop),
-            rows=self._entries[crop, part],
+            self._labels if in_place else store.labels[self.rows[part]],
+            self._small if in_place else self._cropped(part, crop),
+            rows=entries if in_place else None,
             alpha=heads.alphas,
-            has_map=self.has_map[part],
+            has_map=self._has_map if in_place else self.has_map[part],
             map_size=recipe.map_size,
             kind=recipe.saliency_loss,
             probe=recipe.probe,
@@ -87,40 +88,49 @@ class HeadTraining(Training):
         logits = F.linear(self.store.pooled[rows], model.head.weight, model.head.bias)
         return int((logits.argmax(1) == self.store.labels[rows]).sum()) / len(rows)
 
-    # --- what does not change during a round -------------------------------------------------------------
-
-    @cached_property
-    def _labels(self) -> Tensor:
-        return self.store.labels[self.rows]
-
-    @cached_property
-    def _entries(self) -> Tensor:
-        return self.store.entries(self.rows)
-
-    @cached_property
-    def _small(self) -> Tensor:
-        """The maps of each crop at the resolution of the CAM, float32 [V, L, h, w]."""
-        parts = torch.arange(len(self.rows), device=self.store.device).split(BLOCK)
-        small = [
-            F.adaptive_avg_pool2d(self._cropped(part, drawn), self.store.shape[1:])
-            for drawn in self.store.crops(self.rows)
-            for part in parts
-        ]
-        return torch.cat(small).unflatten(0, (-1, len(self.rows)))
-
-    def _cropped(self, part: Tensor, drawn: Draws | None) -> Tensor:
-        maps = self.maps.batch(part) if drawn is None else self.maps.batch(part, *drawn[part].of_map)
-        return (maps.unpack() if isinstance(maps, ops.BitMask) else maps).float()
-
-    def _targets(self, part: Tensor, crop: Tensor) -> Tensor | ops.BitMask:
-        """The maps of a batch, each cropped as the image is."""
-        if self.recipe.map_size is None:
-            return self._small[crop, part]
+    def _cropped(self, part: Tensor, crop: Tensor) -> Tensor | ops.BitMask:
+        """The maps of a batch in the frame, each cropped as the features are."""
         crops = [drawn for drawn in self.store.crops(self.rows) if drawn is not None]
         if not crops:
             return self.maps.batch(part)
         boxes, angles = zip(*(drawn.of_map for drawn in crops), strict=True)
         return self.maps.batch(part, *(_chosen(values, crop, part) for values in (boxes, angles)))
+
+    # --- what does not change during a round, for all entries of the store ---------------------------------
+
+    @cached_property
+    def _entries(self) -> Tensor:
+        """The entries of the labelled images, int64 [V, L]."""
+        return self.store.entries(self.rows)
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return self._of_entries(self.store.labels[self.rows])
+
+    @cached_property
+    def _has_map(self) -> Tensor:
+        return self._of_entries(self.has_map)
+
+    @cached_property
+    def _small(self) -> Tensor:
+        """The maps at the resolution of the features, float32 [E, h, w]: averaged once, not in each step."""
+        maps = (
+            self._cropped(part, torch.full_like(part, crop))
+            for crop in range(len(self._entries))
+            for part in torch.arange(len(self.rows), device=self.store.device).split(BLOCK)
+        )
+        small = [F.adaptive_avg_pool2d(_floats(one), self.store.shape[1:]) for one in maps]
+        return self._of_entries(torch.cat(small).unflatten(0, (-1, len(self.rows))))
+
+    def _of_entries(self, values: Tensor) -> Tensor:
+        """Values of the labelled images, [L] or [V, L, ...], as values of all entries; 0 for the others."""
+        every = values.new_zeros(len(self.store.features), *values.shape[2:])
+        every[self._entries] = values
+        return every
+
+
+def _floats(maps: Tensor | ops.BitMask) -> Tensor:
+    return (maps.unpack() if isinstance(maps, ops.BitMask) else maps).float()
 
 
 def _chosen(values: Sequence[Tensor | None], crop: Tensor, part: Tensor) -> Tensor | None:

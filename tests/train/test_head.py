@@ -12,7 +12,6 @@ from torch import Tensor
 from sal_fast import ops, seeds
 from sal_fast.data.augment import Augmentation
 from sal_fast.data.features import FeatureStore, feature_store
-from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE
 from sal_fast.models import frozen
@@ -59,7 +58,7 @@ def by_autograd(store: FeatureStore, alpha: float, options: Recipe) -> Tensor:
     steps = optimizer(head.parameters(), options)
     masks, labels, has_map = store.masks[rows], store.labels[rows], store.has_mask[rows]
     entries = store.entries(rows)
-    boxes = [box for box in store.boxes(rows) if box is not None]
+    boxes = [drawn.box for drawn in store.crops(rows) if drawn is not None and drawn.box is not None]
     for epoch in range(options.epochs):
         order = seeds.stream(options.seed, "batches", 0, epoch).permutation(len(rows))
         crop = seeds.stream(options.seed, "crops", 0, epoch).integers(len(entries), size=len(rows))
@@ -111,17 +110,15 @@ def test_rows_are_shown_as_their_features(store: FeatureStore) -> None:
 
 
 def test_maps_are_cropped_as_the_features_are(store: FeatureStore) -> None:
-    """Features that are the mask itself agree with the map that they are trained with."""
+    """The map of each entry is that of its image, cropped and then averaged."""
     rows = store.rows("train")
     model = frozen.on_features("patches", SHAPE, len(store.table.classes), seed=2)
-    training = HeadTraining(
-        [Job(model, 0.5, "head")], store, rows, store.masks[rows], store.has_mask[rows], recipe(), 0
-    )
-    masks = Masks.pack(store.masks.unpack(rows))
-    for crop, box in enumerate(store.boxes(rows)):
-        part = torch.arange(len(rows))
-        maps = masks.batch(part, box)
-        whole = (maps.unpack() if isinstance(maps, ops.BitMask) else maps).float()
-        small = training._targets(part, torch.full_like(part, crop))
-        assert isinstance(small, Tensor)
-        torch.testing.assert_close(small, torch.nn.functional.adaptive_avg_pool2d(whole, SHAPE[1:]))
+    maps = store.masks[rows]
+    training = HeadTraining([Job(model, 0.5, "head")], store, rows, maps, store.has_mask[rows], recipe(), 0)
+    every = torch.arange(len(rows))
+    for entries, drawn in zip(store.entries(rows), store.crops(rows), strict=True):
+        cropped = maps.batch(every) if drawn is None else maps.batch(every, *drawn.of_map)
+        whole = (cropped.unpack() if isinstance(cropped, ops.BitMask) else cropped).float()
+        expected = torch.nn.functional.adaptive_avg_pool2d(whole, SHAPE[1:])
+        torch.testing.assert_close(training._small[entries], expected)
+        assert torch.equal(training._labels[entries], store.labels[rows])
