@@ -19,16 +19,29 @@ from sal_fast.train.recipe import Group, optimizer, set_rates
 
 
 class _Heads:
-    """The heads of all jobs as one parameter, float32 [M, K, C], so that they take their steps together."""
+    """The heads of all jobs, which take their steps together.
+
+    weight: float32 [M, K, C]. bias: float32 [M, K]. A parameter of each head lies over its part of them. (One
+    parameter for all would be cut into vectors where other heads end, which changes last digits.)
+    """
 
     def __init__(self, training: HeadTraining) -> None:
         heads = [job.model.head for job in training.jobs]
-        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
-        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
-        groups = [Group([self.weight], head=True, decays=True), Group([self.bias], head=True, decays=False)]
+        self.weight = torch.stack([head.weight.detach() for head in heads])
+        self.bias = torch.stack([head.bias.detach() for head in heads])
+        self._weights = [nn.Parameter(one) for one in self.weight]
+        self._biases = [nn.Parameter(one) for one in self.bias]
+        groups = [Group(self._weights, head=True, decays=True), Group(self._biases, head=True, decays=False)]
         self.optimizer = optimizer(training.recipe, groups)
         self.class_weight = training.class_weight()
         self.alphas = [job.alpha for job in training.jobs]
+
+    def step(self, grad_weight: Tensor, grad_bias: Tensor) -> None:
+        """Let the optimizer make a step by these gradients, of the shapes of `weight` and `bias`."""
+        for parameters, gradients in ((self._weights, grad_weight), (self._biases, grad_bias)):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+        self.optimizer.step()
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,8 @@ class HeadTraining(Training):
         in_place = recipe.map_size is None and store.features.device == store.device
         done = ops.head_step(
             store.features if in_place else store.seen(entries),
-            heads.weight.detach(),
-            heads.bias.detach(),
+            heads.weight,
+            heads.bias,
             self._labels if in_place else store.labels[self.rows[part]],
             self._small if in_place else self._cropped(part, crop),
             rows=entries if in_place else None,
@@ -79,8 +92,7 @@ class HeadTraining(Training):
             class_weight=heads.class_weight,
             label_smoothing=recipe.label_smoothing,
         )
-        heads.weight.grad, heads.bias.grad = done.grad_weight, done.grad_bias
-        heads.optimizer.step()
+        heads.step(done.grad_weight, done.grad_bias)
         return done.loss
 
     def _accuracy(self, model: Classifier) -> float:

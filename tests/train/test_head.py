@@ -17,7 +17,7 @@ from sal_fast.distributed import ALONE
 from sal_fast.models import frozen
 from sal_fast.train import HeadTraining, Job, Recipe
 from sal_fast.train.loop import batches
-from sal_fast.train.step import optimizer
+from sal_fast.train.recipe import Group, optimizer
 
 SHAPE = (12, 5, 4)  # channels, rows and columns of the features
 
@@ -55,7 +55,7 @@ def by_autograd(store: FeatureStore, alpha: float, options: Recipe) -> Tensor:
     """The weights after all epochs, by `cam_head`, `cyborg_loss` and a backward pass for each batch."""
     rows = store.rows("train")
     head = frozen.on_features("patches", SHAPE, len(store.table.classes), seed=2).head
-    steps = optimizer(head.parameters(), options)
+    steps = optimizer(options, [Group(list(head.parameters()), head=True, decays=True)])
     masks, labels, has_map = store.masks[rows], store.labels[rows], store.has_mask[rows]
     entries = store.entries(rows)
     boxes = [drawn.box for drawn in store.crops(rows) if drawn is not None and drawn.box is not None]
