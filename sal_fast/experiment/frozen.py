@@ -51,7 +51,7 @@ def features(
     They are written to the last of the folders.
     """
     model = whole_model(config, len(images.table.classes), teacher).to(images.device).eval()
-    about = _about(config, images, model)
+    about = _about(config, images, model) if ranks.first else {}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     folders = [place / key for place in places]
     there = [folder for folder in folders if (folder / "features.json").is_file()]
@@ -105,8 +105,17 @@ def _about(config: Config, images: Store, model: Classifier) -> dict[str, Any]:
         "weights": digest.hexdigest(),
         "output_stride": config.output_stride,
         "precision": resolved(config.precision, images.device),
-        "data": images.fingerprint,
+        "images": _digest(images.table, with_splits=config.crops > 0),
         "image_size": config.image_size,
         "stored_size": augment.stored_size(config.augment, config.image_size),
         **crops,
     }
+
+
+def _digest(table: Table, *, with_splits: bool) -> str:
+    """SHA-256 of the ids and files of all rows. Only crops depend on the splits."""
+    assert isinstance(table, prepared.PreparedTable)
+    whole = hashlib.sha256()
+    for name, split, digest in zip(table.ids, table.split, table.digests, strict=True):
+        whole.update(f"{name}\t{split if with_splits else ''}\t".encode() + digest)
+    return whole.hexdigest()

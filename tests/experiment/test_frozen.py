@@ -21,6 +21,7 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 
 SMALL = f"{Path(__file__).parents[1] / 'helpers/small_network.py'}:Small"
+SMALLER = SMALL.replace(":Small", ":Smaller")
 HEAD: dict[str, Any] = {
     "train": "head", "arch": SMALL, "output_stride": 32, "epochs": 3, "lr": 0.1, "regime": "sal",
 }  # fmt: skip
@@ -42,7 +43,7 @@ def test_features_are_those_of_the_network(tiny: Tiny, tmp_path: Path) -> None:
     assert not model.train().net.body.training
 
 
-@pytest.mark.parametrize("options", [HEAD, {**CROPS, "regime": "tait", "teacher_arch": "resnet18"}])
+@pytest.mark.parametrize("options", [HEAD, {**CROPS, "regime": "tait", "teacher_arch": SMALLER}])
 def test_it_repeats_and_resumes_bit_by_bit(options: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
     whole = tiny(tmp_path / "whole", **options)
     part = sal_fast.run(
@@ -99,7 +100,7 @@ def test_features_that_were_cut_short_are_continued(
 def test_any_number_of_processes_gives_the_same(shared_folder: Path, tiny: Tiny, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the ranks
-    options = {**CROPS, "regime": "tait", "teacher_arch": "resnet18", "criterion": "badge"}
+    options = {**CROPS, "regime": "tait", "teacher_arch": SMALLER, "criterion": "badge"}
     whole = tiny(tmp_path / "whole", **options)
     torch.set_num_threads(threads)
     shared = tmp_path / "shared"
@@ -166,7 +167,7 @@ def test_other_weights_or_images_have_other_features(shared_folder: Path, tiny: 
 @pytest.mark.full
 def test_a_frozen_run_survives_a_kill_at_any_time(shared_folder: Path, tiny: Tiny, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = {**CROPS, "regime": "tait", "teacher_arch": "resnet18", "data": str(shared_folder)}
+    options = {**CROPS, "regime": "tait", "teacher_arch": SMALLER, "data": str(shared_folder)}
     tiny(whole, **options)
     config = sal_fast.load(whole).record["config"]
     names = (

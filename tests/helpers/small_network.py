@@ -19,3 +19,15 @@ class Small(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         return self.layer4(self.layer3(self.layer2(self.layer1(images))))
+
+
+class Smaller(nn.Module):
+    """Another network, with 4 x 4 features of 24 channels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(block(3, 24, 4), block(24, 24, 2))
+        self.head = nn.Linear(24, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.body(images)
