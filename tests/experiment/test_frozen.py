@@ -190,6 +190,8 @@ def test_a_frozen_run_survives_a_kill_at_any_time(shared_folder: Path, tiny: Tin
             process.communicate(timeout=seconds)
         process.kill()
         process.communicate()
-    assert command("run", *words, "--out", str(cut)).wait() == 0
+    last = command("run", *words, "--out", str(cut))
+    _, error = last.communicate()
+    assert last.returncode == 0, error
     assert rounds(cut) == rounds(whole)
     assert kept(cut) == kept(whole)
