@@ -5,6 +5,7 @@
 // cache, for the gradients through the maps. What an image adds to the gradients is kept, and added up in the
 // order of the images, so that the bits do not depend on the threads. Derivation:
 // sal_fast/ops/head_step/README.md.
+#include "head_step_features.h"
 #include "parallel.h"
 #include "saliency_loss_lanes.h"
 // These come first: the templates below find their overloads by ordinary lookup.
@@ -18,255 +19,49 @@ namespace {
 constexpr int64_t kCacheBytes = 5 << 16;
 constexpr int64_t kMostTogether = 16;
 
-// Partial sums are over so many rows of an image, and over so many images, because rounding grows with the
-// number of terms. The second also bounds the memory for what images add to the gradients.
-constexpr int64_t kRowBlock = 128;
+// Partial sums are over so many images, because rounding grows with the number of terms. This also bounds the
+// memory for what images add to the gradients.
 constexpr int64_t kChunk = 256;
 
 // The heads that one pass over an image serves.
 constexpr int kHeadsAtOnce = 2;
 
-// Calls add(n, load) for the columns n, n + kLanes, ... of a row. load(p) reads those from p on.
-template <typename scalar, typename Add>
-void for_each_column(int64_t columns, Add add) {
-  int64_t n = 0;
-  for (; n + kLanes <= columns; n += kLanes) add(n, [](const scalar* p) { return load(p); });
-  if (n < columns) add(n, [=](const scalar* p) { return load_first(p, columns - n); });
-}
-
-// The features of an image: a row of channels for each pixel.
-template <typename scalar>
-struct Features {
-  const scalar* data;
-  int64_t pixels;
-  int64_t channels;
-
-  // Calls visit(rows, r) for the pixels from r on, with the number of rows as a constant.
-  template <typename Visit>
-  static void for_each_rows(int64_t begin, int64_t end, Visit visit) {
-    constexpr int kAtOnce = 4;
-    int64_t r = begin;
-    for (; r + kAtOnce <= end; r += kAtOnce) visit(std::integral_constant<int, kAtOnce>{}, r);
-    for (; r < end; ++r) visit(std::integral_constant<int, 1>{}, r);
-  }
-
-  // maps[h][p] = sum over channels of weights[h][c] F[p, c], and sums[c] += sum over pixels of F[p, c].
-  // `block` has room for a row of channels. The rows of weights and sums are padded to whole vectors.
-  template <int kHeads, bool kPool>
-  void read(float* const* weights, float* const* maps, float* sums, float* block) const {
-    for (int64_t first = 0; first < pixels; first += kRowBlock) {
-      const int64_t end = pixels - first < kRowBlock ? pixels : first + kRowBlock;
-      if (kPool) std::memset(block, 0, padded(channels) * sizeof(float));
-      for_each_rows(first, end, [&](auto rows, int64_t r) {
-        read_rows<rows.value, kHeads, kPool>(r, weights, maps, block);
-      });
-      for (int64_t n = 0; kPool && n < channels; n += kLanes) store(load(sums + n) + load(block + n), sums + n);
-    }
-  }
-
-  template <int kRows, int kHeads, bool kPool>
-  void read_rows(int64_t r, float* const* weights, float* const* maps, float* sums) const {
-    Vec products[kHeads + 1][kRows] = {};
-    for_each_column<scalar>(channels, [&](int64_t n, auto load_at) {
-      Vec values[kRows];
-      for (int i = 0; i < kRows; ++i) values[i] = load_at(data + (r + i) * channels + n);
-      for (int h = 0; h < kHeads; ++h) {
-        const Vec weight = load(weights[h] + n);
-        for (int i = 0; i < kRows; ++i) products[h][i] += weight * values[i];
-      }
-      if (!kPool) return;
-      Vec total = values[0];
-      for (int i = 1; i < kRows; ++i) total += values[i];
-      store(load(sums + n) + total, sums + n);
-    });
-    for (int h = 0; h < kHeads; ++h)
-      for (int i = 0; i < kRows; ++i) maps[h][r + i] = sum(products[h][i]);
-  }
-
-  // sums[h][c] = sum over pixels of slopes[h][p] F[p, c]
-  template <int kHeads>
-  void weigh(const float* const* slopes, float* const* sums) const {
-    for (int h = 0; h < kHeads; ++h) std::memset(sums[h], 0, padded(channels) * sizeof(float));
-    for_each_rows(0, pixels, [&](auto rows, int64_t r) {
-      for_each_column<scalar>(channels, [&](int64_t n, auto load_at) {
-        Vec values[rows.value];
-        for (int i = 0; i < rows.value; ++i) values[i] = load_at(data + (r + i) * channels + n);
-        for (int h = 0; h < kHeads; ++h) {
-          Vec total = load(sums[h] + n);
-          for (int i = 0; i < rows.value; ++i) total += slopes[h][r + i] * values[i];
-          store(total, sums[h] + n);
-        }
-      });
-    });
-  }
-};
-
-// out[i][k] = sum over c of x[i][c] w[k][c]. The rows of x are padded with zeros to whole vectors.
-template <int kRows, int kColumns>
-void products_of(const float* const (&x)[kRows], const float* const (&w)[kColumns], int64_t length,
-                 float (&out)[kRows][kColumns]) {
-  Vec sums[kRows][kColumns] = {};
-  for_each_column<float>(length, [&](int64_t n, auto load_at) {
-    Vec weights[kColumns];
-    for (int k = 0; k < kColumns; ++k) weights[k] = load_at(w[k] + n);
-    for (int i = 0; i < kRows; ++i) {
-      const Vec value = load(x[i] + n);
-      for (int k = 0; k < kColumns; ++k) sums[i][k] += value * weights[k];
-    }
-  });
-  for (int i = 0; i < kRows; ++i)
-    for (int k = 0; k < kColumns; ++k) out[i][k] = sum(sums[i][k]);
-}
-
-// What the images of a chunk hand on to the sums over them. Row h * kChunk + i belongs to head h and image i
-// of the chunk.
+// Images of the batch, and what they hand on to the sums over them. Row h * kChunk + i belongs to head h and
+// image i of the chunk.
 struct Chunk {
-  Chunk(const HeadStepArgs& args, float* memory) : arena(memory), heads(args.heads), classes(args.classes) {
-    pooled = arena.rows(kChunk, args.channels);
-    terms = arena.rows(heads * kChunk, args.channels);
-    slopes = arena.row(heads * kChunk * classes);
-    classification = arena.row(heads * kChunk);
-    saliency = arena.row(heads * kChunk);
-    class_of_term = reinterpret_cast<int32_t*>(arena.row(heads * kChunk));
+  Chunk(const HeadStepArgs& args, float* memory) : args(args), arena(memory) {}
+
+  int64_t row_of(int64_t i) const { return stored_image(args, first + i); }
+  int64_t label(int64_t i) const { return label_of(args, row_of(i)); }
+  const float* weight_of(int64_t head, int64_t k) const {
+    return args.weight + (head * args.classes + k) * args.channels;
+  }
+  float* logits_of(int64_t head, int64_t i) const {
+    return args.logits + (head * args.images + first + i) * args.classes;
+  }
+  float* cam_of(int64_t head, int64_t i) const {
+    return args.cam + (head * args.images + first + i) * args.height * args.width;
   }
   int64_t at(int64_t head, int64_t i) const { return head * kChunk + i; }
-  float* slopes_of(int64_t head, int64_t i) const { return slopes + at(head, i) * classes; }
+  float* slopes_of(int64_t head, int64_t i) const { return slopes + at(head, i) * args.classes; }
 
+  const HeadStepArgs& args;
   Arena arena;
-  int64_t heads, classes;
-  int64_t first = 0, count = 0;  // images of the batch
-  Rows pooled;                   // [kChunk]
-  Rows terms;                    // the gradient through the map to a class's row of the weight
-  float* slopes;                 // the gradient to the logits
-  float *classification, *saliency;  // the two terms of the loss, each with its factor of alpha
-  int32_t* class_of_term;            // the class of `terms`, or -1 for none
+  int64_t first = 0, count = 0;
+  Rows pooled = arena.rows(kChunk, args.channels);
+  // The gradient through the map to a class's row of the weight, and that class, or -1 for none.
+  Rows terms = arena.rows(args.heads * kChunk, args.channels);
+  int32_t* class_of_term = reinterpret_cast<int32_t*>(arena.row(args.heads * kChunk));
+  float* slopes = arena.row(args.heads * kChunk * args.classes);  // the gradient to the logits
+  // The two terms of the loss, each with its factor of alpha.
+  float* classification = arena.row(args.heads * kChunk);
+  float* saliency = arena.row(args.heads * kChunk);
 };
 
-// One thread's work on a few images of a chunk.
-class Group {
+// Logits, and the classification term of the loss.
+class Classifier {
  public:
-  Group(const HeadStepArgs& args, const SaliencyLossArgs& maps, const Chunk& chunk, const float* taps,
-        float* memory)
-      : args_(args), maps_(maps), chunk_(chunk), taps_(taps), arena_(memory) {}
-
-  int64_t used() const { return arena_.used(); }
-
-  // As many images as the cache keeps.
-  static int64_t together(const HeadStepArgs& args) {
-    const int64_t bytes = args.height * args.width * args.channels * (args.dtype == DType::float32 ? 4 : 2);
-    const int64_t fit = kCacheBytes / bytes;
-    return fit < 1 ? 1 : (fit < kMostTogether ? fit : kMostTogether);
-  }
-
-  // Does images [begin, end) of the chunk, at most kMostTogether.
-  void run(int64_t begin, int64_t end) {
-    with_scalar(args_.dtype, [&](auto zero) { run_as<decltype(zero)>(begin, end); });
-  }
-
- private:
-  template <typename scalar>
-  void run_as(int64_t begin, int64_t end) {
-    const bool pool_first = pools_first(args_);
-    begin_ = begin;
-    for (int64_t i = begin; i < end; ++i) {
-      std::memset(chunk_.pooled[i], 0, padded(args_.channels) * sizeof(float));
-      if (row_of(i) < 0) {
-        fill(chunk_.pooled[i], args_.channels);
-      } else if (pool_first) {
-        features_of<scalar>(i).template read<0, true>(nullptr, nullptr, chunk_.pooled[i], block_);
-        finish_pool(i);
-      } else {
-        make_maps<scalar>(i, true);
-        finish_pool(i);
-      }
-    }
-    for (int64_t h = 0; h < args_.heads; ++h) {
-      make_logits(h, begin, end);
-      for (int64_t i = begin; i < end; ++i) classify(h, i);
-    }
-    for (int64_t i = begin; pool_first && i < end; ++i) make_maps<scalar>(i, false);
-    compare(begin, end);
-    for (int64_t i = begin; i < end; ++i) make_terms<scalar>(i);
-  }
-
-  int64_t row_of(int64_t i) const { return stored_image(args_, chunk_.first + i); }
-  int64_t batch_at(int64_t head, int64_t i) const { return head * args_.images + chunk_.first + i; }
-  float* logits_of(int64_t head, int64_t i) const { return args_.logits + batch_at(head, i) * args_.classes; }
-  float* cam_of(int64_t head, int64_t i) const { return args_.cam + batch_at(head, i) * pixels_; }
-  float* slopes_of(int64_t head, int64_t i) const { return slopes_[head * kMostTogether + i - begin_]; }
-
-  template <typename scalar>
-  Features<scalar> features_of(int64_t i) const {
-    const auto* all = static_cast<const scalar*>(args_.features);
-    return {all + row_of(i) * pixels_ * args_.channels, pixels_, args_.channels};
-  }
-
-  static void fill(float* out, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) out[i] = kInfinity - kInfinity;
-  }
-
-  void finish_pool(int64_t i) const {
-    float* const pooled = chunk_.pooled[i];
-    for (int64_t n = 0; n < args_.channels; n += kLanes)
-      store(load(pooled + n) / static_cast<float>(pixels_), pooled + n);
-  }
-
-  // The class whose map is made, or -1 if the label is no class.
-  int64_t map_class(int64_t head, int64_t i) const {
-    const int64_t label = label_of(args_, row_of(i));
-    if (args_.cam_class == CamClass::labelled || label < 0) return label;
-    const float* logits = logits_of(head, i);
-    int64_t best = 0;
-    for (int64_t k = 1; k < args_.classes; ++k)
-      if (logits[k] > logits[best]) best = k;
-    return best;
-  }
-
-  const float* weight_of(int64_t head, int64_t k) const {
-    return args_.weight + (head * args_.classes + k) * args_.channels;
-  }
-
-  // Calls visit(n, weight) for the vectors of the weights that the channels of an image have in a class's
-  // map.
-  template <typename Visit>
-  void for_each_weight(int64_t head, int64_t i, int64_t k, Visit visit) const {
-    const float* const row = weight_of(head, k);
-    for (int64_t n = 0; n < args_.channels; n += kLanes)
-      visit(n, channel_weight(load_first(row + n, args_.channels - n), load(chunk_.pooled[i] + n), args_.probe,
-                              pixels_));
-  }
-
-  // The maps of all heads, and the sum over pixels if it is wanted.
-  template <typename scalar>
-  void make_maps(int64_t i, bool pool) {
-    const Features<scalar> features = features_of<scalar>(i);
-    for (int64_t h = 0; h < args_.heads; h += kHeadsAtOnce, pool = false) {
-      const bool pair = h + 1 < args_.heads;
-      float *weights[kHeadsAtOnce], *maps[kHeadsAtOnce];
-      for (int64_t j = 0; j < 1 + pair; ++j) {
-        weights[j] = weights_[j];
-        maps[j] = cam_of(h + j, i);
-        const int64_t k = row_of(i) < 0 ? -1 : map_class(h + j, i);
-        if (k < 0) fill(weights[j], args_.channels);
-        if (k >= 0)
-          for_each_weight(h + j, i, k, [&](int64_t n, const auto& w) { store(w.value, weights[j] + n); });
-      }
-      if (row_of(i) < 0) {
-        for (int64_t j = 0; j < 1 + pair; ++j) fill(maps[j], pixels_);
-        continue;
-      }
-      float* const sums = chunk_.pooled[i];
-      const auto read = [&](auto heads, auto with_pool) {
-        features.template read<heads.value, with_pool.value>(weights, maps, sums, block_);
-      };
-      const auto read_pool = [&](auto heads) {
-        pool ? read(heads, std::true_type{}) : read(heads, std::false_type{});
-      };
-      pair ? read_pool(std::integral_constant<int, 2>{}) : read_pool(std::integral_constant<int, 1>{});
-      for (int64_t j = 0; j < 1 + pair; ++j)
-        for (int64_t p = 0; p < pixels_; ++p) maps[j][p] = map_value(maps[j][p], args_.probe);
-    }
-  }
+  Classifier(const HeadStepArgs& args, const Chunk& chunk) : args_(args), chunk_(chunk) {}
 
   // A tile of logits at a time. What a tile has beyond the last image or class is the last again.
   void make_logits(int64_t head, int64_t begin, int64_t end) const {
@@ -274,20 +69,21 @@ class Group {
     for (int64_t k = 0; k < args_.classes; k += kClasses)
       for (int64_t i = begin; i < end; i += kImages) {
         const float *x[kImages], *w[kClasses];
-        float products[kImages][kClasses];
+        float products[kImages * kClasses];
         for (int a = 0; a < kImages; ++a) x[a] = chunk_.pooled[i + a < end ? i + a : end - 1];
         for (int b = 0; b < kClasses; ++b)
-          w[b] = weight_of(head, k + b < args_.classes ? k + b : args_.classes - 1);
+          w[b] = chunk_.weight_of(head, k + b < args_.classes ? k + b : args_.classes - 1);
         products_of(x, w, args_.channels, products);
         for (int a = 0; a < kImages && i + a < end; ++a)
           for (int b = 0; b < kClasses && k + b < args_.classes; ++b)
-            logits_of(head, i + a)[k + b] = products[a][b] + args_.bias[head * args_.classes + k + b];
+            chunk_.logits_of(head, i + a)[k + b] =
+                products[a * kClasses + b] + args_.bias[head * args_.classes + k + b];
       }
   }
 
   // The cross-entropy of an image, and its gradient to the logits, each times alpha.
   void classify(int64_t head, int64_t i) const {
-    const int64_t label = label_of(args_, row_of(i)), classes = args_.classes;
+    const int64_t label = chunk_.label(i), classes = args_.classes;
     float* const slopes = chunk_.slopes_of(head, i);
     float& value = chunk_.classification[chunk_.at(head, i)];
     const float alpha = args_.alpha[head];
@@ -295,7 +91,7 @@ class Group {
     for (int64_t k = 0; k < classes; ++k) slopes[k] = value;
     if (label < 0 || alpha == 0.0f) return;
 
-    const float* const logits = logits_of(head, i);
+    const float* const logits = chunk_.logits_of(head, i);
     const TargetShares shares(args_);
     Vec most = load_padded(logits, classes);
     for (int64_t k = kLanes; k < classes; k += kLanes)
@@ -322,13 +118,137 @@ class Group {
     }
   }
 
+ private:
   // The shares of classes k, k + 1, ... in the target of an image.
   Vec share_of(const TargetShares& shares, int64_t label, int64_t k) const {
     const int64_t left = args_.classes - k;
-    const Vec weight = args_.class_weight ? load_first(args_.class_weight + k, left)
-                                          : first_lanes(Vec{} + 1.0f, left);
+    const Vec weight =
+        args_.class_weight ? load_first(args_.class_weight + k, left) : first_lanes(Vec{} + 1.0f, left);
     const auto own = lane_numbers() == Bits{} + static_cast<uint32_t>(label - k);
     return weight * (own ? Vec{} + (shares.own + shares.others) : Vec{} + shares.others);
+  }
+
+  const HeadStepArgs& args_;
+  const Chunk& chunk_;
+};
+
+void fill_with_nan(float* out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = kInfinity - kInfinity;
+}
+
+// One thread's work on a few images of a chunk.
+class Group {
+ public:
+  Group(const HeadStepArgs& args, const SaliencyLossArgs& maps, const Chunk& chunk, const float* taps,
+        float* memory)
+      : args_(args), maps_(maps), chunk_(chunk), taps_(taps), arena_(memory) {}
+
+  int64_t used() const { return arena_.used(); }
+
+  // As many images as the cache keeps.
+  static int64_t together(const HeadStepArgs& args) {
+    const int64_t bytes = args.height * args.width * args.channels * (args.dtype == DType::float32 ? 4 : 2);
+    const int64_t fit = kCacheBytes / bytes;
+    return fit < 1 ? 1 : (fit < kMostTogether ? fit : kMostTogether);
+  }
+
+  // Does images [begin, end) of the chunk, `together` at a time.
+  void run(int64_t begin, int64_t end) {
+    end_ = end;
+    for (int64_t first = begin; first < end; first += count_) {
+      begin_ = first;
+      count_ = end - first < together(args_) ? end - first : together(args_);
+      with_scalar(args_.dtype, [&](auto zero) { run_as<decltype(zero)>(first, first + count_); });
+    }
+  }
+
+ private:
+  template <typename scalar>
+  void run_as(int64_t begin, int64_t end) {
+    const bool pool_first = pools_first(args_);
+    for (int64_t i = begin; i < end; ++i) {
+      std::memset(chunk_.pooled[i], 0, padded(args_.channels) * sizeof(float));
+      if (pool_first && chunk_.row_of(i) >= 0)
+        features_of<scalar>(i, i + 1).template read<0, true>(nullptr, nullptr, chunk_.pooled[i], block_);
+      if (!pool_first) make_maps<scalar>(i, true);
+      finish_pool(i);
+    }
+    for (int64_t h = 0; h < args_.heads; ++h) {
+      classifier_.make_logits(h, begin, end);
+      for (int64_t i = begin; i < end; ++i) classifier_.classify(h, i);
+    }
+    for (int64_t i = begin; pool_first && i < end; ++i) make_maps<scalar>(i, false);
+    compare(begin, end);
+    for (int64_t i = begin; i < end; ++i) make_terms<scalar>(i);
+  }
+
+  float* slopes_of(int64_t head, int64_t i) const { return slopes_[head * kMostTogether + i - begin_]; }
+
+  // The features of image i, and those of the image `later` of this thread's.
+  template <typename scalar>
+  Features<scalar> features_of(int64_t i, int64_t later) const {
+    const auto* all = static_cast<const scalar*>(args_.features);
+    const int64_t size = pixels_ * args_.channels, next = later < end_ ? chunk_.row_of(later) : -1;
+    const scalar* const own = all + chunk_.row_of(i) * size;
+    return {own, pixels_, args_.channels, next < 0 ? own : all + next * size};
+  }
+
+  void finish_pool(int64_t i) const {
+    float* const pooled = chunk_.pooled[i];
+    if (chunk_.row_of(i) < 0) return fill_with_nan(pooled, args_.channels);
+    for (int64_t n = 0; n < args_.channels; n += kLanes)
+      store(load(pooled + n) / static_cast<float>(pixels_), pooled + n);
+  }
+
+  // The class whose map is made, or -1 if the label is no class.
+  int64_t map_class(int64_t head, int64_t i) const {
+    const int64_t label = chunk_.label(i);
+    if (args_.cam_class == CamClass::labelled || label < 0) return label;
+    const float* logits = chunk_.logits_of(head, i);
+    int64_t best = 0;
+    for (int64_t k = 1; k < args_.classes; ++k)
+      if (logits[k] > logits[best]) best = k;
+    return best;
+  }
+
+  // Calls visit(n, weight) for the vectors of the weights that the channels of an image have in a class's
+  // map.
+  template <typename Visit>
+  void for_each_weight(int64_t head, int64_t i, int64_t k, Visit visit) const {
+    const float* const row = chunk_.weight_of(head, k);
+    for (int64_t n = 0; n < args_.channels; n += kLanes)
+      visit(n, channel_weight(load_first(row + n, args_.channels - n), load(chunk_.pooled[i] + n),
+                              args_.probe, pixels_));
+  }
+
+  // The maps of all heads, and the sum over pixels if it is wanted.
+  template <typename scalar>
+  void make_maps(int64_t i, bool pool) {
+    for (int64_t h = 0; h < args_.heads && chunk_.row_of(i) < 0; ++h)
+      fill_with_nan(chunk_.cam_of(h, i), pixels_);
+    if (chunk_.row_of(i) < 0) return;
+    const Features<scalar> features = features_of<scalar>(i, i + 1);
+    for (int64_t h = 0; h < args_.heads; h += kHeadsAtOnce, pool = false) {
+      const bool pair = h + 1 < args_.heads;
+      float *weights[kHeadsAtOnce], *maps[kHeadsAtOnce];
+      for (int64_t j = 0; j < 1 + pair; ++j) {
+        weights[j] = weights_[j];
+        maps[j] = chunk_.cam_of(h + j, i);
+        const int64_t k = map_class(h + j, i);
+        if (k < 0) fill_with_nan(weights[j], args_.channels);
+        if (k >= 0)
+          for_each_weight(h + j, i, k, [&](int64_t n, const auto& w) { store(w.value, weights[j] + n); });
+      }
+      const auto read = [&](auto heads, auto with_pool) {
+        features.template read<heads.value, with_pool.value>(weights, maps, chunk_.pooled[i], block_);
+      };
+      const auto read_pool = [&](auto heads) {
+        pool ? read(heads, std::true_type{}) : read(heads, std::false_type{});
+      };
+      pair ? read_pool(std::integral_constant<int, 2>{}) : read_pool(std::integral_constant<int, 1>{});
+      for (int64_t j = 0; j < 1 + pair; ++j)
+        for (int64_t p = 0; p < pixels_; ++p) maps[j][p] = map_value(maps[j][p], args_.probe);
+    }
   }
 
   // The saliency losses of the images, and their gradients to the maps, a lane for each image and head.
@@ -345,7 +265,7 @@ class Group {
       filled = 0;
     };
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = row_of(i);
+      const int64_t row = chunk_.row_of(i);
       bool averaged = false;
       for (int64_t h = 0; h < args_.heads; ++h) {
         const int64_t at = chunk_.at(h, i), k = map_class(h, i);
@@ -358,7 +278,7 @@ class Group {
         if (filled == 0) lanes_.clear();
         images[filled] = i;
         heads[filled] = h;
-        lanes_.put(filled++, cam_of(h, i), target_);
+        lanes_.put(filled++, chunk_.cam_of(h, i), target_);
         if (filled == kLanes) flush();
       }
     }
@@ -371,16 +291,17 @@ class Group {
     float *slopes[kHeadsAtOnce], *sums[kHeadsAtOnce];
     int64_t heads[kHeadsAtOnce], filled = 0;
     const auto flush = [&] {
-      const Features<scalar> features = features_of<scalar>(i);
+      const Features<scalar> features = features_of<scalar>(i, i + count_);
       filled == 2 ? features.template weigh<2>(slopes, sums) : features.template weigh<1>(slopes, sums);
       for (int64_t j = 0; j < filled; ++j)
-        for_each_weight(heads[j], i, chunk_.class_of_term[chunk_.at(heads[j], i)],
-                        [&](int64_t n, const auto& w) { store(load(sums[j] + n) * w.by_weight, sums[j] + n); });
+        for_each_weight(
+            heads[j], i, chunk_.class_of_term[chunk_.at(heads[j], i)],
+            [&](int64_t n, const auto& w) { store(load(sums[j] + n) * w.by_weight, sums[j] + n); });
       filled = 0;
     };
     for (int64_t h = 0; h < args_.heads; ++h) {
       if (chunk_.class_of_term[chunk_.at(h, i)] < 0) continue;
-      const float* const cam = cam_of(h, i);
+      const float* const cam = chunk_.cam_of(h, i);
       heads[filled] = h;
       slopes[filled] = slopes_of(h, i);
       for (int64_t p = 0; p < pixels_; ++p)
@@ -394,6 +315,7 @@ class Group {
   const HeadStepArgs& args_;
   const SaliencyLossArgs& maps_;
   const Chunk& chunk_;
+  const Classifier classifier_{args_, chunk_};
   const float* const taps_;
   Arena arena_;
   const int64_t pixels_ = args_.height * args_.width;
@@ -404,7 +326,8 @@ class Group {
   const Rows slopes_ = arena_.rows(args_.heads * kMostTogether, pixels_);  // the gradients to the maps
   float* const of_lanes_ = arena_.row(LaneImages(maps_, true, nullptr, nullptr).used());
   LaneImages lanes_{maps_, true, taps_, of_lanes_};
-  int64_t begin_ = 0;  // of the images at hand
+  int64_t begin_ = 0, count_ = 0;  // the images at hand
+  int64_t end_ = 0;                // of all images of this thread
 };
 
 // Adds what the images of a chunk add to some rows and columns of a head's weight: through the logits, and
@@ -439,25 +362,25 @@ class WeightGradient {
   }
 
   void through_logits(int64_t head, int64_t k, int64_t c) const {
-    Vec sums[kClasses][kVectors] = {};
-    // Rows of pooled features are longer than the channels by kSlack, and what is read there is not used.
-    const int64_t last = args_.channels - 1 - c;
-    int64_t offset[kVectors];
-    for (int v = 0; v < kVectors; ++v) offset[v] = v * kLanes <= last ? c + v * kLanes : c;
+    constexpr int kSums = kClasses * kVectors;
+    Vec sums[kSums] = {};
+    // What a tile has beyond the last column or class is the first or the last again, and is not used.
+    int64_t offset[kVectors], own[kClasses];
+    for (int v = 0; v < kVectors; ++v) offset[v] = c + v * kLanes < args_.channels ? c + v * kLanes : c;
+    for (int j = 0; j < kClasses; ++j) own[j] = k + j < args_.classes ? k + j : args_.classes - 1;
     for (int64_t i = 0; i < chunk_.count; ++i) {
-      const float* const pooled = chunk_.pooled[i];
-      const float* const slopes = chunk_.slopes_of(head, i);
+      const float *const pooled = chunk_.pooled[i], *const slopes = chunk_.slopes_of(head, i);
       Vec values[kVectors];
+      float factors[kClasses];
       for (int v = 0; v < kVectors; ++v) values[v] = load(pooled + offset[v]);
-      for (int j = 0; j < kClasses; ++j) {
-        const float slope = slopes[k + j < args_.classes ? k + j : args_.classes - 1];
-        for (int v = 0; v < kVectors; ++v) sums[j][v] += slope * values[v];
-      }
+      for (int j = 0; j < kClasses; ++j) factors[j] = slopes[own[j]];
+#pragma GCC unroll 16
+      for (int j = 0; j < kSums; ++j) sums[j] += factors[j / kVectors] * values[j % kVectors];
     }
     for (int j = 0; j < kClasses && k + j < args_.classes; ++j) {
       float* const out = args_.grad_weight + (head * args_.classes + k + j) * args_.channels;
       for_each_vector(c, [&](int v, int64_t n, int64_t count) {
-        store_partial(load_first(out + n, count) + sums[j][v], out + n, count);
+        store_partial(load_first(out + n, count) + sums[j * kVectors + v], out + n, count);
       });
     }
   }
@@ -509,15 +432,15 @@ void head_step_cpu(const HeadStepArgs& args, int threads) {
   for (chunk.first = 0; chunk.first < args.images; chunk.first += kChunk) {
     const int64_t left = args.images - chunk.first;
     chunk.count = left < kChunk ? left : kChunk;
-    parallel_for((chunk.count + together - 1) / together, together * values, threads,
-                 [&](int64_t begin, int64_t end) {
-                   const Scratch own(own_memory);
-                   Group group(args, maps, chunk, taps, own);
-                   for (int64_t piece = begin; piece < end; ++piece) {
-                     const int64_t first = piece * together;
-                     group.run(first, first + together < chunk.count ? first + together : chunk.count);
-                   }
-                 });
+    // A thread takes several groups one after the other, if there are enough for all, so that the next one's
+    // features are on their way while it computes.
+    const int64_t share = chunk.count / (2 * together * threads);
+    const int64_t piece = together * (share < 1 ? 1 : (share < 4 ? share : 4));
+    parallel_for((chunk.count + piece - 1) / piece, piece * values, threads, [&](int64_t begin, int64_t end) {
+      const Scratch own(own_memory);
+      const int64_t last = end * piece;
+      Group(args, maps, chunk, taps, own).run(begin * piece, last < chunk.count ? last : chunk.count);
+    });
     parallel_for(gradient.tiles(), chunk.count * WeightGradient::kClasses * WeightGradient::kColumns, threads,
                  [&](int64_t begin, int64_t end) {
                    for (int64_t tile = begin; tile < end; ++tile) gradient.run(tile);

@@ -422,8 +422,7 @@ void run_small(const SaliencyLossArgs& args, const float* taps, int64_t begin, i
     lanes.run();
     for (int64_t i = first; i < last; ++i) {
       args.values[i] = lanes.value(i - first);
-      if (args.grad)
-        lanes.gradient(i - first, static_cast<float>(args.weight), args.grad + i * pixels);
+      if (args.grad) lanes.gradient(i - first, static_cast<float>(args.weight), args.grad + i * pixels);
     }
   }
 }

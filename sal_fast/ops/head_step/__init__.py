@@ -1,6 +1,7 @@
 """A training step of linear heads on frozen features: losses and gradients from one read of them."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -50,15 +51,15 @@ def head_step(
         pooled_i = mean_p F_i[p]      logits_i = W pooled_i + b      cam_i = sum_c w_c F_i[:, c]
         loss = 1/B sum_i [ a CE_i + (1 - a) has_map_i Ls_i ]
 
-    The weights w of the map are those of the probe for the image's class (see `cam`). `Ls` is `saliency_loss`.
-    With the default options, the loss is that of `cam_head` followed by `cyborg_loss`. `CE` is the
-    cross-entropy of a target that is smoothed and weighted:
+    The weights w of the map are those of the probe for the image's class (see `cam`), and `Ls` is
+    `saliency_loss`. So the loss is that of `cam_head` followed by `cyborg_loss`. `CE` is the cross-entropy of
+    a target that is smoothed and weighted:
 
         CE_i = -sum_k q_ik log softmax(logits_i)_k      q_ik = v_k ((1 - s) [k = label_i] + s / K)
 
     with the class weights v (ones if there are none) and the label smoothing s. This is the cross-entropy of
-    torch with `reduction="sum"`. The mean divides by B, whatever the class weights are. A term with a factor of
-    0 is left out: with alpha 1 no map is looked at, and with alpha 0 no logit.
+    torch with `reduction="sum"`. The mean divides by B, whatever the class weights are. A term with a factor
+    of 0 is left out: with alpha 1 no map is looked at, and with alpha 0 no logit.
 
     The features are read from memory once, for all heads. The gradients are made in the same call, so
     autograd is not needed:
@@ -75,14 +76,14 @@ def head_step(
         weight: [M, K, C], float32 (float64 for float64 features).
         bias: [M, K], of the dtype of `weight`.
         labels: int64 [N], 0..K-1.
-        target: [N, H, W] of any size; bool, uint8 or floating, or a `BitMask`. Maps are averaged over areas to
-            h x w in every call. Maps of that size already (float, averaged once) save most of that time. None
-            means that no image has a map.
+        target: [N, H, W] of any size; bool, uint8 or floating, or a `BitMask`. Maps are averaged over areas
+            to h x w in every call. Maps of that size already (float, averaged once) save most of that time.
+            None means that no image has a map.
         alpha: M numbers in [0, 1].
         rows: int64 [B], 0..N-1, the images of the batch. They choose among features, labels, target and
             has_map, and may repeat. None means all N in their order.
         has_map: bool [N]. None means that all images have a map.
-        class_weight: [K], of the dtype of `weight`, not negative. None means ones.
+        class_weight: [K], of the dtype of `weight`, finite and not negative. None means ones.
         label_smoothing: s, in [0, 1].
         probe: see `cam`.
         cam_class: the class whose map is compared: `labelled`, or `predicted` (the largest logit of the head,
@@ -90,9 +91,9 @@ def head_step(
         map_size, window, border, kind: see `saliency_loss`.
 
     Returns:
-        `HeadStep(loss [M], logits [M, B, K], cam [M, B, h, w], grad_weight [M, K, C], grad_bias [M, K])`, of the
-        dtype of `weight`. An empty batch gives zeros. Nothing in it can be differentiated; the backward of a
-        loss raises NotImplementedError. `cam` is the map of every head, also at alpha 1.
+        `HeadStep(loss [M], logits [M, B, K], cam [M, B, h, w], grad_weight [M, K, C], grad_bias [M, K])`, of
+        the dtype of `weight`. An empty batch gives zeros. Nothing in it can be differentiated; the backward
+        of a loss raises NotImplementedError. `cam` is the map of every head, also at alpha 1.
 
         The kernel takes features of at most 1,024 pixels and compares maps at their resolution. Otherwise
         (a `map_size`, float64) the step is composed of `cam_head` and `saliency_loss`, and copies the batch.
@@ -100,8 +101,9 @@ def head_step(
 
     Raises:
         TypeError, ValueError: wrong types or shapes, features that are not contiguous, an alpha or a label
-            smoothing outside [0, 1], and as `saliency_loss`; on the CPU also a label or a row out of range,
-            which on a GPU makes the losses and gradients NaN.
+            smoothing outside [0, 1], and as `saliency_loss`; on the CPU also a class weight that is negative
+            or not finite, and a label or a row out of range, which on a GPU makes the losses and gradients
+            NaN.
 
     Source: paper Sec. 3, Eq. 1; docs/method.md. Label smoothing: Szegedy et al. 2016.
     """
@@ -119,10 +121,10 @@ def head_step(
             raise ValueError(f"head_step: {name} must lie in [0, 1], got {value}")
     words = None if target is None else stored_target("head_step", target, has_map, len(features))
     given = {"target": words, "has_map": has_map, "class_weight": class_weight}
-    _checks.together("head_step", features=features, weight=weight, bias=bias, labels=labels, rows=rows, **given)
-    height, width, window = resolution(
-        "head_step", (features.shape[1], features.shape[2]), map_size, window
+    _checks.together(
+        "head_step", features=features, weight=weight, bias=bias, labels=labels, rows=rows, **given
     )
+    height, width, window = resolution("head_step", (features.shape[1], features.shape[2]), map_size, window)
     sizes = (0 if target is None else target.shape[2], height, width, window)
     how = (kind, border, probe, cam_class)
     plain = (x.detach() for x in (features, weight, bias))
@@ -157,6 +159,14 @@ def _check_heads(features: Tensor, weight: Tensor, bias: Tensor, class_weight: T
     if class_weight is not None:
         _checks.tensor("head_step", dtype, class_weight=class_weight)
         _checks.shape("head_step", "class_weight", class_weight, classes)
+        if (
+            _checks.visible(class_weight)
+            and not 0 <= float(class_weight.min()) <= float(class_weight.max()) < inf
+        ):
+            raise ValueError(
+                f"head_step: class_weight must be finite and not negative, got values from "
+                f"{float(class_weight.min())} to {float(class_weight.max())}"
+            )
 
 
 def _check_batch(features: Tensor, labels: Tensor, rows: Tensor | None, classes: int) -> None:

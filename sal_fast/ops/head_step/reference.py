@@ -75,7 +75,8 @@ def head_step(
             maps.append(of_head[1])
         # No head's loss depends on another's weight.
         grads = torch.autograd.grad(torch.stack(losses).sum(), (weight, bias))
-    return (*(torch.stack(x).detach() for x in (losses, logits, maps)), *grads)
+    of_heads = [torch.stack(x).detach() for x in (losses, logits, maps)]
+    return of_heads[0], of_heads[1], of_heads[2], grads[0], grads[1]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, options: Options) -> Tensor:

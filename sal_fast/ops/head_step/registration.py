@@ -1,13 +1,12 @@
 """The torch operator sal_fast::head_step: a training step of heads, with the gradients that it makes."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sal_fast.ops import _launch, _masks
+from sal_fast.ops import _launch
 from sal_fast.ops.cam.registration import PROBE_CODES, cam_head
 from sal_fast.ops.head_step import reference
 from sal_fast.ops.saliency_loss.registration import saliency_loss, target_fields
@@ -53,10 +52,13 @@ def _fill(results: tuple[Tensor, ...], features: Tensor, weight: Tensor, *option
     )  # fmt: skip
 
 
-def _empty(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *options: Any) -> tuple[Tensor, ...]:
+def _empty(
+    features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *options: Any
+) -> tuple[Tensor, ...]:
     _, rows, *_ = options
     heads, classes, _ = weight.shape
-    images, height, width = len(features) if rows is None else len(rows), *features.shape[1:3]
+    images = (features if rows is None else rows).shape[0]
+    height, width = features.shape[1:3]
     logits = weight.new_empty(heads, images, classes)
     return (
         weight.new_empty(heads),
@@ -67,14 +69,18 @@ def _empty(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *opti
     )
 
 
-def _composed(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *options: Any) -> reference.Results:
+def _composed(
+    features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *options: Any
+) -> reference.Results:
     """The step by the ops `cam_head` and `saliency_loss`, which have kernels or references of their own."""
     target, rows, has_map, class_weight, numbers, sizes, (kind, border, probe, cam_class) = options
-    batch = reference.Batch(features, labels, target, has_map)
-    if rows is not None:
-        batch = reference.Batch(*(None if x is None else x[rows] for x in batch))
-    elif features.is_inference():  # which autograd does not save
-        batch = batch._replace(features=features.clone())
+
+    def pick(x: Any) -> Any:  # autograd does not save what was made in inference mode
+        return x if x is None else x[rows] if rows is not None else x.clone() if x.is_inference() else x
+
+    with torch.inference_mode(False):
+        batch = reference.Batch(pick(features), pick(labels), pick(target), pick(has_map))
+        class_weight = None if class_weight is None else class_weight.clone()
     given = reference.Options(
         numbers[1:], class_weight, numbers[0], probe, cam_class, (sizes[1], sizes[2]), sizes[3], border, kind
     )
@@ -89,8 +95,8 @@ def _composed(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, *o
 
 
 head_step = _launch.operator(
-    # numbers: the label smoothing, and alpha of each head. sizes: as of saliency_loss. how: kind, border, probe,
-    # class of the map.
+    # numbers: the label smoothing, and alpha of each head. sizes: as of saliency_loss. how: kind, border,
+    # probe, class of the map.
     "head_step(Tensor features, Tensor weight, Tensor bias, Tensor labels, Tensor? target, Tensor? rows,"
     " Tensor? has_map, Tensor? class_weight, float[] numbers, SymInt[] sizes, str[] how)"
     " -> (Tensor loss, Tensor logits, Tensor cam, Tensor grad_weight, Tensor grad_bias)",
