@@ -37,6 +37,7 @@ TESTS = (
 DTYPES = ("bfloat16", "float32")
 OPS = [
     "cyborg_loss",
+    "head_step",
     "cam_head",
     "saliency_loss",
     "ssim",

@@ -7,6 +7,7 @@
 #include "sal_fast/launch/cam.h"
 #include "sal_fast/launch/crop.h"
 #include "sal_fast/launch/dice.h"
+#include "sal_fast/launch/head_step.h"
 #include "sal_fast/launch/minmax_normalize.h"
 #include "sal_fast/launch/saliency_loss.h"
 #include "sal_fast/launch/ssim.h"
@@ -20,6 +21,7 @@
   OP(crop_images, CropImagesArgs)                            \
   OP(crop_masks, CropMasksArgs)                              \
   OP(dice, DiceArgs)                                         \
+  OP(head_step, HeadStepArgs)                                \
   OP(minmax_normalize, MinmaxNormalizeArgs)                  \
   OP(minmax_normalize_backward, MinmaxNormalizeBackwardArgs) \
   OP(saliency_loss, SaliencyLossArgs)                        \

@@ -404,27 +404,43 @@ class Image : Plane {
   bool differentiate_ = false;
 };
 
+// Images [begin, end) of a small size, a lane each.
+void run_small(const SaliencyLossArgs& args, const float* taps, int64_t begin, int64_t end) {
+  const int64_t pixels = args.height * args.width;
+  const Scratch memory(LaneImages(args, true, nullptr, nullptr).used());
+  const Scratch sums(args.target_width + kSlack), cam(pixels + kSlack), target(pixels + kSlack);
+  LaneImages lanes(args, args.grad != nullptr, taps, memory);
+  for (int64_t first = begin; first < end; first += kLanes) {
+    const int64_t last = first + kLanes < end ? first + kLanes : end;
+    lanes.clear();
+    for (int64_t i = first; i < last; ++i) {
+      if (args.has_map && !args.has_map[i]) continue;
+      load_values(args.cam, args.dtype, i * pixels, pixels, cam);
+      average_target(args, i, sums, target);
+      lanes.put(i - first, cam, target);
+    }
+    lanes.run();
+    for (int64_t i = first; i < last; ++i) {
+      args.values[i] = lanes.value(i - first);
+      if (args.grad) lanes.gradient(i - first, static_cast<float>(args.weight), args.grad + i * pixels);
+    }
+  }
+}
+
 }  // namespace
 
 void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
   const SaliencyTables tables(args);
   const bool small = LaneImages::take(args);
-  const int64_t memory =
-      small ? LaneImages(args, nullptr, nullptr).used() : Buffers{args, Arena(nullptr)}.arena.used();
   // Small images take a lane each, so that a piece of work has as many as the widest vector.
   const int64_t together = small ? 16 : 1, pieces = (args.images + together - 1) / together;
   const int64_t cost = 8 * args.height * args.width + args.target_height * args.target_width / 8;
   parallel_for(pieces, together * cost, threads, [&](int64_t begin, int64_t end) {
-    const Scratch scratch(memory);
     const int64_t last = end * together < args.images ? end * together : args.images;
-    if (small) {
-      LaneImages lanes(args, tables.taps.data(), scratch);
-      for (int64_t i = begin * together; i < last; i += kLanes)
-        lanes.run(i, i + kLanes < last ? i + kLanes : last);
-    } else {
-      Image image(args, tables, scratch);
-      for (int64_t i = begin; i < last; ++i) image.run(i);
-    }
+    if (small) return run_small(args, tables.taps.data(), begin * together, last);
+    const Scratch scratch(Buffers{args, Arena(nullptr)}.arena.used());
+    Image image(args, tables, scratch);
+    for (int64_t i = begin; i < last; ++i) image.run(i);
   });
 }
 

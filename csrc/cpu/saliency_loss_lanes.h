@@ -29,31 +29,47 @@ class LaneImages : Plane {
            args.height * args.width <= kMostPixels;
   }
 
-  LaneImages(const SaliencyLossArgs& args, const float* taps, float* memory)
-      : Plane(args, 1.0, taps), args_(args), arena_(memory) {}
+  // `with_gradient`: whether gradients will be asked for.
+  LaneImages(const SaliencyLossArgs& args, bool with_gradient, const float* taps, float* memory)
+      : Plane(args, 1.0, taps), kind_(args.kind), with_gradient_(with_gradient), arena_(memory) {}
 
   int64_t used() const { return arena_.used(); }
 
-  // Does images [begin, end), at most kLanes of them.
-  void run(int64_t begin, int64_t end) {
-    const Mask has_map = load_images(begin, end);
+  // Empties all lanes. The loss of an empty lane is 0.
+  void clear() const {
+    std::memset(raw_.first, 0, pixels_ * kLanes * sizeof(float));
+    std::memset(y_.first, 0, pixels_ * kLanes * sizeof(float));
+  }
+
+  // Gives a CAM and a target of the loss's resolution, dense rows of floats, to a lane.
+  void put(int64_t lane, const float* cam, const float* target) const {
+    for (int64_t p = 0; p < pixels_; ++p) {
+      raw_.lane(p, lane) = cam[p];
+      y_.lane(p, lane) = target[p];
+    }
+  }
+
+  // Computes the losses of all lanes, and the gradients to their CAMs.
+  void run() {
     const Range human = range_of(y_), cam = range_of(raw_);
     normalize(y_, human, y_);
     normalize(raw_, cam, x_);
     Vec loss = pixel_terms();
-    if (args_.kind == SaliencyKind::ssim_l1) loss += 1.0f - similarity();
-    const Mask counts = has_map & ~(human.flat & ~human.bad), bad = human.bad | cam.bad;
+    if (kind_ == SaliencyKind::ssim_l1) loss += 1.0f - similarity();
+    const Mask counts = ~(human.flat & ~human.bad), bad = human.bad | cam.bad;
     const Vec not_a_number = Vec{} + (kInfinity - kInfinity);
     const auto masked = [&](Vec x) { return counts ? (bad ? not_a_number : x) : Vec{}; };
-    const Vec value = masked(loss);
-    for (int64_t i = begin; i < end; ++i) args_.values[i] = value[i - begin];
-    if (!args_.grad) return;
+    store(masked(loss), values_);
+    if (!with_gradient_) return;
     through_range(cam);
-    const auto weight = static_cast<float>(args_.weight);
-    for (int64_t p = 0; p < pixels_; ++p) {
-      d_.set(p, masked(d_[p]));
-      for (int64_t i = begin; i < end; ++i) args_.grad[i * pixels_ + p] = weight * d_.lane(p, i - begin);
-    }
+    for (int64_t p = 0; p < pixels_; ++p) d_.set(p, masked(d_[p]));
+  }
+
+  float value(int64_t lane) const { return values_[lane]; }
+
+  // out = weight d value / d cam
+  void gradient(int64_t lane, float weight, float* out) const {
+    for (int64_t p = 0; p < pixels_; ++p) out[p] = weight * d_.lane(p, lane);
   }
 
  private:
@@ -61,23 +77,6 @@ class LaneImages : Plane {
     Vec low, high, inverse;  // inverse: of the range, 0 for a flat map
     Mask flat, bad;          // bad: NaN or an infinity
   };
-
-  // Returns which lanes have a map. The others hold zeros.
-  Mask load_images(int64_t begin, int64_t end) {
-    Mask has_map{};
-    std::memset(raw_.first, 0, pixels_ * kLanes * sizeof(float));
-    std::memset(y_.first, 0, pixels_ * kLanes * sizeof(float));
-    for (int64_t i = begin; i < end; ++i) {
-      if (args_.has_map && !args_.has_map[i]) continue;
-      const int64_t lane = i - begin;
-      has_map[lane] = -1;
-      average_target(args_, i, sums_, image_);
-      for (int64_t p = 0; p < pixels_; ++p) y_.lane(p, lane) = image_[p];
-      load_values(args_.cam, args_.dtype, i * pixels_, pixels_, image_);
-      for (int64_t p = 0; p < pixels_; ++p) raw_.lane(p, lane) = image_[p];
-    }
-    return has_map;
-  }
 
   Range range_of(const Lanes& maps) const {
     Range range;
@@ -111,7 +110,7 @@ class LaneImages : Plane {
     Vec total{};
     for (int64_t p = 0; p < pixels_; ++p) {
       const Vec difference = x_[p] - y_[p];
-      if (args_.kind == SaliencyKind::mse) {
+      if (kind_ == SaliencyKind::mse) {
         total += difference * difference;
         d_.set(p, 2.0f * step * difference);
       } else {
@@ -142,7 +141,7 @@ class LaneImages : Plane {
         const SsimMoments<Vec> moments{m[0], m[1], m[2], m[3], m[4]};
         const auto terms = ssim_terms(moments, constants_);
         total += ssim_value(terms);
-        if (!args_.grad) continue;
+        if (!with_gradient_) continue;
         const auto slopes = ssim_slopes(moments, terms, -step);  // the loss is 1 - S
         for (int64_t k = 0; k < window_; ++k) {
           const int64_t row = row_at(v + k);
@@ -152,7 +151,7 @@ class LaneImages : Plane {
           spread_[2].add(row * across_ + u, taps_[k] * slopes.cross);
         }
       }
-    if (args_.grad) spread_rows();
+    if (with_gradient_) spread_rows();
     return total * step;
   }
 
@@ -211,7 +210,8 @@ class LaneImages : Plane {
   Lanes lanes(int64_t count) { return {arena_.row(count * kLanes)}; }
   Lanes strip() { return lanes(height_ * across_); }
 
-  const SaliencyLossArgs& args_;
+  const SaliencyKind kind_;
+  const bool with_gradient_;
   Arena arena_;
   const int64_t pixels_ = height_ * width_;
   const Lanes raw_ = lanes(pixels_);                     // the CAM
@@ -219,8 +219,7 @@ class LaneImages : Plane {
   const Lanes d_ = lanes(pixels_);                       // the gradient
   const Lanes moments_[5] = {strip(), strip(), strip(), strip(), strip()};  // x, y, xx, yy, xy, blurred along
   const Lanes spread_[3] = {strip(), strip(), strip()};  // derivatives by x, xx, xy, blurred back across
-  float* const sums_ = arena_.row(args_.target_width);
-  float* const image_ = arena_.row(pixels_);
+  float* const values_ = arena_.row(kLanes);
 };
 
 }  // namespace SAL_FAST_ISA

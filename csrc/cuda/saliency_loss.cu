@@ -39,13 +39,23 @@ bool few_pixels(const SaliencyLossArgs& args) {
   return args.height * args.width <= kFewPixels;
 }
 
-// mse needs no window.
-SaliencyLossArgs without_unused(SaliencyLossArgs args) {
-  if (args.kind == SaliencyKind::mse) {
-    args.window = 1;
-    args.border = Border::valid;
+__global__ void __launch_bounds__(kThreads, 1)
+    few_pixels_kernel(SaliencyLossArgs args, Taps<kFewTaps> all_taps, SsimConstants constants) {
+  __shared__ float taps[kFewTaps];
+  __shared__ FewMemory memory;
+  const int cells = static_cast<int>(args.cam_height * args.cam_width);
+  if (threadIdx.x < kFewTaps) taps[threadIdx.x] = all_taps.at[threadIdx.x];
+  for (int64_t image = blockIdx.x; image < args.images; image += gridDim.x) {
+    if (!has_map(args, image)) {
+      clear(args, image);
+      continue;
+    }
+    for (int i = threadIdx.x; i < cells; i += kThreads)
+      memory.cam()[i] = load_float(args.cam, args.dtype, image * cells + i);
+    compare_few(
+        args, image, taps, constants, args.grad != nullptr, memory, args.values + image,
+        [&](int i, float slope) { args.grad[image * cells + i] = static_cast<float>(args.weight) * slope; });
   }
-  return args;
 }
 
 }  // namespace

@@ -24,6 +24,15 @@ __device__ void clear(const SaliencyLossArgs& args, int64_t image) {
     for (int64_t i = threadIdx.x; i < cells; i += kThreads) args.grad[image * cells + i] = 0;
 }
 
+// mse needs no window.
+inline SaliencyLossArgs without_unused(SaliencyLossArgs args) {
+  if (args.kind == SaliencyKind::mse) {
+    args.window = 1;
+    args.border = Border::valid;
+  }
+  return args;
+}
+
 __device__ float difference_value(float difference, SaliencyKind kind) {
   return kind == SaliencyKind::mse ? difference * difference : fabsf(difference);
 }

@@ -22,6 +22,7 @@ MODULES = {
     "run": "run",
     "selection": "select growth uncertainty kcenter badge",
     "saliency": "cam_head minmax_normalize saliency_loss ssim cyborg_loss topn_dice probes",
+    "frozen": "head_step",
     "batches": "crop",
 }  # sal_fast/bench/cases/<module>.py has a benchmark of each name
 NAMES = tuple(" ".join(MODULES.values()).split())

@@ -4,13 +4,14 @@ Every op takes and returns torch tensors. Its docstring states the formula, the 
 beside it stands a reference in plain torch. Importing this module needs torch and numpy alone.
 """
 
-from sal_fast._util.words import PROBES, SALIENCY_KINDS, Probe, SaliencyKind
+from sal_fast._util.words import CAM_CLASSES, PROBES, SALIENCY_KINDS, CamClass, Probe, SaliencyKind
 from sal_fast.ops.badge import badge
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.cam import CamHead, cam, cam_head
 from sal_fast.ops.crop import crop_images, crop_masks
 from sal_fast.ops.cyborg_loss import cyborg_loss
 from sal_fast.ops.dice import dice
+from sal_fast.ops.head_step import HeadStep, head_step
 from sal_fast.ops.kcenter import kcenter
 from sal_fast.ops.minmax_normalize import is_flat, minmax_normalize
 from sal_fast.ops.saliency_loss import saliency_loss, says_where
@@ -20,10 +21,13 @@ from sal_fast.ops.uncertainty import Kind as UncertaintyKind
 from sal_fast.ops.uncertainty import uncertainty
 
 __all__ = [
+    "CAM_CLASSES",
     "PROBES",
     "SALIENCY_KINDS",
     "BitMask",
+    "CamClass",
     "CamHead",
+    "HeadStep",
     "Probe",
     "SaliencyKind",
     "TopnDice",
@@ -35,6 +39,7 @@ __all__ = [
     "crop_masks",
     "cyborg_loss",
     "dice",
+    "head_step",
     "is_flat",
     "kcenter",
     "minmax_normalize",

@@ -132,9 +132,13 @@ def operator(
     return call
 
 
+def _only_first(name: str) -> str:
+    return f"{name.removesuffix('_backward')}: only first derivatives are implemented"
+
+
 def _refuse_derivative(name: str) -> Callable[..., Any]:
     def refuse(ctx: object, *upstream: Tensor) -> None:
-        raise NotImplementedError(f"{name.removesuffix('_backward')}: only first derivatives are implemented")
+        raise NotImplementedError(_only_first(name))
 
     return refuse
 
@@ -163,20 +167,25 @@ def plain(arguments: tuple[Any, ...]) -> bool:
     return not (torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
 
 
-class _FirstOnly(torch.autograd.Function):
+class _Refusing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, op: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.refuse = _refuse_derivative(op)
-        return gradient.clone()
+    def forward(ctx: Any, message: str, value: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.message = message
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> None:
-        ctx.refuse(ctx, *upstream)
+        raise NotImplementedError(ctx.message)
+
+
+def without_derivative(message: str, value: Tensor, *inputs: Tensor) -> Tensor:
+    """The value, computed from `inputs`. Whoever differentiates it gets an error with this message."""
+    if not torch.is_grad_enabled():
+        return value
+    result: Tensor = _Refusing.apply(message, value, *inputs)
+    return result
 
 
 def first_derivative(op: str, gradient: Tensor, *inputs: Tensor) -> Tensor:
     """The gradient of an operator that makes it in the forward. A second derivative is then an error."""
-    if not torch.is_grad_enabled():  # nobody asks for a second derivative
-        return gradient
-    result: Tensor = _FirstOnly.apply(op, gradient, *inputs)
-    return result
+    return without_derivative(_only_first(op), gradient, *inputs)

@@ -33,6 +33,7 @@ RATIOS = {
     "run": ["train / whole run", "evaluate / whole run"],
     "growth": ["240 / 30", "24 / 3"],
     "cyborg_loss": ["eager / sal_fast", "cross_entropy / sal_fast"],
+    "head_step": ["ops / sal_fast", "eager / sal_fast"],
     "kcenter": ["cdist / sal_fast", "differences / sal_fast"],
 }
 
@@ -277,6 +278,7 @@ def test_no_speed_of_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
         ("saliency_loss", "saliency_loss"),
         ("ssim", "ssim"),
         ("cyborg_loss", "cyborg_loss"),
+        ("head_step", "head_step"),
     ],
 )
 def test_no_speed_of_an_op_that_float64_contradicts(

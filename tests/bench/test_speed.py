@@ -15,7 +15,7 @@ from sal_fast.bench import suite
 
 OPS = (
     *("uncertainty", "kcenter", "badge", "crop", "cam_head", "minmax_normalize"),
-    *("saliency_loss", "ssim", "cyborg_loss", "topn_dice"),
+    *("saliency_loss", "ssim", "cyborg_loss", "head_step", "topn_dice"),
 )
 
 

@@ -20,6 +20,7 @@ TESTS = {
     "cam.cu": ["test_cam.py"],
     "crop.cu": ["test_crop.py"],
     "dice.cu": ["test_topn.py"],
+    "head_step.cu": ["test_head_step.py"],
     "minmax_normalize.cu": ["test_minmax.py"],
     "saliency_loss_extremes.cuh": ["test_saliency_loss.py"],
     "saliency_loss_few.cuh": ["test_saliency_loss.py"],

@@ -13,7 +13,7 @@ from sal_fast.ops import _checks, _launch
 from sal_fast.ops.cam import reference
 
 # Of launch/cam.h.
-_PROBE_CODES = {"cam": 0, "gradcam": 1, "gradcam++": 2, "hirescam": 3}
+PROBE_CODES = {"cam": 0, "gradcam": 1, "gradcam++": 2, "hirescam": 3}
 _NCHW, _NHWC = 0, 1
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -72,7 +72,7 @@ def _head(weight: Tensor, target: Tensor | None, probe: str) -> dict[str, Any]:
     """The fields of the linear layer, and of the map that is asked of it."""
     return {
         "weight": weight.contiguous(), "weight_dtype": _launch.DTYPES[weight.dtype], "classes": len(weight),
-        "target": None if target is None else target.contiguous(), "probe": _PROBE_CODES[probe],
+        "target": None if target is None else target.contiguous(), "probe": PROBE_CODES[probe],
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The saliency term of the CYBORG loss: how far a CAM is from a human map."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -51,38 +53,51 @@ def saliency_loss(
 
     Source: paper Sec. 3, Eq. 1; docs/method.md, "The loss".
     """
-    words = _checked(cam, target, has_map)
-    if map_size is not None and map_size < 1:
-        raise ValueError(f"saliency_loss: map_size must be at least 1, got {map_size}")
+    _checks.floating("saliency_loss", cam=cam)
+    _checks.shape("saliency_loss", "cam", cam, None, None, None)
+    words = stored_target("saliency_loss", target, has_map, len(cam))
+    _checks.together("saliency_loss", cam=cam, target=words, has_map=has_map)
+    check_sides("saliency_loss", "cam", [len(cam), *cam.shape[1:]])
     _checks.choice("saliency_loss", "border", border, BORDERS)
     _checks.choice("saliency_loss", "kind", kind, KINDS)
     _checks.choice("saliency_loss", "reduction", reduction, REDUCTIONS)
-    size = (map_size, map_size) if map_size is not None else (cam.shape[-2], cam.shape[-1])
-    if window is None:
-        window = min(7 if map_size is None else 11, (min(size) - 1) // 2 * 2 + 1)
-    check_window("saliency_loss", window, min(size))
-    sizes = (target.shape[2], *size, window)
+    height, width, window = resolution("saliency_loss", (cam.shape[1], cam.shape[2]), map_size, window)
+    sizes = (target.shape[2], height, width, window)
     return registration.saliency_loss(cam, words, has_map, sizes, (kind, border, reduction))
 
 
-def _checked(cam: Tensor, target: Tensor | BitMask, has_map: Tensor | None) -> Tensor:
-    """The tensor that stores the target, after checks of types and shapes."""
-    _checks.floating("saliency_loss", cam=cam)
+def stored_target(op: str, target: Tensor | BitMask, has_map: Tensor | None, images: int) -> Tensor:
+    """The tensor that stores the maps of so many images, after checks of types and shapes."""
     words = target.words if isinstance(target, BitMask) else target
     if not isinstance(words, Tensor):
-        raise TypeError(f"saliency_loss: target must be a tensor or a BitMask, got {type(target).__name__}")
+        raise TypeError(f"{op}: target must be a tensor or a BitMask, got {type(target).__name__}")
     if words is target and not (target.is_floating_point() or target.dtype in (torch.bool, torch.uint8)):
-        raise TypeError(f"saliency_loss: target must be bool, uint8 or floating, got {target.dtype}")
-    _checks.together("saliency_loss", cam=cam, target=words, has_map=has_map)
-    _checks.shape("saliency_loss", "cam", cam, None, None, None)
-    _checks.shape("saliency_loss", "target", words, len(cam), None, None)
+        raise TypeError(f"{op}: target must be bool, uint8 or floating, got {target.dtype}")
+    _checks.shape(op, "target", words, images, None, None)
+    check_sides(op, "target", target.shape)
     if has_map is not None:
-        _checks.shape("saliency_loss", "has_map", has_map, len(cam))
-        _checks.tensor("saliency_loss", torch.bool, has_map=has_map)
-    for name, sides in (("cam", cam.shape[1:]), ("target", target.shape[1:])):
-        if 0 in sides:
-            raise ValueError(f"saliency_loss: {name} must have at least one pixel, got {[len(cam), *sides]}")
+        _checks.shape(op, "has_map", has_map, images)
+        _checks.tensor(op, torch.bool, has_map=has_map)
     return words
+
+
+def check_sides(op: str, name: str, shape: Sequence[int]) -> None:
+    """Check that maps [B, H, W] have a pixel."""
+    if 0 in shape[1:]:
+        raise ValueError(f"{op}: {name} must have at least one pixel, got {list(shape)}")
+
+
+def resolution(
+    op: str, cam_size: tuple[int, int], map_size: int | None, window: int | None
+) -> tuple[int, int, int]:
+    """The height and the width at which maps are compared, and the window; see `saliency_loss`."""
+    if map_size is not None and map_size < 1:
+        raise ValueError(f"{op}: map_size must be at least 1, got {map_size}")
+    size = (map_size, map_size) if map_size is not None else cam_size
+    if window is None:
+        window = min(7 if map_size is None else 11, (min(size) - 1) // 2 * 2 + 1)
+    check_window(op, window, min(size))
+    return (*size, window)
 
 
 def says_where(target: Tensor | BitMask, size: tuple[int, int]) -> Tensor:

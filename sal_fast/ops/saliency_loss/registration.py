@@ -29,26 +29,37 @@ def _takes(cam: Tensor, target: Tensor, has_map: Tensor | None, sizes: Sequence[
     return window <= _MOST_WINDOW_ON_CUDA and cam.shape[1] <= size[0] and cam.shape[2] <= size[1]
 
 
-def _fill(results: tuple[Tensor, Tensor], cam: Tensor, target: Tensor, *options: Any) -> None:
-    loss, grad = results
-    has_map, (target_width, height, width, window), (kind, border, reduction), with_grad = options
-    cam = cam.contiguous()
-    images, cam_height, cam_width = cam.shape
+def target_fields(
+    target: Tensor, has_map: Tensor | None, sizes: Sequence[int], border: str, kind: str
+) -> dict[str, Any]:
+    """The fields of the maps, and of how CAMs are compared with them. `sizes`: as of the operator."""
+    target_width, height, width, window = sizes
     if target.dtype not in _TARGET_CODES:
         target = target.float()
     if target.dtype == torch.int32 and target.stride(2) != 1:
         target = target.contiguous()
     image_stride, row_stride, column_stride = target.stride()
+    return {
+        "target": target, "target_type": _TARGET_CODES[target.dtype], "target_height": target.shape[1],
+        "target_width": target_width, "target_image_stride": image_stride, "target_row_stride": row_stride,
+        "target_column_stride": column_stride, "has_map": None if has_map is None else has_map.contiguous(),
+        "height": height, "width": width, "window": window, "sigma": reference.SIGMA,
+        "border": BORDER_CODES[border], "kind": _KIND_CODES[kind],
+    }  # fmt: skip
+
+
+def _fill(results: tuple[Tensor, Tensor], cam: Tensor, target: Tensor, *options: Any) -> None:
+    loss, grad = results
+    has_map, sizes, (kind, border, reduction), with_grad = options
+    cam = cam.contiguous()
+    images, cam_height, cam_width = cam.shape
     values = loss if reduction == "none" else loss.new_empty(images)
     if images:
         _launch.launch(
             "saliency_loss", cam.device, cam=cam, dtype=_launch.DTYPES[cam.dtype], images=images,
-            cam_height=cam_height, cam_width=cam_width, target=target,
-            target_type=_TARGET_CODES[target.dtype], target_height=target.shape[1], target_width=target_width,
-            target_image_stride=image_stride, target_row_stride=row_stride,
-            target_column_stride=column_stride, has_map=None if has_map is None else has_map.contiguous(),
-            height=height, width=width, window=window, sigma=reference.SIGMA, border=BORDER_CODES[border],
-            kind=_KIND_CODES[kind], weight=1 / images if reduction == "mean" else 1.0, values=values,
+            cam_height=cam_height, cam_width=cam_width,
+            **target_fields(target, has_map, sizes, border, kind),
+            weight=1 / images if reduction == "mean" else 1.0, values=values,
             grad=grad if with_grad else None,
         )  # fmt: skip
     if reduction != "none":

@@ -15,12 +15,8 @@ enum class TargetType : int { float32, float16, bfloat16, bytes, bits };
 constexpr int64_t kSaliencyMostWindow = 33;
 
 // clang-format off
-#define SAL_FAST_SALIENCY_LOSS(FIELD)                                                           \
-  FIELD(const void*, cam)    /* [images, cam_height, cam_width] contiguous */                   \
-  FIELD(DType, dtype)                                                                           \
-  FIELD(int64_t, images)                                                                        \
-  FIELD(int64_t, cam_height)                                                                    \
-  FIELD(int64_t, cam_width)                                                                     \
+// The human maps, and how CAMs are compared with them.
+#define SAL_FAST_SALIENCY_TARGET(FIELD)                                                         \
   FIELD(const void*, target) /* [images, target_height, target_width]; strides of bits count words */ \
   FIELD(TargetType, target_type)                                                                \
   FIELD(int64_t, target_height)                                                                 \
@@ -34,7 +30,15 @@ constexpr int64_t kSaliencyMostWindow = 33;
   FIELD(int64_t, window)                                                                        \
   FIELD(double, sigma)                                                                          \
   FIELD(Border, border)                                                                         \
-  FIELD(SaliencyKind, kind)                                                                     \
+  FIELD(SaliencyKind, kind)
+
+#define SAL_FAST_SALIENCY_LOSS(FIELD)                                                           \
+  FIELD(const void*, cam)    /* [images, cam_height, cam_width] contiguous */                   \
+  FIELD(DType, dtype)                                                                           \
+  FIELD(int64_t, images)                                                                        \
+  FIELD(int64_t, cam_height)                                                                    \
+  FIELD(int64_t, cam_width)                                                                     \
+  SAL_FAST_SALIENCY_TARGET(FIELD)                                                               \
   FIELD(double, weight)      /* of one value in the result: 1 / images for the mean */          \
   FIELD(float*, values)      /* [images] */                                                     \
   FIELD(float*, grad)        /* [images, cam_height, cam_width]: weight d values[image] / d cam, or null */ \
