@@ -94,7 +94,11 @@ class Rehearsal:
             return None
         torch.set_grad_enabled(True)  # also in a part of the model that runs under no_grad
         value = output if output.requires_grad else output.detach().requires_grad_()
-        source = self._known(args[0]) if args else None
+        given = args[0] if args else None
+        if given is output:  # it worked in place, so the version is another
+            source = self._handed.get(id(output), (None, 0, None))[2]
+        else:
+            source = self._known(given)
         if kind is None and source is not None and source.value.shape == output.shape and _acts_alone(module):
             kind = source.kind
         self.outputs.append(Output(name, module, value, value._version, kind))

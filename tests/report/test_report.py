@@ -83,8 +83,19 @@ def test_aulc_by_hand():
 
 def test_tables_of_three_regimes_and_seeds(nine):
     runs = pl.read_csv(nine[1].parent / "runs.csv")
-    assert runs.columns[:17] == [
-        *("data", "regime", "criterion", "probe", "arch", "seed", "finished", "labelled"),
+    assert runs.columns[:19] == [
+        *(
+            "data",
+            "regime",
+            "criterion",
+            "probe",
+            "arch",
+            "train",
+            "start_by",
+            "seed",
+            "finished",
+            "labelled",
+        ),
         *("human_maps", "generated_maps", "empty_maps", "accuracy", "dice", "dice_floor"),
         *("aulc_accuracy", "aulc_dice", "seconds"),
     ]
@@ -141,7 +152,7 @@ def test_single_run(single):
     page = Page(html)
     assert html == run / "report" / "index.html"
     assert 'Run a&<>"b' in page.text
-    assert "Regime sal, criterion /of/<b>.py:rule, probe cam, arch resnet18, seed 0, on $x_<i>" in " ".join(
+    assert "probe cam, arch resnet18, train all, start by stratified, seed 0, on $x_<i>" in " ".join(
         page.text.split()
     )
     assert "Maps and time" in page.text
