@@ -95,10 +95,8 @@ class Rehearsal:
         torch.set_grad_enabled(True)  # also in a part of the model that runs under no_grad
         value = output if output.requires_grad else output.detach().requires_grad_()
         given = args[0] if args else None
-        if given is output:  # it worked in place, so the version is another
-            source = self._handed.get(id(output), (None, 0, None))[2]
-        else:
-            source = self._known(given)
+        _, _, written_over = self._handed.get(id(given), (None, 0, None))
+        source = written_over if given is output else self._known(given)  # where it works in place
         if kind is None and source is not None and source.value.shape == output.shape and _acts_alone(module):
             kind = source.kind
         self.outputs.append(Output(name, module, value, value._version, kind))
