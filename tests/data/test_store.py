@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE
 from PIL import Image
 from torch import Tensor
 
@@ -364,3 +365,32 @@ def test_check_counts(folder: Path) -> None:
     found = check.look(str(folder))
     assert [note.split(": ")[1] for note in found.notes if "violet" in note] == ["a folder without images"]
     assert "masks/blue/000.png: belongs to no image" in found.notes[0]
+
+
+def test_a_decoder_that_is_closed_leaves_nobody_waiting() -> None:
+    """A thread that reads ahead may wait for the decoder's threads when a run ends with an error."""
+    decoder = decode.choose("pillow", torch.device("cpu"))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(item: int) -> int:
+        begun.set()
+        go_on.wait()
+        return item
+
+    found: list[list[int]] = []
+    waiting = [
+        threading.Thread(target=lambda: found.append(decoder.map(work, range(decoder.threads))), daemon=True)
+        for _ in range(3)
+    ]
+    for thread in waiting:
+        thread.start()
+    begun.wait()
+    closing = threading.Thread(target=decoder.close, daemon=True)
+    while decoder.pool._work_queue.qsize() < decoder.threads:  # some of the work is not begun
+        time.sleep(0.01)
+    closing.start()
+    go_on.set()
+    for thread in (closing, *waiting):
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert found == [list(range(decoder.threads))] * 3

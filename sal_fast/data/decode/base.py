@@ -93,8 +93,12 @@ class Decoder:
         raise NotImplementedError
 
     def close(self) -> None:
-        """End the threads; the decoder cannot be used afterwards."""
-        self.pool.shutdown(cancel_futures=True)
+        """End the threads; the decoder cannot be used afterwards.
+
+        What was asked for before is still done: a thread that waits for it in `map` would wait for ever for
+        work that was cancelled.
+        """
+        self.pool.shutdown()
 
 
 def cores() -> int:
