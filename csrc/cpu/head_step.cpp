@@ -63,7 +63,8 @@ class Classifier {
  public:
   Classifier(const HeadStepArgs& args, const Chunk& chunk) : args_(args), chunk_(chunk) {}
 
-  // A tile of logits at a time. What a tile has beyond the last image or class is the last again.
+  // Makes a tile of logits at a time. A tile that reaches beyond the last image or class repeats the last
+  // one.
   void make_logits(int64_t head, int64_t begin, int64_t end) const {
     constexpr int kImages = 4, kClasses = kLanes == 16 ? 4 : 2;
     for (int64_t k = 0; k < args_.classes; k += kClasses)
@@ -285,7 +286,7 @@ class Group {
     if (filled) flush();
   }
 
-  // What the image adds to the weight's gradient through its maps.
+  // Makes the terms that the image adds to the weight's gradient through its maps.
   template <typename scalar>
   void make_terms(int64_t i) {
     float *slopes[kHeadsAtOnce], *sums[kHeadsAtOnce];
@@ -364,7 +365,8 @@ class WeightGradient {
   void through_logits(int64_t head, int64_t k, int64_t c) const {
     constexpr int kSums = kClasses * kVectors;
     Vec sums[kSums] = {};
-    // What a tile has beyond the last column or class is the first or the last again, and is not used.
+    // A tile may reach beyond the last column or class. There it repeats the first column or the last class,
+    // and nobody uses those sums.
     int64_t offset[kVectors], own[kClasses];
     for (int v = 0; v < kVectors; ++v) offset[v] = c + v * kLanes < args_.channels ? c + v * kLanes : c;
     for (int j = 0; j < kClasses; ++j) own[j] = k + j < args_.classes ? k + j : args_.classes - 1;

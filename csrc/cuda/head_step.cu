@@ -22,7 +22,7 @@ constexpr int kSumWarps = kSumThreads / kWarp;
 
 static_assert(kHeadStepMostPixels <= kFewPixels);
 
-// What images leave for the sums over them. Row h * images + i belongs to head h and image i.
+// Each image writes its part of the sums here. Row h * images + i belongs to head h and image i.
 struct Work {
   float* pooled;          // [images][channels]
   float* terms;           // [rows][channels]: the gradient through the map to a class's row of the weight

@@ -42,7 +42,7 @@ __device__ void for_each_reached(const Axis& side, const float* taps, int sample
   }
 }
 
-// What a block shares for an image: the CAM, then the two maps and what is made of them.
+// The memory that a block shares for an image. It holds the CAM first, then the two maps and their sums.
 struct FewMemory {
   float x[kFewPixels], y[kFewPixels], slopes[3][kFewPixels], blurred[5][kFewPixels];
   __device__ float* cam() { return blurred[0]; }

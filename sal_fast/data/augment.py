@@ -92,7 +92,7 @@ class Draws:
 
     @property
     def of_map(self) -> tuple[Tensor | None, Tensor | None]:
-        """What moves a map: the boxes and the angles."""
+        """The boxes and the angles, which move a map as they move its image."""
         return self.box, self.angle
 
     def split(self, sizes: Sequence[int]) -> list[Draws]:

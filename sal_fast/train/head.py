@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -102,13 +101,24 @@ class HeadTraining(Training):
 
     def _cropped(self, part: Tensor, crop: Tensor) -> Tensor | ops.BitMask:
         """The maps of a batch in the frame, each cropped as the features are."""
-        crops = [drawn for drawn in self.store.crops(self.rows) if drawn is not None]
-        if not crops:
-            return self.maps.batch(part)
-        boxes, angles = zip(*(drawn.of_map for drawn in crops), strict=True)
-        return self.maps.batch(part, *(_chosen(values, crop, part) for values in (boxes, angles)))
+        box, angle = (
+            None if values is None else values[crop, part] for values in (self._boxes, self._angles)
+        )
+        return self.maps.batch(part, box, angle)
 
-    # --- what does not change during a round, for all entries of the store ---------------------------------
+    # --- what does not change during a round ----------------------------------------------------------------
+
+    @cached_property
+    def _boxes(self) -> Tensor | None:
+        """The boxes of each crop, float32 [V, L, 4] (see `Draws.box`); None if whole images are shown."""
+        boxes = [drawn.box for drawn in self.store.crops(self.rows) if drawn and drawn.box is not None]
+        return torch.stack(boxes) if boxes else None
+
+    @cached_property
+    def _angles(self) -> Tensor | None:
+        """The angles of each crop, float32 [V, L] (see `Draws.angle`); None if nothing is turned."""
+        angles = [drawn.angle for drawn in self.store.crops(self.rows) if drawn and drawn.angle is not None]
+        return torch.stack(angles) if angles else None
 
     @cached_property
     def _entries(self) -> Tensor:
@@ -143,9 +153,3 @@ class HeadTraining(Training):
 
 def _floats(maps: Tensor | ops.BitMask) -> Tensor:
     return (maps.unpack() if isinstance(maps, ops.BitMask) else maps).float()
-
-
-def _chosen(values: Sequence[Tensor | None], crop: Tensor, part: Tensor) -> Tensor | None:
-    """Of one tensor for each crop, with an entry for each image: those of the crops that images show."""
-    there = [one for one in values if one is not None]
-    return torch.stack(there)[crop, part] if there else None

@@ -9,7 +9,8 @@ namespace sal_fast {
 
 inline namespace SAL_FAST_ISA {
 
-// What the saliency loss is to compare CAMs with. The CAMs and the results are its caller's own.
+// Returns the saliency loss's arguments that describe the human maps. The caller sets the CAMs and the
+// results.
 inline SaliencyLossArgs saliency_args(const HeadStepArgs& args) {
   SaliencyLossArgs result{};
 #define SAL_FAST_COPY_FIELD(type, name) result.name = args.name;

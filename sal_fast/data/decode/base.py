@@ -95,8 +95,8 @@ class Decoder:
     def close(self) -> None:
         """End the threads; the decoder cannot be used afterwards.
 
-        What was asked for before is still done: a thread that waits for it in `map` would wait for ever for
-        work that was cancelled.
+        The threads finish all work that was asked for before. If it were cancelled, a thread that waits for
+        it in `map` would wait for ever.
         """
         self.pool.shutdown()
 

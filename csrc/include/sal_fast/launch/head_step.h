@@ -11,7 +11,7 @@ enum class CamClass : int { labelled, predicted };
 // The most pixels, height * width, of an image's features.
 constexpr int64_t kHeadStepMostPixels = 1024;
 
-// What is said of an image is said of the stored ones: `rows` chooses those of the batch. A row or a label
+// All arrays by image hold the stored images, and `rows` chooses the images of the batch. A row or a label
 // that is out of range makes everything that depends on it NaN.
 // clang-format off
 #define SAL_FAST_HEAD_STEP(FIELD)                                                               \
