@@ -49,14 +49,17 @@ struct Features {
     }
   }
 
+  // This is not inlined, because GCC then keeps the products of the loop in memory instead of registers.
   template <int kRows, int kHeads, bool kPool>
-  void read_rows(int64_t r, float* const* weights, float* const* maps, float* sums) const {
+  __attribute__((noinline)) void read_rows(int64_t r, float* const* weights, float* const* maps,
+                                           float* sums) const {
+    const Features all = *this;  // the stores below cannot change a copy, so it stays in registers
     constexpr int kProducts = kRows * kHeads;
     Vec products[kProducts + 1] = {};
-    for_each_column<scalar>(channels, [&](int64_t n, auto load_at) {
+    for_each_column<scalar>(all.channels, [&](int64_t n, auto load_at) {
       Vec values[kRows], factors[kHeads + 1];
-      for (int i = 0; i < kRows; ++i) values[i] = load_at(data + (r + i) * channels + n);
-      fetch_ahead(r * channels + kRows * n, kRows * kLanes);
+      for (int i = 0; i < kRows; ++i) values[i] = load_at(all.data + (r + i) * all.channels + n);
+      all.fetch_ahead(r * all.channels + kRows * n, kRows * kLanes);
       for (int h = 0; h < kHeads; ++h) factors[h] = load(weights[h] + n);
 #pragma GCC unroll 8
       for (int j = 0; j < kProducts; ++j) products[j] += factors[j / kRows] * values[j % kRows];
@@ -92,14 +95,15 @@ struct Features {
 
   template <int kRows, int kHeads>
   void weigh_rows(int64_t r, const float* const* slopes, float* const* sums) const {
+    const Features all = *this;  // the stores below cannot change a copy
     float* out[kHeads];
     Vec factors[kRows * kHeads];
     for (int h = 0; h < kHeads; ++h) out[h] = sums[h];
     for (int j = 0; j < kRows * kHeads; ++j) factors[j] = Vec{} + slopes[j / kRows][r + j % kRows];
-    for_each_column<scalar>(channels, [&](int64_t n, auto load_at) {
+    for_each_column<scalar>(all.channels, [&](int64_t n, auto load_at) {
       Vec values[kRows], totals[kHeads];
-      for (int i = 0; i < kRows; ++i) values[i] = load_at(data + (r + i) * channels + n);
-      fetch(next + r * channels + kRows * n, kRows * kLanes);
+      for (int i = 0; i < kRows; ++i) values[i] = load_at(all.data + (r + i) * all.channels + n);
+      fetch(all.next + r * all.channels + kRows * n, kRows * kLanes);
       for (int h = 0; h < kHeads; ++h) totals[h] = load(out[h] + n);
 #pragma GCC unroll 8
       for (int j = 0; j < kRows * kHeads; ++j) totals[j / kRows] += factors[j] * values[j % kRows];
