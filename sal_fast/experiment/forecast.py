@@ -43,7 +43,7 @@ def _time(steps: Steps) -> str:
         return "time: all rounds are finished"
     if steps.finished_rounds:
         left = seconds_left(load(steps.folder.path)) if steps.ranks.first else 0.0
-        return f"time: about {duration(left)} left, an estimate from the last finished round"
+        return f"time: about {duration(left)} left, an estimate from the last finished rounds"
     each = _seconds_per_image(steps)
     if each is None:
         return "time: not known before the first round; the table tells it then"

@@ -27,7 +27,8 @@ def new_model(config: Config, classes: int, teacher: bool = False) -> Classifier
 
 @functools.cache
 def _feature_shape(arch: str, image_size: int, output_stride: int) -> tuple[int, int, int]:
-    return map_shape(build(arch, 2, image_size=image_size, output_stride=output_stride), image_size)
+    backbone = models.network(arch).at(image_size)
+    return map_shape(build(backbone, 2, output_stride=output_stride), image_size)
 
 
 def whole_model(config: Config, classes: int, teacher: bool = False) -> Classifier:
@@ -40,10 +41,9 @@ def whole_model(config: Config, classes: int, teacher: bool = False) -> Classifi
     own = arch == config.arch
     try:
         return build(
-            arch,
+            models.network(arch).at(config.image_size),
             classes,
             weights=teacher_weights(config) if teacher else config.weights,
-            image_size=config.image_size,
             output_stride=config.output_stride if own or models.network(arch).strides else 32,
             seed=seeds.integer(config.seed, "initial-weights"),
             precision=config.precision,

@@ -110,11 +110,11 @@ class Round:
         return cls(**known)
 
 
+@dataclass(frozen=True)
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the folder for this process. The kernel releases the lock however the process ends."""

@@ -86,14 +86,7 @@ def run(
     """
     config = Config() if config is None else config
     config = _with_names(
-        config,
-        {
-            "criterion": criterion,
-            "arch": network,
-            "data": data,
-            "generator": generator,
-            "augment": augmentation,
-        },
+        config, criterion=criterion, arch=network, data=data, generator=generator, augment=augmentation
     )
     config.check()
     checks.check_networks(config)
@@ -138,7 +131,7 @@ class _PlugIns:
             tracker(run, run.rounds[-1])
 
 
-def _with_names(config: Config, given: dict[str, Any]) -> Config:
+def _with_names(config: Config, **given: Any) -> Config:
     """The configuration with the names of the objects in `given`, which are handed over to `plugins`."""
     named: dict[str, str] = {}
     for name, value in given.items():
@@ -247,7 +240,7 @@ def _answering(
     loss_size = size if config.map_size is None else (config.map_size, config.map_size)
     rows = _start_rows(folder, table, plan.labelled[0], ranks).to(samples.device)
     answering = Answering(
-        config, samples, teacher_samples, plan, folder, loss_size, segmented, plug_ins.generator, ranks
+        config, samples, teacher_samples, folder, loss_size, segmented, plug_ins.generator, ranks
     )
     return answering, rows
 

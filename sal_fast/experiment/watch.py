@@ -2,6 +2,8 @@
 
 import logging
 
+import numpy as np
+
 from sal_fast._util.progress import duration
 from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.loading import Run
@@ -46,9 +48,21 @@ def row(run: Run, last: Round) -> str:
 def seconds_left(run: Run) -> float:
     """An estimate of the seconds that the rounds to come take.
 
-    It is made from the last round's time for each image that it trained on.
+    A round is taken to need `fixed + each * work` seconds, neither of them negative: the line that fits the
+    last five rounds best. After the first round `fixed` is 0, so the estimate is then too high rather than
+    too low.
     """
     turns, trials = Turns.of(run.config, run.plan), [one.trial_dice for one in run.rounds]
-    last = run.rounds[-1]
-    each = last.seconds / turns.work(last.round, trials)
-    return sum(each * turns.work(later, trials) for later in range(last.round + 1, run.plan.rounds))
+    recent = run.rounds[-5:]
+    work = np.array([turns.work(one.round, trials) for one in recent], dtype=float)
+    seconds = np.array([one.seconds for one in recent])
+    fixed, each = 0.0, float(work @ seconds / (work @ work))
+    if np.ptp(work) > 0:
+        slope = float(np.cov(work, seconds, bias=True)[0, 1] / work.var())
+        level = float(seconds.mean() - slope * work.mean())
+        if slope < 0:
+            fixed, each = float(seconds.mean()), 0.0
+        elif level > 0:
+            fixed, each = level, slope
+    later = range(run.rounds[-1].round + 1, run.plan.rounds)
+    return sum(fixed + each * turns.work(number, trials) for number in later)

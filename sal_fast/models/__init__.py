@@ -246,7 +246,6 @@ def build(
     classes: int,
     *,
     weights: str = "none",
-    image_size: int = 224,
     output_stride: int = 32,
     seed: int = 0,
     precision: Precision = "float32",
@@ -257,18 +256,18 @@ def build(
 
     Args:
         arch: a name that torchvision or timm knows (`resnet18`), `file.py:function`,
-            `package.module:function`, or a callable; see `sal_fast.models.backbone`.
+            `package.module:function`, or a callable; see `sal_fast.models.backbone`. A transformer of timm
+            has to know the size of its images: `network(name).at(64)` is for 64 pixels, a name for 224.
         weights: `none` (random), a weights name of the network's library (`IMAGENET1K_V2` of torchvision,
             `tf_in1k` of timm) or `DEFAULT`, which is downloaded once, or a .safetensors, .pth, .pt,
             .ckpt or .bin file. A head of another size stays random.
-        image_size: the side of the images in pixels, which a transformer has to know.
         output_stride: pixels per feature, for small images. Other values than 32 are for ResNets.
         precision, compiled, cam_layer: see `Classifier`.
 
     Raises InputError for a network that cannot be loaded or made, weights that do not fit, and strides and
     layers that the network does not have.
     """
-    backbone = network(arch).at(image_size)
+    backbone = network(arch)
     backbone.check_installed()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -211,7 +211,7 @@ def test_the_log_tells_the_plan_before_the_first_round(
     )
     times = [line for line in said if line.startswith("time: ")]
     assert times[0].endswith("; an estimate from one batch")
-    assert times[1].endswith("left, an estimate from the last finished round")
+    assert times[1].endswith("left, an estimate from the last finished rounds")
     run(config.replace(regime="b1", seed=1, human_budget=0.2, out=str(config.run_folder) + "-b1"), until=1)
     assert "people label 18 images and draw no maps" in caplog.text
     run(config.replace(human_budget="auto", out=str(config.run_folder) + "-auto"), until=1)

@@ -95,6 +95,20 @@ def test_the_table_fits_80_columns_and_counts_from_one() -> None:
     assert row(last, last.rounds[-1]).split()[-1] == "-"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "left"),
+    [
+        ((3.0, 6.0), 0.1 * (60 + 80 + 50) + 3 * 2.0),  # 2 s, and 0.1 s for each image
+        ((3.0, 2.0), 3 * 2.5),  # they take as long whatever their work: the first one warmed up
+        ((1.0, 7.0), 290 / 1700 * (60 + 80 + 50)),  # the best line through 0
+    ],
+)
+def test_what_is_left_follows_from_the_rounds_so_far(seconds: tuple[float, float], left: float) -> None:
+    """The first two rounds have a work of 10 and 40, the others of 60, 80 and 50."""
+    lines = [{**LINE, "round": number, "seconds": one} for number, one in enumerate(seconds)]
+    assert seconds_left(loaded(*lines)) == pytest.approx(left)
+
+
 def test_a_line_of_another_version_is_read() -> None:
     read = Round.of(LINE)
     assert (read.labelled, read.dice, read.dice_floor, read.trial_dice) == (10, None, None, None)

@@ -33,7 +33,7 @@ def batch(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def built(name: str, size: int, **options: object) -> models.Classifier:
     if "." in name or name.startswith("vit_tiny") or "levit" in name or "lite0" in name:
         pytest.importorskip("timm")
-    model = models.build(name, 3, image_size=size, seed=1, **options)  # type: ignore[arg-type]
+    model = models.build(models.network(name).at(size), 3, seed=1, **options)  # type: ignore[arg-type]
     with torch.no_grad():  # some libraries begin with a head of zeros, through which no gradient goes
         torch.nn.init.normal_(model.head.weight, std=0.02, generator=torch.Generator().manual_seed(1))
     return model
@@ -94,10 +94,10 @@ def test_a_step_reaches_every_weight(name: str) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", SIX)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_torchvisions_networks_take_a_step(name: str, precision: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16"}, {"compiled": True}], ids=str)
+def test_torchvisions_networks_take_a_step(name: str, options: dict[str, object]) -> None:
     size = 224 if name == "vit_b_16" else 96
-    model = built(name, size, precision=precision)
+    model = built(name, size, **options)
     model.train()
     assert bool(Step(model, alpha=0.5, recipe=RECIPE)(*batch(size)).isfinite())
     gradients = [parameter.grad for parameter in model.parameters()]
@@ -116,7 +116,7 @@ def test_names_of_both_libraries() -> None:
 
 def test_a_class_token_is_left_out() -> None:
     pytest.importorskip("timm")
-    model = models.build("vit_tiny_patch16_224", 3, image_size=64)
+    model = models.build(models.network("vit_tiny_patch16_224").at(64), 3)
     features = model.features(batch(64)[0])
     assert features.shape == (4, 192, 4, 4)
     torch.testing.assert_close(model.embedding(batch(64)[0]), features.mean((2, 3)))
@@ -133,7 +133,7 @@ def test_what_cannot_be_trained_is_refused(name: str, size: int, said: str) -> N
     if name != "squeezenet1_1":
         pytest.importorskip("timm")
     with pytest.raises(InputError, match=said):
-        models.build(name, 3, image_size=size).features(torch.zeros(1, 3, size, size))
+        models.build(models.network(name).at(size), 3).features(torch.zeros(1, 3, size, size))
 
 
 def test_a_folder_of_timm(tmp_path: Path) -> None:

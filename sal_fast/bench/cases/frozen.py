@@ -48,6 +48,29 @@ def by_ops(
     return ops.cyborg_loss(head.logits, head.cam, labels, maps, alpha=alpha)
 
 
+def epoch(step: Step, batch: int, features: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> None:
+    """Train copies of the heads on all rows, in the order that is given last."""
+    *stored, order = rest
+    heads = [weight.clone().requires_grad_(), bias.clone().requires_grad_()]
+    optimizer = torch.optim.AdamW(heads, lr=1e-3, fused=True)
+    for rows in order.split(batch):
+        with torch.no_grad():
+            plain = [x.detach() for x in heads]
+        heads[0].grad, heads[1].grad = step(features, *plain, *stored, rows)
+        optimizer.step()
+
+
+def verify(batch: int, features: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> None:
+    """Compare the gradients of the first batch with those of the op in float64."""
+    labels, maps, order = rest
+    rows = order[:batch]
+    exact = features[rows].double(), weight.double(), bias.double(), labels[rows], maps[rows]
+    every = torch.arange(len(rows), device=features.device)
+    results = fused(features, weight, bias, labels, maps, rows), fused(*exact, every)
+    for got, expected in zip(*results, strict=True):
+        close(got, expected, 1e-4, 1e-5)
+
+
 @benchmark(rounds=5, unit="images")
 def head_step(
     setup: OpSetup,
@@ -79,25 +102,6 @@ def head_step(
         labels, maps = below(classes, (images,)), uniform(images, side, side)
         return features, weight, bias, labels, maps, torch.randperm(images).to(setup.place)
 
-    def epoch(step: Step, features: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> None:
-        *stored, order = rest
-        heads = [weight.clone().requires_grad_(), bias.clone().requires_grad_()]
-        optimizer = torch.optim.AdamW(heads, lr=1e-3, fused=True)
-        for rows in order.split(batch):
-            with torch.no_grad():
-                plain = [x.detach() for x in heads]
-            heads[0].grad, heads[1].grad = step(features, *plain, *stored, rows)
-            optimizer.step()
-
-    def verify(features: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> None:
-        labels, maps, order = rest
-        rows = order[:batch]
-        exact = features[rows].double(), weight.double(), bias.double(), labels[rows], maps[rows]
-        every = torch.arange(len(rows), device=features.device)
-        results = fused(features, weight, bias, labels, maps, rows), fused(*exact, every)
-        for got, expected in zip(*results, strict=True):
-            close(got, expected, 1e-4, 1e-5)
-
     steps: dict[str, Step] = {
         OURS: fused,
         OPS: partial(by_autograd, by_ops),
@@ -106,9 +110,9 @@ def head_step(
     agreed_on = setup.place.type == "cpu" and images * batch * side * channels == 10_000 * 256 * 7 * 384
     limits = {OPS: None, EAGER: 12.0 if agreed_on else None}
     yield Case(
-        variants={name: partial(epoch, step) for name, step in steps.items()},
+        variants={name: partial(epoch, step, batch) for name, step in steps.items()},
         inputs=inputs,
-        verify=verify,
+        verify=partial(verify, batch),
         ratios=[Ratio(name, OURS, at_least=limit) for name, limit in limits.items()],
         items=images,
         floor=images * side**2 * channels * setup.kind.itemsize,

@@ -15,7 +15,6 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.answers.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
 from sal_fast.experiment.answers.people import Answers, Waiting, map_in_frame, tally
 from sal_fast.experiment.answers.turns import Turns
-from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import RunFolder
@@ -43,18 +42,18 @@ class Answering:
         config: Config,
         store: Store,
         teacher_store: Store,
-        plan: Plan,
         folder: RunFolder,
         loss_size: tuple[int, int],
         segmented: Masks | None,
         generator: Generator | None,
         ranks: Ranks,
     ) -> None:
-        self.config, self.store, self.plan, self.folder = config, store, plan, folder
+        self.config, self.store, self.folder = config, store, folder
         self.teacher_store, self.loss_size, self.ranks = teacher_store, loss_size, ranks
         self.segmented, self.generator = segmented, generator
-        self.turns = Turns.of(config, plan)
         self.pool = store.rows("train")
+        self.plan = config.plan(len(self.pool))
+        self.turns = Turns.of(config, self.plan)
         self.skipped = self.pool[:0]
         self.trials: list[float | None] = []
 
