@@ -121,7 +121,7 @@ def test_people_to_the_end(shared_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
     """All criteria, and the other models that draw maps, at the set's own sizes with fewer epochs."""
-    short: dict[str, Any] = {"preset": "builtin", "epochs": 5, "stop_fraction": 0.4, "device": "cpu"}
+    short: dict[str, Any] = {"preset": "builtin", "epochs": 2, "stop_fraction": 0.4, "device": "cpu"}
     criteria = plugins.names("criterion")
     runs: dict[str, dict[str, Any]] = {name: {**short, "criterion": name} for name in criteria}
     runs |= {name: {**short, "regime": name} for name in ("sal-single", "tait")}

@@ -58,7 +58,8 @@ def test_place_and_map(line: Row, record_property: pytest.RecordProperty) -> Non
     assert result.maps.shape == (2, *place.shape[1:])
     assert result.maps.isfinite().all()
     spans = result.maps.detach().flatten(1).aminmax(dim=1)
-    assert (spans.max - spans.min > 1e-4 * result.maps.detach().abs().amax()).all()
+    least = 2e-6 if line.family in MIXED else 1e-4  # float32 resolves 1e-7
+    assert (spans.max - spans.min > least * result.maps.detach().abs().amax()).all()
     assert (result.maps - other.maps).abs().max() > 1e-2 * result.maps.abs().max()
     if line.name in QUICK[line.library]:
         result.maps.square().sum().backward()
