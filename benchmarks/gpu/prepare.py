@@ -5,7 +5,7 @@
     libcudart_static.a              CUDA's runtime
     origin.json                     the commit, and a digest of the sources
     replay                          the replayer (tests/emulation/run.cpp)
-    requests.bin, results.bin,
+    requests.bin.gz, results.bin,
     launches.jsonl                  what the tests of the emulation launched, and what came out
     wheels                          libraries that a machine with a GPU may lack, for Python 3.12
 It needs nvcc, g++, cmake, the test dependencies, and a package index for the wheels.
@@ -13,6 +13,7 @@ It needs nvcc, g++, cmake, the test dependencies, and a package index for the wh
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -72,6 +73,13 @@ def record_launches(folder: Path) -> None:
     tests = [path for path in tests if path.stem not in ("test_mutants", "test_gpu_check")]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    pack(folder / "requests.bin")
+
+
+def pack(path: Path) -> None:
+    """Compress a file to its name with .gz, and remove it."""
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    path.unlink()
 
 
 def download_wheels(folder: Path) -> None:

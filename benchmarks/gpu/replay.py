@@ -1,8 +1,8 @@
 """Ask the GPU what the emulation was asked, and compare the answers.
 
-`replay.py FOLDER [-- TOOL ...]` feeds FOLDER/requests.bin to the program FOLDER/replay, under a tool such as
-compute-sanitizer if one is named, and compares what comes back with FOLDER/results.bin. Neither torch nor the
-package is needed.
+`replay.py FOLDER [-- TOOL ...]` feeds the requests of FOLDER to the program FOLDER/replay, under a tool if
+one is named, such as compute-sanitizer, and compares what comes back with FOLDER/results.bin. Neither torch
+nor the package is needed.
 
 A GPU contracts products and sums in other places, and its reciprocal is approximate. So a value may be off by
 TOLERANCE of the largest of its tensor, and one in RARE may be further off: a value at a threshold, such as a
@@ -11,6 +11,7 @@ pixel of a mask. The output tells how far the worst launch of each launcher is o
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -64,13 +65,17 @@ def compare(launches: list[dict[str, Any]], got: bytes, expected: bytes) -> dict
     return found
 
 
+def requests(folder: Path) -> bytes:
+    """Read the recorded requests, which `prepare.py` packs."""
+    packed = folder / "requests.bin.gz"
+    return gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / "requests.bin").read_bytes()
+
+
 def main() -> int:
     folder, *tool = Path(sys.argv[1]), *sys.argv[3:]
     launches = [json.loads(line) for line in (folder / "launches.jsonl").read_text().splitlines()]
-    with open(folder / "requests.bin", "rb") as requests:
-        done = subprocess.run(
-            [*tool, str(folder / "replay")], stdin=requests, stdout=subprocess.PIPE, check=False
-        )
+    command = [*tool, str(folder / "replay")]
+    done = subprocess.run(command, input=requests(folder), stdout=subprocess.PIPE, check=False)
     found = compare(launches, done.stdout, (folder / "results.bin").read_bytes())
     differ = sum(len(of["differ"]) for of in found.values())
     print(json.dumps({"exit_status": done.returncode, "differ": differ, "launchers": found}, indent=1))

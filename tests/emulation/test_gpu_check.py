@@ -1,5 +1,6 @@
 """The check of a GPU, without one: every step of it, and what becomes of steps that fail."""
 
+import gzip
 import json
 import os
 import shutil
@@ -123,8 +124,11 @@ def test_what_was_prepared_from_other_sources_is_refused(tmp_path: Path) -> None
 def test_a_wrong_answer_of_the_gpu_is_seen(prepared: Path) -> None:
     launches = [json.loads(line) for line in (prepared / "launches.jsonl").read_text().splitlines()]
     expected = (prepared / "results.bin").read_bytes()
-    with open(prepared / "requests.bin", "rb") as requests:
-        got = subprocess.run([prepared / "replay"], stdin=requests, stdout=subprocess.PIPE, check=True).stdout
+    requests = replay.requests(prepared)
+    (prepared / "requests.bin.gz").write_bytes(gzip.compress(requests))
+    (prepared / "requests.bin").unlink()
+    assert replay.requests(prepared) == requests
+    got = subprocess.run([prepared / "replay"], input=requests, stdout=subprocess.PIPE, check=True).stdout
     assert [launch["results"] for launch in launches] == [["out"], ["dice"]]
     right = {"launches": 1, "worst": 0.0, "differ": []}
     assert replay.compare(launches, got, expected) == {"minmax_normalize": right, "dice": right}
