@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sal_fast.annotate.generate import binary_maps
 from sal_fast.data import files
+from sal_fast.data.meaning import nearest
 from sal_fast.data.store import Store
 from sal_fast.errors import InputError
 
@@ -59,16 +60,21 @@ def draw_maps(generator: Generator, store: Store, rows: Tensor) -> Tensor:
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         paths = [store.table.images[row] for row in part.tolist()]
-        drawn = maps_of_files(generator, paths, store.labels[part].tolist())
+        drawn = maps_of_files(generator, paths, store.labels[part].tolist(), store.table.rule.white)
         for i, one in enumerate(drawn, start):
             maps[i] = resized(one, (store.image_size, store.image_size))
     return maps.to(store.device)
 
 
-def maps_of_files(generator: Generator, paths: Sequence[Path], labels: Sequence[int]) -> list[np.ndarray]:
-    """A generator's maps of picture files. Raises InputError if a file cannot be read, and as `maps_of`."""
+def maps_of_files(
+    generator: Generator, paths: Sequence[Path], labels: Sequence[int], white: float | None = None
+) -> list[np.ndarray]:
+    """A generator's maps of picture files. `white` is as in `Rule`.
+
+    Raises InputError if a file cannot be read, and as `maps_of`.
+    """
     try:
-        pictures = [files.rgb(files.read(path)) for path in paths]
+        pictures = [files.rgb(files.read(path, white)) for path in paths]
     except files.Unreadable as error:
         raise InputError(f"{error}; maps are drawn from the pictures' own files: restore it") from None
     return maps_of(generator, pictures, labels, paths)
@@ -80,5 +86,5 @@ def resized(one: np.ndarray, size: tuple[int, int]) -> Tensor:
     A mask is resized by nearest neighbour, and a heat map is made binary as a CAM is.
     """
     if one.dtype == bool:
-        return torch.from_numpy(files.nearest(one, (size[1], size[0])).copy())
+        return torch.from_numpy(nearest(one, (size[1], size[0])).copy())
     return binary_maps(torch.from_numpy(one.astype(np.float32))[None], size)[0]

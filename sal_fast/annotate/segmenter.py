@@ -53,7 +53,8 @@ def make_missing_masks(folder: Path, store: Store, rows: Tensor, load: Callable[
         with progress.bar(f"segmenting {store.table.name}", len(missing)) as advance:
             for row, path in missing:
                 image = store.table.images[row]
-                (one,) = maps_of_files(generator, [image], [int(store.labels[row])])
+                white = store.table.rule.white
+                (one,) = maps_of_files(generator, [image], [int(store.labels[row])], white)
                 width, height = files.read(image).size
                 out = io.BytesIO()
                 Image.fromarray(resized(one, (height, width)).numpy()).save(out, format="png")

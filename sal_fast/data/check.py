@@ -4,17 +4,18 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from sal_fast import seeds
-from sal_fast.data import catalog, files, splits
+from sal_fast.data import catalog, files, meaning, splits
 from sal_fast.data.load import load_originals
+from sal_fast.data.meaning import Rule, Seen
 from sal_fast.data.reading import each
 from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
 
-SIZE = 256  # pixels a side of several annotators' masks, which may differ in size
-KINDS = ("no mask", "empty mask", "graded mask", "mis-sized mask", "unreadable", "binary mask")
+KINDS = (
+    "no mask", "empty mask", "full mask", "flat mask", "graded mask", "mis-sized mask", "unreadable",
+    "binary mask",
+)  # fmt: skip
 
 
 class Findings(NamedTuple):
@@ -33,9 +34,9 @@ class Findings(NamedTuple):
     notes: list[str]
 
 
-def look(data: str, root: str | None = None) -> Findings:
+def look(data: str, root: str | None = None, rule: Rule | None = None) -> Findings:
     """Decode every image and mask of `data` (see `load_table`) and say what was found."""
-    table = load_originals(data, root)
+    table = load_originals(data, root, rule)
     problems = []
     try:
         splits.assign(table, seeds.stream(0, "split"))
@@ -43,43 +44,44 @@ def look(data: str, root: str | None = None) -> Findings:
         problems.append(str(error))
     rows: dict[str, list[int]] = {kind: [] for kind in KINDS}
     reasons: dict[int, str] = {}
+    seen: list[tuple[str, Seen]] = []
 
-    def one(row: int) -> str:
+    def one(row: int) -> str | list[tuple[Path, Seen]]:
         try:
-            return _kind(_mask(table, row))
+            return _masks(table, row)
         except files.Unreadable as error:
             reasons[row] = str(error)
-            return "mis-sized mask" if isinstance(error, files.MisSized) else "unreadable"
+            return "mis-sized mask" if isinstance(error, meaning.MisSized) else "unreadable"
 
-    for row, kind in enumerate(each(one, range(len(table)), f"checking {table.name}")):
-        rows[kind].append(row)
+    for row, found in enumerate(each(one, range(len(table)), f"checking {table.name}")):
+        if not isinstance(found, str):
+            seen += [(str(path), one) for path, one in found]
+            found = _kind([one for _, one in found])
+        rows[found].append(row)
     if len(rows["no mask"]) == len(table) and UNLABELLED not in table.labels:  # else people draw them
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
     problems += [reasons[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])]
+    verdict = meaning.judge(seen, table.rule)
     notes = catalog.compare(data, table) if data in catalog.ENTRIES else _passed_over(data, table)
-    return Findings(table, rows, reasons, problems, notes)
+    return Findings(table, rows, reasons, problems + verdict.problems, verdict.notes + notes)
 
 
-def _mask(table: Table, row: int) -> np.ndarray | None:
-    """A sample's mask at its own size, or None. Raises Unreadable if it or its image cannot be used."""
-    image = files.read(table.images[row])
+def _masks(table: Table, row: int) -> list[tuple[Path, Seen]]:
+    """What was seen in a sample's mask files. Raises Unreadable if one of them or its image is of no use."""
+    image = files.read(table.images[row], table.rule.white)
     files.rgb(image)
     path = table.masks[row]
-    if path is None:
-        return None
-    drawn = [files.read(one) for one in files.annotators(path)]
-    size = None if len(drawn) == 1 else SIZE
-    return files.average(
-        [files.mask(one, files.grades(one), size, image.size, table.foreground) for one in drawn]
-    )
+    drawn = [] if path is None else [files.read(one, table.rule.white) for one in files.annotators(path)]
+    return [(one.path, meaning.read(one, files.grades(one), None, image, table.rule).seen) for one in drawn]
 
 
-def _kind(mask: np.ndarray | None) -> str:
-    if mask is None:
+def _kind(seen: list[Seen]) -> str:
+    """The kind of a sample's map, which is graded if several annotators drew it."""
+    if not seen:
         return "no mask"
-    if not mask.any():
-        return "empty mask"
-    return "binary mask" if np.isin(mask, (0, 255)).all() else "graded mask"
+    if len(seen) > 1 and any(one.useful for one in seen):
+        return "graded mask"
+    return f"{seen[0].kind} mask"
 
 
 def _passed_over(data: str, table: Table) -> list[str]:

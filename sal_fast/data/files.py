@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
-ASPECT_TOLERANCE = 0.02
 MOST_PIXELS = 178_956_970  # a header that claims more is a decompression bomb; this is Pillow's limit
 MOST_SIDE = 2**16  # more than a JPEG can have; a resize takes 16 bytes for each pixel of a side
 MOST_BYTES = 2**30  # in a file, enough for MOST_PIXELS without compression
@@ -45,7 +44,6 @@ Image.init()  # without it Pillow does not find the formats that we name
 # process, because a filter that one thread sets holds for all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-Foreground = Callable[[np.ndarray], np.ndarray]
 Result = TypeVar("Result")
 
 
@@ -55,10 +53,6 @@ class Unreadable(Exception):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
-
-
-class MisSized(Unreadable):
-    """A mask that cannot be its image's, because its aspect ratio is another."""
 
 
 def or_unreadable(work: Callable[..., Result]) -> Callable[..., Result | Unreadable]:
@@ -79,6 +73,10 @@ class Encoded:
 
     size: (width, height) of the upright picture.
     orientation: how Pillow decodes it, 1 to 8 as in EXIF.
+    turned: its orientation in EXIF, also where Pillow turns the picture by itself.
+    mode: Pillow's name for the kind of its pixels.
+    depth: `8 bits`, `16 bits`, `32 bits` or `fractions`, by channel.
+    said: the number that is white if it is deeper than 8 bits, as the user said it.
     plain: an upright JPEG of 8-bit RGB or grey, without visible damage.
     grey: an upright PNG of 8-bit grey.
     """
@@ -87,6 +85,10 @@ class Encoded:
     data: bytes
     size: tuple[int, int]
     orientation: int
+    turned: int
+    mode: str
+    depth: str
+    said: float | None
     plain: bool
     grey: bool
 
@@ -101,13 +103,13 @@ class Encoded:
         return hashlib.blake2b(self.data, digest_size=16).digest()
 
 
-def read(path: Path) -> Encoded:
-    """Read a file and its header.
+def read(path: Path, said: float | None = None) -> Encoded:
+    """Read a file and its header. `said` is what the user said is white (`white`).
 
     Raises Unreadable for a file that is missing, empty, no picture, several pictures, or a decompression
     bomb.
     """
-    with _naming(path):
+    with naming(path):
         there = path.stat()
         if not stat.S_ISREG(there.st_mode):  # a pipe would never end
             raise Unreadable(path, f"{'a folder' if stat.S_ISDIR(there.st_mode) else 'a device'}, not a file")
@@ -145,21 +147,53 @@ def read(path: Path) -> Encoded:
             grey = struct.unpack(">II", data[16:24]) == (width, height)
         shown = (height, width) if orientation >= 5 else (width, height)
         left = 1 if image.format == "TIFF" else orientation
-        return Encoded(path, data, shown, left, plain, grey)
+        depth = _depth(image)
+        return Encoded(path, data, shown, left, orientation, image.mode, depth, said, plain, grey)
 
 
 def rgb(file: Encoded) -> np.ndarray:
-    """Decode an upright picture, uint8 [H, W, 3]. 16-bit depths are reduced and alpha is dropped.
+    """Decode an upright picture, uint8 [H, W, 3]. Alpha is dropped.
 
-    Raises Unreadable if the pixels cannot be decoded.
+    Deeper pictures are scaled so that `white(file)` becomes 255. Raises Unreadable if the pixels cannot
+    be decoded, or are out of range.
     """
-    with _naming(file.path):
+    with naming(file.path):
         image = _upright(file)
-        if image.mode.startswith(("I", "F")):
+        if file.depth != "8 bits":
             deep = np.asarray(image)
-            scaled = deep / 257 if image.mode.startswith("I;16") else _graded(deep, file.path)
-            return np.repeat(np.rint(scaled).astype(np.uint8)[..., None], 3, axis=2)
+            check_range(file, float(deep.min()), float(deep.max()))
+            scaled = np.rint(deep * (255 / white(file))).astype(np.uint8)
+            return np.repeat(scaled[..., None], 3, axis=2)
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def white(file: Encoded) -> float:
+    """The number that is white in a file: what the user said (`--white`), else what its depth has.
+
+    It never depends on the pixels of the file, so that all files of a set have one scale. Raises Unreadable
+    for 32 bits if nobody said it.
+    """
+    if file.depth == "8 bits":
+        return 255.0
+    usual = {"16 bits": 65535.0, "fractions": 1.0}.get(file.depth)
+    if file.said is not None:
+        return file.said
+    if usual is None:
+        raise Unreadable(file.path, f"{file.depth} a pixel, of which nobody knows what is white; say --white")
+    return usual
+
+
+def check_range(file: Encoded, low: float, high: float) -> None:
+    """Raise Unreadable if the numbers of a deep file, from `low` to `high`, are not between 0 and white."""
+    top = white(file)
+    if not low <= high:
+        raise Unreadable(file.path, f"its {file.depth} are not all numbers; expected 0 to {top:g}")
+    if not 0 <= low <= high <= top:
+        raise Unreadable(
+            file.path,
+            f"its {file.depth} go from {low:g} to {high:g}, expected 0 to {top:g}; say with --white which "
+            f"number is white",
+        )
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
@@ -180,7 +214,7 @@ def grades(file: Encoded) -> np.ndarray:
 
     A palette file gives its indices. Alpha is dropped. Raises Unreadable if they cannot be decoded.
     """
-    with _naming(file.path):
+    with naming(file.path):
         image = _upright(file)
         if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             image = image.convert("RGB")
@@ -190,68 +224,13 @@ def grades(file: Encoded) -> np.ndarray:
         return array
 
 
-def transparent(file: Encoded) -> bool:
-    """True if any pixel can be seen through. Raises Unreadable if the pixels cannot be decoded."""
-    with _naming(file.path):
-        image = _upright(file)
-        return image.has_transparency_data and min(image.convert("RGBA").getchannel("A").tobytes()) < 255
+def rgba(file: Encoded) -> np.ndarray:
+    """Decode an upright picture with its transparency, uint8 [H, W, 4]; palettes are looked up.
 
-
-def mask(
-    file: Encoded,
-    pixels: np.ndarray,
-    size: int | None,
-    image: tuple[int, int] | None = None,
-    foreground: Foreground | None = None,
-) -> np.ndarray:
-    """Bring a mask to its frame, uint8 [size, size].
-
-    A binary mask becomes 0 and 255, by nearest neighbours; a graded one 0..255, by area average. With
-    `foreground` every mask is binary. Otherwise a mask is binary if it has no value but 0 and one other,
-    whichever that is, or if it is a JPEG for which this is nearly so.
-
-    Args:
-        file: the mask file.
-        pixels: its pixels (`grades`).
-        size: the frame, pixels a side; None keeps the file's own size.
-        image: (width, height) of the image that it belongs to, if that is known.
-        foreground: the data set's rule for foreground pixels (see `Table`), if it has one.
-
-    Raises:
-        MisSized: the aspect ratio differs from the image's by more than 2 %.
-        Unreadable: grades are out of range.
+    Raises Unreadable if the pixels cannot be decoded.
     """
-    width, height = file.size
-    if image is not None:
-        off = abs((width / height) / (image[0] / image[1]) - 1)
-        if off > ASPECT_TOLERANCE:
-            raise MisSized(
-                file.path,
-                f"the mask is {width}x{height}, its image {image[0]}x{image[1]}: "
-                f"the aspect ratios differ by {off:.0%} (at most 2 %)",
-            )
-    frame = None if size is None else (size, size)
-    if foreground is not None:
-        with _naming(file.path):
-            return nearest(foreground(pixels), frame)
-    flat = pixels.max(axis=-1) if pixels.ndim == 3 else pixels
-    top = flat.max()
-    if bool(((flat == 0) | (flat == top)).all()):
-        return nearest(flat != 0, frame)
-    graded = _graded(flat, file.path)
-    if file.plain and _nearly_binary(graded):
-        return nearest(graded > graded.max() / 2, frame)
-    if frame is None:
-        return np.rint(graded).astype(np.uint8)
-    area = Image.fromarray(graded.astype(np.float32)).resize(frame, Image.Resampling.BOX)
-    return np.clip(np.rint(np.asarray(area)), 0, 255).astype(np.uint8)
-
-
-def average(masks: list[np.ndarray]) -> np.ndarray:
-    """The map of one image by several annotators: the mean of their masks, which is graded."""
-    if len(masks) == 1:
-        return masks[0]
-    return np.rint(np.mean(masks, axis=0)).astype(np.uint8)
+    with naming(file.path):
+        return np.asarray(_upright(file).convert("RGBA"))
 
 
 def annotators(path: Path) -> list[Path]:
@@ -259,7 +238,7 @@ def annotators(path: Path) -> list[Path]:
 
     Raises Unreadable for a folder without pictures, or one that cannot be listed.
     """
-    with _naming(path):
+    with naming(path):
         if not path.is_dir():
             return [path]
         found = [file for file in path.iterdir() if not file.name.startswith(".")]
@@ -269,31 +248,11 @@ def annotators(path: Path) -> list[Path]:
     return files
 
 
-def nearest(binary: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Resize bool [H, W] by nearest neighbours to `size` (width, height), if given; uint8 of 0 and 255."""
-    image = Image.fromarray(np.asarray(binary, dtype=bool).view(np.uint8))
-    return np.asarray(image if size is None else image.resize(size, Image.Resampling.NEAREST)) * 255
-
-
-def _nearly_binary(graded: np.ndarray) -> bool:
-    """True if a JPEG was a binary mask: four in five of its pixels that are not dark are near the top.
-
-    Compression only rings along the edges of a mask; of a Gaussian, one pixel in twenty is near the top.
-    """
-    top = float(graded.max())
-    bright = graded > top / 16
-    return bool((graded[bright] > top * 7 / 8).mean() > 0.8)
-
-
-def _graded(array: np.ndarray, path: Path) -> np.ndarray:
-    """Scale grades to 0..255: 8 bits stay as they are, 16 bits are reduced, fractions come from 0..1."""
-    top = float(array.max())
-    if not np.isfinite(array).all() or array.min() < 0 or top > 65535:
-        raise Unreadable(
-            path, f"grades must lie in 0..1, 0..255 or 0..65535, got {array.min()}..{array.max()}"
-        )
-    scale = 255.0 if top <= 1 else 1.0 if top <= 255 else 1 / 257
-    return array if scale == 1 else array * scale  # float64, 8 bytes a pixel
+def _depth(image: Image.Image) -> str:
+    """The depth of a channel. Pillow opens some PNG files of 16 bits as if they had 32."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return "16 bits"
+    return {"I": "32 bits", "F": "fractions"}.get(image.mode, "8 bits")
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
@@ -322,7 +281,7 @@ def _upright(file: Encoded) -> Image.Image:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turn any error into an Unreadable that names the file; damaged ones make Pillow raise anything."""
     try:
         yield

@@ -32,8 +32,10 @@ class Resident:
 class Streamed:
     """Images that are decoded from their files each time, while the batch before is used."""
 
-    def __init__(self, paths: Sequence[Path], stored_size: int, decoder: Decoder) -> None:
-        self.paths, self.stored_size, self.decoder = paths, stored_size, decoder
+    def __init__(
+        self, paths: Sequence[Path], stored_size: int, decoder: Decoder, white: float | None = None
+    ) -> None:
+        self.paths, self.stored_size, self.decoder, self.white = paths, stored_size, decoder, white
 
     def batches(self, groups: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         asked = [rows.tolist() for rows in groups]  # all at once, as a copy from a GPU waits for its work
@@ -58,7 +60,8 @@ class Streamed:
 
     def _decode(self, rows: Sequence[int]) -> Tensor:
         try:
-            return reading.pictures([self.paths[row] for row in rows], self.stored_size, self.decoder)
+            paths = [self.paths[row] for row in rows]
+            return reading.pictures(paths, self.stored_size, self.decoder, self.white)
         except Unreadable as error:
             raise InputError(
                 f"{error} (it was readable before); restore it, then repeat the command"

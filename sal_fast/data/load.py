@@ -12,6 +12,7 @@ from sal_fast import plugins
 from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
 from sal_fast.data import formats, prepared, store
+from sal_fast.data.meaning import Rule
 from sal_fast.data.reading import StoreOptions
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
@@ -21,7 +22,7 @@ SHARE = 0.5  # `auto` gives images at most this share of the free memory, so tha
 log = logging.getLogger(__name__)
 
 
-def load_table(data: str, root: str | Path | None = None) -> Table:
+def load_table(data: str, root: str | Path | None = None, rule: Rule | None = None) -> Table:
     """Read the samples that `--data` names.
 
     Args:
@@ -30,10 +31,16 @@ def load_table(data: str, root: str | Path | None = None) -> Table:
             `images/<class>/`. A plug-in's name is preferred to a folder with the same name: `./cub200` is the
             folder.
         root: the folder that a plug-in reads; the paper's data sets need it.
+        rule: what the user says about the mask files.
 
     Raises:
         InputError: it says what was expected.
     """
+    table = _table(data, root)
+    return table if rule is None else _ruled(table, rule)
+
+
+def _table(data: str, root: str | Path | None) -> Table:
     path, named = Path(os.path.expanduser(data)), plugins.names("data")
     if data in named or (plugins.is_reference(data) and not path.exists()):
         table = plugins.load("data", data)(None if root is None else Path(os.path.expanduser(root)))
@@ -52,9 +59,23 @@ def load_table(data: str, root: str | Path | None = None) -> Table:
     return prepared.read(path) if prepared.is_prepared(path) else formats.read_folder(path)
 
 
-def load_originals(data: str, root: str | Path | None = None) -> Table:
+def _ruled(table: Table, rule: Rule) -> Table:
+    """The table whose masks are read by `rule`. Raises InputError if they are read in another way already."""
+    if isinstance(table, prepared.PreparedTable):
+        if str(rule) not in ("", table.said):
+            raise InputError(
+                f"{table.folder} was prepared with {table.said or 'no rule for its masks'}, and {rule} is "
+                f"asked; prepare another folder, or leave these options out"
+            )
+        return table
+    if table.rule.own is not None and replace(rule, white=None) != Rule():
+        raise InputError(f"{table.name} has a rule of its own for its masks; leave out {rule}")
+    return replace(table, rule=replace(rule, own=table.rule.own))
+
+
+def load_originals(data: str, root: str | Path | None = None, rule: Rule | None = None) -> Table:
     """`load_table`, but InputError for a prepared folder, whose files were all looked through already."""
-    table = load_table(data, root)
+    table = load_table(data, root, rule)
     if isinstance(table, prepared.PreparedTable):
         raise InputError(f"--data {data} is prepared already; --data names the originals")
     return table

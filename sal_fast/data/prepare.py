@@ -26,9 +26,10 @@ from sal_fast._util import progress
 from sal_fast._util.files import flush, read_json, write_bytes, write_json
 from sal_fast._util.locks import hold
 from sal_fast._util.memory import resident_memory
-from sal_fast.data import reading, store
+from sal_fast.data import meaning, reading, store
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import Unreadable
+from sal_fast.data.meaning import Seen
 from sal_fast.data.prepared import FORMAT, INDEX, PREPARED, SAMPLES, Recipe, cut, stamps
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
@@ -45,6 +46,7 @@ class Entry:
     """A finished sample, as the index has it.
 
     at: the place in images.bin and masks.bin. graded: the place in graded.bin, or -1 for a binary map.
+    seen: what was seen in its mask files (`Seen.to_json`).
     """
 
     id: str
@@ -52,6 +54,7 @@ class Entry:
     stamp: str
     at: int
     graded: int
+    seen: list[dict[str, Any]]
 
 
 def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[Unreadable]:
@@ -60,12 +63,12 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
     Nothing is written for those. The same call continues one that was interrupted.
 
     Raises:
-        InputError: the disk is too small, or `out` holds something else or is in use.
+        InputError: the disk is too small, or `out` holds something else or is in use; or the masks mean
+            nothing that can be told.
     """
     _check_names(table)
     with hold(out, INDEX):
-        rule = None if table.foreground is None else table.foreground.__module__
-        head = {"format": FORMAT, "data": table.name, "foreground": rule, **asdict(recipe)}
+        head = {"format": FORMAT, "data": table.name, "rule": str(table.rule), **asdict(recipe)}
         index, now = _Index(out, head), stamps(table)
         kept = _kept(table, now, index)
         rows = [row for row, name in enumerate(table.ids) if name not in kept]
@@ -89,7 +92,10 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
                 broken += part.broken.values()
                 advance(len(part.rows))
         if not broken:
-            _finish(table, out, recipe, [kept[name] for name in table.ids])
+            entries = [kept[name] for name in table.ids]
+            seen = [(entry.id, Seen.from_json(one)) for entry in entries for one in entry.seen]
+            store.accept(meaning.judge(seen, table.rule), table)
+            _finish(table, out, recipe, entries)
         return broken
 
 
@@ -195,7 +201,8 @@ class _Growing:
         added: list[Entry] = []
         for at, (i, place) in enumerate(zip(whole, maps.place.tolist(), strict=True), start=self._count):
             row, graded = part.rows[i], self._graded + place if place >= 0 else -1
-            added.append(Entry(table.ids[row], part.digests[i].hex(), now[row], at, graded))
+            seen = [one.to_json() for one in part.seen[i]]
+            added.append(Entry(table.ids[row], part.digests[i].hex(), now[row], at, graded, seen))
         self._count += len(added)
         self._graded += len(maps.graded)
         self._new += added
@@ -233,7 +240,14 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: list[Entry]) -> No
         },
         schema_overrides={"mask": pl.String},
     )
-    about = {"format": FORMAT, "recipe": asdict(recipe), "name": table.name, "classes": table.classes}
+    about = {
+        "format": FORMAT,
+        "recipe": asdict(recipe),
+        "name": table.name,
+        "classes": table.classes,
+        "rule": str(table.rule),
+        "white": table.rule.white,
+    }
     data = io.BytesIO()
     frame.write_parquet(data)
     samples, done = out / SAMPLES, out / PREPARED

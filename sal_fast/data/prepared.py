@@ -26,10 +26,11 @@ from sal_fast.data import reading, store
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Mapped, Resident, Streamed
 from sal_fast.data.masks import Masks
+from sal_fast.data.meaning import Rule
 from sal_fast.data.table import Table, numbered
 from sal_fast.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 INDEX, PREPARED, SAMPLES = "index.jsonl", "prepared.json", "table.parquet"
 
 
@@ -56,7 +57,8 @@ class PreparedTable(Table):
     """The table of a finished folder, with one entry per sample in each column.
 
     at: int64 [N], the place in images.bin and masks.bin. graded: int64 [N], the place in graded.bin, or -1
-    for a binary map. digests: of the files that a sample was read from. stamps: see `stamp`.
+    for a binary map. digests: of the files that a sample was read from. stamps: see `stamp`. said: the rule
+    by which its masks were read, in words.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class PreparedTable(Table):
     graded: Tensor
     digests: list[bytes]
     stamps: list[str]
+    said: str
 
 
 def is_prepared(folder: Path) -> bool:
@@ -94,6 +97,8 @@ def read(folder: Path) -> PreparedTable:
             labels=numbered(columns["label"], about["classes"]),
             masks=[None if path is None else Path(path) for path in columns["mask"]],
             split=columns["split"],
+            rule=Rule(white=about["white"]),
+            said=about["rule"],
             folder=folder,
             recipe=Recipe(**about["recipe"]),
             at=torch.tensor(columns["at"], dtype=torch.int64),
@@ -144,7 +149,7 @@ def _images(table: PreparedTable, options: reading.StoreOptions) -> Images:
                 f"repeat `sal-fast data prepare`"
             )
     if keep == "stream":
-        return Streamed(table.images, size, decoder)
+        return Streamed(table.images, size, decoder, table.rule.white)
     return store.decoded(replace(table, masks=[None] * len(table)), options)[0]  # its maps are in masks.bin
 
 

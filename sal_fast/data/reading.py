@@ -14,9 +14,10 @@ from torch import Tensor
 
 from sal_fast._util import progress
 from sal_fast._util.words import Keep
-from sal_fast.data import files
+from sal_fast.data import files, meaning
 from sal_fast.data.decode.base import MOST_PIXELS, Decoder, consecutive, cores
 from sal_fast.data.files import Encoded, Unreadable, or_unreadable
+from sal_fast.data.meaning import Map, Seen
 from sal_fast.data.table import Table
 
 Item = TypeVar("Item")
@@ -50,6 +51,7 @@ class Part(NamedTuple):
 
     images: uint8 [B, S, S, 3] on the decoder's device.
     masks: uint8 [F, F] each, or None for a row without a mask.
+    seen: what was seen in the mask files of each row.
     digests: of all bytes that a row was read from.
     broken: why rows cannot be used, by their position in the part.
     """
@@ -57,6 +59,7 @@ class Part(NamedTuple):
     rows: Sequence[int]
     images: Tensor
     masks: list[np.ndarray | None]
+    seen: list[list[Seen]]
     digests: list[bytes]
     broken: dict[int, Unreadable]
 
@@ -89,7 +92,7 @@ def parts(
 
 
 def _load(table: Table, row: int) -> _Files:
-    image, *masks = (files.read(path) for path in sources(table, row))
+    image, *masks = (files.read(path, table.rule.white) for path in sources(table, row))
     return _Files(image, masks, b"".join(file.digest for file in (image, *masks)))
 
 
@@ -114,13 +117,14 @@ def digest(table: Table, row: int) -> bytes | None:
     return None if isinstance(found, Unreadable) else found.digest
 
 
-def pictures(paths: Sequence[Path], size: int, decoder: Decoder) -> Tensor:
-    """Decode images that were looked at before to uint8 [B, size, size, 3].
+def pictures(paths: Sequence[Path], size: int, decoder: Decoder, white: float | None = None) -> Tensor:
+    """Decode images that were looked at before to uint8 [B, size, size, 3]. `white` is as in `Rule`.
 
     Raises Unreadable if one has gone bad since.
     """
     images = _empty(len(paths), size, decoder)
-    for error in decoder.images(decoder.map(files.read, paths), images, range(len(paths))).values():
+    read = decoder.map(partial(files.read, said=white), paths)
+    for error in decoder.images(read, images, range(len(paths))).values():
         raise error
     return images
 
@@ -150,28 +154,30 @@ def _decoded(
     images[list(broken)] = 0
     if images.shape[1]:
         broken |= decoder.images([sample.image for sample in found.values()], images, list(found))
-    drawn: dict[int, list[np.ndarray]] = {}
-    pairs = [(i, sample.image.size, mask) for i, sample in found.items() for mask in sample.masks]
-    for i, array in _masks(pairs, options.image_size, table, decoder):
-        if isinstance(array, Unreadable):
-            broken.setdefault(i, array)
+    drawn: dict[int, list[Map]] = {}
+    pairs = [(i, sample.image, mask) for i, sample in found.items() for mask in sample.masks]
+    for i, one in _maps(pairs, options.image_size, table, decoder):
+        if isinstance(one, Unreadable):
+            broken.setdefault(i, one)
         else:
-            drawn.setdefault(i, []).append(array)
-    masks = [files.average(drawn[i]) if i in drawn else None for i in range(len(rows))]
+            drawn.setdefault(i, []).append(one)
+    maps = [drawn.get(i, []) for i in range(len(rows))]
+    masks = [meaning.average([one.pixels for one in several]) if several else None for several in maps]
+    seen = [[one.seen for one in several] for several in maps]
     digests = [found[i].digest if i in found else b"" for i in range(len(rows))]
-    return Part(rows, images, masks, digests, broken)
+    return Part(rows, images, masks, seen, digests, broken)
 
 
-def _masks(
-    pairs: Sequence[tuple[int, tuple[int, int], Encoded]], size: int, table: Table, decoder: Decoder
-) -> Iterator[tuple[int, np.ndarray | Unreadable]]:
-    """Decode mask files and bring them to their frame; pairs are (position, image's size, mask file)."""
+def _maps(
+    pairs: Sequence[tuple[int, Encoded, Encoded]], size: int, table: Table, decoder: Decoder
+) -> Iterator[tuple[int, Map | Unreadable]]:
+    """Decode mask files and bring them to their frame; pairs are (position, image file, mask file)."""
 
     @or_unreadable
-    def one(pixels: np.ndarray | Unreadable, image: tuple[int, int], mask: Encoded) -> np.ndarray:
+    def one(pixels: np.ndarray | Unreadable, image: Encoded, mask: Encoded) -> Map:
         if isinstance(pixels, Unreadable):
             raise pixels
-        return files.mask(mask, pixels, size, image, table.foreground)
+        return meaning.read(mask, pixels, size, image, table.rule)
 
     for part in consecutive((mask.pixels for _, _, mask in pairs), MOST_PIXELS):
         at, images, masks = zip(*pairs[part], strict=True)

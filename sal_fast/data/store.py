@@ -5,6 +5,7 @@ depend on that. Maps always stay on the device, with one bit per pixel where the
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,15 +17,18 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast._util import progress
-from sal_fast.data import augment, decode, reading
+from sal_fast.data import augment, decode, meaning, reading
 from sal_fast.data.augment import Augmentation, Draws
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Resident, Streamed
 from sal_fast.data.masks import Masks
+from sal_fast.data.meaning import Seen, Verdict
 from sal_fast.data.reading import StoreOptions
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,18 +112,34 @@ def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[by
         kept = torch.empty(len(table), size, size, 3, dtype=torch.uint8, device=decoder.device)
     masks, digests = [Masks.empty(0, options.image_size, decoder.device)], []
     broken: list[Unreadable] = []
+    seen: list[tuple[str, Seen]] = []
     with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
         parts = reading.parts(table, range(len(table)), options, out=kept)
         for part in reading.ahead(parts, depth=1):
             broken += part.broken.values()
             digests += part.digests
+            seen += [
+                (table.ids[row], one)
+                for row, several in zip(part.rows, part.seen, strict=True)
+                for one in several
+            ]
             masks.append(packed(part.masks, options.image_size).to(decoder.device))
             advance(len(part.rows))
     if broken:
         more = f" (and {len(broken) - 1} more; `sal-fast data check` lists them)" if len(broken) > 1 else ""
         raise InputError(f"{broken[0]}{more}")
-    images = Streamed(table.images, size, decoder) if kept is None else Resident(kept)
+    accept(meaning.judge(seen, table.rule), table)
+    white = table.rule.white
+    images = Streamed(table.images, size, decoder, white) if kept is None else Resident(kept)
     return images, Masks.cat(masks), digests
+
+
+def accept(verdict: Verdict, table: Table) -> None:
+    """Log the notes of a verdict. Raises InputError if masks are refused."""
+    if verdict.problems:
+        raise InputError(f"{table.name}: {verdict.problems[0]}")
+    for note in verdict.notes:
+        log.info("%s: %s", table.name, note)
 
 
 def assembled(table: Table, images: Images, masks: Masks, fingerprint: str) -> Store:

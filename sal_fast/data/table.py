@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from sal_fast.data.files import Foreground
+from sal_fast.data.meaning import Foreground, Rule
 from sal_fast.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -44,8 +44,7 @@ class Table:
     labels: the number of each sample's class, or UNLABELLED if people have yet to give one.
     masks: None if there is no human map.
     split: train, val or test; "" until `sal_fast.data.splits` fills it.
-    foreground: a function that turns the pixels of a mask file, as Pillow decodes them (uint8 [H, W] or
-        [H, W, 3], the indices of a palette), into bool [H, W]. With None, the rule of `files.mask` holds.
+    rule: how mask files are read.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Table:
     labels: list[int]
     masks: list[Path | None]
     split: list[str] = field(default_factory=list)
-    foreground: Foreground | None = None
+    rule: Rule = field(default_factory=Rule)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,7 +82,9 @@ def make_table(
     Args:
         name: what the data set is called on screen and in reports.
         samples: `Sample`s, or dictionaries with the same fields.
-        foreground: which pixels of a mask file are foreground (see `Table`), if the data set has a rule.
+        foreground: a function from the pixels of a mask file, as Pillow decodes them (uint8 [H, W] or
+            [H, W, 3], the indices of a palette), to its foreground, bool [H, W]; None if the data set has no
+            rule of its own.
 
     Raises:
         InputError: there is no sample, an id occurs twice or cannot be a file name, or a split is unknown.
@@ -115,7 +116,7 @@ def make_table(
         labels=numbered([row.label for row in rows], classes),
         masks=[None if row.mask is None else Path(row.mask) for row in rows],
         split=[row.split for row in rows],
-        foreground=foreground,
+        rule=Rule(own=foreground),
     )
 
 

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sal_fast import plugins
 from sal_fast._util.suggest import suggest
@@ -38,6 +38,9 @@ from sal_fast.experiment.budget import AUTO, Plan, fractions, plan
 from sal_fast.experiment.options import UNSET, check_value, option, options_of, spelling, types_of
 from sal_fast.experiment.regimes import REGIMES, Regime, those_that
 
+if TYPE_CHECKING:
+    from sal_fast.data.meaning import Rule
+
 WEIGHTS = (".safetensors", ".pth", ".pt")  # the suffixes of weights files
 
 
@@ -59,6 +62,17 @@ class Config:
     With --root they can be cub200, flowers102, imagenet-s, ham10000 or food201."""
     root: str | None = option(None, affects="data", path="always")
     """The folder that holds the official archives of --data, unpacked or not."""
+    foreground: str | None = option(None, affects="data")
+    """The values of mask files that are foreground, such as 1,2 or 1-5, where a file has more values than 0
+    and one other. grades says that they are degrees of grey."""
+    ignore: str | None = option(None, affects="data")
+    """The values of mask files that are neither foreground nor background, such as 255. They become
+    background."""
+    foreground_colour: str | None = option(None, affects="data")
+    """The colours of mask files that are foreground, such as 255,0,0 or #ff0000, divided by semicolons."""
+    white: float | None = option(None, affects="data", above=0)
+    """The number that is white in images and masks of more than 8 bits, such as 4095 for 12 bits. Without it
+    65535 is white for 16 bits, and 1 for fractions."""
     regime: str = option("sal", affects="maps network", choices=tuple(REGIMES), axis=True)
     """The rule that says which saliency maps are used, and who draws them (paper Sec. 5)."""
     criterion: str = option("margin", affects="query", plugin="criterion", compared=True, axis=True)
@@ -353,6 +367,13 @@ class Config:
     def its_regime(self) -> Regime:
         """The properties of the regime."""
         return REGIMES[self.regime]
+
+    @property
+    def its_rule(self) -> Rule:
+        """How mask files are read. Raises InputError for options that are no numbers."""
+        from sal_fast.data.meaning import Rule  # it imports torch, and this module is imported everywhere
+
+        return Rule.of(self.foreground, self.ignore, self.foreground_colour, self.white)
 
     @property
     def its_alpha(self) -> float:

@@ -93,7 +93,7 @@ def run(
     folder = RunFolder(config.run_folder)
     plug_ins = _PlugIns.of(config, on_round)
     # This comes before the folder is made, so that a mistyped name leaves nothing behind.
-    table = None if folder.run_json.exists() else load_table(config.data, config.root)
+    table = None if folder.run_json.exists() else load_table(config.data, config.root, config.its_rule)
     with (
         distributed.ranks() as ranks,
         folder.lock() if ranks.first else nullcontext(),
@@ -167,7 +167,9 @@ def _run(
         log.info("%s is finished; nothing to do", folder.path)
         return
     device = _device(config, ranks)
-    table = _with_splits(config, folder, ranks, table or load_table(config.data, config.root))
+    table = _with_splits(
+        config, folder, ranks, table or load_table(config.data, config.root, config.its_rule)
+    )
     checks.check_labels(config, table)
     class_weights.resolved(config.class_weights, table.classes)  # it refuses a file that does not fit
     pool = len(table.rows("train"))

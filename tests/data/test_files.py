@@ -26,6 +26,7 @@ from sal_fast.data import (
     decode,
     files,
     load_table,
+    meaning,
     make_table,
     reading,
     splits,
@@ -33,6 +34,7 @@ from sal_fast.data import (
 )
 from sal_fast.data.decode import Decoder
 from sal_fast.data.files import ORIENTATION, Unreadable
+from sal_fast.data.meaning import Rule
 from sal_fast.errors import InputError
 
 CPU = torch.device("cpu")
@@ -242,7 +244,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "pages.tif": (animated("TIFF"), "2 pictures in one file, expected one"),
     "first half.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:500], "."),
     "first half.webp": (encoded(RGB, "WEBP")[:90], "."),
-    "not a number.tif": (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "grades"),
+    "not a number.tif": (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "not all numbers"),
     "avif.jpg": (b"\0\0\0\x1cftypavif" + bytes(100), "not an image"),
 }
 
@@ -380,7 +382,7 @@ def test_what_pillow_decodes_at_once_is_bounded(
 
 def mask_of(path: Path, size: int | None) -> np.ndarray:
     file = files.read(path)
-    return files.mask(file, files.grades(file), size)
+    return meaning.read(file, files.grades(file), size).pixels
 
 
 @pytest.mark.parametrize("value", [1, 3, 255])
@@ -418,7 +420,7 @@ def test_graded_mask_is_averaged_over_areas(tmp_path: Path, decoder: Decoder, su
     ("array", "expected"),
     [
         (np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10), 255),
-        (np.linspace(0, 200, 100).astype(np.uint16).reshape(10, 10), 200),
+        (np.linspace(0, 2570, 100).astype(np.uint16).reshape(10, 10), 10),
         (np.linspace(0, 65535, 100).astype(np.uint16).reshape(10, 10), 255),
     ],
     ids=["float", "dark-16-bit", "16-bit"],
@@ -437,7 +439,7 @@ def test_grades_out_of_range_are_refused(tmp_path: Path, grades: tuple[float, fl
     array = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
     array[0, :2] = grades
     Image.fromarray(array).save(tmp_path / "mask.tif")
-    with pytest.raises(Unreadable, match=r"mask\.tif: grades must lie in 0\.\.1"):
+    with pytest.raises(Unreadable, match=r"mask\.tif: its fractions .*expected 0 to 1"):
         mask_of(tmp_path / "mask.tif", 10)
 
 
@@ -468,7 +470,7 @@ def test_mask_lies_as_its_image_does(tmp_path: Path, decoder: Decoder) -> None:
         found = drawn(decoder, tmp_path / name, 10, (20, 30))
         np.testing.assert_array_equal(found[:5], 255)
         np.testing.assert_array_equal(found[5:], 0)
-        with pytest.raises(files.MisSized, match="the mask is 20x30, its image 30x20"):
+        with pytest.raises(meaning.MisSized, match="the mask is 20x30, its image 30x20"):
             drawn(decoder, tmp_path / name, 10, (30, 20))
 
 
@@ -482,11 +484,11 @@ def test_several_annotators_are_averaged(tmp_path: Path, decoder: Decoder) -> No
     half[:, :15] = 255
     Image.fromarray(half).save(folder / "anna.png")
     Image.fromarray(np.repeat(np.repeat(half, 2, 0), 2, 1)).save(folder / "böb.tif")
-    Image.fromarray(np.full((40, 60), 90, np.uint8)).convert("RGB").save(folder / "carl.bmp")  # all of it
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).convert("RGB").save(folder / "carl.bmp")  # all: no place
     Image.fromarray((np.tile(np.arange(30), (20, 1)) * 2 + 20).astype(np.uint8)).save(folder / "dora.png")
     found = drawn(decoder, folder, 10).astype(float)
     grade = np.tile(np.arange(30), (20, 1)).reshape(20, 10, 3).mean(2)[:10] * 2 + 20
-    expected = (2 * 255 * (np.arange(10) < 5) + 255 + grade) / 4
+    expected = (2 * 255 * (np.arange(10) < 5) + 0 + grade) / 4
     assert np.abs(found - expected).max() <= 1
 
 
@@ -497,7 +499,7 @@ def test_a_folder_of_annotators_that_cannot_be_used(tmp_path: Path, decoder: Dec
         drawn(decoder, folder, 10)
     GREY.save(folder / "anna.png")
     GREY.crop((0, 0, 20, 20)).save(folder / "bob.png")
-    with pytest.raises(files.MisSized, match=r"003/bob\.png: the mask is 20x20"):
+    with pytest.raises(meaning.MisSized, match=r"003/bob\.png: the mask is 20x20"):
         drawn(decoder, folder, 10)
     (folder / "bob.png").write_bytes(encoded(GREY, "PNG")[:50])
     with pytest.raises(Unreadable, match=r"003/bob\.png"):
@@ -528,7 +530,7 @@ def test_a_rule_that_a_mask_does_not_suit(tmp_path: Path) -> None:
     GREY.save(tmp_path / "mask.png")
     file = files.read(tmp_path / "mask.png")
     with pytest.raises(Unreadable, match=r"mask\.png: damaged \(IndexError"):
-        files.mask(file, files.grades(file), 8, None, lambda pixels: pixels[..., 2, 50] > 0)
+        meaning.read(file, files.grades(file), 8, None, Rule(own=lambda pixels: pixels[..., 2, 50] > 0))
 
 
 # Together

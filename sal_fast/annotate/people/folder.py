@@ -19,7 +19,8 @@ from sal_fast.annotate.people.question import (
     new_folder,
     pictures,
 )
-from sal_fast.data import files
+from sal_fast.data import files, meaning
+from sal_fast.data.meaning import Rule
 from sal_fast.data.table import names_a_file
 from sal_fast.errors import InputError
 
@@ -199,23 +200,13 @@ def _mask(path: Path, root: Path, picture: Path) -> np.ndarray:
             f"{shown} has {file.size[0]}x{file.size[1]} pixels, its image {image.size[0]}x{image.size[1]}; "
             f"draw it at the picture's size"
         )
-    pixels = files.grades(file)
-    if files.transparent(file):
-        raise ValueError(f"{shown} is transparent in parts, expected white on black; flatten it onto black")
-    if not _is_grey_or_one_colour(pixels):
-        raise ValueError(
-            f"{shown} is in colour, expected white on black; paint on a black layer, not on the picture, and "
-            f"save that alone"
-        )
-    return files.mask(file, pixels, None)
-
-
-def _is_grey_or_one_colour(pixels: np.ndarray) -> bool:
-    """True for a grey mask, or black and one colour. In any other it cannot be told what was marked."""
-    if pixels.ndim == 2 or bool((pixels == pixels[..., :1]).all()):
-        return True
-    marked = pixels[pixels.any(axis=-1)]
-    return bool((marked == marked[0]).all()) and len(marked) < pixels[..., 0].size
+    drawn = meaning.read(file, files.grades(file), None, image)
+    if drawn.seen.kind in ("full", "flat"):
+        raise ValueError(f"{shown} marks the whole picture, expected a part of it; skip it, or mark a part")
+    if drawn.seen.useful:
+        for problem in meaning.judge([(str(shown), drawn.seen)], Rule()).problems:
+            raise ValueError(problem)
+    return drawn.pixels
 
 
 def _spare_masks(masks: Path, question: Question, annotators: set[str], problems: Problems) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from sal_fast import seeds
 from sal_fast.data import splits
 from sal_fast.data.catalog import archives
-from sal_fast.data.files import Foreground
+from sal_fast.data.meaning import Foreground
 from sal_fast.data.table import Sample, Table, make_table
 from sal_fast.errors import InputError
 

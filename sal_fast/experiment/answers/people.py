@@ -21,7 +21,7 @@ from PIL import Image
 
 from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast.annotate.people.question import Answer, Question
-from sal_fast.data import files, load_table
+from sal_fast.data import files, load_table, meaning
 from sal_fast.errors import InputError
 from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.record import RunFolder
@@ -160,9 +160,9 @@ def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
     Raises InputError if a file cannot be read.
     """
     try:
-        shown = files.read(image).size
+        shown = files.read(image)
         drawn = [files.read(path) for path in masks]
-        return files.average([files.mask(one, files.grades(one), size, shown) for one in drawn])
+        return meaning.average([meaning.read(one, files.grades(one), size, shown).pixels for one in drawn])
     except files.Unreadable as error:
         raise InputError(f"{error}; restore it, or import the answers again") from None
 
@@ -182,7 +182,7 @@ def asked(folder: RunFolder) -> Question:
     if query_index >= plan.rounds:
         raise InputError(f"{folder.path} is finished; it asks nothing more")
     ids = [str(name) for name in run["start"]] if query_index == 0 else folder.query(query_index - 1)
-    table = load_table(config.data, config.root)
+    table = load_table(config.data, config.root, config.its_rule)
     image = dict(zip(table.ids, table.images, strict=True))
     gone = [name for name in ids if name not in image]
     if gone:

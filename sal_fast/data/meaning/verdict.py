@@ -1,0 +1,150 @@
+"""The verdict on all mask files of a set: what is refused, and what people should know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sal_fast.data.meaning.rule import Rule
+from sal_fast.data.meaning.seen import Seen
+
+MOST_ANNOTATORS = 16  # whose masks may have been averaged before: grades of k / n
+INVERTED = 0.5  # the share of foreground along the border, and in the picture, of a mask that looks inverted
+SHOWN = 12  # values that a message names
+
+Named = tuple[str, Seen]  # a mask file's path, or its sample's id, and what was seen in it
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """problems: what a run refuses, and what to do. notes: what it takes, and what people should know."""
+
+    problems: list[str]
+    notes: list[str]
+
+
+def judge(files: Iterable[Named], rule: Rule) -> Verdict:
+    """Look at all mask files of a set together."""
+    found = list(files)
+    if not found:
+        return Verdict([], [])
+    problems = [] if rule.own is not None else _labels(found, rule)
+    if not problems and not any(seen.useful for _, seen in found):
+        kinds = Counter(seen.kind for _, seen in found)
+        problems = [
+            f"no mask says anything: {_tally(kinds)}; a run needs masks with foreground and background (only "
+            f"the regime b1 does without)"
+        ]
+    notes = [*_summary(found), *_useless(found), *_inverted(found), *_marked(found), *_deep(found, rule)]
+    return Verdict(problems, notes)
+
+
+def _labels(found: Sequence[Named], rule: Rule) -> list[str]:
+    """Refuse label maps that would be taken for degrees of grey."""
+    few = [(name, seen) for name, seen in found if seen.kind == "graded" and seen.values]
+    if not few or rule.grades or rule.foreground:
+        return []
+    values = sorted({value for _, seen in few for value in seen.values})
+    if _are_averages(values):
+        return []
+    palette = " (indices of a palette)" if any("palette" in seen.marks for _, seen in few) else ""
+    void = next((value for value in values if value == 255), None)
+    classes = [value for value in values if value not in (0, void)]
+    advice = f"--foreground {classes[0]:g}" + (" --ignore 255" if void else "")
+    return [
+        f"{len(few)} of {len(found)} masks have few values, {_listed(values)}{palette}, for example "
+        f"{few[0][0]}: they look like labels of classes or regions, not like degrees; say which values are "
+        f"foreground, as in {advice}, or --foreground grades if they are degrees of grey"
+    ]
+
+
+def _are_averages(values: Sequence[float]) -> bool:
+    """True if the values are those of 1 to MOST_ANNOTATORS masks of 0 and 255 that were averaged."""
+    return (
+        any(
+            all(abs(value * count / 255 - round(value * count / 255)) <= count / 255 for value in values)
+            for count in range(1, MOST_ANNOTATORS + 1)
+        )
+        and max(values) > 128
+    )
+
+
+def _summary(found: Sequence[Named]) -> list[str]:
+    kinds = Counter(seen.kind for _, seen in found)
+    useful = sorted(seen.coverage for _, seen in found if seen.useful)
+    said = f"masks: {_tally(kinds)}"
+    if useful:
+        said += f"; their foreground covers {useful[len(useful) // 2]:.0%} of the picture (median)"
+    ones = sorted({seen.values[-1] for _, seen in found if seen.kind == "binary" and seen.values})
+    if len(ones) > 1 and ones != [1, 255]:
+        said += f"; every value but 0 is foreground ({_listed(ones)})"
+    if ignored := [seen.ignored for _, seen in found if seen.ignored]:
+        share = sum(ignored) / len(found)
+        said += f"; {share:.1%} of the pixels are ignored, in {len(ignored)} masks"
+    return [said]
+
+
+def _useless(found: Sequence[Named]) -> list[str]:
+    lines = []
+    for kind, why in (("full", "every pixel is foreground"), ("flat", "all pixels have one grey")):
+        names = [name for name, seen in found if seen.kind == kind]
+        if names:
+            lines.append(
+                f"{_masks(names)}: {why}, which says nothing of any place; each counts as an empty map"
+            )
+    return lines
+
+
+def _inverted(found: Sequence[Named]) -> list[str]:
+    useful = [(name, seen) for name, seen in found if seen.useful]
+    names = [name for name, seen in useful if min(seen.border, seen.coverage) > INVERTED]
+    if not names:
+        return []
+    many = 2 * len(names) > len(useful)
+    advice = "they look inverted: training would learn the background; " if many else "they may be inverted; "
+    return [
+        f"{_masks(names)}: most of the border is foreground; {advice}--foreground 0 takes the black pixels"
+    ]
+
+
+def _marked(found: Sequence[Named]) -> list[str]:
+    said = {
+        "turned": "drawn on the stored pixels of a photograph that its EXIF turns; turned as that is",
+        "undecidable": "their photographs are turned by EXIF, and nobody can tell whether they were drawn on "
+        "the turned pixels; they are taken to be; look at them with --preview",
+        "alpha": "one colour, and transparent in parts; the transparency is the map",
+    }
+    lines = []
+    for mark, why in said.items():
+        names = [name for name, seen in found if mark in seen.marks]
+        if names:
+            lines.append(f"{_masks(names)}: {why}")
+    return lines
+
+
+def _deep(found: Sequence[Named], rule: Rule) -> list[str]:
+    lines = []
+    for depth in sorted({seen.depth for _, seen in found} - {"8 bits"}):
+        peaks = [(seen.peak, name) for name, seen in found if seen.depth == depth and seen.kind == "graded"]
+        if peaks:
+            peak, name = max(peaks)
+            usual = {"16 bits": 65535.0, "fractions": 1.0}.get(depth)
+            white = usual if rule.white is None else rule.white
+            lines.append(
+                f"{len(peaks)} masks of {depth}: {white:g} is white, the largest is {peak:g} ({name})"
+            )
+    return lines
+
+
+def _masks(names: Sequence[str]) -> str:
+    return f"{len(names)} mask{'s' * (len(names) != 1)}, for example {names[0]}"
+
+
+def _tally(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _listed(values: Sequence[float]) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:SHOWN])
+    return shown + (", ..." if len(values) > SHOWN else "")
