@@ -156,17 +156,17 @@ def test_miniature(originals: Path, key: str) -> None:
     assert splits.assign(table, seeds.stream(5, "split")) is table
     again = load_table(key, str(originals / key))
     assert dataclasses.asdict(again) == dataclasses.asdict(table)
-    assert table.with_split(list(table.split)).foreground is table.foreground is not None
+    assert table.with_split(list(table.split)).rule.own is table.rule.own is not None
 
 
 @pytest.mark.parametrize("key", MAKERS)
 def test_masks_of_the_miniatures(originals: Path, key: str) -> None:
     """The rule, applied to what Pillow decodes, finds the shape that was drawn."""
     table = load_table(key, originals / key)
-    assert table.foreground is not None
+    assert table.rule.own is not None
     sizes = {"cub200": 6, "flowers102": 64, "imagenet-s": 24, "ham10000": 6, "food201": 6}
     for path in filter(None, table.masks):
-        found = table.foreground(np.asarray(Image.open(path)))
+        found = table.rule.own(np.asarray(Image.open(path)))
         assert found.dtype == bool
         assert found.ndim == 2
         assert abs(int(found.sum()) - sizes[key]) <= (30 if key == "flowers102" else 0)  # JPEG's ringing

@@ -244,7 +244,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "pages.tif": (animated("TIFF"), "2 pictures in one file, expected one"),
     "first half.tif": (encoded(RGB, "TIFF", compression="tiff_lzw")[:500], "."),
     "first half.webp": (encoded(RGB, "WEBP")[:90], "."),
-    "not a number.tif": (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "not all numbers"),
+    "not a number.tif": (
+        encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"),
+        "not all numbers",
+    ),
     "avif.jpg": (b"\0\0\0\x1cftypavif" + bytes(100), "not an image"),
 }
 

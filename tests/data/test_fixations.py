@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sal_fast.cli import main
-from sal_fast.data import check, files, fixations, load_table
+from sal_fast.data import check, files, fixations, load_table, meaning
 from sal_fast.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -231,7 +231,7 @@ def test_command_makes_the_masks_of_a_folder(
     with Image.open(mask) as map_:
         assert map_.size == (20, 20)
         encoded = files.read(mask)
-        graded = files.mask(encoded, files.grades(encoded), None, (40, 40))
+        graded = meaning.read(encoded, files.grades(encoded), None).pixels
         assert np.array_equal(graded, np.asarray(map_))
     assert not np.isin(graded, (0, 255)).all()
     found = check.look(str(folder))

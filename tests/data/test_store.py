@@ -302,7 +302,7 @@ def test_read_ahead_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch, fol
     for name in ("Stream", "stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, getattr(gpu, name))
 
-    def pictures(paths: list[Path], size: int, decoder: object) -> SimpleNamespace:
+    def pictures(paths: list[Path], size: int, decoder: object, white: object) -> SimpleNamespace:
         gpu.done.append(f"decoded on {gpu.current()}")
         held = lambda stream: gpu.done.append(f"held for {stream.name}")  # noqa: E731
         return SimpleNamespace(device="cuda", record_stream=held)
@@ -358,13 +358,15 @@ def test_check_counts(folder: Path) -> None:
     assert [names[row] for row in found.rows["empty mask"]] == ["red/001"]
     assert [names[row] for row in found.rows["graded mask"]] == ["blue/000"]
     assert found.problems == []
-    assert found.notes == []
+    assert found.notes == [
+        "masks: 27 binary, 1 graded, 1 empty; their foreground covers 25% of the picture (median)"
+    ]
     (folder / "images/blue/000.jpg").unlink()
     (folder / "images/.cache").mkdir()
     (folder / "images/violet").mkdir()
     found = check.look(str(folder))
     assert [note.split(": ")[1] for note in found.notes if "violet" in note] == ["a folder without images"]
-    assert "masks/blue/000.png: belongs to no image" in found.notes[0]
+    assert "masks/blue/000.png: belongs to no image" in found.notes[1]
 
 
 def test_a_decoder_that_is_closed_leaves_nobody_waiting() -> None:

@@ -89,8 +89,8 @@ def average(masks: list[np.ndarray]) -> np.ndarray:
 
 def nearest(binary: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Resize bool [H, W] by nearest neighbours to `size` (width, height), if given; uint8 of 0 and 255."""
-    image = Image.fromarray(np.ascontiguousarray(binary, dtype=bool).view(np.uint8))
-    return np.asarray(image if size is None else image.resize(size, Image.Resampling.NEAREST)) * 255
+    image = Image.fromarray(np.where(binary, np.uint8(255), np.uint8(0)))
+    return np.asarray(image if size is None else image.resize(size, Image.Resampling.NEAREST))
 
 
 def _turn(file: Encoded, image: Encoded | None) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[str, ...]]:
@@ -196,13 +196,23 @@ def _by_area(graded: np.ndarray, frame: tuple[int, int] | None) -> np.ndarray:
 
 
 def _few_values(numbers: np.ndarray) -> tuple[float, ...]:
-    """The distinct values in order, or none if there are many: more than two, and more than regions have."""
-    if numbers.dtype in (np.uint8, np.uint16):
-        values = np.flatnonzero(np.bincount(numbers.ravel()))
-    else:
-        values = np.unique(numbers)
-    most = max(2, min(MOST_VALUES, numbers.size // REGION))
-    return tuple(map(float, values)) if len(values) <= most else ()
+    """The distinct values in order, or none if there are too many for the regions of a label map.
+
+    Soft edges of a mask of black and white have few values as well, but no more pixels of one value than the
+    outline of the picture has.
+    """
+    values, counts = np.unique(numbers, return_counts=True) if numbers.dtype != np.uint8 else _bytes(numbers)
+    if len(values) > 2:
+        between = counts[1:-1] if values[0] == 0 and values[-1] > 127 else counts
+        if len(values) > min(MOST_VALUES, numbers.size // REGION) or between.max() < 2 * sum(numbers.shape):
+            return ()
+    return tuple(map(float, values))
+
+
+def _bytes(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.bincount(numbers.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    return values, counts[values]
 
 
 def _border(grades: np.ndarray) -> float:
