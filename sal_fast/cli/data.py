@@ -17,6 +17,7 @@ from sal_fast.cli import parsing
 from sal_fast.cli.output import say, tell
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
 from sal_fast.data.augment import stored_size
+from sal_fast.data.meaning import Rule
 from sal_fast.errors import InputError
 from sal_fast.experiment import frozen
 from sal_fast.experiment.config import Config
@@ -31,10 +32,20 @@ def main(arguments: list[str]) -> int:
     )
 
 
-def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None = None) -> int:
+def check_data(
+    data: Annotated[str, tyro.conf.Positional],
+    /,
+    root: str | None = None,
+    *,
+    foreground: str | None = None,
+    ignore: str | None = None,
+    foreground_colour: str | None = None,
+    white: float | None = None,
+) -> int:
     """Look through a data set before a run does.
 
-    It counts the images of each class and lists every file that is missing, empty, mis-sized or unreadable.
+    It counts the images of each class, lists every file that is missing, empty, mis-sized or unreadable, and
+    says what the masks mean.
     For one of the paper's data sets it also says what differs from the paper's Table 1. The exit status is 2
     if a run would refuse the data.
 
@@ -42,8 +53,12 @@ def check_data(data: Annotated[str, tyro.conf.Positional], /, root: str | None =
         data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201;
             or file.py:function.
         root: the folder of the official archives, unpacked or not.
+        foreground: the run's --foreground: the values of masks that are foreground, such as 1,2, or grades.
+        ignore: the run's --ignore: the values of masks that are neither foreground nor background.
+        foreground_colour: the run's --foreground-colour: the colours of masks that are foreground.
+        white: the run's --white: the number that is white in files of more than 8 bits.
     """
-    found = check.look(data, root)
+    found = check.look(data, root, Rule.of(foreground, ignore, foreground_colour, white))
     Console().print(_sheet(found), markup=False)
     if data in catalog.ENTRIES and not found.notes:
         say("all counts are those of the paper's Table 1")

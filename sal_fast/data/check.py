@@ -13,7 +13,7 @@ from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
 
 KINDS = (
-    "no mask", "empty mask", "full mask", "flat mask", "graded mask", "mis-sized mask", "unreadable",
+    "no mask", "empty mask", "full mask", "graded mask", "mis-sized mask", "unreadable",
     "binary mask",
 )  # fmt: skip
 

@@ -16,7 +16,6 @@ from sal_fast.data.meaning.seen import MOST_VALUES, Seen
 
 ASPECT_TOLERANCE = 0.02
 REGION = 256  # pixels for each value of a label map, on average
-NO_GRADES = 4  # grey levels of a map that says nothing of any place: the noise of a flat one
 PLAIN = Rule()
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # as `files.TURNS`, for arrays
     1: lambda a: a,
@@ -180,10 +179,8 @@ def _framed(file: Encoded, found: _Grades, size: int | None) -> Map:
         share, border = float(binary.mean()), _border(binary)
         made = nearest(binary if kind == "binary" else np.zeros_like(binary), frame)
     else:
-        low, high = float(graded.min()), float(graded.max())
-        kind = "flat" if low > 0 and high - low <= NO_GRADES else "graded"
-        share, border = float(graded.mean()) / 255, _border(graded) / 255
-        made = _by_area(graded if kind == "graded" else np.zeros_like(graded), frame)
+        kind, share, border = "graded", float(graded.mean()) / 255, _border(graded) / 255
+        made = _by_area(graded, frame)
     return Map(made, Seen(kind, values, share, border, found.ignored, file.depth, peak, marks))
 
 

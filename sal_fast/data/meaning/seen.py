@@ -12,7 +12,7 @@ MOST_VALUES = 40  # distinct values that a label map may have; a map of degrees 
 class Seen:
     """What was seen in one mask file, for the verdict on the whole set.
 
-    kind: `binary`, `graded`, `empty`, `full` (every pixel is foreground) or `flat` (one grey everywhere).
+    kind: `binary`, `graded`, `empty`, or `full` (one grey everywhere).
     values: the distinct values of a file that has at most MOST_VALUES.
     coverage, border: the share of foreground in the whole picture, and along its border. A graded pixel
         counts as far as it is foreground.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from sal_fast.data.meaning.rule import Rule
 from sal_fast.data.meaning.seen import Seen
 
-MOST_ANNOTATORS = 16  # whose masks may have been averaged before: grades of k / n
 INVERTED = 0.5  # the share of foreground along the border, and in the picture, of a mask that looks inverted
 SHOWN = 12  # values that a message names
 
@@ -46,8 +45,6 @@ def _labels(found: Sequence[Named], rule: Rule) -> list[str]:
     if not few or rule.grades or rule.foreground:
         return []
     values = sorted({value for _, seen in few for value in seen.values})
-    if _are_averages(values):
-        return []
     palette = " (indices of a palette)" if any("palette" in seen.marks for _, seen in few) else ""
     void = next((value for value in values if value == 255), None)
     classes = [value for value in values if value not in (0, void)]
@@ -57,17 +54,6 @@ def _labels(found: Sequence[Named], rule: Rule) -> list[str]:
         f"{few[0][0]}: they look like labels of classes or regions, not like degrees; say which values are "
         f"foreground, as in {advice}, or --foreground grades if they are degrees of grey"
     ]
-
-
-def _are_averages(values: Sequence[float]) -> bool:
-    """True if the values are those of 1 to MOST_ANNOTATORS masks of 0 and 255 that were averaged."""
-    return (
-        any(
-            all(abs(value * count / 255 - round(value * count / 255)) <= count / 255 for value in values)
-            for count in range(1, MOST_ANNOTATORS + 1)
-        )
-        and max(values) > 128
-    )
 
 
 def _summary(found: Sequence[Named]) -> list[str]:
@@ -86,14 +72,12 @@ def _summary(found: Sequence[Named]) -> list[str]:
 
 
 def _useless(found: Sequence[Named]) -> list[str]:
-    lines = []
-    for kind, why in (("full", "every pixel is foreground"), ("flat", "all pixels have one grey")):
-        names = [name for name, seen in found if seen.kind == kind]
-        if names:
-            lines.append(
-                f"{_masks(names)}: {why}, which says nothing of any place; each counts as an empty map"
-            )
-    return lines
+    names = [name for name, seen in found if seen.kind == "full"]
+    if not names:
+        return []
+    return [
+        f"{_masks(names)}: one grey everywhere, which says nothing of any place; each counts as an empty map"
+    ]
 
 
 def _inverted(found: Sequence[Named]) -> list[str]:
