@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say, tell
 from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
+from sal_fast.data import preview as pages
 from sal_fast.data.augment import stored_size
 from sal_fast.data.meaning import Rule
 from sal_fast.errors import InputError
@@ -41,6 +43,7 @@ def check_data(
     ignore: str | None = None,
     foreground_colour: str | None = None,
     white: float | None = None,
+    preview: Path | None = None,
 ) -> int:
     """Look through a data set before a run does.
 
@@ -57,6 +60,7 @@ def check_data(
         ignore: the run's --ignore: the values of masks that are neither foreground nor background.
         foreground_colour: the run's --foreground-colour: the colours of masks that are foreground.
         white: the run's --white: the number that is white in files of more than 8 bits.
+        preview: an .html file to write, with the maps of thirty images laid over them, the oddest first.
     """
     found = check.look(data, root, Rule.of(foreground, ignore, foreground_colour, white))
     Console().print(_sheet(found), markup=False)
@@ -64,6 +68,9 @@ def check_data(
         say("all counts are those of the paper's Table 1")
     for line in (*(f"note: {note}" for note in found.notes), *found.problems):
         tell(line, sys.stdout)
+    if preview is not None:
+        pages.write(preview, found.table, found.seen, [*found.problems, *found.notes])
+        say(f"preview: {preview}")
     say(f"{len(found.problems)} problem{'s' * (len(found.problems) != 1)} that a run would refuse")
     return 2 if found.problems else 0
 
@@ -75,8 +82,8 @@ def _sheet(found: check.Findings) -> Sheet:
         Column("class", overflow="fold"),
         title=f"{table.name}: {len(table)} images, {len(table.classes)} classes",
     )
-    columns = {"images": range(len(table)), **found.rows}
-    del columns["binary mask"]
+    rows = {kind: rows for kind, rows in found.rows.items() if rows and kind != "binary mask"}
+    columns: dict[str, Sequence[int]] = {"images": range(len(table)), **rows}
     for column in columns:
         sheet.add_column(column, justify="right", min_width=max(map(len, column.split())))
     tallies = [Counter(table.class_name(row) for row in rows) for rows in columns.values()]
@@ -100,6 +107,10 @@ def prepare_data(
     weights: str = "none",
     output_stride: int = 32,
     seed: int = 0,
+    foreground: str | None = None,
+    ignore: str | None = None,
+    foreground_colour: str | None = None,
+    white: float | None = None,
 ) -> int:
     """Decode a data set once, for all runs.
 
@@ -123,11 +134,15 @@ def prepare_data(
         weights: the runs' --weights.
         output_stride: the runs' --output-stride.
         seed: the runs' --seed, from which random weights follow.
+        foreground: the values of masks that are foreground, such as 1,2, or grades.
+        ignore: the values of masks that are neither foreground nor background.
+        foreground_colour: the colours of masks that are foreground, such as 255,0,0.
+        white: the number that is white in files of more than 8 bits, such as 4095.
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
     Config.of({"augment": augment})  # it refuses unknown words
-    table = load_originals(data, root)
+    table = load_originals(data, root, Rule.of(foreground, ignore, foreground_colour, white))
     recipe = prepare.Recipe(image_size, stored_size(augment, image_size), copy)
     with closing(decode.choose(decoder, torch_device("auto"))) as decoding:
         broken = prepare.prepare(table, out, recipe, decoding)

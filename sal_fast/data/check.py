@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sal_fast import seeds
 from sal_fast.data import catalog, files, meaning, splits
+from sal_fast.data.files import Encoded
 from sal_fast.data.load import load_originals
 from sal_fast.data.meaning import Rule, Seen
 from sal_fast.data.reading import each
@@ -22,6 +23,7 @@ class Findings(NamedTuple):
     """The findings in a data set.
 
     rows: the row numbers by kind of finding (`KINDS`).
+    seen: what was seen in the mask files of each row that has some.
     reasons: why a row's files cannot be used, by row number.
     problems: everything that a run would refuse.
     notes: what a run would pass over in silence, and what differs from the paper's Table 1.
@@ -29,6 +31,7 @@ class Findings(NamedTuple):
 
     table: Table
     rows: dict[str, list[int]]
+    seen: dict[int, list[Seen]]
     reasons: dict[int, str]
     problems: list[str]
     notes: list[str]
@@ -44,32 +47,40 @@ def look(data: str, root: str | None = None, rule: Rule | None = None) -> Findin
         problems.append(str(error))
     rows: dict[str, list[int]] = {kind: [] for kind in KINDS}
     reasons: dict[int, str] = {}
-    seen: list[tuple[str, Seen]] = []
+    named: list[tuple[str, Seen]] = []
+    seen: dict[int, list[Seen]] = {}
+    deep: list[int] = []
 
     def one(row: int) -> str | list[tuple[Path, Seen]]:
         try:
-            return _masks(table, row)
+            image = files.read(table.images[row], table.rule.white)
+            pixels = files.rgb(image)
+            if image.depth != "8 bits":
+                deep.append(int(pixels.max()))
+            return _masks(table, row, image)
         except files.Unreadable as error:
             reasons[row] = str(error)
             return "mis-sized mask" if isinstance(error, meaning.MisSized) else "unreadable"
 
     for row, found in enumerate(each(one, range(len(table)), f"checking {table.name}")):
         if not isinstance(found, str):
-            seen += [(str(path), one) for path, one in found]
-            found = _kind([one for _, one in found])
+            named += [(str(path), one) for path, one in found]
+            several = [one for _, one in found]
+            if several:
+                seen[row] = several
+            found = _kind(several)
         rows[found].append(row)
     if len(rows["no mask"]) == len(table) and UNLABELLED not in table.labels:  # else people draw them
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
     problems += [reasons[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])]
-    verdict = meaning.judge(seen, table.rule)
+    verdict = meaning.judge(named, table.rule)
     notes = catalog.compare(data, table) if data in catalog.ENTRIES else _passed_over(data, table)
-    return Findings(table, rows, reasons, problems + verdict.problems, verdict.notes + notes)
+    notes = [*verdict.notes, *meaning.of_deep_images(deep, table.rule), *notes]
+    return Findings(table, rows, seen, reasons, problems + verdict.problems, notes)
 
 
-def _masks(table: Table, row: int) -> list[tuple[Path, Seen]]:
-    """What was seen in a sample's mask files. Raises Unreadable if one of them or its image is of no use."""
-    image = files.read(table.images[row], table.rule.white)
-    files.rgb(image)
+def _masks(table: Table, row: int, image: Encoded) -> list[tuple[Path, Seen]]:
+    """What was seen in the mask files of an image. Raises Unreadable if one of them is of no use."""
     path = table.masks[row]
     drawn = [] if path is None else [files.read(one, table.rule.white) for one in files.annotators(path)]
     return [(one.path, meaning.read(one, files.grades(one), None, image, table.rule).seen) for one in drawn]

@@ -83,6 +83,7 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
         )  # fmt: skip
         options = reading.StoreOptions(recipe.image_size, recipe.stored_size, decoder)
         broken: list[Unreadable] = []
+        deep: list[int] = []
         with (
             _Growing(out, recipe, index) as files,
             progress.bar(f"preparing {table.name}", len(rows)) as advance,
@@ -90,11 +91,12 @@ def prepare(table: Table, out: Path, recipe: Recipe, decoder: Decoder) -> list[U
             for part in reading.parts(table, rows, options):
                 kept |= {entry.id: entry for entry in files.add(part, table, now)}
                 broken += part.broken.values()
+                deep += part.deep.values()
                 advance(len(part.rows))
         if not broken:
             entries = [kept[name] for name in table.ids]
             seen = [(entry.id, Seen.from_json(one)) for entry in entries for one in entry.seen]
-            store.accept(meaning.judge(seen, table.rule), table)
+            store.accept(meaning.judge(seen, table.rule), deep, table)
             _finish(table, out, recipe, entries)
         return broken
 

@@ -52,6 +52,7 @@ class Part(NamedTuple):
     images: uint8 [B, S, S, 3] on the decoder's device.
     masks: uint8 [F, F] each, or None for a row without a mask.
     seen: what was seen in the mask files of each row.
+    deep: the brightest channel of each image of more than 8 bits, as it was decoded, by position.
     digests: of all bytes that a row was read from.
     broken: why rows cannot be used, by their position in the part.
     """
@@ -60,6 +61,7 @@ class Part(NamedTuple):
     images: Tensor
     masks: list[np.ndarray | None]
     seen: list[list[Seen]]
+    deep: dict[int, int]
     digests: list[bytes]
     broken: dict[int, Unreadable]
 
@@ -164,8 +166,10 @@ def _decoded(
     maps = [drawn.get(i, []) for i in range(len(rows))]
     masks = [meaning.average([one.pixels for one in several]) if several else None for several in maps]
     seen = [[one.seen for one in several] for several in maps]
+    deep = [i for i, sample in found.items() if images.shape[1] and sample.image.depth != "8 bits"]
+    brightest = {i: int(images[i].max()) for i in deep if i not in broken}
     digests = [found[i].digest if i in found else b"" for i in range(len(rows))]
-    return Part(rows, images, masks, seen, digests, broken)
+    return Part(rows, images, masks, seen, brightest, digests, broken)
 
 
 def _maps(

@@ -113,11 +113,13 @@ def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[by
     masks, digests = [Masks.empty(0, options.image_size, decoder.device)], []
     broken: list[Unreadable] = []
     seen: list[tuple[str, Seen]] = []
+    deep: list[int] = []
     with progress.bar(f"decoding {table.name}", len(table), log=len(table) > 2000) as advance:
         parts = reading.parts(table, range(len(table)), options, out=kept)
         for part in reading.ahead(parts, depth=1):
             broken += part.broken.values()
             digests += part.digests
+            deep += part.deep.values()
             seen += [
                 (table.ids[row], one)
                 for row, several in zip(part.rows, part.seen, strict=True)
@@ -128,17 +130,17 @@ def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[by
     if broken:
         more = f" (and {len(broken) - 1} more; `sal-fast data check` lists them)" if len(broken) > 1 else ""
         raise InputError(f"{broken[0]}{more}")
-    accept(meaning.judge(seen, table.rule), table)
+    accept(meaning.judge(seen, table.rule), deep, table)
     white = table.rule.white
     images = Streamed(table.images, size, decoder, white) if kept is None else Resident(kept)
     return images, Masks.cat(masks), digests
 
 
-def accept(verdict: Verdict, table: Table) -> None:
-    """Log the notes of a verdict. Raises InputError if masks are refused."""
+def accept(verdict: Verdict, deep: Sequence[int], table: Table) -> None:
+    """Log the notes of a verdict, and of deep images (`Part.deep`). InputError if masks are refused."""
     if verdict.problems:
         raise InputError(f"{table.name}: {verdict.problems[0]}")
-    for note in verdict.notes:
+    for note in (*verdict.notes, *meaning.of_deep_images(deep, table.rule)):
         log.info("%s: %s", table.name, note)
 
 

@@ -7,8 +7,9 @@ of a set, and says what is refused and what should be known. Data sets and peopl
 from sal_fast.data.meaning.mask import Map, MisSized, average, nearest, read
 from sal_fast.data.meaning.rule import Foreground, Rule
 from sal_fast.data.meaning.seen import Seen
-from sal_fast.data.meaning.verdict import Verdict, judge
+from sal_fast.data.meaning.verdict import Verdict, judge, of_deep_images
 
 __all__ = [
-    "Foreground", "Map", "MisSized", "Rule", "Seen", "Verdict", "average", "judge", "nearest", "read",
+    "Foreground", "Map", "MisSized", "Rule", "Seen", "Verdict", "average", "judge", "nearest",
+    "of_deep_images", "read",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sal_fast.data.meaning.rule import Rule
 from sal_fast.data.meaning.seen import Seen
 
+DARK = 64  # of 255: a set of pictures whose brightest pixel is darker was scaled wrongly
 INVERTED = 0.5  # the share of foreground along the border, and in the picture, of a mask that looks inverted
 SHOWN = 12  # values that a message names
 
@@ -37,6 +38,20 @@ def judge(files: Iterable[Named], rule: Rule) -> Verdict:
         ]
     notes = [*_summary(found), *_useless(found), *_inverted(found), *_marked(found), *_deep(found, rule)]
     return Verdict(problems, notes)
+
+
+def of_deep_images(brightest: Sequence[int], rule: Rule) -> list[str]:
+    """Say how images of more than 8 bits were scaled, given the brightest channel of each, 0 to 255."""
+    if not brightest:
+        return []
+    white = "65535 (1 for fractions)" if rule.white is None else f"{rule.white:g}"
+    said = f"{len(brightest)} images of more than 8 bits a channel: {white} is white"
+    if max(brightest) < DARK:
+        said += (
+            f"; they come out dark, as no pixel of any is above {max(brightest)} of 255: for 12 bits say "
+            f"--white 4095"
+        )
+    return [said]
 
 
 def _labels(found: Sequence[Named], rule: Rule) -> list[str]:
@@ -85,11 +100,10 @@ def _inverted(found: Sequence[Named]) -> list[str]:
     names = [name for name, seen in useful if min(seen.border, seen.coverage) > INVERTED]
     if not names:
         return []
-    many = 2 * len(names) > len(useful)
-    advice = "they look inverted: training would learn the background; " if many else "they may be inverted; "
-    return [
-        f"{_masks(names)}: most of the border is foreground; {advice}--foreground 0 takes the black pixels"
-    ]
+    advice = "look at them with --preview: they may be inverted"
+    if 2 * len(names) > len(useful):
+        advice = "they look inverted, and training would learn the background; take --foreground 0"
+    return [f"{_masks(names)}: most of the border is foreground; {advice}"]
 
 
 def _marked(found: Sequence[Named]) -> list[str]:
