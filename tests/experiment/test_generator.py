@@ -20,6 +20,7 @@ from sal_fast.annotate import generator, sam
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.budget import plan
+from sal_fast.experiment.record import RunFolder
 
 Tiny = Callable[..., Path]
 
@@ -315,3 +316,24 @@ def _dice(folder: Path, lines: list[dict], run: Path) -> float:
 def test_only_regimes_with_a_model_can_find_the_budget(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected one of sal, sal-single"):
         tiny(tmp_path / "run", regime="tait", human_budget="auto")
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_class_whose_maps_people_left_empty_gets_none_drawn(
+    tiny: Tiny, written: Path, make_folder: Callable[..., Path], tmp_path: Path, empty: bool
+) -> None:
+    """A class may have nothing to show, such as "free of defects". Five empty maps tell, if none is full."""
+    data = make_folder(tmp_path / "data", per_class=30)
+    for path in sorted(data.glob("masks/green/*.png")):
+        Image.new("L", (40, 40)).save(path)
+    if not empty:  # one of them shows something
+        shares = {"start_fraction": 0.3, "stop_fraction": 0.3}
+        first = tiny(tmp_path / "first", data=str(data), epochs=1, regime="b1", **shares)
+        green = next(name for name in RunFolder(first).run()["start"] if name.startswith("green/"))
+        Image.linear_gradient("L").resize((40, 40)).save(data / "masks" / f"{green}.png")
+    options = {"start_fraction": 0.3, "query_fraction": 0.3, "stop_fraction": 0.6, "human_budget": 0.3}
+    run = tiny(tmp_path / "run", data=str(data), generator=f"{written}:left", epochs=1, **options)
+    asked = RunFolder(run).query(0)
+    greens = sum(name.startswith("green/") for name in asked)
+    assert greens > 0
+    assert rounds(run)[-1]["generated_maps"] == len(asked) - (greens if empty else 0)

@@ -21,6 +21,8 @@ from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.regimes import GENERATED, Source
 from sal_fast.models import Classifier
 
+SEVERAL = 5  # maps that people left empty tell that a class has nothing to show
+
 
 class Answering:
     """Answers the queries of a run.
@@ -56,6 +58,8 @@ class Answering:
         self.turns = Turns.of(config, self.plan)
         self.skipped = self.pool[:0]
         self.trials: list[float | None] = []
+        # the maps that people drew of each class, and those of them that are not empty
+        self._human_maps = torch.zeros(2, len(store.table.classes), dtype=torch.int64, device=store.device)
 
     def drawer(self, query_index: int) -> Source:
         """The machine that draws for a query, perhaps on trial beside people; `none` if no machine does."""
@@ -86,13 +90,13 @@ class Answering:
             foreseen = self._drawn(query_index, rows, model, folder / "predicted")
         if source == "human":
             answer = self._by_people(query_index, rows)
+            self._count(answer)
         elif source == "segmenter":
             assert self.segmented is not None
-            answer = self._by_machine(rows, self.segmented[torch.searchsorted(self.pool, rows)])
+            answer = self._by_machine(rows, self.segmented[torch.searchsorted(self.pool, rows)], rows >= 0)
         elif source in GENERATED:
-            answer = self._by_machine(
-                rows, Masks.pack(self._drawn(query_index, rows, model, folder / "maps"))
-            )
+            maps = Masks.pack(self._drawn(query_index, rows, model, folder / "maps"))
+            answer = self._by_machine(rows, maps, ~self._shows_nothing()[self.store.labels[rows]])
         else:
             none = torch.zeros_like(rows, dtype=torch.bool)
             empty = Masks.empty(len(rows), self.store.image_size, self.store.device)
@@ -106,8 +110,23 @@ class Answering:
 
     # --- a machine's maps --------------------------------------------------------------------------------
 
-    def _by_machine(self, rows: Tensor, maps: Masks) -> Labelled:
-        return answered(rows, maps, torch.ones_like(rows, dtype=torch.bool), MACHINE, self.loss_size)
+    def _by_machine(self, rows: Tensor, maps: Masks, used: Tensor) -> Labelled:
+        return answered(rows, maps, used, MACHINE, self.loss_size)
+
+    def _count(self, answer: Labelled) -> None:
+        """Count people's maps by class."""
+        labels = self.store.labels[answer.rows]
+        for number, counted in enumerate((answer.drawn_by == PEOPLE, answer.says_where)):
+            self._human_maps[number] += labels[counted].bincount(minlength=self._human_maps.shape[1])
+
+    def _shows_nothing(self) -> Tensor:
+        """The classes of which people drew several maps and left all of them empty, bool [K].
+
+        Such a class is "free of defects", or "no lesion". Every map that a model draws has a foreground, so
+        its maps of such a class would be wrong, and are not used.
+        """
+        drawn, useful = self._human_maps
+        return (drawn >= SEVERAL) & (useful == 0)
 
     def _drawn(self, query_index: int, rows: Tensor, model: Classifier | None, folder: Path) -> Tensor:
         """The maps that a machine draws for a query, uint8 [k, F, F]. They are made once, and kept as PNG.
