@@ -12,7 +12,7 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from sal_fast.data import check, decode, load_table, store
+from sal_fast.data import check, decode, files, load_table, meaning, store
 from sal_fast.data.meaning import Rule, Seen, judge
 from sal_fast.data.reading import StoreOptions
 from sal_fast.errors import InputError
@@ -156,7 +156,7 @@ KINDS = {
     # coverage
     "full": Kind(grey(np.full((SIDE, SIDE), 255)), np.zeros((SIDE, SIDE)), {}, "says nothing of any place"),
     "flat": Kind(grey(np.full((SIDE, SIDE), 90)), np.zeros((SIDE, SIDE)), {}, "says nothing of any place"),
-    "empty": Kind(grey(np.zeros((SIDE, SIDE))), np.zeros((SIDE, SIDE)), {}, "1 empty"),
+    "empty": Kind(grey(np.zeros((SIDE, SIDE))), np.zeros((SIDE, SIDE)), {}, " empty"),
     "inverted": Kind(grey(255 - BINARY), 255 - BINARY, {}, "most of the border is foreground"),
     "inverted, --foreground 0": Kind(grey(255 - BINARY), BINARY, {"foreground": "0"}),
 }  # fmt: skip
@@ -282,3 +282,34 @@ def test_what_was_seen_survives_an_index() -> None:
     seen = Seen("graded", (0.0, 1.0), 0.25, 0.5, 0.125, "16 bits", 400.0, ("turned",))
     assert Seen.from_json(seen.to_json()) == seen
     assert Seen.from_json(Seen("empty").to_json()) == Seen("empty")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(8))
+def test_random_mixtures_are_right_or_refused(tmp_path: Path, seed: int) -> None:
+    """Sets of four masks of any kinds: every map is right, or the set is refused in words."""
+    rng = np.random.default_rng(seed)
+    plain = [name for name, kind in KINDS.items() if not kind.rule]
+    for index in range(250):
+        root = tmp_path / str(index)
+        names = [str(name) for name in rng.choice(plain, 4)]
+        for folder in ("images/a", "masks/a"):
+            (root / folder).mkdir(parents=True)
+        for number, name in enumerate(names):
+            kind = KINDS[name]
+            Image.fromarray(PHOTO).save(root / f"images/a/{number}.png")
+            kind.image.save(root / f"masks/a/{number}{kind.suffix}")
+        found = check.look(str(root))
+        problems = [line for line in found.problems if "split" not in line]
+        wrong = [name for name in names if isinstance(KINDS[name].expected, str)]
+        refused = [name for name in wrong if KINDS[name].expected != "close"]
+        useless = all(np.ptp(KINDS[name].expected) == 0 for name in names if name not in wrong)
+        assert bool(problems) == bool(refused or (useless and not wrong)), (names, problems)
+        for name in names:
+            note = KINDS[name].note
+            assert not note or problems or any(note in one for one in found.notes), (names, found.notes)
+        for number, name in enumerate(names):
+            if not problems and name not in wrong:
+                file = files.read(root / f"masks/a/{number}{KINDS[name].suffix}")
+                got = meaning.read(file, files.grades(file), SIDE).pixels.astype(float)
+                assert np.abs(got - KINDS[name].expected).mean() <= (4 if file.plain else 1), name
