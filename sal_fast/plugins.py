@@ -1,4 +1,4 @@
-"""Plug-ins: criteria, networks, data sets, generators, augmentations and trackers of a user.
+"""Plug-ins: criteria, networks, data sets, readers, generators, augmentations and trackers of a user.
 
 A plug-in is named in one of three ways, and this module is the one loader for all of them:
 
@@ -24,11 +24,12 @@ from typing import Any, Literal
 from sal_fast._util.suggest import suggest
 from sal_fast.errors import InputError
 
-Kind = Literal["criterion", "network", "data", "generator", "augmentation", "tracker"]
+Kind = Literal["criterion", "network", "data", "reader", "generator", "augmentation", "tracker"]
 GROUPS: dict[Kind, str] = {
     "criterion": "sal_fast.criteria",
     "network": "sal_fast.networks",
     "data": "sal_fast.data",
+    "reader": "sal_fast.readers",
     "generator": "sal_fast.generators",
     "augmentation": "sal_fast.augmentations",
     "tracker": "sal_fast.trackers",

@@ -11,6 +11,12 @@ from typing import Any
 from sal_fast.errors import InputError
 
 
+def cache_folder() -> Path:
+    """The folder of what can be made again: $SAL_FAST_CACHE, or sal-fast in $XDG_CACHE_HOME or ~/.cache."""
+    own, shared = os.environ.get("SAL_FAST_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own or os.path.join(shared or os.path.expanduser("~/.cache"), "sal-fast"))
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield `<path>.part` to write to. After the block the file is flushed to the disk and renamed to `path`.

@@ -19,7 +19,8 @@ from sal_fast._util.locks import hold
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say
-from sal_fast.data import Table, decode, formats, load_table, store
+from sal_fast.data import Table, decode, load_table, store
+from sal_fast.data.readers.plain import read_images
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier, build, network, weights
 from sal_fast.train import score
@@ -139,7 +140,7 @@ def _images(data: str, root: str | None) -> Table:
     """The images to score: a plain folder of pictures, or a data set."""
     path = Path(data).expanduser()
     plain = path.is_dir() and not (path / "images").is_dir()
-    images = formats.read_images(path) if plain and root is None else load_table(data, root)
+    images = read_images(path) if plain and root is None else load_table(data, root)
     broken = [name for name in images.ids if len(name.splitlines()) != 1]
     if broken:
         raise InputError(

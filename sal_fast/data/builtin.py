@@ -7,7 +7,6 @@ shape loses there, and its CAM shows where it looked. Masks are exact. The files
 """
 
 import colorsys
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import polars as pl
 from PIL import Image, ImageDraw, ImageFilter
 
 from sal_fast import seeds
-from sal_fast._util.files import whole_folder
+from sal_fast._util.files import cache_folder, whole_folder
 from sal_fast._util.locks import locked
-from sal_fast.data.formats import read_manifest
+from sal_fast.data.readers.manifest import read_manifest
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
@@ -32,11 +31,8 @@ OVERSAMPLE = 4  # shapes are drawn so much larger and then reduced, so that edge
 
 
 def folder() -> Path:
-    """The folder of the files, in $SAL_FAST_CACHE, else $XDG_CACHE_HOME/sal-fast, else ~/.cache/sal-fast."""
-    home = os.environ.get("SAL_FAST_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sal-fast"
-    )
-    return Path(home) / f"builtin-{VERSION}"
+    """The folder of the files, in `cache_folder`."""
+    return cache_folder() / f"builtin-{VERSION}"
 
 
 def load(root: Path | None = None) -> Table:

@@ -11,8 +11,9 @@ import torch
 from sal_fast import plugins
 from sal_fast._util.memory import free_memory
 from sal_fast._util.suggest import nearest
-from sal_fast.data import formats, prepared, store
+from sal_fast.data import prepared, readers, store
 from sal_fast.data.meaning import Rule
+from sal_fast.data.readers import HINTS, Options
 from sal_fast.data.reading import StoreOptions
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
@@ -22,25 +23,31 @@ SHARE = 0.5  # `auto` gives images at most this share of the free memory, so tha
 log = logging.getLogger(__name__)
 
 
-def load_table(data: str, root: str | Path | None = None, rule: Rule | None = None) -> Table:
+def load_table(
+    data: str,
+    root: str | Path | None = None,
+    rule: Rule | None = None,
+    options: Options | None = None,
+) -> Table:
     """Read the samples that `--data` names.
 
     Args:
         data: a plug-in (`builtin`, one of the paper's data sets `cub200 flowers102 imagenet-s ham10000
-            food201`, or `file.py:function`), a manifest (.csv, .parquet), a prepared folder, or a folder with
-            `images/<class>/`. A plug-in's name is preferred to a folder with the same name: `./cub200` is the
+            food201`, or `file.py:function`), a prepared folder, or a file or folder in one of the formats of
+            `docs/data.md`. A plug-in's name is preferred to a folder with the same name: `./cub200` is the
             folder.
         root: the folder that a plug-in reads; the paper's data sets need it.
         rule: what the user says about the mask files.
+        options: the format, and the names of columns, where the files do not say them.
 
     Raises:
         InputError: it says what was expected.
     """
-    table = _table(data, root)
+    table = _table(data, root, options or Options())
     return table if rule is None else _ruled(table, rule)
 
 
-def _table(data: str, root: str | Path | None) -> Table:
+def _table(data: str, root: str | Path | None, options: Options) -> Table:
     path, named = Path(os.path.expanduser(data)), plugins.names("data")
     if data in named or (plugins.is_reference(data) and not path.exists()):
         table = plugins.load("data", data)(None if root is None else Path(os.path.expanduser(root)))
@@ -51,12 +58,11 @@ def _table(data: str, root: str | Path | None) -> Table:
         return table
     if root is not None:
         raise InputError(f"--root goes with --data {', '.join(named)}; --data {data} takes none")
-    if path.suffix.lower() in (".csv", ".parquet"):
-        return formats.read_manifest(path)
-    if not path.is_dir():
+    if not path.exists():
         close = nearest(data, named)
-        raise InputError(f"data folder not found: {path}" + (f"; did you mean {close!r}?" if close else ""))
-    return prepared.read(path) if prepared.is_prepared(path) else formats.read_folder(path)
+        kind = "file" if path.suffix.lower() in HINTS else "folder"
+        raise InputError(f"data {kind} not found: {path}" + (f"; did you mean {close!r}?" if close else ""))
+    return prepared.read(path) if prepared.is_prepared(path) else readers.read(path, options)
 
 
 def _ruled(table: Table, rule: Rule) -> Table:
@@ -73,9 +79,14 @@ def _ruled(table: Table, rule: Rule) -> Table:
     return replace(table, rule=replace(rule, own=table.rule.own))
 
 
-def load_originals(data: str, root: str | Path | None = None, rule: Rule | None = None) -> Table:
+def load_originals(
+    data: str,
+    root: str | Path | None = None,
+    rule: Rule | None = None,
+    options: Options | None = None,
+) -> Table:
     """`load_table`, but InputError for a prepared folder, whose files were all looked through already."""
-    table = load_table(data, root, rule)
+    table = load_table(data, root, rule, options)
     if isinstance(table, prepared.PreparedTable):
         raise InputError(f"--data {data} is prepared already; --data names the originals")
     return table

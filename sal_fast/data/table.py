@@ -45,6 +45,7 @@ class Table:
     masks: None if there is no human map.
     split: train, val or test; "" until `sal_fast.data.splits` fills it.
     rule: how mask files are read.
+    notes: sentences for the user: how the files were read, and which of them are not used.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Table:
     masks: list[Path | None]
     split: list[str] = field(default_factory=list)
     rule: Rule = field(default_factory=Rule)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

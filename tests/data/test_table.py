@@ -110,7 +110,7 @@ def test_manifest_without_masks_or_splits(folder: Path) -> None:
     [
         (lambda rows: [rows[0], rows[0]], "several images"),
         (lambda rows: [("", *rows[0][1:])], "line 2: 'id' is empty"),
-        (lambda rows: [(*rows[0][:4], "training")], "split 'training'"),
+        (lambda rows: [(*rows[0][:4], "trainig")], "split 'trainig'"),
         *(
             (lambda rows, name=name: [(name, *rows[0][1:])], "cannot be used as a file name")
             for name in ("../../up", "./a", "a//b", "/a", "a/../b", "a/", ".", "x" * 300, "a\\b")
@@ -164,7 +164,7 @@ def test_names_that_are_not_utf8(folder: Path) -> None:
 def test_manifest_columns(folder: Path) -> None:
     with pytest.raises(InputError, match="column 'label' is missing"):
         load_table(manifest(folder, [("a", "b")], "id,image"))
-    with pytest.raises(InputError, match="manifest not found"):
+    with pytest.raises(InputError, match="data file not found"):
         load_table(str(folder / "absent.csv"))
 
 

@@ -1,7 +1,6 @@
 """A query as tasks for Label Studio, with the pictures in them, and its JSON export as answers."""
 
 import json
-import math
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from sal_fast.annotate.people import brush_code
 from sal_fast.annotate.people.question import (
     Answer,
     Problems,
@@ -21,12 +19,14 @@ from sal_fast.annotate.people.question import (
     pictures,
 )
 from sal_fast.data import files
+from sal_fast.data.readers.label_studio import as_array, as_object, drawn_regions, identity, number
+from sal_fast.data.readers.label_studio import drawn as drawn_pixels
+from sal_fast.data.readers.label_studio import tasks as read_tasks
 from sal_fast.errors import InputError
 
 PART = 100 * 2**20  # bytes of pictures in one tasks file; Label Studio takes uploads of at most 250 MB
 FEW = 8  # up to so many classes have a digit each to choose them; more have a search field
 UNSEEN = "\u2060"  # a joiner of no width
-EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
 
 
 def export(question: Question, out: Path) -> list[Path]:
@@ -92,14 +92,14 @@ def read_answers(file: Path, question: Question) -> list[Answer]:
     problems = Problems(file.name)
     answers: list[tuple[str, Answer]] = []
     elsewhere: list[tuple[object, str]] = []
-    tasks = _tasks(file)
+    tasks = read_tasks(file)
     if tasks and not any({"id", "run", "query"} <= task["data"].keys() for task in tasks):
         raise InputError(
             f"{file.name}: an export of another project (no task has id, run and query of sal-fast); export "
             f"the project that holds this query's tasks.json"
         )
     for nth, task in enumerate(tasks, start=1):
-        place, data = f"task {_identity(task, nth)}", task["data"]
+        place, data = f"task {identity(task, nth)}", task["data"]
         name = data.get("id")
         if "run" not in data or "query" not in data or not isinstance(name, str):
             problems.add(place, "has no id, run and query of sal-fast; leave other tasks out of the project")
@@ -112,9 +112,9 @@ def read_answers(file: Path, question: Question) -> list[Answer]:
         if name not in question.row_of:
             problems.add(place, question.id_problem(name))
             continue
-        annotations = [_object(one) for one in task["annotations"]]
+        annotations = [as_object(one) for one in task["annotations"]]
         for nth_annotation, annotation in enumerate(annotations, start=1):
-            which = f", annotation {_identity(annotation, nth_annotation)}" if len(annotations) > 1 else ""
+            which = f", annotation {identity(annotation, nth_annotation)}" if len(annotations) > 1 else ""
             try:
                 answers.append((place + which, _answer(annotation, name, question)))
             except (ValueError, files.Unreadable) as error:
@@ -125,30 +125,6 @@ def read_answers(file: Path, question: Question) -> list[Answer]:
     return in_order(question, answers, problems)
 
 
-def _tasks(file: Path) -> list[dict[str, Any]]:
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"file not found: {file}") from None
-    if data.startswith(b"PK"):
-        raise InputError(f"{file.name}: a ZIP archive; {EXPECTED}")
-    try:
-        tasks = json.loads(data.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{file.name}, {where}: not JSON ({error.msg}); {EXPECTED}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file.name}: not JSON ({error}); {EXPECTED}") from None
-    if not isinstance(tasks, list) or not all(
-        isinstance(task, dict)
-        and isinstance(task.get("data"), dict)
-        and isinstance(task.get("annotations"), list)
-        for task in tasks
-    ):
-        raise InputError(f"{file.name}: other JSON; {EXPECTED}")
-    return tasks
-
-
 def _answer(annotation: Mapping[str, Any], name: str, question: Question) -> Answer:
     """Read one annotation. ValueError and Unreadable say what is wrong with it."""
     by = annotation.get("completed_by")
@@ -156,15 +132,15 @@ def _answer(annotation: Mapping[str, Any], name: str, question: Question) -> Ans
         by = by.get("email") or by.get("id")
     annotator = "" if by is None else str(by)
     time = annotation.get("lead_time")
-    seconds = None if time is None else _number(time, 0, 1e9, "a lead_time")
+    seconds = None if time is None else number(time, 0, 1e9, "a lead_time")
     if annotation.get("was_cancelled") is True:
         return Answer(name, None, None, annotator, seconds, skipped=True)
-    regions = [_object(region) for region in _array(annotation.get("result"))]
+    regions = [as_object(region) for region in as_array(annotation.get("result"))]
     chosen = [
         choice
         for region in regions
         if (region.get("type"), region.get("from_name")) == ("choices", "label")
-        for choice in _array(_object(region.get("value")).get("choices"))
+        for choice in as_array(as_object(region.get("value")).get("choices"))
     ]
     if len(chosen) != 1:
         raise ValueError(f"{len(chosen) or 'no'} classes are chosen, expected one; choose one, or skip")
@@ -177,85 +153,11 @@ def _answer(annotation: Mapping[str, Any], name: str, question: Question) -> Ans
 
 def _mask(regions: list[dict[str, Any]], image: Path) -> np.ndarray | None:
     """Unite everything that was drawn, as uint8 [H, W] of 0 or 255; None if nothing was."""
-    shapes = [(str(region.get("type")).removesuffix("labels"), region) for region in regions]
-    foreign = [region["type"] for shape, region in shapes if shape in ("keypoint", "vector", "bitmask")]
-    if foreign:
-        raise ValueError(f"a region of type {foreign[0]!r} cannot be read; draw with the brush")
-    drawn = [one for one in shapes if one[0] in ("brush", "rectangle", "ellipse", "polygon")]
+    drawn = drawn_regions(regions)
     if not drawn:
         return None
     size = files.read(image).size
     mask = np.zeros((size[1], size[0]), dtype=np.uint8)
-    for shape, region in drawn:
-        drawn_on = (region.get("original_width"), region.get("original_height"))
-        if drawn_on != size:
-            raise ValueError(
-                f"a map for {drawn_on[0]}x{drawn_on[1]} pixels, the image has {size[0]}x{size[1]}; "
-                f"label the pictures as they were exported"
-            )
-        if region.get("image_rotation"):
-            raise ValueError("the picture was turned in Label Studio; turn it back and draw the map again")
-        value = _object(region.get("value"))
-        if shape == "brush":
-            alpha = brush_code.decode(value.get("rle"), size)
-            mask[alpha > alpha.max() // 2] = 255  # a brush's edge is soft, and the brush may be translucent
-        else:
-            mask[_inside(_outline(shape, value, size), size)] = 255
+    for kind, region in drawn:
+        mask[drawn_pixels(kind, region, size)] = 255
     return mask
-
-
-def _outline(kind: str, value: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """The corners (x, y) of a shape in pixels from the top left, float64 [k, 2]. An ellipse has 360."""
-
-    def number(item: object) -> float:
-        return _number(item, -1000, 1000, f"a {kind} with a place or size in percent")
-
-    if kind == "polygon":
-        pairs = [_array(point) for point in _array(value.get("points"))]
-        if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
-            raise ValueError("a polygon with a damaged outline, expected three points or more; draw it again")
-        return np.array([[number(item) for item in pair] for pair in pairs]) * size / 100
-    origin = np.array([number(value.get("x")), number(value.get("y"))]) * size / 100
-    if kind == "rectangle":
-        extent = np.array([number(value.get("width")), number(value.get("height"))]) * size / 100
-        points = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent
-    else:
-        extent = np.array([number(value.get("radiusX")), number(value.get("radiusY"))]) * size / 100
-        turn = np.radians(np.arange(360))
-        points = np.stack([np.cos(turn), np.sin(turn)], axis=1) * extent
-    angle = math.radians(number(value.get("rotation", 0)))  # clockwise about (x, y)
-    cos, sin = math.cos(angle), math.sin(angle)
-    return origin + points @ np.array([[cos, sin], [-sin, cos]])
-
-
-def _inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centres lie inside an outline by the even-odd rule, bool [H, W]."""
-    (x, y), (next_x, next_y) = corners.T, np.roll(corners, -1, axis=0).T
-    inside = np.zeros((size[1], size[0]), dtype=bool)
-    centres = np.arange(size[0]) + 0.5
-    for row in range(size[1]):
-        level = row + 0.5
-        cut = (y <= level) != (next_y <= level)
-        slope = (next_x[cut] - x[cut]) / (next_y[cut] - y[cut])
-        crossings = np.sort(x[cut] + (level - y[cut]) * slope)
-        inside[row] = np.searchsorted(crossings, centres) % 2 == 1
-    return inside
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _identity(item: Mapping[str, Any], place: int) -> int:
-    """The number that Label Studio gave a task or annotation, or else its place in the list."""
-    return item["id"] if type(item.get("id")) is int else place
-
-
-def _array(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _number(value: object, low: float, high: float, what: str) -> float:
-    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
-        raise ValueError(f"{what} of {value!r}, expected {low:g} to {high:g}")
-    return float(value)  # type: ignore[arg-type]

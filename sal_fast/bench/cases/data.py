@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sal_fast._util.words import DECODERS
 from sal_fast.bench.suite import Case, Ratio, Setup, Variant, benchmark
-from sal_fast.data import Keep, Store, StoreOptions, Table, augment, decode, formats, reading, store
+from sal_fast.data import Keep, Store, StoreOptions, Table, augment, decode, load_table, reading, store
 
 WIDTH, HEIGHT = 500, 375
 FRAME = 224
@@ -86,7 +86,7 @@ def write_pool(folder: Path, count: int) -> Table:
         Image.fromarray(np.clip(sum(layers) / 2, 0, 255).astype(np.uint8)).save(image, quality=90)
         shape = _noise(rng, 40)[..., 0] > 128
         Image.fromarray(np.where(shape, 255, 0).astype(np.uint8)).save(mask)
-    return formats.read_folder(folder).with_split(["train"] * count)
+    return load_table(str(folder)).with_split(["train"] * count)
 
 
 def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:

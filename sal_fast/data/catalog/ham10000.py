@@ -17,7 +17,7 @@ import numpy as np
 from sal_fast.data import splits
 from sal_fast.data.catalog.archives import find, folders, visible
 from sal_fast.data.catalog.entry import Entry, grey
-from sal_fast.data.formats import read_rows
+from sal_fast.data.readers.manifest import read_rows
 from sal_fast.data.table import SPLITS, Sample
 from sal_fast.errors import InputError
 

@@ -1,0 +1,247 @@
+"""Label Studio's JSON export, of any project with a brush, polygons, rectangles, ellipses or choices.
+
+Of a shape the pixels count whose centres lie inside; a brush's pixels count if they are more than half as
+opaque as its most opaque one. The class of an image is its one choice, else the label whose regions cover
+most pixels, the first in the alphabet of several with as many. If several people annotated an image, its
+class is the one that most of them give, and its map is the mean of the masks of those who give it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from sal_fast.data.files import SUFFIXES
+from sal_fast.data.readers import brush_code
+from sal_fast.data.readers.base import Look, Options, Pictures, Reader, Reading, holds, sample_id, some
+from sal_fast.data.readers.made import Found, Picture
+from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, ellipse, outline, turned
+from sal_fast.errors import InputError
+
+EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts this before the names of uploaded files
+KINDS = ("brush", "rectangle", "ellipse", "polygon")
+
+
+class LabelStudio(Reader):
+    def looks(self, path: Path) -> Look | None:
+        files = _files(path)
+        return Look(f"{files[0].name} is a list of tasks with data and annotations") if files else None
+
+    def read(self, path: Path, options: Options) -> Reading:
+        files = _files(path) or ([path] if path.is_file() else [])
+        if len(files) != 1:
+            raise InputError(f"{path}: {len(files)} exports in it, expected one; name the file that is meant")
+        file, root = files[0], path if path.is_dir() else path.parent
+        reading, pictures = Reading(), Pictures(root)
+        reading.used.add(file)
+        missing: list[str] = []
+        for nth, task in enumerate(tasks(file), start=1):
+            place = f"task {identity(task, nth)}"
+            try:
+                row = _sample(file, place, task, pictures, options, reading)
+            except ValueError as error:
+                raise InputError(f"{file}, {place}: {error}") from None
+            if isinstance(row, str):
+                missing.append(row)
+            elif row is not None:
+                reading.found.append(row)
+        if not reading.found:
+            if missing:
+                pictures.require(missing, file)
+            raise InputError(f"{file}: no task has a class; {EXPECTED} of annotated tasks")
+        for name in missing:
+            reading.leave_out(name, f"images in {file.name} that are not below {root}")
+        return reading
+
+
+def _files(path: Path) -> list[Path]:
+    files = [path] if path.is_file() else some(path, [".json"], 0)
+    return [file for file in files if holds(file, b"[", b'"annotations"', b'"data"')]
+
+
+def _sample(
+    file: Path, place: str, task: dict[str, Any], pictures: Pictures, options: Options, reading: Reading
+) -> Found | str | None:
+    """The sample of a task; the name of its image if that is missing; None if it has no class."""
+    value = _image(task["data"], options)
+    if value.startswith("data:"):
+        name = str(task["data"].get("id") or place.replace(" ", "-"))
+        image: Path | Picture = Picture(file, place, partial(_embedded, value))
+    else:
+        there = _found(value, pictures)
+        if there is None:
+            return value
+        image, name = there, sample_id(there, pictures.root)
+    annotated = [one for one in map(as_object, task["annotations"]) if one.get("was_cancelled") is not True]
+    answers = [_answer(file, f"{place} annotation {n}", one) for n, one in enumerate(annotated, start=1)]
+    answers = [(label, mask) for label, mask in answers if label]
+    if not answers:
+        reading.leave_out(place, "no choice and no labelled region, so no class")
+        return None
+    (label, most), *others = Counter(label for label, _ in answers).most_common()
+    if others and others[0][1] == most:
+        reading.leave_out(place, "its annotators differ in the class")
+        return None
+    masks = [mask for given, mask in answers if given == label and mask is not None]
+    return Found(name, image, label, masks if len(masks) > 1 else masks[0] if masks else None)
+
+
+def _answer(file: Path, part: str, annotation: dict[str, Any]) -> tuple[str, Picture | None]:
+    """The class, or "", and the mask of one annotation."""
+    regions = [as_object(region) for region in as_array(annotation.get("result"))]
+    chosen = [
+        str(choice)
+        for region in regions
+        if region.get("type") == "choices"
+        for choice in as_array(as_object(region.get("value")).get("choices"))
+    ]
+    drawings: dict[str, list[Draw]] = defaultdict(list)
+    for kind, region in drawn_regions(regions):
+        width, height = region.get("original_width"), region.get("original_height")
+        if type(width) is not int or type(height) is not int or min(width, height) < 1:
+            raise ValueError(f"a region of a picture of {width}x{height}, expected two whole numbers")
+        labels = as_array(as_object(region.get("value")).get(f"{kind}labels")) or [""]
+        for label in labels:
+            drawings[str(label)].append(partial(drawn, kind, region, (width, height)))
+    return class_and_mask(dict(sorted(drawings.items())), chosen, file, part)
+
+
+def _image(data: dict[str, Any], options: Options) -> str:
+    """The value of a task's data that names its picture."""
+    key = options.columns.get("image")
+    named = {
+        name: value
+        for name, value in data.items()
+        if isinstance(value, str)
+        and (
+            name == key
+            if key
+            else value.startswith("data:image") or PurePosixPath(_path(value)).suffix.lower() in SUFFIXES
+        )
+    }
+    if len(named) != 1:
+        raise ValueError(
+            f"{len(named)} of its data ({', '.join(data)}) name a picture, expected one; say which with "
+            f"--columns image=NAME"
+        )
+    return next(iter(named.values()))
+
+
+def _path(value: str) -> str:
+    """The path in a URL; that of a local file is in its query, `?d=`."""
+    parts = urlsplit(value)
+    return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
+
+
+def _found(value: str, pictures: Pictures) -> Path | None:
+    path = _path(value)
+    found = pictures.find(path)
+    return found or pictures.find(UPLOADED.sub("", PurePosixPath(path).name))
+
+
+def _embedded(value: str) -> bytes:
+    return base64.b64decode(value.partition(",")[2])
+
+
+# --- what people's answers to a query read in the same way --------------------------------------------------
+
+
+def tasks(file: Path) -> list[dict[str, Any]]:
+    """The tasks of an export. Raises InputError for a file that is none."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"file not found: {file}") from None
+    if data.startswith(b"PK"):
+        raise InputError(f"{file.name}: a ZIP archive; {EXPECTED}")
+    try:
+        found = json.loads(data.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{file.name}, {where}: not JSON ({error.msg}); {EXPECTED}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file.name}: not JSON ({error}); {EXPECTED}") from None
+    if not isinstance(found, list) or not all(
+        isinstance(task, dict)
+        and isinstance(task.get("data"), dict)
+        and isinstance(task.get("annotations"), list)
+        for task in found
+    ):
+        raise InputError(f"{file.name}: other JSON; {EXPECTED}")
+    return found
+
+
+def drawn_regions(regions: Iterable[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """The regions that cover pixels, each with its kind. Raises ValueError for a kind that cannot be read."""
+    shapes = [(str(region.get("type")).removesuffix("labels"), region) for region in regions]
+    foreign = [region["type"] for kind, region in shapes if kind in ("keypoint", "vector", "bitmask")]
+    if foreign:
+        raise ValueError(f"a region of type {foreign[0]!r} cannot be read; draw with the brush")
+    return [(kind, region) for kind, region in shapes if kind in KINDS]
+
+
+def drawn(kind: str, region: dict[str, Any], size: Size) -> np.ndarray:
+    """The pixels of a region, bool [H, W]. ValueError if it is damaged, or of a picture of another size."""
+    drawn_on = (region.get("original_width"), region.get("original_height"))
+    if drawn_on != size:
+        raise ValueError(
+            f"a map for {drawn_on[0]}x{drawn_on[1]} pixels, the image has {size[0]}x{size[1]}; "
+            f"label the pictures as they were exported"
+        )
+    if region.get("image_rotation"):
+        raise ValueError("the picture was turned in Label Studio; turn it back and draw the map again")
+    value = as_object(region.get("value"))
+    if kind != "brush":
+        return outline(_corners(kind, value, size), size)
+    alpha = brush_code.decode(value.get("rle"), size)
+    return alpha > alpha.max() // 2  # a brush's edge is soft, and the brush may be translucent
+
+
+def _corners(kind: str, value: Mapping[str, Any], size: Size) -> np.ndarray:
+    """The corners (x, y) of a shape in pixels from the top left, float64 [k, 2]. An ellipse has 360."""
+
+    def pixels(*items: object) -> np.ndarray:
+        place = f"a {kind} with a place or size in percent"
+        return np.array([number(item, -1000, 1000, place) for item in items]) * size / 100
+
+    if kind == "polygon":
+        pairs = [as_array(point) for point in as_array(value.get("points"))]
+        if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
+            raise ValueError("a polygon with a damaged outline, expected three points or more; draw it again")
+        return np.array([pixels(*pair) for pair in pairs])
+    origin = pixels(value.get("x"), value.get("y"))
+    degrees = number(value.get("rotation", 0), -1000, 1000, f"a {kind} with a rotation")  # about (x, y)
+    if kind == "ellipse":
+        return ellipse(origin, pixels(value.get("radiusX"), value.get("radiusY")), degrees)
+    extent = pixels(value.get("width"), value.get("height"))
+    return turned(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent, degrees) + origin
+
+
+def identity(item: Mapping[str, Any], place: int) -> int:
+    """The number that Label Studio gave a task or annotation, or else its place in the list."""
+    return item["id"] if type(item.get("id")) is int else place
+
+
+def as_object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def as_array(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def number(value: object, low: float, high: float, what: str) -> float:
+    """A number in bounds. Raises ValueError for anything else; `what` says what it is."""
+    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+        raise ValueError(f"{what} of {value!r}, expected {low:g} to {high:g}")
+    return float(value)  # type: ignore[arg-type]

@@ -1,0 +1,155 @@
+"""Pictures that are no files of their own are written once, without loss, to a folder of the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sal_fast._util.files import cache_folder, whole_folder
+from sal_fast._util.locks import locked
+from sal_fast.data.files import Unreadable
+from sal_fast.data.reading import each
+from sal_fast.data.table import Sample, Table, make_table
+from sal_fast.errors import InputError
+
+VERSION = 1  # to be raised when a pixel changes that a reader makes
+
+log = logging.getLogger(__name__)
+
+
+class Picture(NamedTuple):
+    """A picture that is no file of its own.
+
+    source: the file that holds it.
+    part: which part of that file it is, with everything else that the pixels depend on.
+    make: gives the pixels (bool [H, W] is a mask), or the bytes of a picture file.
+    suffix: .png, or .tif for pixels of 32 bits, which a PNG cannot hold.
+    """
+
+    source: Path
+    part: str
+    make: Callable[[], np.ndarray | bytes]
+    suffix: str = ".png"
+
+
+class Found(NamedTuple):
+    """A `Sample` whose files may be yet to be made. A list of masks has one for each annotator."""
+
+    id: str
+    image: Path | Picture
+    label: str = ""
+    mask: Path | Picture | list[Picture] | None = None
+    split: str = ""
+
+    def pictures(self) -> Iterator[tuple[str, Picture]]:
+        """The pictures to be made, with the names of their files below the folder of the cache."""
+        if isinstance(self.image, Picture):
+            yield f"images/{self.id}{self.image.suffix}", self.image
+        if isinstance(self.mask, Picture):
+            yield f"masks/{self.id}{self.mask.suffix}", self.mask
+        elif isinstance(self.mask, list):
+            for number, one in enumerate(self.mask, start=1):
+                yield f"masks/{self.id}/{number:03d}{one.suffix}", one
+
+
+def as_table(name: str, found: list[Found]) -> Table:
+    """Make the table of what was found, and the files that it needs.
+
+    These lie in `$XDG_CACHE_HOME/sal-fast/readers/<digest>`, a folder that is there as a whole or not at all.
+    The digest is of every picture's part, and of the path, size and time of its source, so that a folder is
+    used again until a source changes. Raises InputError if ids cannot be used or a picture cannot be made.
+    """
+    pictures = [pair for row in found for pair in row.pictures()]
+    folder = cache_folder() / "readers" / _digest(pictures)
+
+    def placed(row: Found, what: Path | Picture | list[Picture] | None, kind: str) -> Path | None:
+        if isinstance(what, Picture):
+            return folder / kind / f"{row.id}{what.suffix}"
+        return folder / kind / row.id if isinstance(what, list) else what
+
+    table = make_table(  # it refuses ids that cannot name files, before any is written
+        name,
+        (
+            Sample(
+                row.id,
+                placed(row, row.image, "images") or "",
+                row.label,
+                placed(row, row.mask, "masks"),
+                row.split,
+            )
+            for row in found
+        ),
+    )
+    if pictures:
+        _write(name, folder, pictures)
+    return table
+
+
+def encoded(pixels: np.ndarray | bytes, suffix: str) -> bytes:
+    """The bytes of a picture file that holds the pixels without loss."""
+    if isinstance(pixels, bytes):
+        return pixels
+    if pixels.dtype == bool:
+        pixels = pixels.view(np.uint8) * np.uint8(255)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "TIFF" if suffix == ".tif" else "PNG", **_fast(suffix))
+    return data.getvalue()
+
+
+def _fast(suffix: str) -> dict[str, object]:
+    return {"compression": "tiff_deflate"} if suffix == ".tif" else {"compress_level": 1}
+
+
+def _digest(pictures: Iterable[tuple[str, Picture]]) -> str:
+    digest = hashlib.blake2b(f"{VERSION}".encode(), digest_size=16)
+    stamps: dict[Path, str] = {}
+    for name, picture in pictures:
+        source = picture.source
+        if source not in stamps:
+            there = source.stat()
+            stamps[source] = f"{source.absolute()}\0{there.st_size}\0{there.st_mtime_ns}"
+        digest.update(f"{name}\0{picture.part}\0{stamps[source]}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _write(name: str, folder: Path, pictures: list[tuple[str, Picture]]) -> None:
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / ".lock"):
+            if not folder.exists():  # else another process was first
+                with whole_folder(folder) as aside:
+                    one = partial(_write_one, aside)
+                    size = sum(each(one, pictures, f"writing the pictures of {name}"))
+                log.info(
+                    "%s: %d pictures that are no files of their own are written to %s (%.1f MB)",
+                    name, len(pictures), folder, size / 1e6,
+                )  # fmt: skip
+                return
+    log.info("%s: %d pictures that are no files of their own are kept in %s", name, len(pictures), folder)
+
+
+def _write_one(folder: Path, named: tuple[str, Picture]) -> int:
+    name, picture = named
+    try:
+        data = encoded(picture.make(), picture.suffix)
+    except InputError:
+        raise
+    except Unreadable as error:
+        raise InputError(str(error)) from None
+    except Exception as error:  # damaged files make the libraries raise anything
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{picture.source}: {picture.part} cannot be read ({type(error).__name__}: {reason}); mend or "
+            f"remove it"
+        ) from None
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.write_bytes(data)

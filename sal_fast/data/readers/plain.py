@@ -1,0 +1,226 @@
+"""Folders of classes: our own (`images/<class>/`, `masks/<class>/`, `pool/`) and a plain ImageFolder."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sal_fast.data.files import SUFFIXES
+from sal_fast.data.readers.base import (
+    ENDINGS,
+    Look,
+    Options,
+    Reader,
+    Reading,
+    folded,
+    sample_id,
+    split_of,
+    stripped,
+    subfolders,
+    visible,
+    walk,
+)
+from sal_fast.data.readers.made import Found
+from sal_fast.data.readers.unfold import ARRAYS, is_image, is_mask, unfold
+from sal_fast.data.table import Sample, Table, make_table
+from sal_fast.errors import InputError
+
+METADATA = ("metadata.jsonl", "metadata.csv")  # with these it is Hugging Face's image folder
+
+
+class ClassFolder(NamedTuple):
+    path: Path
+    split: str
+
+
+class Folder(Reader):
+    """Our own folder: `images/<class>/*` or `images/<split>/<class>/*`, masks at the same place in `masks/`.
+
+    A mask may have any image format, be an array, or be a folder that holds several annotators' masks.
+    Images below `pool/` have no label yet.
+    """
+
+    def looks(self, path: Path) -> Look | None:
+        folders = subfolders(path / "images")
+        if not folders:
+            return None
+        masks = bool(subfolders(path / "masks"))
+        return Look(f"it has the folders images/{folders[0].name}" + " and masks" * masks, sure=masks)
+
+    def read(self, path: Path, options: Options) -> Reading:
+        if not (path / "images").is_dir():
+            raise InputError(f"{path}: expected a folder images/<class>/ in it, and masks/<class>/ beside it")
+        reading = Reading()
+        for folder, split in _class_folders(path / "images"):
+            images = [file for file in visible(folder) if is_image(file)]
+            own = _same_place(path / "masks", folder.relative_to(path / "images").parts)
+            masks = [file for file in visible(own) if is_mask(file) or file.is_dir()] if own else []
+            _add(reading, path / "images", folder.name, split, images, pair(images, masks, reading), options)
+        if not reading.found:
+            raise InputError(f"{path / 'images'}: no images in its class folders ({ENDINGS})")
+        for _, image in _below(path / "pool"):
+            _add(reading, path, "", "", [image], {}, options)
+        reading.draw_splits_if_only_train()
+        return reading
+
+
+class ImageFolder(Reader):
+    """Class folders at the top, or in train, val and test. Masks, `<name>_mask`, may lie beside images."""
+
+    def looks(self, path: Path) -> Look | None:
+        if (path / "images").is_dir() or any((path / name).is_file() for name in METADATA):
+            return None
+        folders = subfolders(path)
+        deeper = [one for folder in folders if split_of(folder.name) for one in subfolders(folder)]
+        for folder in (*folders, *deeper):
+            if any(is_image(file) for file in visible(folder)):
+                return Look(f"its folder {folder.relative_to(path)} has images", sure=False)
+        return None
+
+    def read(self, path: Path, options: Options) -> Reading:
+        reading = Reading()
+        for folder, split in _class_folders(path):
+            there = visible(folder)
+            images = [file for file in there if is_image(file)]
+            names = {folded(file.stem) for file in images}
+            masks = [file for file in images if (key := folded(file.stem)) != stripped(key) in names]
+            masks += [file for file in there if file.suffix.lower() in ARRAYS]
+            images = [file for file in images if file not in set(masks)]
+            _add(reading, path, folder.name, split, images, pair(images, masks, reading), options)
+        if not reading.found:
+            raise InputError(f"{path}: no images in its class folders ({ENDINGS}); expected <class>/<image>")
+        reading.draw_splits_if_only_train()
+        return reading
+
+
+def read_images(root: Path) -> Table:
+    """Read every image below a folder, without class or mask; its path, without the suffix, is its id."""
+    samples = [Sample(name, path) for name, path in _below(root)]
+    if not samples:
+        raise InputError(f"{root}: no images in it ({ENDINGS})")
+    return make_table(root.resolve().name, samples)
+
+
+def _below(root: Path) -> Iterator[tuple[str, Path]]:
+    """Every image below a folder, with its path there, without the suffix; none if there is no folder."""
+    for path in sorted(walk(root)):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            yield sample_id(path, root), path
+
+
+def _class_folders(top: Path) -> list[ClassFolder]:
+    """The class folders in a folder, or in its folders for splits, if all of its folders are such."""
+    folders = subfolders(top)
+    splits = [folder for folder in folders if split_of(folder.name)]
+    direct = {folder for folder in splits if any(is_image(file) for file in visible(folder))}
+    if splits and len(splits) == len(folders):
+        if direct:
+            raise InputError(
+                f"{top}: {', '.join(folder.name for folder in splits)} are names of splits, and images lie "
+                f"directly in {sorted(direct)[0].name}; expected {splits[0].name}/<class>/<image>, or other "
+                f"names if they are classes"
+            )
+        return [ClassFolder(one, split_of(folder.name)) for folder in splits for one in subfolders(folder)]
+    deep = [folder for folder in splits if folder not in direct and subfolders(folder)]
+    if deep:
+        other = next(folder for folder in folders if folder not in splits)
+        raise InputError(
+            f"{top}: {deep[0].name} is the name of a split and has folders in it, {other.name} is none; "
+            f"expected either only train, val and test there, or only classes"
+        )
+    return [ClassFolder(folder, "") for folder in folders]
+
+
+def _same_place(root: Path, parts: Sequence[str]) -> Path | None:
+    """The folder at the same place below `root`, but for case, Unicode form and the words for splits."""
+    for part in parts:
+        there = subfolders(root)
+        words = {part, split_of(part) or part}
+        found = [one for one in there if one.name == part] or [
+            one for one in there if folded(one.name) == folded(part) or split_of(one.name) in words - {part}
+        ]
+        if not found:
+            return None
+        root = found[0]
+    return root
+
+
+def pair(images: Iterable[Path], masks: Iterable[Path], reading: Reading) -> dict[Path, Path]:
+    """Each image's mask, in three steps: the same stem; but for case and Unicode form; but for the endings
+    _mask, _segmentation, _seg, -mask, and .jpg or .png before the last one.
+
+    A mask of a later step is counted in a note, and so is a mask that belongs to no image. Raises InputError
+    if two masks fit an image in one step, or two images a mask.
+    """
+    order = sorted(masks, key=lambda path: (path.suffix.lower() == ".png", path.is_file()))
+    left = {path.name if path.is_dir() else path.stem: path for path in order}  # PNGs are preferred
+    for spare in set(order) - set(left.values()):
+        reading.leave_out(spare, "another mask of the same image is preferred")
+    found = {image: left.pop(image.stem) for image in images if image.stem in left}
+    steps = (
+        (folded, "masks whose names differ from their images' in case or Unicode form"),
+        (
+            lambda name: stripped(folded(name)),
+            "masks whose names have an ending, such as _mask, that their images' have not",
+        ),
+    )
+    for key, what in steps:
+        by_key: dict[str, list[str]] = defaultdict(list)
+        for name in left:
+            by_key[key(name)].append(name)
+        taken: dict[str, Path] = {}
+        for image in images:
+            names = by_key.get(folded(image.stem), []) if image not in found else []
+            if len(names) > 1 or (names and names[0] in taken):
+                two = [left[name] for name in names[:2]] if len(names) > 1 else [taken[names[0]], image]
+                raise InputError(
+                    f"{two[0]} and {two[1]} fit {image if len(names) > 1 else left[names[0]]}; expected one, "
+                    f"or several annotators' masks in a folder {image.stem}/"
+                )
+            if names:
+                taken[names[0]] = image
+        for name, image in taken.items():
+            found[image] = left.pop(name)
+            reading.count(found[image], what)
+    for spare in left.values():
+        for file in visible(spare) if spare.is_dir() else [spare]:
+            reading.leave_out(file, "no image for this mask")
+    return found
+
+
+def _add(
+    reading: Reading,
+    root: Path,
+    label: str,
+    split: str,
+    images: Iterable[Path],
+    masks: dict[Path, Path],
+    options: Options,
+) -> None:
+    for image in images:
+        add(reading, Found(sample_id(image, root), image, label, masks.get(image), split), options)
+
+
+def add(reading: Reading, row: Found, options: Options) -> None:
+    """Add a row whose image and mask are files. Of several pictures in its image each becomes a row.
+
+    Raises InputError if an image has several pictures, and its mask another number of them.
+    """
+    image, mask = row.image, row.mask
+    assert isinstance(image, Path)
+    assert mask is None or isinstance(mask, Path)
+    images = unfold(image, "image", options, reading)
+    masks = [None] if mask is None else unfold(mask, "mask", options, reading)
+    if len(images) == 1:
+        reading.found.append(row._replace(image=images[0], mask=masks[0] if len(masks) == 1 else mask))
+        return
+    if mask is not None and len(masks) != len(images):
+        raise InputError(
+            f"{mask}: {len(masks)} pictures in it, its image {image} has {len(images)}; expected as many"
+        )
+    for number, (one, its) in enumerate(
+        zip(images, masks * (len(images) if mask is None else 1), strict=True), start=1
+    ):
+        reading.found.append(row._replace(id=f"{row.id}#{number:04d}", image=one, mask=its))
