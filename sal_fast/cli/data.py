@@ -16,10 +16,11 @@ from sal_fast._util.devices import torch_device
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say, tell
-from sal_fast.data import catalog, check, decode, fixations, load_originals, prepare
+from sal_fast.data import catalog, check, convert, decode, fixations, load_originals, prepare
 from sal_fast.data import preview as pages
 from sal_fast.data.augment import stored_size
 from sal_fast.data.meaning import Rule
+from sal_fast.data.readers import Options
 from sal_fast.errors import InputError
 from sal_fast.experiment import frozen
 from sal_fast.experiment.config import Config
@@ -27,7 +28,12 @@ from sal_fast.experiment.config import Config
 
 def main(arguments: list[str]) -> int:
     return parsing.one_of(
-        {"check": check_data, "prepare": prepare_data, "fixations": render_fixations},
+        {
+            "check": check_data,
+            "prepare": prepare_data,
+            "convert": convert_data,
+            "fixations": render_fixations,
+        },
         arguments,
         "sal-fast data",
         "What can be done with data before a run.",
@@ -39,6 +45,8 @@ def check_data(
     /,
     root: str | None = None,
     *,
+    format: str = "auto",
+    columns: str = "",
     foreground: str | None = None,
     ignore: str | None = None,
     foreground_colour: str | None = None,
@@ -53,16 +61,19 @@ def check_data(
     if a run would refuse the data.
 
     Args:
-        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201;
-            or file.py:function.
+        data: a folder or file in one of the formats of docs/data.md, builtin, or, with root: cub200,
+            flowers102, imagenet-s, ham10000, food201; or file.py:function.
         root: the folder of the official archives, unpacked or not.
+        format: the run's --format: the format of the data, such as coco; auto takes what it looks like.
+        columns: the run's --columns: the names in the data by ours, such as image=filename,label=dx.
         foreground: the run's --foreground: the values of masks that are foreground, such as 1,2, or grades.
         ignore: the run's --ignore: the values of masks that are neither foreground nor background.
         foreground_colour: the run's --foreground-colour: the colours of masks that are foreground.
         white: the run's --white: the number that is white in files of more than 8 bits.
         preview: an .html file to write, with the maps of thirty images laid over them, the oddest first.
     """
-    found = check.look(data, root, Rule.of(foreground, ignore, foreground_colour, white))
+    rule = Rule.of(foreground, ignore, foreground_colour, white)
+    found = check.look(data, root, rule, Options.of(format, columns))
     Console().print(_sheet(found), markup=False)
     if data in catalog.ENTRIES and not found.notes:
         say("all counts are those of the paper's Table 1")
@@ -99,6 +110,8 @@ def prepare_data(
     data: str,
     out: Path,
     root: str | None = None,
+    format: str = "auto",
+    columns: str = "",
     image_size: int = 224,
     augment: str = "none",
     copy: bool = True,
@@ -119,10 +132,12 @@ def prepare_data(
     status 2; mend or remove them and repeat the command.
 
     Args:
-        data: a folder, a manifest, builtin, or, with root: cub200, flowers102, imagenet-s, ham10000, food201;
-            or file.py:function.
+        data: a folder or file in one of the formats of docs/data.md, builtin, or, with root: cub200,
+            flowers102, imagenet-s, ham10000, food201; or file.py:function.
         out: the folder to write to.
         root: the folder of the official archives, unpacked or not.
+        format: the runs' --format: the format of the data, such as coco; auto takes what it looks like.
+        columns: the runs' --columns: the names in the data by ours, such as image=filename,label=dx.
         image_size: the runs' --image-size: pixels a side that the network sees.
         augment: the runs' --augment; for crops, images are kept at 8/7 of image_size. A plug-in crops nothing
             here.
@@ -142,7 +157,8 @@ def prepare_data(
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
     Config.of({"augment": augment})  # it refuses unknown words
-    table = load_originals(data, root, Rule.of(foreground, ignore, foreground_colour, white))
+    rule = Rule.of(foreground, ignore, foreground_colour, white)
+    table = load_originals(data, root, rule, Options.of(format, columns))
     recipe = prepare.Recipe(image_size, stored_size(augment, image_size), copy)
     with closing(decode.choose(decoder, torch_device("auto"))) as decoding:
         broken = prepare.prepare(table, out, recipe, decoding)
@@ -161,6 +177,36 @@ def prepare_data(
             )
         )  # fmt: skip
     say(f"{len(table)} samples, for --image-size {image_size} --augment {augment}: {out}")
+    return 0
+
+
+def convert_data(
+    data: Annotated[str, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    /,
+    root: str | None = None,
+    *,
+    format: str = "auto",
+    columns: str = "",
+) -> int:
+    """Write a data set of any format as a plain folder.
+
+    Images and masks are copied to OUT/images/<class>/ and OUT/masks/<class>/, and images without a class to
+    OUT/pool/. If the data set has splits, OUT/manifest.csv holds them.
+
+    Args:
+        data: what `sal-fast data check` takes.
+        out: the folder to write to; it must be new or empty.
+        root: the folder of the official archives, unpacked or not.
+        format: the format of the data, such as coco; auto takes what it looks like.
+        columns: the names in the data by ours, such as image=filename,label=dx.
+    """
+    table = load_originals(data, root, options=Options.of(format, columns))
+    for note in table.notes:
+        say(f"note: {note}")
+    made = convert.convert(table, out)
+    masks = sum(mask is not None for mask in table.masks)
+    say(f"{len(table)} images, {masks} masks: {out}; `sal-fast data check {made}` looks through them")
     return 0
 
 

@@ -1,6 +1,5 @@
 """Look through a data set before a run does."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from sal_fast.data import catalog, files, meaning, splits
 from sal_fast.data.files import Encoded
 from sal_fast.data.load import load_originals
 from sal_fast.data.meaning import Rule, Seen
+from sal_fast.data.readers import Options
 from sal_fast.data.reading import each
 from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
@@ -37,9 +37,11 @@ class Findings(NamedTuple):
     notes: list[str]
 
 
-def look(data: str, root: str | None = None, rule: Rule | None = None) -> Findings:
+def look(
+    data: str, root: str | None = None, rule: Rule | None = None, options: Options | None = None
+) -> Findings:
     """Decode every image and mask of `data` (see `load_table`) and say what was found."""
-    table = load_originals(data, root, rule)
+    table = load_originals(data, root, rule, options)
     problems = []
     try:
         splits.assign(table, seeds.stream(0, "split"))
@@ -74,7 +76,7 @@ def look(data: str, root: str | None = None, rule: Rule | None = None) -> Findin
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
     problems += [reasons[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])]
     verdict = meaning.judge(named, table.rule)
-    notes = catalog.compare(data, table) if data in catalog.ENTRIES else _passed_over(data, table)
+    notes = catalog.compare(data, table) if data in catalog.ENTRIES else list(table.notes)
     notes = [*verdict.notes, *meaning.of_deep_images(deep, table.rule), *notes]
     return Findings(table, rows, seen, reasons, problems + verdict.problems, notes)
 
@@ -93,15 +95,3 @@ def _kind(seen: list[Seen]) -> str:
     if len(seen) > 1 and any(one.useful for one in seen):
         return "graded mask"
     return f"{seen[0].kind} mask"
-
-
-def _passed_over(data: str, table: Table) -> list[str]:
-    """Note the masks of a folder that belong to no image, and its class folders without images."""
-    root = Path(os.path.expanduser(data))
-    if not (root / "images").is_dir():
-        return []
-    used = {str(mask) for mask in table.masks}
-    spare = [path for path in sorted((root / "masks").glob("*/*")) if str(path) not in used]
-    notes = [f"{path}: belongs to no image (expected masks/<class>/<image's name>.png)" for path in spare]
-    empty = {path.name for path in (root / "images").iterdir() if path.is_dir()} - set(table.classes)
-    return notes + [f"{root / 'images' / name}: a folder without images" for name in sorted(empty)]

@@ -14,6 +14,8 @@ SHARE = 0.2  # of the images of a class, for val and for test
 def assign(table: Table, rng: np.random.Generator) -> Table:
     """Give every sample a split: the manifest's own, or 60/20/20 stratified by class.
 
+    If there are train and test but no val, SHARE of the training images of each class become val.
+
     Every class keeps at least one image in each split, so a class needs three images. If there are images
     without a label, these are train, and half of each class's other images are val, half test; a class needs
     two then.
@@ -24,7 +26,7 @@ def assign(table: Table, rng: np.random.Generator) -> Table:
     """
     given = sum(bool(split) for split in table.split)
     if given == len(table):
-        return _checked(table)
+        return _checked(table if set(table.split) != {"train", "test"} else with_val(table, SHARE, rng))
     if given:
         row = table.split.index("")
         raise InputError(f"{table.name}: {table.ids[row]!r} has no split, others have; fill all rows or none")

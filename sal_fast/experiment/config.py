@@ -40,6 +40,7 @@ from sal_fast.experiment.regimes import REGIMES, Regime, those_that
 
 if TYPE_CHECKING:
     from sal_fast.data.meaning import Rule
+    from sal_fast.data.readers import Options as ReadOptions
 
 WEIGHTS = (".safetensors", ".pth", ".pt")  # the suffixes of weights files
 
@@ -58,10 +59,16 @@ class Config:
 
     data: str = option("builtin", affects="data", plugin="data", any_text=True, path="always", axis=True)
     """The images. They are the built-in set (builtin), a folder with images/<class>/ and masks/<class>/, a
-    .csv or .parquet manifest, a folder that `sal-fast data prepare` made, or a plug-in, file.py:object.
-    With --root they can be cub200, flowers102, imagenet-s, ham10000 or food201."""
+    manifest, a file or folder in another of the formats that docs/data.md lists, a folder that `sal-fast data
+    prepare` made, or a plug-in, file.py:object. With --root they can be cub200, flowers102, imagenet-s,
+    ham10000 or food201."""
     root: str | None = option(None, affects="data", path="always")
     """The folder that holds the official archives of --data, unpacked or not."""
+    format: str = option("auto", affects="data", choices=("auto",), plugin="reader")
+    """The format of --data, such as coco or labelme. auto takes the one that the files look like."""
+    columns: str = option("", affects="data")
+    """The names in a manifest, a Parquet or an array file by ours, such as image=filename,label=dx. Ours are
+    id, image, label, mask and split."""
     foreground: str | None = option(None, affects="data")
     """The values of mask files that are foreground, such as 1,2 or 1-5, where a file has more values than 0
     and one other. grades says that they are degrees of grey."""
@@ -374,6 +381,13 @@ class Config:
         from sal_fast.data.meaning import Rule  # it imports torch, and this module is imported everywhere
 
         return Rule.of(self.foreground, self.ignore, self.foreground_colour, self.white)
+
+    @property
+    def its_format(self) -> ReadOptions:
+        """How the files of --data are read. Raises InputError for columns that are no pairs of names."""
+        from sal_fast.data.readers import Options  # it imports torch, too
+
+        return Options.of(self.format, self.columns)
 
     @property
     def its_alpha(self) -> float:

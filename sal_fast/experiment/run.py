@@ -93,7 +93,7 @@ def run(
     folder = RunFolder(config.run_folder)
     plug_ins = _PlugIns.of(config, on_round)
     # This comes before the folder is made, so that a mistyped name leaves nothing behind.
-    table = None if folder.run_json.exists() else load_table(config.data, config.root, config.its_rule)
+    table = None if folder.run_json.exists() else _table(config)
     with (
         distributed.ranks() as ranks,
         folder.lock() if ranks.first else nullcontext(),
@@ -147,6 +147,10 @@ def _with_names(config: Config, **given: Any) -> Config:
     return config.replace(**named) if named else config
 
 
+def _table(config: Config) -> Table:
+    return load_table(config.data, config.root, config.its_rule, config.its_format)
+
+
 def _given_table(table: Table, root: Path | None) -> Table:
     """Return a table that was handed over, in the way of a plug-in for data."""
     return table
@@ -168,7 +172,10 @@ def _run(
         return
     device = _device(config, ranks)
     table = _with_splits(
-        config, folder, ranks, table or load_table(config.data, config.root, config.its_rule)
+        config,
+        folder,
+        ranks,
+        table or _table(config),
     )
     checks.check_labels(config, table)
     class_weights.resolved(config.class_weights, table.classes)  # it refuses a file that does not fit

@@ -14,6 +14,7 @@ from sal_fast import plugins, seeds
 from sal_fast._util.memory import free_memory
 from sal_fast._util.progress import duration
 from sal_fast.data import Table, augment, catalog, load_table, splits
+from sal_fast.data.readers import Options
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget, checks
 from sal_fast.experiment.answers.turns import Turns
@@ -76,7 +77,8 @@ def examine(configs: Sequence[Config]) -> Outlook:
     search = _Search()
     planned, unknown = [], []
     for config in configs:
-        name, pool = config.run_folder.name, search.pool(config.data, config.root, config.seed)
+        name = config.run_folder.name
+        pool = search.pool(config.data, config.root, config.its_format, config.seed)
         if pool is None:
             unknown.append(name)
             continue
@@ -112,9 +114,9 @@ class _Search:
         self.plugin = cache(self._find_plugin)
         self._table = cache(self._read)
 
-    def _find_pool(self, data: str, root: str | None, seed: int) -> Pool | None:
+    def _find_pool(self, data: str, root: str | None, options: Options, seed: int) -> Pool | None:
         """The sizes of a data set. If one of the paper's is missing, they are those of its Table 1."""
-        table = self._table(data, root)
+        table = self._table(data, root, options)
         if table is not None:
             table = splits.assign(table, seeds.stream(seed, "split"))
             return Pool(len(table), len(table.rows("train")), len(table.classes))
@@ -123,7 +125,7 @@ class _Search:
         counts = catalog.ENTRIES[data].counts
         return Pool(sum(counts[split] for split in splits.SPLITS), counts["train"], counts["classes"])
 
-    def _read(self, data: str, root: str | None) -> Table | None:
+    def _read(self, data: str, root: str | None, options: Options) -> Table | None:
         try:
             if data in catalog.ENTRIES and root is None:
                 entry = catalog.ENTRIES[data]
@@ -131,7 +133,7 @@ class _Search:
                     f"give --root DIR, with the official archives {', '.join(entry.archives)} in "
                     f"DIR/{entry.key}, or {entry.layout}"
                 )
-            return load_table(data, root)
+            return load_table(data, root, options=options)
         except InputError as error:
             self._add(f"data {data}: {error}")
             return None

@@ -46,7 +46,7 @@ class Options:
     """
 
     format: str = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, format: str, columns: str) -> Options:

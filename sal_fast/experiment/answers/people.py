@@ -182,7 +182,7 @@ def asked(folder: RunFolder) -> Question:
     if query_index >= plan.rounds:
         raise InputError(f"{folder.path} is finished; it asks nothing more")
     ids = [str(name) for name in run["start"]] if query_index == 0 else folder.query(query_index - 1)
-    table = load_table(config.data, config.root, config.its_rule)
+    table = load_table(config.data, config.root, config.its_rule, config.its_format)
     image = dict(zip(table.ids, table.images, strict=True))
     gone = [name for name in ids if name not in image]
     if gone:
