@@ -171,12 +171,7 @@ def _run(
         log.info("%s is finished; nothing to do", folder.path)
         return
     device = _device(config, ranks)
-    table = _with_splits(
-        config,
-        folder,
-        ranks,
-        table or _table(config),
-    )
+    table = _with_splits(config, folder, ranks, table or _table(config))
     checks.check_labels(config, table)
     class_weights.resolved(config.class_weights, table.classes)  # it refuses a file that does not fit
     pool = len(table.rows("train"))

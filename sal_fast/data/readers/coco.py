@@ -141,7 +141,8 @@ def drawn(segmentation: Any, size: Size) -> np.ndarray:
         from pycocotools import mask
     except ImportError:
         raise InputError('polygons need pycocotools: pip install "sal-fast[formats]"') from None
-    return mask.decode(mask.merge(mask.frPyObjects(segmentation, height, width))).astype(bool)
+    code = mask.merge(mask.frPyObjects(segmentation, height, width))
+    return runs(_unpacked(code["counts"].decode()), (height, width)).T
 
 
 def runs(counts: list[int], size: Size) -> np.ndarray:

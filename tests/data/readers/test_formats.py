@@ -1,0 +1,83 @@
+"""Each format gives the table and the masks of the plain folder with the same content, bit by bit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import format_writers as write
+import numpy as np
+import pytest
+
+from sal_fast.data import load_table
+from sal_fast.data.readers import Options
+
+FORMATS: dict[str, Callable[[Path], list[write.Shown]]] = {
+    "coco": write.write_coco,
+    "labelme": write.write_labelme,
+    "cvat": write.write_cvat,
+    "voc": write.write_voc,
+    "label-studio": write.write_label_studio,
+    "hf-folder": write.write_hf_folder,
+    "hf-parquet": write.write_hf_parquet,
+}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAL_FAST_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_as_the_plain_folder(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    shown = FORMATS[name](root)
+    table = load_table(str(root))
+    assert table.notes[0].startswith(f"read as {name}, because "), table.notes
+    plain = load_table(str(write.write_plain(tmp_path / "plain", shown)))
+    assert len(table) == len(shown)
+    assert write.content(table) == write.content(plain)
+    again = load_table(str(root), options=Options(name))
+    assert (again.ids, again.images, again.masks) == (table.ids, table.images, table.masks)
+
+
+@pytest.mark.parametrize("name", ["coco", "labelme", "cvat", "label-studio", "hf-parquet"])
+def test_the_cache_is_used_until_a_source_changes(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    FORMATS[name](root)
+    with caplog.at_level(logging.INFO, "sal_fast"):
+        first = load_table(str(root))
+        stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")}
+        assert stamps
+        assert "are written to" in caplog.text
+        caplog.clear()
+        assert load_table(str(root)).masks == first.masks
+        assert "are kept in" in caplog.text
+    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")}
+    for source in (*root.rglob("*.json"), *root.rglob("*.xml"), *root.rglob("*.parquet")):
+        data = source.read_bytes()
+        source.write_bytes(data + b"\n" if source.suffix != ".parquet" else data)
+    changed = load_table(str(root))
+    assert changed.masks != first.masks
+    assert write.content(changed) == write.content(first)
+
+
+def test_runs_in_the_code_of_pycocotools() -> None:
+    """Every code that pycocotools writes, of masks with runs of any length, is read as it reads it."""
+    from pycocotools import mask
+
+    from sal_fast.data.readers import coco
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        width, height = (int(side) for side in rng.integers(1, 90, 2))
+        share = rng.choice([0.0, 0.01, 0.5, 0.99, 1.0])
+        pixels = np.asfortranarray((rng.random((height, width)) < share).astype(np.uint8))
+        code = mask.encode(pixels)
+        found = coco.drawn({"size": [height, width], "counts": code["counts"].decode()}, (width, height))
+        np.testing.assert_array_equal(found, pixels.astype(bool))
