@@ -226,7 +226,9 @@ class Pictures:
             folders = path.relative_to(self.root).parts[:-1]
             return shared(path), any(split_in(one) == split != "" for one in folders), path.parent == beside
 
-        best = [path for path in found if rank(path) == max(map(rank, found))]
+        ranked = {path: rank(path) for path in found}
+        most = max(ranked.values(), default=None)
+        best = [path for path in found if ranked[path] == most]
         if len(best) > 1:
             raise InputError(
                 f"{self.root}: {name!r} may be {best[0]} or {best[1]}; remove one, or name the smaller folder"

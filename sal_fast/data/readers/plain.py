@@ -55,6 +55,8 @@ class Folder(Reader):
         reading = Reading()
         for folder, split in _class_folders(path / "images"):
             images = [file for file in visible(folder) if is_image(file)]
+            if not images:
+                reading.count(folder, "class folders without images")
             own = _same_place(path / "masks", folder.relative_to(path / "images").parts)
             masks = [file for file in visible(own) if is_mask(file) or file.is_dir()] if own else []
             _add(reading, path / "images", folder.name, split, images, pair(images, masks, reading), options)

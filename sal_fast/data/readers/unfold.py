@@ -119,18 +119,18 @@ def _array(path: Path, name: str) -> Picture:
             + ("; say which with --columns mask=NAME" if flat else "")
         )
     deep = shapes[name][0] == "f"
-    return Picture(path, f"array {name}", lambda: _grey(read(name), deep), ".tif" if deep else ".png")
+    return Picture(path, f"the array {name!r}", lambda: _grey(read(name), deep), ".tif" if deep else ".png")
 
 
 def _variables(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], Callable[[str], np.ndarray]]:
     """The kind and shape of each array in a file, and a function that reads one. Nothing is unpickled."""
     if path.suffix.lower() == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {"": (array.dtype.kind, array.shape)}, lambda name: np.load(path, allow_pickle=False)
+        return {"array": (array.dtype.kind, array.shape)}, lambda name: np.load(path, allow_pickle=False)
     if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             shapes = {name: (arrays[name].dtype.kind, arrays[name].shape) for name in arrays.files}
-        return shapes, lambda name: np.load(path, allow_pickle=False)[name]
+        return shapes, partial(_from_npz, path)
     from scipy import io
 
     try:
@@ -144,9 +144,15 @@ def _variables(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], Call
     )
 
 
+def _from_npz(path: Path, name: str) -> np.ndarray:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        array: np.ndarray = arrays[name]
+        return array
+
+
 def _listed(shapes: dict[str, tuple[str, tuple[int, ...]]]) -> str:
     return (
-        ", ".join(f"{name or 'an array'} {list(shape)}" for name, (_, shape) in shapes.items()) or "nothing"
+        ", ".join(f"{name} {list(shape)}" for name, (_, shape) in shapes.items()) or "nothing"
     )
 
 
