@@ -16,8 +16,8 @@ from brush_encoder import encode
 from PIL import Image
 
 from sal_fast.annotate.people import label_studio
-from sal_fast.data.readers.brush_code import decode
 from sal_fast.annotate.people.question import Answer, Question
+from sal_fast.data.readers.brush_code import decode
 from sal_fast.errors import InputError
 
 # Made by label-studio-sdk 2.1.2 (label_studio_sdk.converter.brush.mask2rle).

@@ -154,7 +154,9 @@ def write_labelme(root: Path) -> list[Shown]:
     polygon = labelme_pixels(lambda pen: pen.polygon([tuple(p) for p in points], fill=1, outline=1))
     box = labelme_pixels(lambda pen: pen.rectangle([4.5, 5.5, 9.0, 20.0], fill=1, outline=1))
     circle = labelme_pixels(
-        lambda pen: pen.ellipse([12.5 - radius, 11.5 - radius, 12.5 + radius, 11.5 + radius], fill=1, outline=1)
+        lambda pen: pen.ellipse(
+            [12.5 - radius, 11.5 - radius, 12.5 + radius, 11.5 + radius], fill=1, outline=1
+        )
     )
     shapes = {
         "polygon": {"shape_type": "polygon", "points": points},
@@ -209,7 +211,12 @@ def write_cvat(root: Path) -> list[Shown]:
     )
     wanted = [
         ("train", "cat", f'<polygon label="cat" points="{points}"/>', coco_pixels(TRIANGLE)),
-        ("train", "dog", f'<box label="dog" {box}/><polyline label="cat" points="1,1;2,2"/>', coco_pixels(SQUARE)),
+        (
+            "train",
+            "dog",
+            f'<box label="dog" {box}/><polyline label="cat" points="1,1;2,2"/>',
+            coco_pixels(SQUARE),
+        ),
         ("train", "cat", mask, blob),
         ("val", "dog", '<ellipse label="dog" cx="15" cy="12" rx="9.25" ry="5.25"/>', ellipse),
         ("test", "cat", f'<box label="spot" {box} rotation="90"/><tag label="cat"/>', coco_pixels(SQUARE)),
@@ -224,7 +231,9 @@ def write_cvat(root: Path) -> list[Shown]:
         )
         shown.append(Shown(label, name, split, pixels, drawn))
     (root / "annotations.xml").write_text(
-        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>' + "".join(parts) + "</annotations>"
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>'
+        + "".join(parts)
+        + "</annotations>"
     )
     return shown
 
@@ -302,7 +311,11 @@ def write_label_studio(root: Path) -> list[Shown]:
     choice = {"type": "choices", "from_name": "kind", "value": {"choices": ["dog"]}}
     wanted: list[tuple[str, list[list[Any]], Any]] = [
         ("cat", [[brush]], blob),
-        ("dog", [[rectangle, region("ellipselabels", {**ellipse, "radiusX": 1, "radiusY": 1}, "cat")]], in_square),
+        (
+            "dog",
+            [[rectangle, region("ellipselabels", {**ellipse, "radiusX": 1, "radiusY": 1}, "cat")]],
+            in_square,
+        ),
         ("dog", [[choice, region("polygon", triangle)]], in_triangle),
         ("cat", [[region("ellipselabels", ellipse, "cat")]], in_ellipse),
         ("cat", [[brush], [another], [rectangle]], [blob, other]),
@@ -334,7 +347,12 @@ def write_hf_folder(root: Path) -> list[Shown]:
         split, label = ("train", "validation", "test")[number % 3], ("cat", "dog")[number // 3]
         save(root / split / f"{number}.png", pixels)
         save(root / split / "masks" / f"{number}.png", blob.astype(np.uint8) * 255)
-        entry = {"file_name": f"{number}.png", "mask_file_name": f"masks/{number}.png", "label": label, "age": 3}
+        entry = {
+            "file_name": f"{number}.png",
+            "mask_file_name": f"masks/{number}.png",
+            "label": label,
+            "age": 3,
+        }
         lines.setdefault(split, []).append(json.dumps(entry))
         shown.append(Shown(label, str(number), split.replace("validation", "val"), pixels, blob))
     for split, entries in lines.items():
@@ -362,3 +380,14 @@ def write_hf_parquet(root: Path) -> list[Shown]:
         meta = {"huggingface": json.dumps({"info": {"features": features}})}
         frame.write_parquet(root / "data" / f"{split}-00000-of-00001.parquet", metadata=meta)
     return shown
+
+
+FORMATS: dict[str, Callable[[Path], list[Shown]]] = {
+    "coco": write_coco,
+    "labelme": write_labelme,
+    "cvat": write_cvat,
+    "voc": write_voc,
+    "label-studio": write_label_studio,
+    "hf-folder": write_hf_folder,
+    "hf-parquet": write_hf_parquet,
+}

@@ -42,7 +42,7 @@ class HuggingFaceFolder(Reader):
         files = _metadata(path)
         if not files:
             raise InputError(
-                f"{path}: no {' or '.join(METADATA)} with a column file_name, here or one folder below"
+                f"{path}: expected {' or '.join(METADATA)} with a column file_name in it or one folder below"
             )
         for file in files:
             reading.used.add(file)

@@ -151,9 +151,7 @@ def _from_npz(path: Path, name: str) -> np.ndarray:
 
 
 def _listed(shapes: dict[str, tuple[str, tuple[int, ...]]]) -> str:
-    return (
-        ", ".join(f"{name} {list(shape)}" for name, (_, shape) in shapes.items()) or "nothing"
-    )
+    return ", ".join(f"{name} {list(shape)}" for name, (_, shape) in shapes.items()) or "nothing"
 
 
 def _grey(array: np.ndarray, deep: bool) -> np.ndarray:

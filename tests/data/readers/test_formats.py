@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import format_writers as write
@@ -13,27 +12,17 @@ import pytest
 from sal_fast.data import load_table
 from sal_fast.data.readers import Options
 
-FORMATS: dict[str, Callable[[Path], list[write.Shown]]] = {
-    "coco": write.write_coco,
-    "labelme": write.write_labelme,
-    "cvat": write.write_cvat,
-    "voc": write.write_voc,
-    "label-studio": write.write_label_studio,
-    "hf-folder": write.write_hf_folder,
-    "hf-parquet": write.write_hf_parquet,
-}
-
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAL_FAST_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", write.FORMATS)
 def test_the_same_as_the_plain_folder(name: str, tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()
-    shown = FORMATS[name](root)
+    shown = write.FORMATS[name](root)
     table = load_table(str(root))
     assert table.notes[0].startswith(f"read as {name}, because "), table.notes
     plain = load_table(str(write.write_plain(tmp_path / "plain", shown)))
@@ -49,7 +38,7 @@ def test_the_cache_is_used_until_a_source_changes(
 ) -> None:
     root = tmp_path / "set"
     root.mkdir()
-    FORMATS[name](root)
+    write.FORMATS[name](root)
     with caplog.at_level(logging.INFO, "sal_fast"):
         first = load_table(str(root))
         stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")}

@@ -75,11 +75,17 @@ def test_val_is_drawn_from_train_if_only_test_is_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["images/train/1.png", "images/val/1.png"], r"train, val are names of splits, and images lie directly"),
+        (
+            ["images/train/1.png", "images/val/1.png"],
+            r"train, val are names of splits, and images lie directly",
+        ),
         (["train/1.png", "test/2.png"], r"test, train are names of splits, and images lie directly in test"),
         (["images/train/a/1.png", "images/b/1.png"], r"train is the name of a split .* b is none; expected"),
         (["images/set/a/1.png"], r"no images in its class folders"),
-        (["deep/images/a/1.png", "deep/masks/a/1.png"], r"but .*deep looks like folder.*`sal-fast data check .*deep`"),
+        (
+            ["deep/images/a/1.png", "deep/masks/a/1.png"],
+            r"but .*deep looks like folder.*`sal-fast data check .*deep`",
+        ),
         (["x/y/1.png"], r"but .*x looks like imagefolder, because its folder y has images; try"),
     ],
 )
@@ -103,7 +109,11 @@ COMPOSED = unicodedata.normalize("NFC", "Bär")
         ("1.jpg", "1.png", None),
         ("1.png", "1/a.png", None),
         ("IMG.jpg", "img.png", "differ from their images' in case"),
-        (f"{COMPOSED}.jpg", unicodedata.normalize("NFD", COMPOSED) + ".png", "differ from their images' in case"),
+        (
+            f"{COMPOSED}.jpg",
+            unicodedata.normalize("NFD", COMPOSED) + ".png",
+            "differ from their images' in case",
+        ),
         ("1.jpg", "1_mask.png", "an ending, such as _mask"),
         ("1.jpg", "1_segmentation.png", "an ending, such as _mask"),
         ("1.jpg", "1_seg.png", "an ending, such as _mask"),
@@ -194,7 +204,9 @@ def test_class_folders_may_be_links(tmp_path: Path) -> None:
 def test_two_formats_at_once(tmp_path: Path) -> None:
     root = touch(tmp_path, "images/c/1.png", "masks/c/1.png")
     (root / "all.json").write_text('{"images": [], "annotations": [], "categories": []}')
-    with pytest.raises(InputError, match=r"looks like folder, because .*; coco, because all.json .* --format folder or"):
+    with pytest.raises(
+        InputError, match=r"looks like folder, because .*; coco, because all.json .* --format folder or"
+    ):
         load_table(str(root))
     assert len(load_table(str(root), options=Options("folder"))) == 1
     with pytest.raises(InputError, match="unknown format 'coko'; did you mean 'coco'"):

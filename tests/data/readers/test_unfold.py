@@ -69,7 +69,9 @@ def test_arrays(suffix: str, kind: type, tmp_path: Path) -> None:
 def test_an_array_by_name(tmp_path: Path) -> None:
     folder, blob = one_image(tmp_path)
     np.savez(folder / "1.npz", first=blob, second=~blob)
-    with pytest.raises(InputError, match=r"1\.npz: expected one array .*first \[24, 31\].*--columns mask=NAME"):
+    with pytest.raises(
+        InputError, match=r"1\.npz: expected one array .*first \[24, 31\].*--columns mask=NAME"
+    ):
         loaded(tmp_path)
     np.testing.assert_array_equal(pixels(loaded(tmp_path, "mask=second").masks[0]), ~blob * np.uint8(255))
     with pytest.raises(InputError, match=r"1\.npz: no array 'third' .*found first"):
@@ -173,7 +175,14 @@ def test_windows_of_dicom(tmp_path: Path) -> None:
     set_ = tmp_path / "set/images/c"
     scale = {"RescaleSlope": 1, "RescaleIntercept": -100}
     dicom(set_ / "a.dcm", stored, WindowCenter=40, WindowWidth=400, **scale)
-    dicom(set_ / "b.dcm", stored, WindowCenter=[40, 500], WindowWidth=[400, 9], PhotometricInterpretation="MONOCHROME1", **scale)
+    dicom(
+        set_ / "b.dcm",
+        stored,
+        WindowCenter=[40, 500],
+        WindowWidth=[400, 9],
+        PhotometricInterpretation="MONOCHROME1",
+        **scale,
+    )
     dicom(set_ / "c.dcm", (stored + 200).astype(np.uint16), BitsStored=12, HighBit=11)
     dicom(set_ / "d", next(pictures(1)))
     table = loaded(tmp_path)
