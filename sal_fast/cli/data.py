@@ -203,7 +203,7 @@ def convert_data(
     """
     table = load_originals(data, root, options=Options.of(format, columns))
     for note in table.notes:
-        say(f"note: {note}")
+        tell(f"note: {note}", sys.stdout)
     made = convert.convert(table, out)
     masks = sum(mask is not None for mask in table.masks)
     say(f"{len(table)} images, {masks} masks: {out}; `sal-fast data check {made}` looks through them")

@@ -88,7 +88,7 @@ def content(table: Table) -> list[tuple[Any, ...]]:
     return sorted(rows)
 
 
-# --- COCO ----------------------------------------------------------------------------------------------------
+# --- COCO
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
 SQUARE = [2.5, 3.0, 12.5, 3.0, 12.5, 13.0, 2.5, 13.0]
@@ -135,7 +135,7 @@ def write_coco(root: Path) -> list[Shown]:
     return shown
 
 
-# --- LabelMe -------------------------------------------------------------------------------------------------
+# --- LabelMe
 
 
 def labelme_pixels(draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:
@@ -191,7 +191,7 @@ def write_labelme(root: Path) -> list[Shown]:
     return shown
 
 
-# --- CVAT ----------------------------------------------------------------------------------------------------
+# --- CVAT
 
 
 def write_cvat(root: Path) -> list[Shown]:
@@ -238,7 +238,7 @@ def write_cvat(root: Path) -> list[Shown]:
     return shown
 
 
-# --- Pascal VOC ----------------------------------------------------------------------------------------------
+# --- Pascal VOC
 
 
 def write_voc(root: Path) -> list[Shown]:
@@ -287,7 +287,7 @@ def write_voc(root: Path) -> list[Shown]:
     return shown
 
 
-# --- Label Studio --------------------------------------------------------------------------------------------
+# --- Label Studio
 
 
 def region(kind: str, value: dict[str, Any], *labels: str) -> dict[str, Any]:
@@ -309,6 +309,11 @@ def write_label_studio(root: Path) -> list[Shown]:
     another = region("brushlabels", {"format": "rle", "rle": encode(other.astype(np.uint8) * 255)}, "cat")
     rectangle = region("rectanglelabels", square, "dog")
     choice = {"type": "choices", "from_name": "kind", "value": {"choices": ["dog"]}}
+
+    def about(kind: str) -> dict[str, Any]:
+        """A result about the region called r."""
+        return {"type": kind, "id": "r", "value": {**square, kind: ["cat"]}}
+
     wanted: list[tuple[str, list[list[Any]], Any]] = [
         ("cat", [[brush]], blob),
         (
@@ -320,9 +325,10 @@ def write_label_studio(root: Path) -> list[Shown]:
         ("cat", [[region("ellipselabels", ellipse, "cat")]], in_ellipse),
         ("cat", [[brush], [another], [rectangle]], [blob, other]),
         ("dog", [[choice]], None),
+        ("cat", [[{**region("rectangle", square), "id": "r"}, about("labels"), about("choices")]], in_square),
     ]
     shown, tasks = [], []
-    for number, ((label, answers, mask), pixels) in enumerate(zip(wanted, pictures(6), strict=True)):
+    for number, ((label, answers, mask), pixels) in enumerate(zip(wanted, pictures(7), strict=True)):
         name = f"p{number}"
         if number == 0:
             image = "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
@@ -337,7 +343,7 @@ def write_label_studio(root: Path) -> list[Shown]:
     return shown
 
 
-# --- Hugging Face --------------------------------------------------------------------------------------------
+# --- Hugging Face
 
 
 def write_hf_folder(root: Path) -> list[Shown]:

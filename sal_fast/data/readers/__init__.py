@@ -36,7 +36,7 @@ def read(path: Path, options: Options) -> Table:
     if path.is_dir():
         _count_the_rest(path, reading)
     table = as_table(path.resolve().name if path.is_dir() else path.stem, reading.found)
-    notes = [f"read as {name}{f', because {why}' if why else ''}", *reading.notes]
+    notes = [f"read as {name}{f', because {why}' if why else ''}", *dict.fromkeys(reading.notes)]
     notes += [f"{what}: {count:,}, such as {first}" for what, (first, count) in reading.counted.items()]
     return replace(table, notes=tuple(notes))
 

@@ -204,6 +204,7 @@ class Pictures:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.named: dict[str, list[Path]] = {}
+        self.missing: list[str] = []  # names of images that a reader did not find
         for path in walk(root):
             if is_picture(path):
                 self.named.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
@@ -235,12 +236,22 @@ class Pictures:
             )
         return best[0] if best else None
 
-    def require(self, names: Sequence[str], source: Path) -> None:
-        """Raise InputError if no image was found at all; `names` are those that were looked for."""
-        raise InputError(
-            f"{source}: none of its {len(names)} images was found below {self.root} (the first is "
-            f"{names[0]!r}); put the images there"
-        )
+    def finish(self, source: Path, expected: str, reading: Reading, before: int = 0) -> None:
+        """Count the missing images of a source.
+
+        Raises InputError if the source gave no sample, so that there are as many as `before` it.
+        """
+        missing, self.missing = self.missing, []
+        for name in missing:
+            reading.leave_out(name, f"images in {source.name} that are not below {self.root}")
+        if len(reading.found) > before:
+            return
+        if missing:
+            raise InputError(
+                f"{source}: none of its {len(missing)} images was found below {self.root} (the first is "
+                f"{missing[0]!r}); put the images there"
+            )
+        raise InputError(f"{source}: no image in it has a class; {expected}")
 
 
 def sample_id(image: Path, root: Path) -> str:

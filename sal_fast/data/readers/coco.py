@@ -45,13 +45,9 @@ class Coco(Reader):
         files = _files(path) or ([path] if path.is_file() else [])
         if not files:
             raise InputError(f"{path}: no COCO file in it or one folder below; {EXPECTED}")
-        root = (
-            path
-            if path.is_dir()
-            else path.parent.parent
-            if path.parent.name == "annotations"
-            else path.parent
-        )
+        root = path if path.is_dir() else path.parent
+        if root.name == "annotations" and path.is_file():
+            root = root.parent  # the images lie beside this folder
         splits = [
             split_in(file.stem) or (split_in(file.parent.name) if file.parent != root else "")
             for file in files
@@ -96,16 +92,14 @@ def _read(file: Path, split: str, pictures: Pictures, reading: Reading) -> None:
                     partial(drawn, one["segmentation"], size)
                 )
             else:
-                reading.leave_out(
-                    f"annotation {one.get('id')}", f"annotations in {file.name} without a segmentation"
-                )
+                reading.leave_out(one.get("id"), f"annotations in {file.name} without a segmentation, by id")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file}: {type(error).__name__} {error}; {EXPECTED}") from None
-    missing = []
+    before = len(reading.found)
     for key, (name, _) in images.items():
         image = pictures.find(name, split or split_in(file.stem), file.parent)
         if image is None:
-            missing.append(name)
+            pictures.missing.append(name)
             continue
         if key not in drawings:
             reading.leave_out(image, f"no instance in {file.name}, so no class")
@@ -115,10 +109,7 @@ def _read(file: Path, split: str, pictures: Pictures, reading: Reading) -> None:
             by_id[names[category]] += drawings[key][category]
         label, mask = class_and_mask(by_id, (), file, f"image {key}")
         reading.found.append(Found(sample_id(image, pictures.root), image, label, mask, split))
-    if missing and len(missing) == len(images):
-        pictures.require(missing, file)
-    for name in missing:
-        reading.leave_out(name, f"images in {file.name} that are not below {pictures.root}")
+    pictures.finish(file, EXPECTED, reading, before)
 
 
 def drawn(segmentation: Any, size: Size) -> np.ndarray:

@@ -51,24 +51,16 @@ class Cvat(Reader):
         tree = parse(file, EXPECTED)
         if tree.find("track") is not None:
             raise InputError(f"{file}: an export of a video, with tracks; {EXPECTED}")
-        missing, images = [], tree.findall("image")
-        for image in images:
+        for image in tree.findall("image"):
             try:
                 row = _sample(file, image, pictures, reading)
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{file}: image {image.get('name')!r}: {type(error).__name__} {error}; {EXPECTED}"
                 ) from None
-            if isinstance(row, str):
-                missing.append(row)
-            elif row is not None:
+            if row is not None:
                 reading.found.append(row)
-        if not reading.found:
-            if missing:
-                pictures.require(missing, file)
-            raise InputError(f"{file}: none of its {len(images)} images has a shape or a tag; {EXPECTED}")
-        for name in missing:
-            reading.leave_out(name, f"images in {file.name} that are not below {root}")
+        pictures.finish(file, EXPECTED, reading)
         reading.draw_splits_if_only_train()
         return reading
 
@@ -88,14 +80,13 @@ def parse(file: Path, expected: str) -> ElementTree.Element:
         raise InputError(f"{file}: not XML ({error}); {expected}") from None
 
 
-def _sample(
-    file: Path, image: ElementTree.Element, pictures: Pictures, reading: Reading
-) -> Found | str | None:
-    """The sample of an image; its name if its file is missing; None if it has no class."""
+def _sample(file: Path, image: ElementTree.Element, pictures: Pictures, reading: Reading) -> Found | None:
+    """The sample of an image; None if its file is missing, or it has no class."""
     name, split = image.attrib["name"], split_of(image.get("subset", ""))
     path = pictures.find(name, split, file.parent / "images")
     if path is None:
-        return name
+        pictures.missing.append(name)
+        return None
     size = int(image.attrib["width"]), int(image.attrib["height"])
     drawings: dict[str, list[Draw]] = defaultdict(list)
     for shape in image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sal_fast.data.readers.base import (
     split_of,
 )
 from sal_fast.data.readers.made import Found, Picture
-from sal_fast.data.readers.manifest import add_rows, read_frame
+from sal_fast.data.readers.manifest import add_rows, read_frame, renamed
 from sal_fast.data.readers.plain import METADATA
 from sal_fast.errors import InputError
 
@@ -31,7 +31,7 @@ EXPECTED = "expected Parquet with a column of images, as the library datasets wr
 
 
 class HuggingFaceFolder(Reader):
-    """metadata.jsonl or metadata.csv with file_name, label perhaps mask_file_name; one or one a split."""
+    """metadata.jsonl or metadata.csv, one for all or one a split: file_name, label, mask_file_name."""
 
     def looks(self, path: Path) -> Look | None:
         files = _metadata(path)
@@ -46,29 +46,12 @@ class HuggingFaceFolder(Reader):
             )
         for file in files:
             reading.used.add(file)
-            start = len(reading.found)
-            frame = read_frame(file)
-            ours = {"image": options.columns.get("image", "file_name")}
-            for name, words in (("label", LABELS), ("mask", MASKS), ("split", ("split",))):
-                theirs = options.columns.get(name) or next(
-                    (word for word in words if word in frame.columns), ""
-                )
-                if theirs:
-                    ours[name] = theirs
-            for name, theirs in ours.items():
-                if theirs not in frame.columns:
-                    raise InputError(
-                        f"{file}: column {theirs!r} ({name}) is missing; found {', '.join(frame.columns)}"
-                    )
-            rest = [name for name in frame.columns if name not in ours.values()]
-            if rest:
-                reading.notes.append(f"columns of {file.name} that are not used: {', '.join(rest)}")
-            add_rows(
-                file,
-                frame.select(pl.col(theirs).alias(name) for name, theirs in ours.items()),
-                options,
-                reading,
-            )
+            start, frame = len(reading.found), read_frame(file)
+            words = {"image": ("file_name",), "label": LABELS, "mask": MASKS}
+            columns = {ours: _first(its, frame.columns) for ours, its in words.items()}
+            columns = {ours: theirs for ours, theirs in columns.items() if theirs}
+            columns |= options.columns
+            add_rows(file, renamed(file, frame, columns, reading), options, reading)
             place = file.parent.relative_to(path)
             for nth, row in enumerate(reading.found[start:], start=start):
                 split = row.split or split_of(place.name) or split_of(Path(row.id).parts[0])
@@ -103,7 +86,7 @@ class HuggingFaceParquet(Reader):
             reading.used.add(file)
             try:
                 reading.found += _samples(file, path if path.is_dir() else path.parent, options, reading)
-            except (pl.exceptions.PolarsError, OSError, ValueError, KeyError, TypeError) as error:
+            except (pl.exceptions.PolarsError, OSError, ValueError, LookupError, TypeError) as error:
                 raise InputError(f"{file}: {type(error).__name__} {error}; {EXPECTED}") from None
         reading.draw_splits_if_only_train()
         return reading
@@ -126,51 +109,52 @@ def _columns(file: Path) -> list[str]:
 
 def _samples(file: Path, root: Path, options: Options, reading: Reading) -> Iterator[Found]:
     pictures, names = _columns(file), list(pl.read_parquet_schema(file))
-    image, mask, label = (
-        options.columns.get(ours) or next((name for name in words if name in there), default)
-        for ours, words, there, default in (
-            ("image", ("image", "img"), pictures, pictures[0]),
-            ("mask", MASKS, pictures, ""),
-            ("label", LABELS, names, ""),
-        )
-    )
-    for ours, theirs, there in (
-        ("image", image, pictures),
-        ("mask", mask, pictures),
-        ("label", label, names),
-    ):
+    columns = {
+        "image": _first(("image", "img", *pictures), pictures),
+        "mask": _first(MASKS, pictures),
+        "label": _first(LABELS, names),
+        "split": _first(("split",), names),
+    } | {ours: theirs for ours, theirs in options.columns.items() if ours != "id"}
+    for ours, theirs in columns.items():
+        there = pictures if ours in ("image", "mask") else names
         if theirs and theirs not in there:
             raise InputError(f"{file}: no column {theirs!r} for {ours}; found {', '.join(there)}")
-    rest = [name for name in names if name not in (image, mask, label, "split")]
+    rest = [name for name in names if name not in columns.values()]
     if rest:
-        reading.notes.append(f"columns of {file.name} that are not used: {', '.join(rest)}")
+        reading.notes.append(f"columns that are not used: {', '.join(rest)}")
+    image, mask, label = (columns[ours] for ours in ("image", "mask", "label"))
     classes = _class_names(file, label)
-    columns = [
-        pl.col(name).struct.field("bytes").is_not_null().alias(f"{kind} there")
-        for kind, name in (("image", image), ("mask", mask))
-        if name
+    wanted = [
+        pl.col(columns[ours]).struct.field("bytes").is_not_null().alias(ours)
+        for ours in ("image", "mask")
+        if columns[ours]
     ]
-    columns += [
-        pl.col(name).alias(kind) for kind, name in (("label", label), ("split", "split")) if name in names
-    ]
-    frame = pl.scan_parquet(file, glob=False).select(columns).collect()
+    wanted += [pl.col(columns[ours]).alias(ours) for ours in ("label", "split") if columns[ours]]
+    frame = pl.scan_parquet(file, glob=False).select(wanted).collect()
+    batch = lru_cache(maxsize=8)(partial(_batch, file))  # pictures are written in order, by several threads
     split = split_in(file.stem) or split_of(file.parent.name)
     stem = file.relative_to(root).with_suffix("").as_posix()
     for nth, row in enumerate(frame.iter_rows(named=True)):
-        if not row["image there"]:
+        if not row["image"]:
             reading.leave_out(f"{file.name} row {nth}", "rows whose image has no bytes in the Parquet file")
             continue
-        one = row.get("label")
-        text = "" if one is None else classes[one] if classes and one >= 0 else "" if classes else str(one)
+        value = row.get("label")
+        if classes:
+            text = "" if value is None or value < 0 else classes[value]
+        else:
+            text = "" if value is None else str(value)
         yield Found(
             f"{stem}/{nth:06d}",
-            Picture(file, f"{image} {nth}", partial(_bytes, file, image, nth)),
+            Picture(file, f"{image} {nth}", partial(_bytes, batch, image, nth)),
             text,
-            Picture(file, f"{mask} {nth}", partial(_bytes, file, mask, nth))
-            if row.get("mask there")
-            else None,
+            Picture(file, f"{mask} {nth}", partial(_bytes, batch, mask, nth)) if row.get("mask") else None,
             split_of(str(row.get("split") or "")) or split,
         )
+
+
+def _first(words: Iterable[str], there: Sequence[str]) -> str:
+    """The first of the words that is there; "" if none is."""
+    return next((word for word in words if word in there), "")
 
 
 def _class_names(file: Path, label: str) -> list[str]:
@@ -180,11 +164,10 @@ def _class_names(file: Path, label: str) -> list[str]:
     return list(feature.get("names", [])) if isinstance(feature, dict) else []
 
 
-def _bytes(file: Path, column: str, row: int) -> bytes:
-    return _batch(file, column, row // BATCH)[row % BATCH]
+def _bytes(batch: Callable[[str, int], list[bytes]], column: str, row: int) -> bytes:
+    return batch(column, row // BATCH)[row % BATCH]
 
 
-@lru_cache(maxsize=8)  # pictures are written in order, by several threads
 def _batch(file: Path, column: str, number: int) -> list[bytes]:
     rows = pl.scan_parquet(file, glob=False).slice(number * BATCH, BATCH)
     return rows.select(pl.col(column).struct.field("bytes")).collect().to_series().to_list()

@@ -9,7 +9,6 @@ class is the one that most of them give, and its map is the mean of the masks of
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -22,7 +21,17 @@ import numpy as np
 
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers import brush_code
-from sal_fast.data.readers.base import Look, Options, Pictures, Reader, Reading, holds, sample_id, some
+from sal_fast.data.readers.base import (
+    Look,
+    Options,
+    Pictures,
+    Reader,
+    Reading,
+    holds,
+    load_json,
+    sample_id,
+    some,
+)
 from sal_fast.data.readers.made import Found, Picture
 from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, ellipse, outline, turned
 from sal_fast.errors import InputError
@@ -44,23 +53,15 @@ class LabelStudio(Reader):
         file, root = files[0], path if path.is_dir() else path.parent
         reading, pictures = Reading(), Pictures(root)
         reading.used.add(file)
-        missing: list[str] = []
         for nth, task in enumerate(tasks(file), start=1):
             place = f"task {identity(task, nth)}"
             try:
                 row = _sample(file, place, task, pictures, options, reading)
             except ValueError as error:
                 raise InputError(f"{file}, {place}: {error}") from None
-            if isinstance(row, str):
-                missing.append(row)
-            elif row is not None:
+            if row is not None:
                 reading.found.append(row)
-        if not reading.found:
-            if missing:
-                pictures.require(missing, file)
-            raise InputError(f"{file}: no task has a class; {EXPECTED} of annotated tasks")
-        for name in missing:
-            reading.leave_out(name, f"images in {file.name} that are not below {root}")
+        pictures.finish(file, f"{EXPECTED} of annotated tasks", reading)
         return reading
 
 
@@ -71,8 +72,8 @@ def _files(path: Path) -> list[Path]:
 
 def _sample(
     file: Path, place: str, task: dict[str, Any], pictures: Pictures, options: Options, reading: Reading
-) -> Found | str | None:
-    """The sample of a task; the name of its image if that is missing; None if it has no class."""
+) -> Found | None:
+    """The sample of a task; None if its image is missing, or it has no class."""
     value = _image(task["data"], options)
     if value.startswith("data:"):
         name = str(task["data"].get("id") or place.replace(" ", "-"))
@@ -80,7 +81,8 @@ def _sample(
     else:
         there = _found(value, pictures)
         if there is None:
-            return value
+            pictures.missing.append(value)
+            return None
         image, name = there, sample_id(there, pictures.root)
     annotated = [one for one in map(as_object, task["annotations"]) if one.get("was_cancelled") is not True]
     answers = [_answer(file, f"{place} annotation {n}", one) for n, one in enumerate(annotated, start=1)]
@@ -97,21 +99,28 @@ def _sample(
 
 
 def _answer(file: Path, part: str, annotation: dict[str, Any]) -> tuple[str, Picture | None]:
-    """The class, or "", and the mask of one annotation."""
+    """The class, or "", and the mask of one annotation.
+
+    A result of the type labels or choices with the id of a region is about that region, not the image.
+    """
     regions = [as_object(region) for region in as_array(annotation.get("result"))]
-    chosen = [
-        str(choice)
-        for region in regions
-        if region.get("type") == "choices"
-        for choice in as_array(as_object(region.get("value")).get("choices"))
-    ]
+    shapes = drawn_regions(regions)
+    own: dict[object, list[Any]] = {region["id"]: [] for _, region in shapes if "id" in region}
+    chosen: list[str] = []
+    for region in regions:
+        value = as_object(region.get("value"))
+        said = as_array(value.get("labels")) + as_array(value.get("choices"))
+        if region.get("id") in own:
+            own[region["id"]] += said
+        elif region.get("type") == "choices":
+            chosen += map(str, said)
     drawings: dict[str, list[Draw]] = defaultdict(list)
-    for kind, region in drawn_regions(regions):
+    for kind, region in shapes:
         width, height = region.get("original_width"), region.get("original_height")
         if type(width) is not int or type(height) is not int or min(width, height) < 1:
             raise ValueError(f"a region of a picture of {width}x{height}, expected two whole numbers")
-        labels = as_array(as_object(region.get("value")).get(f"{kind}labels")) or [""]
-        for label in labels:
+        labels = as_array(as_object(region.get("value")).get(f"{kind}labels")) or own.get(region.get("id"))
+        for label in labels or [""]:
             drawings[str(label)].append(partial(drawn, kind, region, (width, height)))
     return class_and_mask(dict(sorted(drawings.items())), chosen, file, part)
 
@@ -119,22 +128,18 @@ def _answer(file: Path, part: str, annotation: dict[str, Any]) -> tuple[str, Pic
 def _image(data: dict[str, Any], options: Options) -> str:
     """The value of a task's data that names its picture."""
     key = options.columns.get("image")
-    named = {
-        name: value
-        for name, value in data.items()
-        if isinstance(value, str)
-        and (
-            name == key
-            if key
-            else value.startswith("data:image") or PurePosixPath(_path(value)).suffix.lower() in SUFFIXES
-        )
-    }
+    texts = {name: value for name, value in data.items() if isinstance(value, str)}
+    named = [value for name, value in texts.items() if (name == key if key else _is_picture(value))]
     if len(named) != 1:
         raise ValueError(
             f"{len(named)} of its data ({', '.join(data)}) name a picture, expected one; say which with "
             f"--columns image=NAME"
         )
-    return next(iter(named.values()))
+    return named[0]
+
+
+def _is_picture(value: str) -> bool:
+    return value.startswith("data:image") or PurePosixPath(_path(value)).suffix.lower() in SUFFIXES
 
 
 def _path(value: str) -> str:
@@ -158,19 +163,9 @@ def _embedded(value: str) -> bytes:
 
 def tasks(file: Path) -> list[dict[str, Any]]:
     """The tasks of an export. Raises InputError for a file that is none."""
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"file not found: {file}") from None
-    if data.startswith(b"PK"):
+    if holds(file, b"P"):  # PK, as no JSON begins
         raise InputError(f"{file.name}: a ZIP archive; {EXPECTED}")
-    try:
-        found = json.loads(data.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{file.name}, {where}: not JSON ({error.msg}); {EXPECTED}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file.name}: not JSON ({error}); {EXPECTED}") from None
+    found = load_json(file, EXPECTED)
     if not isinstance(found, list) or not all(
         isinstance(task, dict)
         and isinstance(task.get("data"), dict)

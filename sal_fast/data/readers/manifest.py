@@ -38,7 +38,7 @@ class Manifest(Reader):
 
     def read(self, path: Path, options: Options) -> Reading:
         reading = Reading()
-        frame = _renamed(path, read_frame(path), options.columns, reading)
+        frame = renamed(path, read_frame(path), options.columns, reading)
         add_rows(path, frame, options, reading)
         return reading
 
@@ -71,7 +71,7 @@ def add_rows(path: Path, frame: pl.DataFrame, options: Options, reading: Reading
         plain.add(reading, row, options)
 
 
-def _renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], reading: Reading) -> pl.DataFrame:
+def renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], reading: Reading) -> pl.DataFrame:
     """The table with our names for its columns. Raises InputError for one that is missing or not clear."""
     there = {name.strip().lower(): name for name in reversed(frame.columns)}
     ours = {name: there[name] for name in COLUMNS if name in there}
@@ -89,20 +89,9 @@ def _renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], readin
             reading.notes.append(f"the column {ours['split']!r} is read as the split")
     for name in ("image", "label"):
         if name not in ours:
-            hints = {
-                one: there[word]
-                for one, words in OTHER_NAMES.items()
-                for word in reversed(words)
-                if word in there and one not in ours
-            }
-            hint = (
-                "; perhaps --columns " + ",".join(f"{one}={word}" for one, word in hints.items())
-                if name in hints
-                else ""
-            )
             raise InputError(
                 f"{path}: column {name!r} is missing; expected image, label and, perhaps, id, mask, split; "
-                f"{found}{hint}"
+                f"{found}{_hint(ours, there)}"
             )
     known = [name for name in frame.columns if name.strip().lower() in NOT_USED]
     rest = [name for name in frame.columns if name not in (*ours.values(), *known)]
@@ -113,6 +102,17 @@ def _renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], readin
         if names:
             reading.notes.append(f"{why}: {', '.join(names)}")
     return frame.select(pl.col(theirs).alias(name) for name, theirs in ours.items())
+
+
+def _hint(ours: Mapping[str, str], there: Mapping[str, str]) -> str:
+    """The end of a message: which --columns may be meant, if columns have well-known names."""
+    known = {
+        name: next((there[word] for word in words if word in there), None)
+        for name, words in OTHER_NAMES.items()
+        if name not in ours
+    }
+    pairs = [f"{name}={word}" for name, word in known.items() if word]
+    return f"; perhaps --columns {','.join(pairs)}" if pairs else ""
 
 
 def _other_split(path: Path, frame: pl.DataFrame, there: Mapping[str, str]) -> dict[str, str]:

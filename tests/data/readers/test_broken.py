@@ -27,6 +27,11 @@ def edited(path: Path, change: Callable[[Any], None]) -> None:
     path.write_text(json.dumps(data))
 
 
+def first(key: str, **values: Any) -> Callable[[Any], None]:
+    """Change the first of the entries `key`."""
+    return lambda data: data[key][0].update(values)
+
+
 def refused(root: Path, name: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         load_table(str(root), options=Options(name))
@@ -36,18 +41,36 @@ def refused(root: Path, name: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data.update(categories=3), r"instances_val2017\.json: TypeError .*; expected COCO's JSON"),
+        (
+            lambda data: data.update(categories=3),
+            r"instances_val2017\.json: TypeError .*; expected COCO's JSON",
+        ),
         (lambda data: data["images"][0].pop("width"), r"KeyError 'width'; expected COCO"),
-        (lambda data: data["annotations"][0].update(image_id=99), r"annotation 0 has image_id 99 .*expected ids"),
-        (lambda data: data["annotations"][0].update(category_id=9), r"category_id 9; expected ids"),
-        (lambda data: data["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), r"val2017\.json: .*image 3.*polygon with a damaged outline, expected"),
-        (lambda data: data["annotations"][0].update(segmentation=[[1, 2, 3, 4, 1e30, 6]]), r"polygon with a damaged outline"),
-        (lambda data: data["annotations"][0].update(segmentation={"size": [2, 2], "counts": [4]}), r"a code of \[height, width\] \[2, 2\], expected \[24, 31\]"),
-        (lambda data: data["annotations"][0].update(segmentation={"size": [24, 31], "counts": [4]}), r"a run-length code of 4 pixels, expected 744"),
-        (lambda data: data["annotations"][0].update(segmentation={"size": [24, 31], "counts": "04"}), r"a run-length code of 4 pixels, expected 744"),
-        (lambda data: data["images"][0].update(file_name="gone.png"), r"none of its 1 images was found below .* \(the first is 'gone\.png'\)"),
+        (first("annotations", image_id=99), r"annotation 0 has image_id 99 .*expected ids"),
+        (first("annotations", category_id=9), r"category_id 9; expected ids"),
+        (
+            first("annotations", segmentation=[[1, 2, 3, 4]]),
+            r"val2017\.json: .*image 3.*polygon with a damaged outline, expected",
+        ),
+        (first("annotations", segmentation=[[1, 2, 3, 4, 1e30, 6]]), r"polygon with a damaged outline"),
+        (
+            first("annotations", segmentation={"size": [2, 2], "counts": [4]}),
+            r"a code of \[height, width\] \[2, 2\], expected \[24, 31\]",
+        ),
+        (
+            first("annotations", segmentation={"size": [24, 31], "counts": [4]}),
+            r"a run-length code of 4 pixels, expected 744",
+        ),
+        (
+            first("annotations", segmentation={"size": [24, 31], "counts": "04"}),
+            r"a run-length code of 4 pixels, expected 744",
+        ),
+        (
+            first("images", file_name="gone.png"),
+            r"none of its 1 images was found below .* \(the first is 'gone\.png'\)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_coco(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
     write.write_coco(tmp_path)
     edited(tmp_path / "annotations/instances_val2017.json", change)
@@ -80,7 +103,7 @@ def test_coco_names_what_it_leaves_out(tmp_path: Path) -> None:
     table = load_table(str(tmp_path))
     assert len(table) == 4
     assert any(
-        "annotations in instances_train2017.json without a segmentation: 1, such as annotation 77" in note
+        "annotations in instances_train2017.json without a segmentation, by id: 1, such as 77" in note
         for note in table.notes
     )
     assert any(
@@ -91,13 +114,25 @@ def test_coco_names_what_it_leaves_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data.pop("imageHeight"), r"photo0\.json: ValueError imageWidth 31 and imageHeight None, expected two"),
-        (lambda data: data["shapes"][0].pop("label"), r"photo0\.json: KeyError 'label'; expected LabelMe's JSON"),
-        (lambda data: data["shapes"][0].update(points=[[1, 2]]), r"photo0\.json: .*a polygon of 1 points, expected 3"),
+        (
+            lambda data: data.pop("imageHeight"),
+            r"photo0\.json: ValueError imageWidth 31 and imageHeight None, expected two",
+        ),
+        (
+            lambda data: data["shapes"][0].pop("label"),
+            r"photo0\.json: KeyError 'label'; expected LabelMe's JSON",
+        ),
+        (
+            lambda data: data["shapes"][0].update(points=[[1, 2]]),
+            r"photo0\.json: .*a polygon of 1 points, expected 3",
+        ),
         (lambda data: data.update(shapes=3), r"photo0\.json: TypeError .*expected LabelMe's JSON"),
-        (lambda data: data.update(flags={"a": True, "b": True}), r"photo0\.json: the image has several classes, a and b; expected one"),
+        (
+            lambda data: data.update(flags={"a": True, "b": True}),
+            r"photo0\.json: the image has several classes, a and b; expected one",
+        ),
     ],
-)  # fmt: skip
+)
 def test_labelme(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
     write.write_labelme(tmp_path)
     edited(tmp_path / "labels/photo0.json", change)
@@ -148,18 +183,37 @@ def test_voc_in_two_lists(tmp_path: Path) -> None:
     refused(tmp_path, "voc", r"val\.txt: '2007_000002' is in the list of test too; expected it in one")
 
 
+def of_task(number: int, part: str, **values: Any) -> Callable[[Any], None]:
+    """Change the first region of a task, or a part of it."""
+
+    def change(tasks: Any) -> None:
+        region = tasks[number]["annotations"][0]["result"][0]
+        (region[part] if part else region).update(values)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda tasks: tasks[0].pop("data"), r"export\.json: other JSON; expected Label Studio's export"),
-        (lambda tasks: tasks[0]["data"].clear(), r"task 100: 0 of its data \(\) name a picture, expected one; say which with --columns"),
-        (lambda tasks: tasks[1]["annotations"][0]["result"][0].update(original_width=None), r"task 101: a region of a picture of Nonex24"),
-        (lambda tasks: tasks[1]["annotations"][0]["result"][0]["value"].update(x=None), r"export\.json: task 101 .*place or size in percent of None, expected"),
-        (lambda tasks: tasks[0]["annotations"][0]["result"][0]["value"].update(rle=[1, 2]), r"task 100 .*the brush's code ends too early"),
-        (lambda tasks: tasks[0]["annotations"][0]["result"][0].update(type="keypointlabels"), r"task 100: a region of type 'keypointlabels' cannot be read"),
-        (lambda tasks: tasks[5]["annotations"][0]["result"][0]["value"].update(choices=["a", "b"]), r"task 105 annotation 1 has several classes, a and b; expected one"),
+        (
+            lambda tasks: tasks[0]["data"].clear(),
+            r"task 100: 0 of its data \(\) name a picture, expected one; say which with --columns",
+        ),
+        (of_task(1, "", original_width=None), r"task 101: a region of a picture of Nonex24"),
+        (of_task(1, "value", x=None), r"export\.json: task 101 .*place or size in percent of None, expected"),
+        (of_task(0, "value", rle=[1, 2]), r"task 100 .*the brush's code ends too early"),
+        (
+            of_task(0, "", type="keypointlabels"),
+            r"task 100: a region of type 'keypointlabels' cannot be read",
+        ),
+        (
+            of_task(5, "value", choices=["a", "b"]),
+            r"task 105 annotation 1 has several classes, a and b; expected one",
+        ),
     ],
-)  # fmt: skip
+)
 def test_label_studio(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
     write.write_label_studio(tmp_path)
     edited(tmp_path / "export.json", change)
@@ -170,7 +224,7 @@ def test_annotators_who_differ(tmp_path: Path) -> None:
     write.write_label_studio(tmp_path)
     edited(tmp_path / "export.json", lambda tasks: tasks[4]["annotations"].pop(1))
     table = load_table(str(tmp_path))
-    assert len(table) == 5
+    assert len(table) == 6
     assert any(
         note.endswith("its annotators differ in the class: 1, such as task 104") for note in table.notes
     )

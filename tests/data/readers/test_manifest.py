@@ -77,17 +77,25 @@ def test_groups_are_named_and_not_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "columns", "said"),
     [
-        ("filename,dx\n1.png,a\n", "", r"column 'image' is missing; .*found filename, dx; perhaps --columns image=filename,label=dx"),
+        (
+            "filename,dx\n1.png,a\n",
+            "",
+            r"column 'image' is missing; .*found filename, dx; perhaps --columns image=filename,label=dx",
+        ),
         ("image,Category\n1.png,a\n", "", r"column 'label' is missing; .*; perhaps --columns label=Category"),
         ("image,what\n1.png,a\n", "", r"column 'label' is missing; .*found image, what$"),
-        ("image,label\n1.png,a\n", "label=dx", r"names a column 'dx' for label, which is missing; found image"),
+        (
+            "image,label\n1.png,a\n",
+            "label=dx",
+            r"names a column 'dx' for label, which is missing; found image",
+        ),
         ("image,label\n1.png,a\n", "lable=dx", r"--columns lable=dx: expected pairs such as image=filename"),
         ("image,label\n1.png,a\n", "label", r"--columns label: expected pairs"),
         ("image,label\n", "", "no rows"),
         ("image,label,split\n1.png,a,trainig\n", "", "split 'trainig'; expected train, val, test"),
         ("image,label\n,a\n", "", "line 2: 'image' is empty"),
     ],
-)  # fmt: skip
+)
 def test_refused(text: str, columns: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         written(tmp_path, text, columns=columns)

@@ -1,4 +1,4 @@
-"""Folders of classes: where their splits are, which mask is whose, and what is said of the files passed over."""
+"""Folders of classes: where splits are, which mask is whose, and what is said of files passed over."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ def test_masks_beside_images(tmp_path: Path) -> None:
 def test_every_other_file_is_counted_by_its_reason(tmp_path: Path) -> None:
     root = touch(
         tmp_path, "images/c/1.png", "masks/c/1.png", "masks/c/9.png", "masks/d/1.png", "masks/stray.png",
-        "images/c/deep/1.png", "images/.cache/1.png", "images/c/.hidden.png", "images/none/", "__MACOSX/1.png",
-        "masks/c/1.jpg",
+        "images/c/deep/1.png", "images/.cache/1.png", "images/c/.hidden.png", "images/none/",
+        "__MACOSX/1.png", "masks/c/1.jpg",
     )  # fmt: skip
     (root / "images/c/notes.txt").write_text("by hand")
     (root / "images/c/list.XLSX").write_bytes(b"PK")
@@ -221,7 +221,8 @@ def test_a_reader_from_outside(tmp_path: Path) -> None:
         "        return Look('it is flat') if any(path.glob('*-*.png')) else None\n\n"
         "    def read(self, path, options):\n"
         "        reading = Reading()\n"
-        "        reading.found = [Found(one.stem, one, one.stem.split('-')[0]) for one in path.glob('*-*.png')]\n"
+        "        for one in path.glob('*-*.png'):\n"
+        "            reading.found.append(Found(one.stem, one, one.stem.split('-')[0]))\n"
         "        return reading\n"
     )
     root = touch(tmp_path / "set", "cat-1.png", "dog-1.png", "other.png")

@@ -81,15 +81,31 @@ def test_an_array_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "said"),
     [
-        ("1.npy", lambda path: np.save(path, np.zeros((2, 3, 4))), r"1\.npy: expected one array.*found array \[2, 3, 4\]"),
-        ("1.npy", lambda path: np.save(path, np.array([[{}]]), allow_pickle=True), r"1\.npy: not a \.npy file .*expected an array"),
+        (
+            "1.npy",
+            lambda path: np.save(path, np.zeros((2, 3, 4))),
+            r"1\.npy: expected one array.*found array \[2, 3, 4\]",
+        ),
+        (
+            "1.npy",
+            lambda path: np.save(path, np.array([[{}]]), allow_pickle=True),
+            r"1\.npy: not a \.npy file .*expected an array",
+        ),
         ("1.npy", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"), r"1\.npy: not a \.npy file"),
         ("1.npz", lambda path: path.write_bytes(b"PK\x03\x04abc"), r"1\.npz: not a \.npz file"),
         ("1.mat", lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200)), r"1\.mat: "),
-        ("1.mat", lambda path: path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(80)), r"1\.mat: .*version 7\.3; save it"),
-        ("1.npy", lambda path: np.save(path, np.full((4, 4), -1)), r"1\.npy: the array 'array' cannot be read .*from -1 to -1, expected 0 to 65535"),
+        (
+            "1.mat",
+            lambda path: path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(80)),
+            r"1\.mat: .*version 7\.3; save it",
+        ),
+        (
+            "1.npy",
+            lambda path: np.save(path, np.full((4, 4), -1)),
+            r"1\.npy: the array 'array' cannot be read .*from -1 to -1, expected 0 to 65535",
+        ),
     ],
-)  # fmt: skip
+)
 def test_broken_arrays(name: str, write: Any, said: str, tmp_path: Path) -> None:
     folder, _ = one_image(tmp_path)
     write(folder / name)
