@@ -27,7 +27,7 @@ from sal_fast.data.readers.base import (
     split_in,
 )
 from sal_fast.data.readers.made import Found
-from sal_fast.data.readers.shapes import Draw, Size, class_and_mask
+from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, size_of
 from sal_fast.errors import InputError
 
 FAR = (
@@ -76,7 +76,7 @@ def _read(file: Path, split: str, pictures: Pictures, reading: Reading) -> None:
     try:
         names = {int(one["id"]): str(one["name"]) for one in data["categories"]}
         images = {
-            one["id"]: (str(one["file_name"]), (int(one["width"]), int(one["height"])))
+            one["id"]: (str(one["file_name"]), size_of(int(one["width"]), int(one["height"])))
             for one in data["images"]
         }
         drawings: dict[Any, dict[int, list[Draw]]] = defaultdict(lambda: defaultdict(list))

@@ -27,7 +27,7 @@ from sal_fast.data.readers.base import (
     split_of,
 )
 from sal_fast.data.readers.made import Found
-from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, ellipse, outline, turned
+from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, ellipse, outline, size_of, turned
 from sal_fast.errors import InputError
 
 EXPECTED = "expected CVAT's export 'CVAT for images 1.1'"
@@ -87,7 +87,7 @@ def _sample(file: Path, image: ElementTree.Element, pictures: Pictures, reading:
     if path is None:
         pictures.missing.append(name)
         return None
-    size = int(image.attrib["width"]), int(image.attrib["height"])
+    size = size_of(int(image.attrib["width"]), int(image.attrib["height"]))
     drawings: dict[str, list[Draw]] = defaultdict(list)
     for shape in image:
         if shape.tag in KINDS:

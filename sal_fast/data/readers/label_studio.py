@@ -33,7 +33,7 @@ from sal_fast.data.readers.base import (
     some,
 )
 from sal_fast.data.readers.made import Found, Picture
-from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, ellipse, outline, turned
+from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, ellipse, outline, size_of, turned
 from sal_fast.errors import InputError
 
 EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
@@ -116,12 +116,10 @@ def _answer(file: Path, part: str, annotation: dict[str, Any]) -> tuple[str, Pic
             chosen += map(str, said)
     drawings: dict[str, list[Draw]] = defaultdict(list)
     for kind, region in shapes:
-        width, height = region.get("original_width"), region.get("original_height")
-        if type(width) is not int or type(height) is not int or min(width, height) < 1:
-            raise ValueError(f"a region of a picture of {width}x{height}, expected two whole numbers")
+        size = size_of(region.get("original_width"), region.get("original_height"))
         labels = as_array(as_object(region.get("value")).get(f"{kind}labels")) or own.get(region.get("id"))
         for label in labels or [""]:
-            drawings[str(label)].append(partial(drawn, kind, region, (width, height)))
+            drawings[str(label)].append(partial(drawn, kind, region, size))
     return class_and_mask(dict(sorted(drawings.items())), chosen, file, part)
 
 

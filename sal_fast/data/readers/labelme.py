@@ -33,7 +33,7 @@ from sal_fast.data.readers.base import (
     walk,
 )
 from sal_fast.data.readers.made import Found, Picture
-from sal_fast.data.readers.shapes import Draw, Size, class_and_mask
+from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, size_of
 from sal_fast.errors import InputError
 
 EXPECTED = "expected LabelMe's JSON, an object with shapes and imagePath"
@@ -90,14 +90,12 @@ def _sample(file: Path, data: dict[str, Any], pictures: Pictures, reading: Readi
         reading.leave_out(file, "the image that it names is not there")
         return None
     image = there or Picture(file, "imageData", partial(base64.b64decode, data["imageData"]))
-    width, height = data.get("imageWidth"), data.get("imageHeight")
-    if type(width) is not int or type(height) is not int:
-        raise ValueError(f"imageWidth {width!r} and imageHeight {height!r}, expected two whole numbers")
+    size = size_of(data.get("imageWidth"), data.get("imageHeight"))
     drawings: dict[str, list[Draw]] = defaultdict(list)
     for shape in data["shapes"]:
         kind = shape.get("shape_type") or "polygon"
         if kind in LEAST:
-            drawings[str(shape["label"])].append(partial(drawn, shape, kind, (width, height)))
+            drawings[str(shape["label"])].append(partial(drawn, shape, kind, size))
         else:
             reading.leave_out(file, f"shapes of the type {kind}, which covers no pixels, in a file")
     flags = [str(flag) for flag, true in (data.get("flags") or {}).items() if true]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -93,6 +94,22 @@ def as_table(name: str, found: list[Found]) -> Table:
     return table
 
 
+@contextmanager
+def naming(source: Path, part: str) -> Iterator[None]:
+    """Turn any error into an InputError that names the file and its part; libraries raise anything."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Unreadable as error:
+        raise InputError(str(error)) from None
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{source}: {part} cannot be read ({type(error).__name__}: {reason}); mend or remove it"
+        ) from None
+
+
 def encoded(pixels: np.ndarray | bytes, suffix: str) -> bytes:
     """The bytes of a picture file that holds the pixels without loss."""
     if isinstance(pixels, bytes):
@@ -138,18 +155,8 @@ def _write(name: str, folder: Path, pictures: list[tuple[str, Picture]]) -> None
 
 def _write_one(folder: Path, named: tuple[str, Picture]) -> int:
     name, picture = named
-    try:
+    with naming(picture.source, picture.part):
         data = encoded(picture.make(), picture.suffix)
-    except InputError:
-        raise
-    except Unreadable as error:
-        raise InputError(str(error)) from None
-    except Exception as error:  # damaged files make the libraries raise anything
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"{picture.source}: {picture.part} cannot be read ({type(error).__name__}: {reason}); mend or "
-            f"remove it"
-        ) from None
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.write_bytes(data)

@@ -7,11 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from sal_fast.data.readers.made import Picture
+from sal_fast.data.files import MOST_PIXELS
+from sal_fast.data.readers.made import Picture, naming
 from sal_fast.errors import InputError
 
 Size = tuple[int, int]  # width, height
 Draw = Callable[[], np.ndarray]  # gives bool [H, W]
+
+
+def size_of(width: object, height: object) -> Size:
+    """The size that a file states for a picture. Raises ValueError if no picture can have it."""
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+        raise ValueError(f"a picture of {width}x{height} pixels, expected two whole numbers")
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"a picture of {width}x{height} pixels, at most {MOST_PIXELS:,} are drawn")
+    return width, height
 
 
 def union(drawings: Sequence[Draw]) -> np.ndarray:
@@ -48,10 +58,8 @@ def class_and_mask(
     if named:
         label = named[0]
     elif len(labels) > 1:
-        try:
+        with naming(source, part):
             label = max(labels, key=lambda one: int(union(labels[one]).sum()))
-        except ValueError as error:
-            raise InputError(f"{source}: {part}: {error}") from None
     else:
         label = next(iter(labels), "")
     shapes = drawings.get(label) or [shape for one in drawings.values() for shape in one]

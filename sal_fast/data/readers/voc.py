@@ -18,7 +18,7 @@ from sal_fast.data import files
 from sal_fast.data.readers.base import Look, Options, Reader, Reading, is_picture, split_of, visible
 from sal_fast.data.readers.cvat import parse
 from sal_fast.data.readers.made import Found, Picture
-from sal_fast.data.readers.shapes import Size
+from sal_fast.data.readers.shapes import Size, size_of
 from sal_fast.errors import InputError
 
 EXPECTED = "expected Pascal VOC's XML, an annotation with objects that have a name and a bndbox"
@@ -119,7 +119,7 @@ def _label_map(path: Path, reading: Reading) -> list[str]:
 def _objects(file: Path) -> tuple[list[Object], Size]:
     tree = parse(file, EXPECTED)
     try:
-        size = int(tree.findtext("size/width", "")), int(tree.findtext("size/height", ""))
+        size = size_of(int(tree.findtext("size/width", "")), int(tree.findtext("size/height", "")))
         objects = []
         for one in tree.findall("object"):
             left, top, right, bottom = (

@@ -116,7 +116,7 @@ def test_coco_names_what_it_leaves_out(tmp_path: Path) -> None:
     [
         (
             lambda data: data.pop("imageHeight"),
-            r"photo0\.json: ValueError imageWidth 31 and imageHeight None, expected two",
+            r"photo0\.json: ValueError a picture of 31xNone pixels, expected two",
         ),
         (
             lambda data: data["shapes"][0].pop("label"),
@@ -201,7 +201,7 @@ def of_task(number: int, part: str, **values: Any) -> Callable[[Any], None]:
             lambda tasks: tasks[0]["data"].clear(),
             r"task 100: 0 of its data \(\) name a picture, expected one; say which with --columns",
         ),
-        (of_task(1, "", original_width=None), r"task 101: a region of a picture of Nonex24"),
+        (of_task(1, "", original_width=None), r"task 101: a picture of Nonex24 pixels, expected two"),
         (of_task(1, "value", x=None), r"export\.json: task 101 .*place or size in percent of None, expected"),
         (of_task(0, "value", rle=[1, 2]), r"task 100 .*the brush's code ends too early"),
         (
