@@ -11,6 +11,7 @@ broken. It leaves the global random generators as they were.
 import contextlib
 import inspect
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -352,7 +353,7 @@ def _check_eval(model: Any, images: Tensor) -> None:
     )
 
 
-# --- data sets and trackers -------------------------------------------------------------------------------
+# --- data sets, readers and trackers ---------------------------------------------------------------------
 
 
 def check_data(data: str | Callable[[Path | None], Any], root: Path | None = None) -> None:
@@ -365,10 +366,33 @@ def check_data(data: str | Callable[[Path | None], Any], root: Path | None = Non
     * Splits are train, val and test for all images, or empty for all; train and test are not empty.
     * Reading twice gives the same.
     """
+    function = _loaded("data", data)
+    _check_table(lambda: function(root))
+
+
+def check_reader(reader: str | type, path: Path) -> None:
+    """Check a reader, a subclass of `sal_fast.data.readers.Reader`, on a file or folder of its format.
+
+    * `looks` gives a `Look` with a reason for the path, and None for an empty folder.
+    * What `read` gives makes a table that keeps the rules of `check_data`.
+    """
+    from sal_fast.data import readers
+
+    spec = reader if isinstance(reader, str) else plugins.hand_over("reader", reader)
+    made = plugins.load("reader", spec)()
+    assert isinstance(made, readers.Reader), f"expected a Reader, got {type(made).__name__}"
+    with tempfile.TemporaryDirectory() as empty:
+        assert made.looks(Path(empty)) is None, "an empty folder looks right to it; expected None"
+    look = made.looks(path)
+    assert isinstance(look, readers.Look), f"`looks` of {path}: expected a Look, got {look!r}"
+    assert look.why, "a Look must say why"
+    _check_table(lambda: readers.read(path, readers.Options(spec)))
+
+
+def _check_table(read: Callable[[], Any]) -> None:
     from sal_fast.data import table
 
-    function = _loaded("data", data)
-    found = function(root)
+    found = read()
     assert isinstance(found, table.Table), f"expected a sal_fast.data.Table, got {type(found).__name__}"
     assert len(found), "the table is empty"
     columns = {name: getattr(found, name) for name in ("ids", "images", "labels", "masks", "split")}
@@ -388,7 +412,7 @@ def check_data(data: str | Callable[[Path | None], Any], root: Path | None = Non
     assert splits <= {""} or {"train", "test"} <= splits <= set(table.SPLITS), (
         f"splits must be train, val or test in every row or empty in all, got {sorted(splits)}"
     )
-    again = function(root)
+    again = read()
     for name, column in columns.items():
         assert getattr(again, name) == column, f"reading twice must give the same; {name} differ"
 

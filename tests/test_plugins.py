@@ -18,7 +18,8 @@ from PIL import Image
 from torch import nn
 
 from sal_fast import plugins, query, testing
-from sal_fast.data import Sample, augment, make_table
+from sal_fast.data import Sample, augment, load_table, make_table
+from sal_fast.data.readers import Look, Options, Reader
 from sal_fast.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,7 @@ EXAMPLES = ROOT / "examples" / "plugins"
 OBJECTS: dict[plugins.Kind, tuple[str, str]] = {
     "criterion": ("criterion", "rare_first"),
     "data": ("dataset", "side_by_side"),
+    "reader": ("reader", "Lines"),
     "generator": ("generator", "unlike_the_edge"),
     "augmentation": ("augmentation", "shaken"),
     "network": ("network", "four_convolutions"),
@@ -115,6 +117,37 @@ def test_a_data_set(way: str, outside: Path) -> None:
         table.masks
         == [root / "cat-1.mask.png", root / "cat-2.mask.png", root / "cat-3.mask.png"] + [None] * 3
     )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_reader(way: str, outside: Path) -> None:
+    spec = brought("reader", way, outside)
+    root = outside / "pictures"
+    root.mkdir()
+    pictures(root)
+    (root / "labels.txt").write_text("cat-1.png cat\ndog-1.png dog\ngone.png dog\n")
+    testing.check_reader(spec, root)
+    table = load_table(str(root), options=Options(spec))
+    assert (table.ids, table.classes) == (["cat-1", "dog-1"], ["cat", "dog"])
+    assert "not used: images in labels.txt that are not there: 1, such as gone.png" in table.notes
+    if way == "entry point":
+        assert load_table(str(root)).notes[0] == "read as mine, because it has a labels.txt"
+
+
+class Eager(Reader):
+    """A reader that takes everything for its own."""
+
+    def looks(self, path: Path) -> Look | None:
+        return Look("it is there")
+
+
+def test_rules_of_readers(outside: Path) -> None:
+    with pytest.raises(AssertionError, match="an empty folder looks right to it"):
+        testing.check_reader(Eager, outside)
+    with pytest.raises(AssertionError, match="expected a Reader, got dict"):
+        testing.check_reader(dict, outside)
+    with pytest.raises(AssertionError, match=r"`looks` of .*: expected a Look, got None"):
+        testing.check_reader("coco", outside)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from sal_fast import plugins
@@ -41,7 +40,6 @@ def read(path: Path, options: Options) -> Table:
     return replace(table, notes=tuple(notes))
 
 
-@cache
 def _reader(name: str) -> Reader:
     made: Reader = plugins.load("reader", name)()
     return made
