@@ -100,12 +100,10 @@ def _count_the_rest(root: Path, reading: Reading) -> None:
     """Count every file below a folder that nothing has used, by its reason."""
     used = {str(path) for path in reading.used}
     for row in reading.found:
-        for one in (row.image, *(row.mask if isinstance(row.mask, list) else [row.mask])):
-            path = one.source if isinstance(one, Picture) else one
-            if path is not None:
-                used.add(str(path))
-                if path.is_dir():
-                    used.update(str(file) for file in visible(path))
+        masks = row.mask if isinstance(row.mask, list) else [row.mask]
+        used.update(str(one.source if isinstance(one, Picture) else one) for one in (row.image, *masks))
+        if isinstance(row.mask, Path) and row.mask.suffix.lower() not in SUFFIXES and row.mask.is_dir():
+            used.update(map(str, visible(row.mask)))
     for file in walk(root):
         if str(file) in used:
             continue

@@ -141,7 +141,11 @@ def visible(folder: Path) -> list[Path]:
     """Everything in a folder, sorted, without hidden files and what macOS adds; [] if it is no folder."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name != "__MACOSX")
+    return [folder / name for name in sorted(os.listdir(folder)) if _is_visible(name)]
+
+
+def _is_visible(name: str) -> bool:
+    return name[0] != "." and name != "__MACOSX"
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -151,13 +155,14 @@ def subfolders(folder: Path) -> list[Path]:
 def some(folder: Path, suffixes: Sequence[str], levels: int) -> list[Path]:
     """The first files with an ending, in a folder and at most `levels` below it, the nearest first."""
     found: list[Path] = []
-    level = [folder]
+    level = [str(folder)]
     for _ in range(levels + 1):
-        there = [path for one in level for path in visible(one)]
-        found += [path for path in there if path.suffix.lower() in suffixes and path.is_file()]
+        there = [entry for one in level for entry in os.scandir(one) if _is_visible(entry.name)]
+        files = [entry.path for entry in there if entry.name.lower().endswith(tuple(suffixes))]
+        found += [Path(path) for path in sorted(files) if os.path.isfile(path)]
         if len(found) >= PEEKED:
             break
-        level = [path for path in there if path.is_dir()][:PEEKED]
+        level = sorted(entry.path for entry in there if entry.is_dir())[:PEEKED]
     return found[:PEEKED]
 
 

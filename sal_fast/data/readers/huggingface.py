@@ -20,7 +20,7 @@ from sal_fast.data.readers.base import (
     split_of,
 )
 from sal_fast.data.readers.made import Found, Picture
-from sal_fast.data.readers.manifest import add_rows, read_frame, renamed
+from sal_fast.data.readers.manifest import BROKEN, add_rows, read_frame, renamed
 from sal_fast.data.readers.plain import METADATA
 from sal_fast.errors import InputError
 
@@ -86,7 +86,7 @@ class HuggingFaceParquet(Reader):
             reading.used.add(file)
             try:
                 reading.found += _samples(file, path if path.is_dir() else path.parent, options, reading)
-            except (pl.exceptions.PolarsError, OSError, ValueError, LookupError, TypeError) as error:
+            except (*BROKEN, ValueError, LookupError, TypeError) as error:
                 raise InputError(f"{file}: {type(error).__name__} {error}; {EXPECTED}") from None
         reading.draw_splits_if_only_train()
         return reading
@@ -101,7 +101,7 @@ def _columns(file: Path) -> list[str]:
     """The columns of images in a Parquet file; none if it cannot be read."""
     try:
         schema = pl.read_parquet_schema(file)
-    except (pl.exceptions.PolarsError, OSError):
+    except BROKEN:
         return []
     structs = {name: one for name, one in schema.items() if isinstance(one, pl.Struct)}
     return [name for name, one in structs.items() if {part.name for part in one.fields} == {"bytes", "path"}]
@@ -170,4 +170,7 @@ def _bytes(batch: Callable[[str, int], list[bytes]], column: str, row: int) -> b
 
 def _batch(file: Path, column: str, number: int) -> list[bytes]:
     rows = pl.scan_parquet(file, glob=False).slice(number * BATCH, BATCH)
-    return rows.select(pl.col(column).struct.field("bytes")).collect().to_series().to_list()
+    try:
+        return rows.select(pl.col(column).struct.field("bytes")).collect().to_series().to_list()
+    except BROKEN as error:  # a panic is no Exception
+        raise ValueError(str(error)) from None

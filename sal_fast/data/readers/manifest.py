@@ -14,6 +14,7 @@ from sal_fast.data.readers.made import Found, as_table
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
+BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)  # damaged files raise these
 SHEETS = (".xlsx", ".xls", ".ods")
 TEXTS = (".csv", ".tsv", ".tab", ".jsonl")
 NOT_USED = ("group", "subgroup")  # known, but nothing reads them
@@ -179,7 +180,7 @@ def read_frame(path: Path) -> pl.DataFrame:
             frame = pl.read_csv(path, infer_schema=False, glob=False, separator=separator)
     except FileNotFoundError:
         raise InputError(f"manifest not found: {path}") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except BROKEN as error:
         raise InputError(f"{path}: cannot be read as a table: {str(error).splitlines()[0]}") from None
     if not len(frame):
         raise InputError(f"{path}: no rows")

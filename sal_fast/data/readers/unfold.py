@@ -51,7 +51,7 @@ def unfold(
     Raises InputError for an array or DICOM that cannot be read, and names what was expected.
     """
     suffix = path.suffix.lower()
-    if not path.is_file():
+    if suffix in SUFFIXES - TIFF or not path.is_file():
         return [path]
     if suffix in TIFF:
         return _pages(path, reading)
