@@ -155,7 +155,7 @@ def subfolders(folder: Path) -> list[Path]:
 def some(folder: Path, suffixes: Sequence[str], levels: int) -> list[Path]:
     """The first files with an ending, in a folder and at most `levels` below it, the nearest first."""
     found: list[Path] = []
-    level = [str(folder)]
+    level = [str(folder)] if folder.is_dir() else []
     for _ in range(levels + 1):
         there = [entry for one in level for entry in os.scandir(one) if _is_visible(entry.name)]
         files = [entry.path for entry in there if entry.name.lower().endswith(tuple(suffixes))]

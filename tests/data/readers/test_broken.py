@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import format_writers as write
+import numpy as np
 import polars as pl
 import pytest
 
@@ -258,3 +259,27 @@ def test_a_library_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_an_empty_folder_by_name(name: str, tmp_path: Path) -> None:
     refused(tmp_path, name, r"expected|no .*(coco|COCO)")
+
+
+@pytest.mark.parametrize("name", write.FORMATS)
+def test_bytes_changed_at_random(name: str, tmp_path: Path) -> None:
+    """A damaged file gives a table or an InputError of one line, and no other error."""
+    root = tmp_path / "set"
+    root.mkdir()
+    write.FORMATS[name](root)
+    rng = np.random.default_rng(19)
+    sources = [path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".png"]
+    said = []
+    for _ in range(25):
+        source = sources[rng.integers(len(sources))]
+        whole = source.read_bytes()
+        at, size = int(rng.integers(len(whole))), int(rng.integers(1, 20))
+        noise = [b"", bytes(rng.integers(0, 256, size, dtype=np.uint8)), b"[" * size][rng.integers(3)]
+        source.write_bytes(whole[:at] + noise + whole[at + size :])
+        try:
+            load_table(str(root), options=Options(name))
+        except InputError as error:
+            said.append(str(error))
+        source.write_bytes(whole)
+    assert said
+    assert [text for text in said if len(text.splitlines()) != 1] == []
