@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
+
+from sal_fast.data import mistaken
 
 MOST_PIXELS = 178_956_970  # a header that claims more is a decompression bomb; this is Pillow's limit
 MOST_SIDE = 2**16  # more than a JPEG can have; a resize takes 16 bytes for each pixel of a side
@@ -25,6 +27,8 @@ MOST_BYTES = 2**30  # in a file, enough for MOST_PIXELS without compression
 MOST_FOLD = 2048  # pixels per byte of a JPEG; a blank picture has some 250
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+NO_IMAGE = "not an image, or its first bytes are damaged"
+DIGEST = 16  # bytes of a file's digest
 ORIENTATION = 0x0112  # the tag in EXIF
 TURNS = {  # how a picture of each orientation is turned upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,8 +103,8 @@ class Encoded:
 
     @property
     def digest(self) -> bytes:
-        """BLAKE2b of the bytes, 16 bytes long."""
-        return hashlib.blake2b(self.data, digest_size=16).digest()
+        """BLAKE2b of the bytes, DIGEST bytes long."""
+        return hashlib.blake2b(self.data, digest_size=DIGEST).digest()
 
 
 def read(path: Path, said: float | None = None) -> Encoded:
@@ -117,9 +121,12 @@ def read(path: Path, said: float | None = None) -> Encoded:
             raise Unreadable(path, f"{there.st_size / 1e9:.1f} GB, at most {MOST_BYTES / 1e9:.1f} are read")
         data = path.read_bytes()
         if not data:
-            raise Unreadable(path, "the file is empty")
+            raise Unreadable(path, "the file is empty (0 bytes); copy or download it again")
         stream = io.BytesIO(data)
-        image = Image.open(stream, formats=FORMATS)
+        try:
+            image = Image.open(stream, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise Unreadable(path, mistaken.picture(data) or NO_IMAGE) from None
         start = stream.tell()  # the first scan of a JPEG begins here
         width, height = image.size
         # Pillow turns a TIFF by itself, old versions only when they decode
@@ -303,6 +310,6 @@ def _reason(error: Exception) -> str:
     if "truncated" in str(error).lower():
         return "the file is truncated"
     if "cannot identify" in str(error):
-        return "not an image, or its first bytes are damaged"
+        return NO_IMAGE
     first = str(error).strip().partition("\n")[0]
     return first if isinstance(error, EXPECTED) and first else f"damaged ({type(error).__name__}: {first})"

@@ -213,8 +213,8 @@ def animated(kind: str) -> bytes:
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     "empty.jpg": (b"", "the file is empty"),
-    "text.jpg": (b"<html>404 not found</html>", "not an image"),
-    "zeros.png": (bytes(1000), "not an image"),
+    "text.jpg": (b"<html>404 not found</html>", "a web page"),
+    "zeros.png": (bytes(1000), "nothing but zeros"),
     "magic alone.jpg": (b"\xff\xd8", "not an image"),
     "jpeg header alone.jpg": (JPEG[: JPEG.index(b"\xff\xda") + 14], "truncated"),
     "first half.jpg": (JPEG[: len(JPEG) * 3 // 4], "truncated"),
@@ -248,7 +248,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"),
         "not all numbers",
     ),
-    "avif.jpg": (b"\0\0\0\x1cftypavif" + bytes(100), "not an image"),
+    "avif.jpg": (b"\0\0\0\x1cftypavif" + bytes(100), "an AVIF picture"),
 }
 
 
@@ -587,7 +587,8 @@ def test_a_batch_of_bad_files_alone(tmp_path: Path, decoder: Decoder) -> None:
     assert sorted(part.broken) == list(range(4))
     assert part.images.shape == (4, 16, 16, 3)
     with pytest.raises(
-        InputError, match=r"empty\.jpg: the file is empty \(and 3 more; `sal-fast data check`"
+        InputError,
+        match=r"empty\.jpg: the file is empty .* \(and 3 more; `sal-fast data check`",
     ):
         store.build(rows_of(paths[:4]), StoreOptions(16, 16, decoder))
 
@@ -602,7 +603,7 @@ def truncate(path: Path) -> None:
         (lambda root: truncate(root / "images/red/004.jpg"), r"red/004\.jpg: .*truncated"),
         (lambda root: truncate(root / "masks/red/004.png"), r"masks/red/004\.png"),
         (lambda root: (root / "images/red/004.jpg").write_bytes(b""), r"red/004\.jpg: the file is empty"),
-        (lambda root: (root / "images/red/004.jpg").write_bytes(b"<html>"), r"red/004\.jpg: not an image"),
+        (lambda root: (root / "images/red/004.jpg").write_bytes(b"<html>"), r"red/004\.jpg: a web page"),
         (
             lambda root: (root / "masks/red/004.png").write_bytes(animated("GIF")),
             r"masks/red/004\.png: 2 pictures in one file",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sal_fast import plugins
 from sal_fast._util.suggest import suggest
+from sal_fast.data import mistaken
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers.base import Look, Options, Reader, Reading, plural, some, visible, walk
 from sal_fast.data.readers.made import Found, Picture, as_table
@@ -70,6 +71,10 @@ def _looks(path: Path) -> dict[str, str]:
 def _explained(path: Path) -> str:
     """What an unknown path holds, and the command that would take a part of it."""
     if path.is_file():
+        with open(path, "rb") as file:
+            packed = mistaken.archive(file.read(512))
+        if packed is not None:
+            return f"{path}: {packed}; unpack it, and name the folder"
         return f"{path}: no known format; expected one of {', '.join(plugins.names('reader'))} (docs/data.md)"
     level, folders = [path], []
     for _ in range(LEVELS):
@@ -114,4 +119,4 @@ def _count_the_rest(root: Path, reading: Reading) -> None:
         elif file.suffix.lower() in SUFFIXES | ARRAYS | DICOM:
             reading.leave_out(file, "in a place where this format keeps neither images nor masks")
         else:
-            reading.leave_out(file, f"the ending {file.suffix or '(none)'}")
+            reading.leave_out(file, mistaken.ending(file.suffix))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sal_fast.data import mistaken
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers.base import (
     ENDINGS,
@@ -61,7 +62,8 @@ class Folder(Reader):
             masks = [file for file in visible(own) if is_mask(file) or file.is_dir()] if own else []
             _add(reading, path / "images", folder.name, split, images, pair(images, masks, reading), options)
         if not reading.found:
-            raise InputError(f"{path / 'images'}: no images in its class folders ({ENDINGS})")
+            unread = mistaken.unread(walk(path / "images"))
+            raise InputError(f"{path / 'images'}: no images in its class folders ({ENDINGS}){unread}")
         for _, image in _below(path / "pool"):
             _add(reading, path, "", "", [image], {}, options)
         reading.draw_splits_if_only_train()
@@ -92,7 +94,10 @@ class ImageFolder(Reader):
             images = [file for file in images if file not in set(masks)]
             _add(reading, path, folder.name, split, images, pair(images, masks, reading), options)
         if not reading.found:
-            raise InputError(f"{path}: no images in its class folders ({ENDINGS}); expected <class>/<image>")
+            unread = mistaken.unread(walk(path))
+            raise InputError(
+                f"{path}: no images in its class folders ({ENDINGS}); expected <class>/<image>{unread}"
+            )
         reading.draw_splits_if_only_train()
         return reading
 
@@ -101,7 +106,7 @@ def read_images(root: Path) -> Table:
     """Read every image below a folder, without class or mask; its path, without the suffix, is its id."""
     samples = [Sample(name, path) for name, path in _below(root)]
     if not samples:
-        raise InputError(f"{root}: no images in it ({ENDINGS})")
+        raise InputError(f"{root}: no images in it ({ENDINGS}){mistaken.unread(walk(root))}")
     return make_table(root.resolve().name, samples)
 
 
