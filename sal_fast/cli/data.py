@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -16,10 +16,21 @@ from sal_fast._util.devices import torch_device
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say, tell
-from sal_fast.data import catalog, check, convert, decode, fixations, load_originals, prepare
+from sal_fast.data import (
+    catalog,
+    check,
+    convert,
+    decode,
+    duplicates,
+    fixations,
+    load_originals,
+    prepare,
+    prepared,
+)
 from sal_fast.data import preview as pages
 from sal_fast.data.augment import stored_size
 from sal_fast.data.meaning import Rule
+from sal_fast.data.prepared import PreparedTable
 from sal_fast.data.readers import Options
 from sal_fast.errors import InputError
 from sal_fast.experiment import frozen
@@ -52,11 +63,12 @@ def check_data(
     foreground_colour: str | None = None,
     white: float | None = None,
     preview: Path | None = None,
+    allow_leaks: bool = False,
 ) -> int:
     """Look through a data set before a run does.
 
     It counts the images of each class, lists every file that is missing, empty, mis-sized or unreadable, and
-    says what the masks mean.
+    says what the masks mean. It names pictures that occur twice, byte by byte or by their look.
     For one of the paper's data sets it also says what differs from the paper's Table 1. The exit status is 2
     if a run would refuse the data.
 
@@ -71,9 +83,10 @@ def check_data(
         foreground_colour: the run's --foreground-colour: the colours of masks that are foreground.
         white: the run's --white: the number that is white in files of more than 8 bits.
         preview: an .html file to write, with the maps of thirty images laid over them, the oddest first.
+        allow_leaks: the run's --allow-leaks: a picture in more than one split or class is no problem.
     """
     rule = Rule.of(foreground, ignore, foreground_colour, white)
-    found = check.look(data, root, rule, Options.of(format, columns))
+    found = check.look(data, root, rule, Options.of(format, columns), allow_leaks=allow_leaks)
     Console().print(_sheet(found), markup=False)
     if data in catalog.ENTRIES and not found.notes:
         say("all counts are those of the paper's Table 1")
@@ -124,6 +137,7 @@ def prepare_data(
     ignore: str | None = None,
     foreground_colour: str | None = None,
     white: float | None = None,
+    allow_leaks: bool = False,
 ) -> int:
     """Decode a data set once, for all runs.
 
@@ -153,6 +167,7 @@ def prepare_data(
         ignore: the values of masks that are neither foreground nor background.
         foreground_colour: the colours of masks that are foreground, such as 255,0,0.
         white: the number that is white in files of more than 8 bits, such as 4095.
+        allow_leaks: the runs' --allow-leaks.
     """
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: expected at least 1")
@@ -170,12 +185,11 @@ def prepare_data(
             f"then repeat the command: the others are kept"
         )
     if arch is not None:
-        frozen.prepare_features(
-            Config(
-                data=str(out), train="head", arch=arch, weights=weights, output_stride=output_stride,
-                image_size=image_size, seed=seed, decoder=decoder,
-            )
+        _prepare_features(
+            data=str(out), arch=arch, weights=weights, output_stride=output_stride, image_size=image_size,
+            seed=seed, decoder=decoder,
         )  # fmt: skip
+    _check_twice(prepared.read(out), allow_leaks)
     say(f"{len(table)} samples, for --image-size {image_size} --augment {augment}: {out}")
     return 0
 
@@ -208,6 +222,21 @@ def convert_data(
     masks = sum(mask is not None for mask in table.masks)
     say(f"{len(table)} images, {masks} masks: {out}; `sal-fast data check {made}` looks through them")
     return 0
+
+
+def _prepare_features(**options: Any) -> None:
+    """Keep the features of a network for runs that train its head alone."""
+    frozen.prepare_features(Config(train="head", **options))
+
+
+def _check_twice(table: PreparedTable, allowed: bool) -> None:
+    """Tell of pictures that occur twice, and refuse those that leak, unless that is allowed."""
+    found = duplicates.find(prepared.traits(table))
+    refused, _ = duplicates.judged(table, found, allowed=catalog.allows(table, allowed))
+    for line in duplicates.described(table, found):
+        tell(f"note: {line}", sys.stdout)
+    if refused:
+        raise InputError(f"{table.folder} is ready, but runs refuse it. {duplicates.refusal(table, refused)}")
 
 
 def render_fixations(

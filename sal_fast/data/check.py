@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sal_fast import seeds
-from sal_fast.data import catalog, files, meaning, splits
+from sal_fast.data import catalog, duplicates, files, meaning, splits
 from sal_fast.data.files import Encoded
 from sal_fast.data.load import load_originals
 from sal_fast.data.meaning import Rule, Seen
@@ -38,9 +38,17 @@ class Findings(NamedTuple):
 
 
 def look(
-    data: str, root: str | None = None, rule: Rule | None = None, options: Options | None = None
+    data: str,
+    root: str | None = None,
+    rule: Rule | None = None,
+    options: Options | None = None,
+    *,
+    allow_leaks: bool = False,
 ) -> Findings:
-    """Decode every image and mask of `data` (see `load_table`) and say what was found."""
+    """Decode every image and mask of `data` (see `load_table`) and say what was found.
+
+    With `allow_leaks` a picture in several splits or classes is a note and no problem.
+    """
     table = load_originals(data, root, rule, options)
     problems = []
     try:
@@ -53,10 +61,13 @@ def look(
     seen: dict[int, list[Seen]] = {}
     deep: list[int] = []
 
+    traits = duplicates.Traits.unknown(len(table))
+
     def one(row: int) -> str | list[tuple[Path, Seen]]:
         try:
             image = files.read(table.images[row], table.rule.white)
             pixels = files.rgb(image)
+            traits.note(row, image.digest, pixels)
             if image.depth != "8 bits":
                 deep.append(int(pixels.max()))
             return _masks(table, row, image)
@@ -77,8 +88,13 @@ def look(
     problems += [reasons[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])]
     verdict = meaning.judge(named, table.rule)
     notes = catalog.compare(data, table) if data in catalog.ENTRIES else list(table.notes)
+    refused, twice = duplicates.judged(
+        table, duplicates.find(traits), allowed=catalog.allows(table, allow_leaks)
+    )
     notes = [*verdict.notes, *meaning.of_deep_images(deep, table.rule), *notes]
-    return Findings(table, rows, seen, reasons, problems + verdict.problems, notes)
+    notes += duplicates.described(table, twice)
+    problems += [*verdict.problems, *duplicates.described(table, refused)]
+    return Findings(table, rows, seen, reasons, problems, notes)
 
 
 def _masks(table: Table, row: int, image: Encoded) -> list[tuple[Path, Seen]]:

@@ -166,7 +166,7 @@ def _kept(table: Table, now: list[str], index: _Index) -> dict[str, Entry]:
 
 
 class _Growing:
-    """images.bin, masks.bin and graded.bin, open at the end of what the index knows, and the index itself.
+    """The .bin files, open at the end of what the index knows, and the index itself.
 
     At the end of the `with` block, however it is left, all that was added is flushed and then indexed.
     """
@@ -200,6 +200,8 @@ class _Growing:
             _write(self._files["images.bin"], part.images[whole])
         _write(self._files["masks.bin"], maps.binary.words)
         _write(self._files["graded.bin"], maps.graded)
+        assert part.looks is not None
+        _write(self._files["looks.bin"], part.looks[whole])
         added: list[Entry] = []
         for at, (i, place) in enumerate(zip(whole, maps.place.tolist(), strict=True), start=self._count):
             row, graded = part.rows[i], self._graded + place if place >= 0 else -1

@@ -5,6 +5,7 @@ table.parquet   the samples: id, image, label, mask, split, digest, and where th
 images.bin      uint8 [M, S, S, 3], decoded and resized; missing with --copy False
 masks.bin       int32 [M, F, ceil(F / 32)], one bit per pixel (ops.BitMask)
 graded.bin      uint8 [G, F, F], the graded maps
+looks.bin       uint8 [M, 3, 16, 16], what images look like, to find pictures that occur twice
 index.jsonl     one line that says what the folder is for, then one line per finished sample; a sample
                 without a line does not count, and the last of several lines holds
 .lock           held by the process that prepares
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast.data import reading, store
+from sal_fast.data.duplicates import SIDE, Traits
 from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Mapped, Resident, Streamed
 from sal_fast.data.masks import Masks
@@ -30,7 +32,7 @@ from sal_fast.data.meaning import Rule
 from sal_fast.data.table import Table, numbered
 from sal_fast.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 INDEX, PREPARED, SAMPLES = "index.jsonl", "prepared.json", "table.parquet"
 
 
@@ -48,7 +50,11 @@ class Recipe:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of one sample in each of the .bin files, in bytes."""
         size, stored = self.image_size, self.stored_size
-        shapes = {"masks.bin": (size, -(-size // 32), 4), "graded.bin": (size, size)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "masks.bin": (size, -(-size // 32), 4),
+            "graded.bin": (size, size),
+            "looks.bin": (3, SIDE, SIDE),
+        }
         return {"images.bin": (stored, stored, 3), **shapes} if self.copy else shapes
 
 
@@ -129,7 +135,14 @@ def build(table: PreparedTable, options: reading.StoreOptions) -> store.Store:
     place = torch.where(table.graded < 0, -1, (table.graded >= 0).cumsum(0) - 1)
     used = graded[table.graded[table.graded >= 0]]
     masks = Masks(ops.BitMask(words[table.at], size), used, place).to(options.decoder.device)
-    return store.assembled(table, _images(table, options), masks, store.fingerprint(table, table.digests))
+    mark = store.fingerprint(table, table.digests)
+    return store.assembled(table, _images(table, options), masks, mark, traits(table))
+
+
+def traits(table: PreparedTable) -> Traits:
+    """What tells whether two pictures of a prepared table are one."""
+    looks = _mapped(table.folder / "looks.bin", np.uint8, table.at, 3, SIDE, SIDE)
+    return store.traits_of(table.digests, looks[table.at])
 
 
 def _images(table: PreparedTable, options: reading.StoreOptions) -> Images:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sal_fast._util import progress
 from sal_fast._util.words import Keep
-from sal_fast.data import files, meaning
+from sal_fast.data import duplicates, files, meaning
 from sal_fast.data.decode.base import MOST_PIXELS, Decoder, consecutive, cores
 from sal_fast.data.files import Encoded, Unreadable, or_unreadable
 from sal_fast.data.meaning import Map, Seen
@@ -53,7 +53,8 @@ class Part(NamedTuple):
     masks: uint8 [F, F] each, or None for a row without a mask.
     seen: what was seen in the mask files of each row.
     deep: the brightest channel of each image of more than 8 bits, as it was decoded, by position.
-    digests: of all bytes that a row was read from.
+    digests: of all bytes that a row was read from; the first 16 bytes are the image's own.
+    looks: what images look like, uint8 [B, 3, 16, 16] (`duplicates.looks`); None if only headers were read.
     broken: why rows cannot be used, by their position in the part.
     """
 
@@ -63,6 +64,7 @@ class Part(NamedTuple):
     seen: list[list[Seen]]
     deep: dict[int, int]
     digests: list[bytes]
+    looks: Tensor | None
     broken: dict[int, Unreadable]
 
 
@@ -169,7 +171,8 @@ def _decoded(
     deep = [i for i, sample in found.items() if images.shape[1] and sample.image.depth != "8 bits"]
     brightest = {i: int(images[i].max()) for i in deep if i not in broken}
     digests = [found[i].digest if i in found else b"" for i in range(len(rows))]
-    return Part(rows, images, masks, seen, brightest, digests, broken)
+    looks = duplicates.looks(images) if images.shape[1] else None
+    return Part(rows, images, masks, seen, brightest, digests, looks, broken)
 
 
 def _maps(

@@ -20,7 +20,8 @@ from sal_fast._util import progress
 from sal_fast.data import augment, decode, meaning, reading
 from sal_fast.data.augment import Augmentation, Draws
 from sal_fast.data.decode import Decoder
-from sal_fast.data.files import Unreadable
+from sal_fast.data.duplicates import Traits
+from sal_fast.data.files import DIGEST, Unreadable
 from sal_fast.data.images import Images, Resident, Streamed
 from sal_fast.data.masks import Masks
 from sal_fast.data.meaning import Seen, Verdict
@@ -40,6 +41,7 @@ class Store:
     has_mask: bool [N]. labels: int64 [N].
     keys: uint64 [N] on the host; the draws of an image follow from its key (`augment.keys`).
     fingerprint: SHA-256 over ids, labels, splits and the bytes of all files, in hexadecimal.
+    traits: what tells whether two pictures are one; None if the images came from no files.
     """
 
     table: Table
@@ -49,6 +51,7 @@ class Store:
     labels: Tensor
     keys: np.ndarray
     fingerprint: str
+    traits: Traits | None = None
 
     @property
     def device(self) -> torch.device:
@@ -96,12 +99,13 @@ def build(table: Table, options: StoreOptions) -> Store:
 
     Raises InputError that names the files that cannot be used.
     """
-    images, masks, digests = decoded(table, options)
-    return assembled(table, images, masks, fingerprint(table, digests))
+    images, masks, digests, looks = decoded(table, options)
+    return assembled(table, images, masks, fingerprint(table, digests), traits_of(digests, looks))
 
 
-def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[bytes]]:
-    """Decode every file once, with a progress bar; return the images, the maps and each row's digest.
+def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[bytes], Tensor | None]:
+    """Decode every file once, with a progress bar; return the images, the maps, each row's digest, and the
+    looks (`reading.Part`).
 
     Images that are to be streamed are not kept. Raises InputError at the end that names the first file that
     cannot be used and counts the others.
@@ -111,6 +115,7 @@ def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[by
     if options.keep != "stream":
         kept = torch.empty(len(table), size, size, 3, dtype=torch.uint8, device=decoder.device)
     masks, digests = [Masks.empty(0, options.image_size, decoder.device)], []
+    looks: list[Tensor] = []
     broken: list[Unreadable] = []
     seen: list[tuple[str, Seen]] = []
     deep: list[int] = []
@@ -119,6 +124,7 @@ def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[by
         for part in reading.ahead(parts, depth=1):
             broken += part.broken.values()
             digests += part.digests
+            looks += [] if part.looks is None else [part.looks]
             deep += part.deep.values()
             seen += [
                 (table.ids[row], one)
@@ -133,7 +139,7 @@ def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[by
     accept(meaning.judge(seen, table.rule), deep, table)
     white = table.rule.white
     images = Streamed(table.images, size, decoder, white) if kept is None else Resident(kept)
-    return images, Masks.cat(masks), digests
+    return images, Masks.cat(masks), digests, torch.cat(looks) if looks else None
 
 
 def accept(verdict: Verdict, deep: Sequence[int], table: Table) -> None:
@@ -144,7 +150,14 @@ def accept(verdict: Verdict, deep: Sequence[int], table: Table) -> None:
         log.info("%s: %s", table.name, note)
 
 
-def assembled(table: Table, images: Images, masks: Masks, fingerprint: str) -> Store:
+def traits_of(digests: Sequence[bytes], looks: Tensor | None) -> Traits:
+    """What tells whether two pictures are one: of each row's digest the part that is the image's own."""
+    return Traits([digest[:DIGEST] for digest in digests], looks)
+
+
+def assembled(
+    table: Table, images: Images, masks: Masks, fingerprint: str, traits: Traits | None = None
+) -> Store:
     """The store of these images and masks, which have a row for each row of the table."""
     device = masks.place.device
     return Store(
@@ -155,6 +168,7 @@ def assembled(table: Table, images: Images, masks: Masks, fingerprint: str) -> S
         labels=torch.tensor(table.labels, dtype=torch.int64, device=device),
         keys=augment.keys(table.ids),
         fingerprint=fingerprint,
+        traits=traits,
     )
 
 

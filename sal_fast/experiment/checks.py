@@ -5,7 +5,7 @@ import logging
 import torch
 
 from sal_fast import models
-from sal_fast.data import Table
+from sal_fast.data import Store, Table, catalog, duplicates
 from sal_fast.data.table import UNLABELLED
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
@@ -65,6 +65,16 @@ def check_maps(config: Config, table: Table) -> None:
             "--human-budget %s is below --start-fraction %s; the start set has human maps all the same",
             f"{share:g}", f"{start:g}",
         )  # fmt: skip
+
+
+def check_twice(config: Config, samples: Store) -> None:
+    """Refuse a picture that is in several splits or classes, unless the configuration allows it.
+
+    Other pictures that occur twice, and those of the paper's data sets, are only told.
+    """
+    if samples.traits is not None:
+        allowed = catalog.allows(samples.table, config.allow_leaks)
+        duplicates.check(samples.table, samples.traits, allowed=allowed)
 
 
 def check_features(config: Config, table: Table, plan: budget.Plan) -> None:

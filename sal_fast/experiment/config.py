@@ -80,6 +80,9 @@ class Config:
     white: float | None = option(None, affects="data", above=0)
     """The number that is white in images and masks of more than 8 bits, such as 4095 for 12 bits. Without it
     65535 is white for 16 bits, and 1 for fractions."""
+    allow_leaks: bool = option(False, affects="")
+    """Go on although a picture, or a copy of it, is in more than one split or class. Without it such data are
+    refused, except the paper's data sets, for which it is only told."""
     regime: str = option("sal", affects="maps network", choices=tuple(REGIMES), axis=True)
     """The rule that says which saliency maps are used, and who draws them (paper Sec. 5)."""
     criterion: str = option("margin", affects="query", plugin="criterion", compared=True, axis=True)

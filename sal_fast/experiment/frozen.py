@@ -20,6 +20,7 @@ from sal_fast.data.augment import Augmentation
 from sal_fast.data.features import FeatureStore, feature_store
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
+from sal_fast.experiment import checks
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import teacher_arch, teacher_weights, whole_model
 from sal_fast.models import Classifier, resolved
@@ -36,6 +37,8 @@ def open_stores(
     Raises InputError that names the files that cannot be used.
     """
     images = _images(table, options, run_folder, ranks)
+    if ranks.first:
+        checks.check_twice(config, images)
     own = features(config, images, _places(table, run_folder), ranks)
     same = (teacher_arch(config), teacher_weights(config)) == (config.arch, config.weights)
     if not config.its_regime.has_teacher or same:

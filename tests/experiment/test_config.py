@@ -171,7 +171,7 @@ def test_the_derived_lists() -> None:
         return {name for name, one in OPTIONS.items() if test(one)}
 
     assert those(lambda one: one.can_change_on_resume) == {
-        "decoder", "offline", "store", "tracker", "preset", "out", "config"
+        "allow_leaks", "decoder", "offline", "store", "tracker", "preset", "out", "config"
     }  # fmt: skip
     assert those(lambda one: one.settled) == {
         "weights", "teacher_weights", "start_fraction", "query_fraction"

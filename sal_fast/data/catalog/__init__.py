@@ -23,3 +23,11 @@ def compare(key: str, table: Table) -> list[str]:
     if without:
         lines.append(f"no mask: {without:,} of {len(table):,} images")
     return lines
+
+
+def allows(table: Table, allow_leaks: bool) -> bool:
+    """True if pictures in several splits or classes are only told of.
+
+    A prepared folder has the name of the data set that it was made from.
+    """
+    return allow_leaks or table.name in ENTRIES
