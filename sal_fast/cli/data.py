@@ -29,6 +29,7 @@ from sal_fast.data import (
 )
 from sal_fast.data import preview as pages
 from sal_fast.data.augment import stored_size
+from sal_fast.data.fixations.setting import Coordinates, Unit
 from sal_fast.data.meaning import Rule
 from sal_fast.data.prepared import PreparedTable
 from sal_fast.data.readers import Options
@@ -240,28 +241,77 @@ def _check_twice(table: PreparedTable, allowed: bool) -> None:
 
 
 def render_fixations(
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    files: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE ...]")],
     out: Path,
     *,
+    columns: str = "",
+    images: Path | None = None,
+    coordinates: Coordinates | None = None,
+    screen: str | None = None,
+    offset: str | None = None,
+    scale: str = "1",
+    unit: Unit | None = None,
     sigma: float | None = None,
     longest: int = fixations.LONGEST,
 ) -> int:
     """Render eye tracking to graded maps.
 
-    The maps OUT/<id>.png can be used as masks. FILE is text with one line per image and observer:
-    id,w,h,x1,y1,ms1,x2,y2,ms2,... in pixels of the image of w x h and milliseconds.
+    The maps OUT/<id>.png can be used as masks. A FILE is a table with a header and one fixation a row (CSV,
+    TSV), or has one line per image and observer: id,w,h,x1,y1,ms1,x2,y2,ms2,... in pixels of the image of w x
+    h and milliseconds. Files are added to those that OUT has. Without a FILE the maps are made again from the
+    points that are kept there.
 
     Args:
-        file: the fixations.
+        files: the fixations.
         out: the folder of the maps; with ids <class>/<name>, the folder masks beside images.
+        columns: names of a table's columns if they are not found, as image=stim,x=gx; known are image, x, y,
+            duration, observer, width, height. duration= leaves durations out.
+        images: the folder of the images, whose names and sizes are taken from there; without it the folder
+            images beside OUT.
+        coordinates: pixels, or shares (0..1) of the width and height; without it all values of a file tell.
+        screen: the screen, as 1920x1080, on which images were shown in the middle; x and y belong to it then.
+        offset: X,Y of the image's top left corner on the screen, if it was not in the middle.
+        scale: pixels of the screen for each pixel of the image, or fit.
+        unit: s, ms or us, the unit of durations; without it their median tells.
         sigma: the deviation of the Gaussian about a fixation, in pixels of the image, usually one degree of
             visual angle; without it the image's width / 25.
         longest: the longer side of a map in pixels, if its image is larger.
     """
-    done = fixations.write(file, out, sigma, longest)
-    say(f"maps {done.maps}, observers' lines {done.observers}, fixations {done.fixations}: {out}")
+    size = None if screen is None else _two("--screen", screen, "x")
+    setting = fixations.Setting(
+        columns=_named(columns), images=images, coordinates=coordinates,
+        screen=None if size is None else (int(size[0]), int(size[1])),
+        offset=None if offset is None else _two("--offset", offset, ","),
+        scale="fit" if scale == "fit" else _float("--scale", scale), unit=unit,
+    )  # fmt: skip
+    done = fixations.write(files, out, sigma, longest, setting)
+    say(f"maps {done.maps}, observers {done.observers}, fixations {done.fixations}: {out}")
     if done.outside:
         say(f"note: fixations outside their images, left out: {done.outside}")
     if done.empty:
         say(f"note: empty maps (nobody looked), each of which counts as no map: {done.empty}")
     return 0
+
+
+def _named(text: str) -> dict[str, str]:
+    """What `name=value,name=value` says."""
+    parts = [part.partition("=") for part in text.split(",") if part]
+    for name, equals, _ in parts:
+        if not equals:
+            raise InputError(f"--columns {text}: {name!r} has no =; expected image=NAME,x=NAME,...")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def _two(option: str, text: str, between: str) -> tuple[float, float]:
+    """Two numbers of an option."""
+    one, found, other = text.partition(between)
+    if not found:
+        raise InputError(f"{option} {text}: expected two numbers with {between!r} between them")
+    return _float(option, one), _float(option, other)
+
+
+def _float(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{option}: {text!r} is not a number") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_line_ends(tmp_path: Path, end: bytes) -> None:
 def test_a_bad_line_is_named_and_nothing_is_written(tmp_path: Path, line: str, message: str) -> None:
     path = file(tmp_path, "# by line", "a,40,30,1,2,3", line)
     with pytest.raises(InputError, match=f"^{path}, line 3: .*{message}") as error:
-        fixations.write(path, tmp_path / "out")
+        fixations.write([path], tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -182,7 +183,7 @@ def test_a_bad_file(tmp_path: Path) -> None:
 def test_bad_options(tmp_path: Path, options: dict, message: str) -> None:
     path = file(tmp_path, "a,90,60,1,2,3", "b,30,20,1,2,3")
     with pytest.raises(InputError, match=message):
-        fixations.write(path, tmp_path / "out", **options)
+        fixations.write([path], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -194,11 +195,11 @@ def test_write_replaces_a_map_and_leaves_the_rest(tmp_path: Path) -> None:
     (out / "a b").mkdir(parents=True)
     (out / "a b" / "ö.png").write_bytes(b"old")
     (out / "other.png").write_bytes(b"kept")
-    assert fixations.write(path, out) == fixations.Summary(
+    assert fixations.write([path], out) == fixations.Summary(
         maps=3, observers=4, fixations=3, outside=1, empty=2
     )
     assert sorted(str(item.relative_to(out)) for item in out.rglob("*.*")) == [
-        "a b/ö.png", "c.png", "d.png", "other.png",
+        ".fixations.lock", ".fixations.parquet", "a b/ö.png", "c.png", "d.png", "other.png",
     ]  # fmt: skip
     assert (out / "other.png").read_bytes() == b"kept"
     with Image.open(out / "a b" / "ö.png") as map_:
@@ -221,7 +222,7 @@ def test_command_makes_the_masks_of_a_folder(
     command = ["data", "fixations", str(path), "--out", str(folder / "masks")]
     assert main([*command, "--sigma", "4", "--longest", "20"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "maps 30, observers' lines 30, fixations 58" in said
+    assert "maps 30, observers 30, fixations 58" in said
     assert "note: fixations outside their images, left out: 1" in said
     assert "note: empty maps (nobody looked), each of which counts as no map: 1" in said
     table = load_table(str(folder))
@@ -249,3 +250,286 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["data", "fixations", str(tmp_path / "absent"), "--out", str(tmp_path)]) == 2
     assert main(["data", "fixation"]) == 2
     assert capsys.readouterr().err.count("sal-fast: error: ") == 3
+
+
+# --- tables with one fixation a row ------------------------------------------------------------------------
+
+
+def setting(**options: Any) -> fixations.Setting:
+    return fixations.Setting(**options)
+
+
+def points(path: Path, **options: Any) -> dict[str, list[list[list[float]]]]:
+    """The fixations of each observer of each image."""
+    found = fixations.read(path, setting(**options))
+    return {name: [own.round(6).tolist() for own in one.observers] for name, one in found.items()}
+
+
+TABLE = {
+    "comma": "image,x,y,duration,observer,width,height\n"
+    "red/a.jpg,10,20,300,A,100,80\nred/a.jpg,30,40.5,100,A,100,80\n"
+    "red/b.jpg,50,60,250,A,100,80\nred/a.jpg,70,10,220,B,100,80\n",
+    "tab": "Stimulus Name\tFixation X [px]\tFixation Y [px]\tFixation Duration [ms]\tParticipant\t"
+    "Image Width\tImage Height\n"
+    "red/a.jpg\t10\t20\t300\tA\t100\t80\nred/a.jpg\t30\t40.5\t100\tA\t100\t80\n"
+    "red/b.jpg\t50\t60\t250\tA\t100\t80\nred/a.jpg\t70\t10\t220\tB\t100\t80\n",
+    "semicolon": "# exported\n\nid;subject;stimulus;fix_x;fix_y;dur_s;w;h\n1;A;red\\a.jpg;10;20;0.3;100;80\n"
+    "2;A;red\\a.jpg;30;40.5;0.1;100;80\n3;A;red/b.jpg;50;60;0.25;100;80\n4;B;red/a.jpg;70;10;0.22;100;80\n",
+    "EyeLink": "RECORDING_SESSION_LABEL,image,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,width,height\n"
+    "A,red/a,10,20,300,100,80\nA,red/a,30,40.5,100,100,80\nA,red/b,50,60,250,100,80\nB,red/a,70,10,220,100,80\n",
+    "microseconds": "image,x,y,duration,observer,width,height\nred/a,10,20,300000,A,100,80\n"
+    "red/a,30,40.5,100000,A,100,80\nred/b,50,60,250000,A,100,80\nred/a,70,10,220000,B,100,80\n",
+}  # fmt: skip
+EXPECTED = {
+    "red/a": [[[10, 20, 300], [30, 40.5, 100]], [[70, 10, 220]]],
+    "red/b": [[[50, 60, 250]]],
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", TABLE)
+def test_tables(tmp_path: Path, form: str, encoding: str) -> None:
+    path = tmp_path / "gaze.txt"
+    path.write_text(TABLE[form], encoding=encoding)
+    assert points(path) == EXPECTED
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    path = file(tmp_path, "a,b,c,d,ww,hh", "x,1,2,0.2,40,30", "x,3,4,0.4,40,30")
+    columns = {"image": "a", "x": "b", "y": "c", "duration": "d", "width": "ww", "height": "hh"}
+    assert points(path, columns=columns) == {"x": [[[1, 2, 200], [3, 4, 400]]]}
+    assert points(path, columns={**columns, "duration": ""}) == {"x": [[[1, 2, 1], [3, 4, 1]]]}
+    assert points(path, columns=columns, unit="ms") == {"x": [[[1, 2, 0.2], [3, 4, 0.4]]]}
+
+
+def test_a_table_gives_the_maps_of_the_lines(tmp_path: Path) -> None:
+    """The same fixations in both forms, as shares, on a screen, and in seconds: the same maps."""
+    size, screen = (120, 90), (320, 200)
+    observers = [scattered(count, size, 10) for count in (4, 6)]
+    observers = [[tuple(map(float, point)) for point in one] for one in observers]
+    lines = [f"a,120,90,{','.join(f'{x!r},{y!r},{ms!r}' for x, y, ms in one)}" for one in observers]
+    (tmp_path / "lines").mkdir()
+    expected_map = fixations.render(fixations.read(file(tmp_path / "lines", *lines))["a"])
+    rows = [(who, *point) for who, one in enumerate(observers) for point in one]
+
+    def same(place: Any, **options: Any) -> None:
+        said = ["image,observer,x,y,duration,width,height"]
+        for who, x, y, ms in rows:
+            said.append(f"a,{who},{place(x, y)[0]!r},{place(x, y)[1]!r},{ms / 1000!r},120,90")
+        found = fixations.read(file(tmp_path, *said), setting(**options))["a"]
+        assert found.outside == 0
+        assert np.abs(fixations.render(found).astype(int) - expected_map).max() <= 1
+
+    same(lambda x, y: (x, y))
+    same(lambda x, y: ((x + 0.5) / 120, (y + 0.5) / 90))
+    same(lambda x, y: (x + 100, y + 55), screen=screen)
+    same(lambda x, y: (x + 7, y + 11), offset=(7, 11))
+    same(lambda x, y: ((x + 0.5) * 2 + 40 - 0.5, (y + 0.5) * 2 + 10 - 0.5), screen=screen, scale=2.0)
+    fit = 200 / 90
+    same(
+        lambda x, y: ((x + 0.5) * fit + 160 - 60 * fit - 0.5, (y + 0.5) * fit - 0.5),
+        screen=screen,
+        scale="fit",
+    )
+    same(lambda x, y: ((x + 100.5) / 320, (y + 55.5) / 200), screen=screen)
+    same(lambda x, y: ((x + 7.5) / 320, (y + 11.5) / 200), screen=screen, offset=(7, 11))
+
+
+def test_the_border_of_shares_and_screens(tmp_path: Path) -> None:
+    """The image's edges belong to it; what is beyond does not."""
+    head = "image,x,y,width,height"
+    shares = [(0, 0), (1, 1), (1.001, 0.5), (0.5, -0.001), (0.25, 0.5), *[(0.5, 0.5)] * 20]
+    path = file(tmp_path, head, *(f"a,{x},{y},10,8" for x, y in shares))
+    found = fixations.read(path)["a"]
+    assert found.outside == 2
+    assert found.observers[0][:3, :2].tolist() == [[0, 0], [9, 7], [2, 3.5]]
+    screen = [(4.4, 20), (4.5, 20), (14.5, 20), (14.6, 20), (9, 20)]
+    path = file(tmp_path, head, *(f"a,{x},{y},10,8" for x, y in screen))
+    found = fixations.read(path, setting(offset=(5, 15)))["a"]
+    assert found.outside == 2
+    assert found.observers[0][:, 0].tolist() == [0, 9, 4]
+
+
+def test_a_duration_weighs_as_it_should(tmp_path: Path) -> None:
+    """In proportion to its time, and all alike without times."""
+    head = "image,x,y,duration,width,height"
+    for durations, ratio in (((100, 400), 0.25), (("", ""), 1)):
+        path = file(tmp_path, head, f"a,25,30,{durations[0]},101,60", f"a,75,30,{durations[1]},101,60")
+        graded = fixations.render(fixations.read(path)["a"])
+        assert graded[30, 75] == 255
+        assert graded[30, 25] == pytest.approx(255 * ratio, abs=1)
+
+
+def test_names_and_sizes_of_the_images(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beside OUT: a name without its class is found, and its size, as it is shown, is the file's own."""
+    exif = Image.Exif()
+    exif[files.ORIENTATION] = 6
+    Image.new("RGB", (60, 20)).save(folder / "images/red/turned.jpg", exif=exif)
+    path = file(tmp_path, "filename,x,y", "turned.jpg,10,50", "gone.jpg,1,2", "green/003.jpg,30,20")
+    done = fixations.write([path], folder / "masks")
+    assert (done.maps, done.fixations, done.outside) == (2, 2, 0)
+    with Image.open(folder / "masks/red/turned.png") as map_:
+        assert map_.size == (20, 60)
+    assert "1 of 3 images are not in" in caplog.text
+    assert "the first is 'gone.jpg'" in caplog.text
+    for name, message in (
+        ("000.jpg", "'000.jpg' may be 'blue/000' or 'green/000'; write the folder before it"),
+        ("gone.jpg", "has none of its images, the first of which is 'gone.jpg'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fixations.write([file(tmp_path, "image,x,y", f"{name},10,20")], folder / "masks")
+    with pytest.raises(InputError, match=r"no columns for width and height; .* or the folder .* --images"):
+        fixations.read(path)
+
+
+H = "image,x,y,duration,width,height"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,x,y", "a,0.5,0.5"], "no columns for width and height"),
+        (["image,gx,y,width,height", "a,5,5,9,9"], "no column for x; name it with --columns x=NAME; found"),
+        ([H, "a,0.5,1,200,9,9", "a,7,3,200,9,9"], "50% of the fixations lie in 0..1, .* --coordinates"),
+        ([H, "a,0,1,200,9,9", "a,1,1,200,9,9"], "100% of the fixations lie in 0..1"),
+        ([H, "a,5,5,20,9,9"], "the median duration is 20, which is no usual fixation .* --unit s, ms or us"),
+        ([H, "a,5,5,9000,9,9"], "the median duration is 9000"),
+        ([H, "a,5,5,0,9,9"], "every duration is 0; leave them out with --columns duration="),
+        ([H.replace("duration", "duration_ms"), "a,5,5,0.2,9,9"], "0.2, and the column's name says ms"),
+        ([H, "a,5,5,200,9,9", "a,5,5,,9,9"], "line 3: no duration, and others have one"),
+        ([H, "a,5,5,200,9,9", "a,5,5,-200,9,9"], "line 3: a negative duration"),
+        ([H, "a,5,five,200,9,9"], "line 2: y 'five' is not a number"),
+        (["#", H, "a,5,5,200,9,9", 'a,5,"5,5",200,9,9'], "line 4: y '5,5' is not a number; write decimal"),
+        ([H, "a,5,inf,200,9,9"], "line 2: y 'inf' is not a number"),
+        ([H, ",5,5,200,9,9"], "line 2: the image has no name"),
+        ([H, "../a,5,5,200,9,9"], "line 2: id '../a' cannot be used as a file name"),
+        ([H, "a,5,5,200,9.5,9"], "line 2: a width or height of 9.5"),
+        ([H, "a,5,5,200,,9"], "line 2: a width or height of None"),
+        ([H, "a,5,5,200,9,9", "a,5,5,200,9,8"], "line 3: 'a' is 9x8 here and 9x9 before"),
+        ([H + ",fix_x", "a,5,5,200,9,9,5"], "columns 'x' and 'fix_x' may both be the x; .*--columns x=x"),
+        (["image,x,y,w,h,stimulus", "a,5,5,9,9,a"], "columns 'image' and 'stimulus' may both be the image"),
+        (["x,y,w,h,name", "5,5,9,9,a"], "no column for image; name it with --columns image=NAME; found x"),
+        ([H], "no fixations; expected lines id,w,h,.*, or a header and one fixation a row"),
+        ([H, "a,50,5,200,9,9", "a,60,5,200,9,9", "a,5,5,200,9,9"], "2 of 3 fixations lie outside"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_told(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = file(tmp_path, *lines)
+    with pytest.raises(InputError, match=f"^{path}.*{message}"):
+        fixations.write([path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_user_says_settles_it(tmp_path: Path) -> None:
+    path = file(tmp_path, H, "a,0.5,1,20,9,9", "a,7,3,40,9,9")
+    assert points(path, coordinates="pixels", unit="ms") == {"a": [[[0.5, 1, 20], [7, 3, 40]]]}
+    outside = file(tmp_path, H, "a,50,5,200,9,9", "a,5,5,200,9,9", "a,70,5,200,9,9")
+    done = fixations.write([outside], tmp_path / "out", setting=setting(coordinates="pixels"))
+    assert (done.fixations, done.outside) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": {"pupil": "p"}}, "--columns pupil=p: unknown name"),
+        ({"columns": {"x": "gx"}}, "--columns x=gx: no such column; found image, x,"),
+        ({"columns": {"y": "norm_pos_y"}}, "norm_pos_y counts from the bottom"),
+        ({"scale": "fit"}, "--scale fit: the size of the screen is needed"),
+        ({"scale": 2.0}, "--scale goes with --screen or --offset"),
+        ({"scale": -1.0, "screen": (9, 9)}, "--scale -1.0: expected a positive number, or fit"),
+        ({"screen": (60, 400)}, "'a' is 90x60, which does not fit on the screen of 60x400; give --scale fit"),
+        ({"offset": (5, 5), "coordinates": "shares"}, "shares of a screen need its size; give --screen"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, options: dict, message: str) -> None:
+    path = file(tmp_path, "image,x,y,norm_pos_y,width,height", "a,5,6,0.5,90,60")
+    with pytest.raises(InputError, match=message):
+        fixations.read(path, setting(**options))
+
+
+def test_rows_without_a_place_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = file(tmp_path, H, "a,5,5,200,9,9", "a,.,.,200,9,9", "a,NaN,3,200,9,9", "a,7,7,300,9,9")
+    assert points(path) == {"a": [[[5, 5, 200], [7, 7, 300]]]}
+    assert "2 rows have no x or y; they are left out" in caplog.text
+
+
+# --- files are added ---------------------------------------------------------------------------------------
+
+
+def test_files_and_runs_are_added(tmp_path: Path) -> None:
+    """In one command or in several, in any form; a file that is given again counts once."""
+    one = tmp_path / "one.csv"
+    one.write_text("a,100,80,10,20,300\nb,100,80,50,60,250\n")
+    two = tmp_path / "two.tsv"
+    two.write_text("image\tx\ty\tduration\twidth\theight\na\t70\t10\t0.2\t100\t80\nc\t5\t5\t0.2\t30\t30\n")
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    assert fixations.write([one, two], together) == (3, 4, 4, 0, 0)
+    for path in (one, two, one, two):
+        done = fixations.write([path], apart)
+    assert done == (3, 4, 4, 0, 0)
+    both = fixations.Fixated(100, 80, [np.array([[10, 20, 1.0]]), np.array([[70, 10, 1.0]])])
+    for out in (together, apart):
+        with Image.open(out / "a.png") as map_:
+            assert np.array_equal(np.asarray(map_), fixations.render(both))
+    moved = one.rename(tmp_path / "moved.csv")
+    assert fixations.write([moved], apart).observers == 4
+    moved.write_text("a,100,80,10,20,300\n")  # the same path, other bytes
+    assert fixations.write([moved], apart) == (2, 3, 3, 0, 0)
+
+
+def test_a_named_observer_is_one_in_all_files(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name, x in (("one", 25), ("two", 75)):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(f"image,observer,x,y,duration,width,height\na,A,{x},30,{x * 10},101,60\n")
+        done = fixations.write([path], out)
+    assert done.observers == 1
+    with Image.open(out / "a.png") as map_:
+        assert np.asarray(map_)[30, 25] == pytest.approx(255 / 3, abs=1)
+    path = tmp_path / "three.csv"
+    path.write_text("image,observer,x,y,width,height\na,A,50,30,101,60\n")
+    with pytest.raises(InputError, match="some fixations of observer 'A' have a duration and others"):
+        fixations.write([path], out)
+    path.write_text("image,observer,x,y,width,height\na,B,50,30,90,60\n")
+    with pytest.raises(InputError, match=r"image 'a' is 101x60 in .*one.csv and 90x60 in .*three.csv"):
+        fixations.write([path], out)
+    assert fixations.write([], out) == done
+
+
+def test_maps_are_made_again_from_the_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = file(tmp_path, "a,90,60,20,10,100,70,40,50"), tmp_path / "out"
+    assert main(["data", "fixations", str(path), "--out", str(out), "--longest", "30"]) == 0
+    small = (out / "a.png").read_bytes()
+    images = fixations.read(path)
+    path.unlink()
+    assert main(["data", "fixations", "--out", str(out)]) == 0
+    with Image.open(out / "a.png") as map_:
+        assert np.array_equal(np.asarray(map_), fixations.render(images["a"]))
+    assert main(["data", "fixations", "--out", str(out), "--longest", "30"]) == 0
+    assert (out / "a.png").read_bytes() == small
+    capsys.readouterr()
+    assert main(["data", "fixations", "--out", str(tmp_path / "none")]) == 2
+    assert "no fixations are kept in it; name a fixation file" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    (out / ".fixations.parquet").write_bytes(b"damaged")
+    assert main(["data", "fixations", "--out", str(out)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_options_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file(tmp_path, "pic,px,py,t,w,h", "a,0.5,0.5,150000,100,80", "a,0.6,0.5,300000,100,80")
+    command = ["data", "fixations", str(path), "--out", str(tmp_path / "out")]
+    options = ["--columns", "image=pic,x=px,y=py,duration=t", "--screen", "200x160", "--scale", "fit"]
+    more = ["--unit", "us", "--coordinates", "shares", "--offset", "0,0"]
+    assert main([*command, *options, *more]) == 0
+    assert "maps 1, observers 1, fixations 2" in capsys.readouterr().out
+    for option, value, message in (
+        ("--columns", "image", "'image' has no =; expected image=NAME,x=NAME"),
+        ("--screen", "1920", "--screen 1920: expected two numbers with 'x' between them"),
+        ("--offset", "a,b", "--offset: 'a' is not a number"),
+        ("--scale", "large", "--scale: 'large' is not a number"),
+    ):
+        assert main([*command, option, value]) == 2
+        assert message in capsys.readouterr().err
