@@ -406,8 +406,9 @@ def _check_table(read: Callable[[], Any]) -> None:
     known = range(table.UNLABELLED, len(found.classes))
     for label in found.labels:
         assert label in known, f"label {label}: expected -1 (not known) to {len(found.classes) - 1}"
-    for path in (*found.images, *found.masks):
-        assert path is None or Path(path).exists(), f"file not found: {path}"
+    masks = [mask if isinstance(mask, tuple) else (mask,) for mask in found.masks if mask is not None]
+    for path in (*found.images, *(one for several in masks for one in several)):
+        assert Path(path).exists(), f"file not found: {path}"
     splits = set(found.split)
     assert splits <= {""} or {"train", "test"} <= splits <= set(table.SPLITS), (
         f"splits must be train, val or test in every row or empty in all, got {sorted(splits)}"

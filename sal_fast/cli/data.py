@@ -88,6 +88,7 @@ def check_data(
     """
     rule = Rule.of(foreground, ignore, foreground_colour, white)
     found = check.look(data, root, rule, Options.of(format, columns), allow_leaks=allow_leaks)
+    say(f"{found.table.name}: {len(found.table)} images, {len(found.table.classes)} classes")
     Console().print(_sheet(found), markup=False)
     if data in catalog.ENTRIES and not found.notes:
         say("all counts are those of the paper's Table 1")
@@ -103,10 +104,7 @@ def check_data(
 def _sheet(found: check.Findings) -> Sheet:
     """Lay the findings out with one line per class."""
     table = found.table
-    sheet = Sheet(
-        Column("class", overflow="fold"),
-        title=f"{table.name}: {len(table)} images, {len(table.classes)} classes",
-    )
+    sheet = Sheet(Column("class", overflow="fold"))
     rows = {kind: rows for kind, rows in found.rows.items() if rows and kind != "binary mask"}
     columns: dict[str, Sequence[int]] = {"images": range(len(table)), **rows}
     for column in columns:

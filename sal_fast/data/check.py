@@ -81,7 +81,7 @@ def look(
             several = [one for _, one in found]
             if several:
                 seen[row] = several
-            found = _kind(several)
+            found = _kind(several, united=isinstance(table.masks[row], tuple))
         rows[found].append(row)
     if len(rows["no mask"]) == len(table) and UNLABELLED not in table.labels:  # else people draw them
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
@@ -99,15 +99,19 @@ def look(
 
 def _masks(table: Table, row: int, image: Encoded) -> list[tuple[Path, Seen]]:
     """What was seen in the mask files of an image. Raises Unreadable if one of them is of no use."""
-    path = table.masks[row]
-    drawn = [] if path is None else [files.read(one, table.rule.white) for one in files.annotators(path)]
-    return [(one.path, meaning.read(one, files.grades(one), None, image, table.rule).seen) for one in drawn]
+    mask = table.masks[row]
+    drawn = [] if mask is None else [files.read(one, table.rule.white) for one in files.of_mask(mask)]
+    maps = [meaning.read(one, files.grades(one), None, image, table.rule) for one in drawn]
+    seen = [one.seen for one in maps] if isinstance(mask, tuple) else meaning.compared(maps)
+    return [(one.path, what) for one, what in zip(drawn, seen, strict=True)]
 
 
-def _kind(seen: list[Seen]) -> str:
+def _kind(seen: list[Seen], united: bool) -> str:
     """The kind of a sample's map, which is graded if several annotators drew it."""
     if not seen:
         return "no mask"
-    if len(seen) > 1 and any(one.useful for one in seen):
+    kinds = {one.kind for one in seen}
+    several = len(seen) > 1 and any(one.useful for one in seen)
+    if "graded" in kinds or (several and not united):
         return "graded mask"
-    return f"{seen[0].kind} mask"
+    return "binary mask" if "binary" in kinds else f"{seen[0].kind} mask"

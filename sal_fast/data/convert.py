@@ -88,7 +88,7 @@ def _copy(table: Table, out: Path, places: list[str], row: int) -> None:
             target.write_bytes(encoded(found.pixels, ".png"))
         elif mask.is_dir():
             target.mkdir()
-            for one in files.annotators(mask):
+            for one in files.of_mask(mask):
                 shutil.copyfile(one, target / one.name)
         else:
             shutil.copyfile(mask, target)

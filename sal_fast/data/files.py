@@ -240,11 +240,13 @@ def rgba(file: Encoded) -> np.ndarray:
         return np.asarray(_upright(file).convert("RGBA"))
 
 
-def annotators(path: Path) -> list[Path]:
-    """The mask files that `path` stands for: itself, or each picture in it if it is a folder.
+def of_mask(path: Path | tuple[Path, ...]) -> list[Path]:
+    """The files of a mask (`table.Mask`): a folder stands for each picture in it.
 
     Raises Unreadable for a folder without pictures, or one that cannot be listed.
     """
+    if isinstance(path, tuple):
+        return list(path)
     with naming(path):
         if not path.is_dir():
             return [path]

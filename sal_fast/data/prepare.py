@@ -31,7 +31,7 @@ from sal_fast.data.decode import Decoder
 from sal_fast.data.files import Unreadable
 from sal_fast.data.meaning import Seen
 from sal_fast.data.prepared import FORMAT, INDEX, PREPARED, SAMPLES, Recipe, cut, stamps
-from sal_fast.data.table import Table
+from sal_fast.data.table import Mask, Table
 from sal_fast.errors import InputError
 
 DONE = ("digest", "stamp", "at", "graded")  # what table.parquet has of an entry, besides its id
@@ -238,11 +238,11 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: list[Entry]) -> No
             "id": table.ids,
             "image": [str(path.absolute()) for path in table.images],
             "label": [table.class_name(row) for row in range(len(table))],
-            "mask": [None if path is None else str(path.absolute()) for path in table.masks],
+            "mask": [[str(path.absolute()) for path in _paths(mask)] for mask in table.masks],
             "split": table.split,
             **{name: [getattr(entry, name) for entry in entries] for name in DONE},
         },
-        schema_overrides={"mask": pl.String},
+        schema_overrides={"mask": pl.List(pl.String)},
     )
     about = {
         "format": FORMAT,
@@ -251,6 +251,7 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: list[Entry]) -> No
         "classes": table.classes,
         "rule": str(table.rule),
         "white": table.rule.white,
+        "notes": list(table.notes),
     }
     data = io.BytesIO()
     frame.write_parquet(data)
@@ -262,9 +263,14 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: list[Entry]) -> No
     write_json(done, about)
 
 
+def _paths(mask: Mask | None) -> tuple[Path, ...]:
+    """The paths of a mask; none if there is none, and two or more for those of instances."""
+    return () if mask is None else mask if isinstance(mask, tuple) else (mask,)
+
+
 def _check_names(table: Table) -> None:
     """Refuse names that table.parquet could not hold at the end."""
-    for path in (Path.cwd(), *table.images, *(mask for mask in table.masks if mask is not None)):
+    for path in (Path.cwd(), *table.images, *(path for mask in table.masks for path in _paths(mask))):
         try:
             str(path).encode()
         except UnicodeEncodeError:

@@ -29,7 +29,7 @@ from sal_fast.data.files import Unreadable
 from sal_fast.data.images import Images, Mapped, Resident, Streamed
 from sal_fast.data.masks import Masks
 from sal_fast.data.meaning import Rule
-from sal_fast.data.table import Table, numbered
+from sal_fast.data.table import Mask, Table, numbered
 from sal_fast.errors import InputError
 
 FORMAT = 3
@@ -101,9 +101,10 @@ def read(folder: Path) -> PreparedTable:
             ids=columns["id"],
             images=[Path(path) for path in columns["image"]],
             labels=numbered(columns["label"], about["classes"]),
-            masks=[None if path is None else Path(path) for path in columns["mask"]],
+            masks=[_mask([Path(path) for path in paths]) for paths in columns["mask"]],
             split=columns["split"],
             rule=Rule(white=about["white"]),
+            notes=tuple(about["notes"]),
             said=about["rule"],
             folder=folder,
             recipe=Recipe(**about["recipe"]),
@@ -116,6 +117,10 @@ def read(folder: Path) -> PreparedTable:
         raise InputError(
             f"{folder}: cannot be read as a prepared data set ({error}); prepare it again"
         ) from None
+
+
+def _mask(paths: list[Path]) -> Mask | None:
+    return tuple(paths) if len(paths) > 1 else next(iter(paths), None)
 
 
 def build(table: PreparedTable, options: reading.StoreOptions) -> store.Store:

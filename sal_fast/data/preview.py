@@ -65,16 +65,17 @@ def _card(table: Table, row: int, several: Sequence[Seen]) -> dict[str, Any]:
     """An image with its map over it, as PNG, and what there is to say."""
     one = several[0]
     said = [f"{one.kind}, {one.coverage:.0%} foreground", *one.marks]
+    path = table.masks[row]
+    assert path is not None
+    united = isinstance(path, tuple)
     if len(several) > 1:
-        said.append(f"mean of {len(several)} annotators")
+        said.append(f"{len(several)} instances, united" if united else f"mean of {len(several)} annotators")
     image = files.read(table.images[row], table.rule.white)
     picture = Image.fromarray(files.rgb(image))
     picture.thumbnail((SIDE, SIDE))
-    path = table.masks[row]
-    assert path is not None
-    drawn = [files.read(file, table.rule.white) for file in files.annotators(path)]
-    maps = [meaning.read(file, files.grades(file), SIDE, image, table.rule).pixels for file in drawn]
-    grades = Image.fromarray(meaning.average(maps)).resize(picture.size, Image.Resampling.BILINEAR)
+    drawn = [files.read(file, table.rule.white) for file in files.of_mask(path)]
+    maps = [meaning.read(file, files.grades(file), SIDE, image, table.rule) for file in drawn]
+    grades = Image.fromarray(meaning.joined(maps, united)).resize(picture.size, Image.Resampling.BILINEAR)
     weight = np.asarray(grades)[..., None] / 255 * OPACITY
     mixed = np.asarray(picture) * (1 - weight) + np.array(COLOUR) * weight
     out = io.BytesIO()

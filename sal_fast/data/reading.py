@@ -112,7 +112,7 @@ def memory(threads: int) -> int:
 def sources(table: Table, row: int) -> list[Path]:
     """The files of a row: the image, then its masks. Raises Unreadable for a folder of masks without any."""
     mask = table.masks[row]
-    return [table.images[row], *([] if mask is None else files.annotators(mask))]
+    return [table.images[row], *([] if mask is None else files.of_mask(mask))]
 
 
 def digest(table: Table, row: int) -> bytes | None:
@@ -166,8 +166,10 @@ def _decoded(
         else:
             drawn.setdefault(i, []).append(one)
     maps = [drawn.get(i, []) for i in range(len(rows))]
-    masks = [meaning.average([one.pixels for one in several]) if several else None for several in maps]
-    seen = [[one.seen for one in several] for several in maps]
+    united = [isinstance(table.masks[row], tuple) for row in rows]
+    both = list(zip(maps, united, strict=True))
+    masks = [meaning.joined(several, one) if several else None for several, one in both]
+    seen = [[m.seen for m in several] if one else meaning.compared(several) for several, one in both]
     deep = [i for i, sample in found.items() if images.shape[1] and sample.image.depth != "8 bits"]
     brightest = {i: int(images[i].max()) for i in deep if i not in broken}
     digests = [found[i].digest if i in found else b"" for i in range(len(rows))]

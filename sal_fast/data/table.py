@@ -15,6 +15,9 @@ SPLITS = ("train", "val", "test")
 UNLABELLED = -1  # the label of an image whose class is not known yet
 
 
+Mask = Path | tuple[Path, ...]  # a file, a folder of annotators' files, or the files of several instances
+
+
 class Sample(NamedTuple):
     """One image of a data set, and what is known of it.
 
@@ -22,14 +25,15 @@ class Sample(NamedTuple):
         used (`red/001`), because maps are written to `<folder>/<id>.png`.
     image: the image file; `docs/data.md` lists the formats.
     label: the name of its class, or "" if people have yet to give one.
-    mask: the file of its human map, or a folder that holds several annotators' masks, or None.
+    mask: the file of its human map; or a folder that holds several annotators' masks, which are averaged; or
+        a tuple of files, one for each object (instance) in the image, which are united; or None.
     split: train, val or test, or "" in all rows if the splits are to be drawn.
     """
 
     id: str
     image: str | Path
     label: str = ""
-    mask: str | Path | None = None
+    mask: str | Path | tuple[Path, ...] | None = None
     split: str = ""
 
 
@@ -42,7 +46,7 @@ class Table:
     name: what the data set is called on screen and in reports.
     classes: the names of the classes, in the order of their numbers.
     labels: the number of each sample's class, or UNLABELLED if people have yet to give one.
-    masks: None if there is no human map.
+    masks: see `Sample.mask`; None if there is no human map.
     split: train, val or test; "" until `sal_fast.data.splits` fills it.
     rule: how mask files are read.
     notes: sentences for the user: how the files were read, and which of them are not used.
@@ -53,7 +57,7 @@ class Table:
     ids: list[str]
     images: list[Path]
     labels: list[int]
-    masks: list[Path | None]
+    masks: list[Mask | None]
     split: list[str] = field(default_factory=list)
     rule: Rule = field(default_factory=Rule)
     notes: tuple[str, ...] = ()
@@ -116,7 +120,7 @@ def make_table(
         ids=[row.id for row in rows],
         images=[Path(row.image) for row in rows],
         labels=numbered([row.label for row in rows], classes),
-        masks=[None if row.mask is None else Path(row.mask) for row in rows],
+        masks=[Path(row.mask) if isinstance(row.mask, str) else row.mask for row in rows],
         split=[row.split for row in rows],
         rule=Rule(own=foreground),
     )

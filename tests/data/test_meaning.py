@@ -244,6 +244,39 @@ def test_masks_of_photographs_that_exif_turns(
     assert np.array_equal(got, np.asarray(exact))
 
 
+RIGHT = (Y >= 16) & (Y < 40) & (X >= 40) & (X < 56)  # another object
+LAYOUTS = {  # the masks of image a/1, its map, and a part of the note or of the problem
+    "objects": ({"1_0": BOX, "1_1": RIGHT}, (BOX | RIGHT) * 255, "which are united"),
+    "objects that touch": ({"1_0": BOX, "1_1": CORE}, BOX * 255, "which are united"),
+    "annotators": ({"1/ann": BOX, "1/ben": CORE}, np.where(CORE, 255, BOX * 128), "which are averaged"),
+    "one saw all of it": ({"1/ann": BOX, "1/ben": BOX | True}, 128 + BOX * 127, "says more"),
+    "nobody saw a place": ({"1/ann": ~BOX & False, "1/ben": BOX | True}, BOX * 0, "says more"),
+    "objects in a folder": ({"1/ann": BOX, "1/ben": RIGHT}, None, "never overlap"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_several_masks_of_an_image(root: Path, name: str) -> None:
+    masks, expected, said = LAYOUTS[name]
+    (root / "masks/a/1.png").unlink()
+    for place, mask in masks.items():
+        path = root / f"masks/a/{place}.png"
+        path.parent.mkdir(exist_ok=True)
+        grey(mask * 255).save(path)
+    found = check.look(str(root), allow_leaks=True)
+    table = load_table(str(root)).with_split(["train"] * 6)
+    options = StoreOptions(SIDE, 0, decode.choose("pillow", torch.device("cpu")))
+    if expected is None:
+        assert any(said in problem for problem in found.problems)
+        with pytest.raises(InputError, match=said):
+            store.build(table, options)
+        return
+    assert found.problems == []
+    assert any(said in note for note in found.notes)
+    got = store.build(table, options).masks.unpack(torch.tensor([1]))[0].numpy()
+    assert np.array_equal(got, expected)
+
+
 def test_a_set_without_a_useful_mask_is_refused(root: Path) -> None:
     for path in root.glob("masks/*/*.png"):
         grey(np.full((SIDE, SIDE), 255)).save(path)
@@ -311,5 +344,6 @@ def test_random_mixtures_are_right_or_refused(tmp_path: Path, seed: int) -> None
         for number, name in enumerate(names):
             if not problems and name not in wrong:
                 file = files.read(root / f"masks/a/{number}{KINDS[name].suffix}")
-                got = meaning.read(file, files.grades(file), SIDE).pixels.astype(float)
+                read = meaning.read(file, files.grades(file), SIDE)
+                got = meaning.joined([read], united=False).astype(float)
                 assert np.abs(got - KINDS[name].expected).mean() <= (4 if file.plain else 1), name

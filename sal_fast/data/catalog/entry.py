@@ -81,7 +81,7 @@ class Entry:
             (path, self.named_by or other)
             for pair in zip(table.images, table.masks, strict=True)
             for path, other in (pair, pair[::-1])
-            if path is not None and not path.is_file()
+            if isinstance(path, Path) and not path.is_file()
         ]
         if missing:
             (path, source), more = missing[0], len(missing) - 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -55,8 +56,8 @@ def read(
 
     A binary map has 0 and 255 and is resized by nearest neighbours; a graded one has 0..255 and is resized by
     area average. Without a rule a file is binary if it has no value but 0 and one other, whichever that is,
-    or if it is a JPEG for which this is nearly so. A map that says the same of every place becomes 0
-    everywhere: it is no evidence.
+    or if it is a JPEG for which this is nearly so. A map of one grey is 255 everywhere; `joined` decides what
+    becomes of it.
 
     Args:
         file: the mask file.
@@ -79,11 +80,28 @@ def read(
         return _framed(file, found._replace(marks=marks + found.marks), size)
 
 
-def average(masks: list[np.ndarray]) -> np.ndarray:
-    """The map of one image by several annotators: the mean of their masks, which is graded."""
-    if len(masks) == 1:
-        return masks[0]
-    return np.rint(np.mean(masks, axis=0)).astype(np.uint8)
+def joined(maps: Sequence[Map], united: bool) -> np.ndarray:
+    """The map of one image, uint8 [F, F], of one mask file or several (at least one).
+
+    Instances are `united`: a pixel counts as it does in the map where it counts most. Of several annotators
+    the mean is taken, which is graded. A map that says the same of every place becomes 0 everywhere, because
+    it is no evidence.
+    """
+    every = np.stack([one.pixels for one in maps])
+    pixels = every.max(axis=0) if united else np.rint(every.mean(axis=0)).astype(np.uint8)
+    return np.zeros_like(pixels) if (pixels == pixels[0, 0]).all() else pixels
+
+
+def compared(maps: Sequence[Map]) -> list[Seen]:
+    """What was seen in the maps of several annotators of one image.
+
+    Each is marked `overlapping` if at least two mark one pixel, else `apart`, as maps of several objects are.
+    """
+    drawn = [one.pixels > 0 for one in maps if one.seen.useful]
+    if len(drawn) < 2 or len({one.shape for one in drawn}) > 1:
+        return [one.seen for one in maps]
+    mark = "overlapping" if np.sum(drawn, axis=0).max() > 1 else "apart"
+    return [replace(one.seen, marks=(*one.seen.marks, mark)) for one in maps]
 
 
 def nearest(binary: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -177,7 +195,7 @@ def _framed(file: Encoded, found: _Grades, size: int | None) -> Map:
     if binary is not None:
         kind = "empty" if not binary.any() else "full" if binary.all() else "binary"
         share, border = float(binary.mean()), _border(binary)
-        made = nearest(binary if kind == "binary" else np.zeros_like(binary), frame)
+        made = nearest(binary, frame)
     else:
         kind, share, border = "graded", float(graded.mean()) / 255, _border(graded) / 255
         made = _by_area(graded, frame)

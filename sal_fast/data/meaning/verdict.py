@@ -29,7 +29,7 @@ def judge(files: Iterable[Named], rule: Rule) -> Verdict:
     found = list(files)
     if not found:
         return Verdict([], [])
-    problems = [] if rule.own is not None else _labels(found, rule)
+    problems = [*([] if rule.own is not None else _labels(found, rule)), *_instances(found)]
     if not problems and not any(seen.useful for _, seen in found):
         kinds = Counter(seen.kind for _, seen in found)
         problems = [
@@ -71,6 +71,19 @@ def _labels(found: Sequence[Named], rule: Rule) -> list[str]:
     ]
 
 
+def _instances(found: Sequence[Named]) -> list[str]:
+    """Refuse masks of several objects that would be averaged, as those of several annotators are."""
+    apart = [name for name, seen in found if "apart" in seen.marks]
+    overlapping = sum("overlapping" in seen.marks for _, seen in found)
+    if len(apart) <= overlapping:
+        return []
+    return [
+        f"{_masks(apart)}: several in one folder, which never overlap, so that they look like one object "
+        f"each; a folder holds several annotators' masks, which are averaged. Name them <image>_0, <image>_1 "
+        f"beside each other, and they are united"
+    ]
+
+
 def _summary(found: Sequence[Named]) -> list[str]:
     kinds = Counter(seen.kind for _, seen in found)
     useful = sorted(seen.coverage for _, seen in found if seen.useful)
@@ -91,7 +104,8 @@ def _useless(found: Sequence[Named]) -> list[str]:
     if not names:
         return []
     return [
-        f"{_masks(names)}: one grey everywhere, which says nothing of any place; each counts as an empty map"
+        f"{_masks(names)}: one grey everywhere, which says nothing of any place; it counts as an empty map, "
+        f"unless another of the same image says more"
     ]
 
 

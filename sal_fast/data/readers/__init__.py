@@ -105,7 +105,7 @@ def _count_the_rest(root: Path, reading: Reading) -> None:
     """Count every file below a folder that nothing has used, by its reason."""
     used = {str(path) for path in reading.used}
     for row in reading.found:
-        masks = row.mask if isinstance(row.mask, list) else [row.mask]
+        masks = row.mask if isinstance(row.mask, list | tuple) else [row.mask]
         used.update(str(one.source if isinstance(one, Picture) else one) for one in (row.image, *masks))
         if isinstance(row.mask, Path) and row.mask.suffix.lower() not in SUFFIXES and row.mask.is_dir():
             used.update(map(str, visible(row.mask)))

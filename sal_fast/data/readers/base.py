@@ -22,7 +22,8 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-MASK_ENDING = re.compile(r"(?:[_-]mask|_segmentation|_seg)(?:[_-]\d+)?$|\.(?:jpg|png)$")
+MASK_ENDING = re.compile(r"(?:[_-]mask|_segmentation|_seg)$|\.(?:jpg|png)$")
+NUMBER = re.compile(r"(?:[_-]|(?<=mask)|(?<=_seg)|(?<=_segmentation))\d+$")
 PEEKED = 64  # files of one ending that `some` gives at most, because the first few tell the format
 
 
@@ -131,6 +132,11 @@ def stripped(text: str) -> str:
     while (rest := MASK_ENDING.sub("", text)) != text and rest:
         text = rest
     return text
+
+
+def unnumbered(text: str) -> str:
+    """A folded name without the endings of a mask's name and one number, such as 1_mask_0 and 1_0_mask."""
+    return stripped(NUMBER.sub("", stripped(text)))
 
 
 def is_picture(path: Path) -> bool:

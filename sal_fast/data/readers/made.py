@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from sal_fast._util.files import cache_folder, whole_folder
 from sal_fast._util.locks import locked
 from sal_fast.data.files import Unreadable
 from sal_fast.data.reading import each
-from sal_fast.data.table import Sample, Table, make_table
+from sal_fast.data.table import Mask, Sample, Table, make_table
 from sal_fast.errors import InputError
 
 VERSION = 1  # to be raised when a pixel changes that a reader makes
@@ -26,7 +27,8 @@ VERSION = 1  # to be raised when a pixel changes that a reader makes
 log = logging.getLogger(__name__)
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """A picture that is no file of its own.
 
     source: the file that holds it.
@@ -41,13 +43,19 @@ class Picture(NamedTuple):
     suffix: str = ".png"
 
 
+Made = Path | Picture | list[Picture] | tuple[Path | Picture, ...]
+
+
 class Found(NamedTuple):
-    """A `Sample` whose files may be yet to be made. A list of masks has one for each annotator."""
+    """A `Sample` whose files may be yet to be made.
+
+    A list of masks has one for each annotator, a tuple one for each instance.
+    """
 
     id: str
     image: Path | Picture
     label: str = ""
-    mask: Path | Picture | list[Picture] | None = None
+    mask: Made | None = None
     split: str = ""
 
     def pictures(self) -> Iterator[tuple[str, Picture]]:
@@ -56,9 +64,10 @@ class Found(NamedTuple):
             yield f"images/{self.id}{self.image.suffix}", self.image
         if isinstance(self.mask, Picture):
             yield f"masks/{self.id}{self.mask.suffix}", self.mask
-        elif isinstance(self.mask, list):
+        elif isinstance(self.mask, list | tuple):
             for number, one in enumerate(self.mask, start=1):
-                yield f"masks/{self.id}/{number:03d}{one.suffix}", one
+                if isinstance(one, Picture):
+                    yield f"masks/{self.id}/{number:03d}{one.suffix}", one
 
 
 def as_table(name: str, found: list[Found]) -> Table:
@@ -71,23 +80,19 @@ def as_table(name: str, found: list[Found]) -> Table:
     pictures = [pair for row in found for pair in row.pictures()]
     folder = cache_folder() / "readers" / _digest(pictures)
 
-    def placed(row: Found, what: Path | Picture | list[Picture] | None, kind: str) -> Path | None:
-        if isinstance(what, Picture):
-            return folder / kind / f"{row.id}{what.suffix}"
-        return folder / kind / row.id if isinstance(what, list) else what
+    def placed(row: Found, what: Path | Picture, kind: str, number: str = "") -> Path:
+        return folder / kind / f"{row.id}{number}{what.suffix}" if isinstance(what, Picture) else what
+
+    def mask(row: Found) -> Mask | None:
+        if isinstance(row.mask, list):
+            return folder / "masks" / row.id
+        if isinstance(row.mask, tuple):
+            return tuple(placed(row, one, "masks", f"/{n:03d}") for n, one in enumerate(row.mask, start=1))
+        return None if row.mask is None else placed(row, row.mask, "masks")
 
     table = make_table(  # it refuses ids that cannot name files, before any is written
         name,
-        (
-            Sample(
-                row.id,
-                placed(row, row.image, "images") or "",
-                row.label,
-                placed(row, row.mask, "masks"),
-                row.split,
-            )
-            for row in found
-        ),
+        (Sample(row.id, placed(row, row.image, "images"), row.label, mask(row), row.split) for row in found),
     )
     if pictures:
         _write(name, folder, pictures)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sal_fast.data import mistaken
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers.base import (
     ENDINGS,
+    NUMBER,
     Look,
     Options,
     Reader,
@@ -20,15 +22,23 @@ from sal_fast.data.readers.base import (
     split_of,
     stripped,
     subfolders,
+    unnumbered,
     visible,
     walk,
 )
 from sal_fast.data.readers.made import Found
 from sal_fast.data.readers.unfold import ARRAYS, is_image, is_mask, unfold
-from sal_fast.data.table import Sample, Table, make_table
+from sal_fast.data.table import Mask, Sample, Table, make_table
 from sal_fast.errors import InputError
 
 METADATA = ("metadata.jsonl", "metadata.csv")  # with these it is Hugging Face's image folder
+
+
+STEPS: tuple[tuple[Callable[[str], str], str], ...] = (  # see `pair`
+    (str, "masks whose names differ from their images' in case or Unicode form"),
+    (stripped, "masks whose names have an ending, such as _mask, that their images' have not"),
+    (unnumbered, "masks with a number, of one object each, which are united with the others of their image"),
+)
 
 
 class ClassFolder(NamedTuple):
@@ -89,7 +99,7 @@ class ImageFolder(Reader):
             there = visible(folder)
             images = [file for file in there if is_image(file)]
             names = {folded(file.stem) for file in images}
-            masks = [file for file in images if (key := folded(file.stem)) != stripped(key) in names]
+            masks = [file for file in images if _base(folded(file.stem)) in names]
             masks += [file for file in there if file.suffix.lower() in ARRAYS]
             images = [file for file in images if file not in set(masks)]
             _add(reading, path, folder.name, split, images, pair(images, masks, reading), options)
@@ -100,6 +110,12 @@ class ImageFolder(Reader):
             )
         reading.draw_splits_if_only_train()
         return reading
+
+
+def _base(name: str) -> str:
+    """The folded name of the image of a mask that lies beside it; "" if it is not named like a mask."""
+    bare = NUMBER.sub("", name)
+    return next((stripped(one) for one in (name, bare) if stripped(one) != one), "")
 
 
 def read_images(root: Path) -> Table:
@@ -154,47 +170,44 @@ def _same_place(root: Path, parts: Sequence[str]) -> Path | None:
     return root
 
 
-def pair(images: Iterable[Path], masks: Iterable[Path], reading: Reading) -> dict[Path, Path]:
-    """Each image's mask, in three steps: the same stem; but for case and Unicode form; but for the endings
-    _mask, _segmentation, _seg, -mask, and .jpg or .png before the last one.
+def pair(images: Iterable[Path], masks: Iterable[Path], reading: Reading) -> dict[Path, Mask]:
+    """Each image's mask, in four steps: the same stem; but for case and Unicode form; but for the endings
+    _mask, _segmentation, _seg, -mask, and .jpg or .png before the last one; but for a number at the end.
 
-    A mask of a later step is counted in a note, and so is a mask that belongs to no image. Raises InputError
-    if two masks fit an image in one step, or two images a mask.
+    Masks with numbers, such as 1_0.png and 1_1.png, show one object each. They are given as a tuple, together
+    with one that has no number. A mask of a later step is counted in a note, and so is a mask that belongs to
+    no image. Raises InputError if two masks without numbers fit an image in one step, or two images a mask.
     """
+    images = list(images)
     order = sorted(masks, key=lambda path: (path.suffix.lower() == ".png", path.is_file()))
     left = {path.name if path.is_dir() else path.stem: path for path in order}  # PNGs are preferred
     for spare in set(order) - set(left.values()):
         reading.leave_out(spare, "another mask of the same image is preferred")
-    found = {image: left.pop(image.stem) for image in images if image.stem in left}
-    steps = (
-        (folded, "masks whose names differ from their images' in case or Unicode form"),
-        (
-            lambda name: stripped(folded(name)),
-            "masks whose names have an ending, such as _mask, that their images' have not",
-        ),
-    )
-    for key, what in steps:
+    found = {image: [left.pop(image.stem)] for image in images if image.stem in left}
+    for key, what in STEPS:
         by_key: dict[str, list[str]] = defaultdict(list)
         for name in left:
-            by_key[key(name)].append(name)
+            by_key[key(folded(name))].append(name)
         taken: dict[str, Path] = {}
         for image in images:
-            names = by_key.get(folded(image.stem), []) if image not in found else []
-            if len(names) > 1 or (names and names[0] in taken):
-                two = [left[name] for name in names[:2]] if len(names) > 1 else [taken[names[0]], image]
+            names = by_key[folded(image.stem)]
+            if not names or (key is not unnumbered and image in found):
+                continue
+            if names[0] in taken or (key is not unnumbered and len(names) > 1):
+                two = [taken[names[0]], image] if names[0] in taken else [left[name] for name in names[:2]]
                 raise InputError(
-                    f"{two[0]} and {two[1]} fit {image if len(names) > 1 else left[names[0]]}; expected one, "
-                    f"or several annotators' masks in a folder {image.stem}/"
+                    f"{two[0]} and {two[1]} fit {left[names[0]] if names[0] in taken else image}; expected "
+                    f"one, several annotators' masks in a folder {image.stem}/, or several objects' masks "
+                    f"{image.stem}_0, {image.stem}_1"
                 )
-            if names:
-                taken[names[0]] = image
+            taken |= dict.fromkeys(names, image)
         for name, image in taken.items():
-            found[image] = left.pop(name)
-            reading.count(found[image], what)
+            reading.count(left[name], what)
+            found.setdefault(image, []).append(left.pop(name))
     for spare in left.values():
         for file in visible(spare) if spare.is_dir() else [spare]:
             reading.leave_out(file, "no image for this mask")
-    return found
+    return {image: its[0] if len(its) == 1 else tuple(its) for image, its in found.items()}
 
 
 def _add(
@@ -203,7 +216,7 @@ def _add(
     label: str,
     split: str,
     images: Iterable[Path],
-    masks: dict[Path, Path],
+    masks: dict[Path, Mask],
     options: Options,
 ) -> None:
     for image in images:
@@ -217,9 +230,16 @@ def add(reading: Reading, row: Found, options: Options) -> None:
     """
     image, mask = row.image, row.mask
     assert isinstance(image, Path)
-    assert mask is None or isinstance(mask, Path)
     images = unfold(image, "image", options, reading)
-    masks = [None] if mask is None else unfold(mask, "mask", options, reading)
+    if isinstance(mask, tuple):
+        every = [unfold(path, "mask", options, reading) for path in mask if isinstance(path, Path)]
+        masks: list[Any] = [tuple(chain.from_iterable(every))]
+    elif isinstance(mask, Path):
+        masks = unfold(mask, "mask", options, reading)
+        if mask.suffix.lower() not in SUFFIXES and mask.is_dir():
+            reading.count(mask, "folders of several annotators' masks, which are averaged")
+    else:
+        masks = [mask]
     if len(images) == 1:
         reading.found.append(row._replace(image=images[0], mask=masks[0] if len(masks) == 1 else mask))
         return

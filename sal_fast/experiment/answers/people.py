@@ -162,7 +162,8 @@ def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
     try:
         shown = files.read(image)
         drawn = [files.read(path) for path in masks]
-        return meaning.average([meaning.read(one, files.grades(one), size, shown).pixels for one in drawn])
+        maps = [meaning.read(one, files.grades(one), size, shown) for one in drawn]
+        return meaning.joined(maps, united=False)
     except files.Unreadable as error:
         raise InputError(f"{error}; restore it, or import the answers again") from None
 

@@ -107,7 +107,7 @@ COMPOSED = unicodedata.normalize("NFC", "Bär")
     ("image", "mask", "counted"),
     [
         ("1.jpg", "1.png", None),
-        ("1.png", "1/a.png", None),
+        ("1.png", "1/a.png", "folders of several annotators' masks, which are averaged"),
         ("IMG.jpg", "img.png", "differ from their images' in case"),
         (
             f"{COMPOSED}.jpg",
@@ -144,14 +144,35 @@ def test_a_name_that_fits_as_it_is_goes_first(tmp_path: Path) -> None:
     "names",
     [
         ["images/c/1.png", "masks/c/1_mask.png", "masks/c/1_seg.png"],
-        ["images/c/1.png", "masks/c/1_mask_1.png", "masks/c/1_mask_2.png"],
         ["images/c/A.png", "images/c/a.png", "masks/c/a_mask.png"],
-        ["c/1.png", "c/1_mask.png", "c/1_mask_1.png"],
+        ["c/1.png", "c/1_mask.png", "c/1_seg.png"],
     ],
 )
 def test_masks_that_could_be_either(names: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r" and .* fit .*; expected one"):
         load_table(str(touch(tmp_path, *names)))
+
+
+@pytest.mark.parametrize(
+    ("names", "united"),
+    [
+        (["images/c/1.png", "masks/c/1_0.png", "masks/c/1_1.png"], ["1_0.png", "1_1.png"]),
+        (["images/c/1.png", "masks/c/1.png", "masks/c/1_1.png"], ["1.png", "1_1.png"]),
+        (["images/c/1.png", "masks/c/1_mask.png", "masks/c/1_mask_1.png"], ["1_mask.png", "1_mask_1.png"]),
+        (["images/c/1.png", "masks/c/1_mask0.png", "masks/c/1_mask1.png"], ["1_mask0.png", "1_mask1.png"]),
+        (
+            ["images/c/1.png", "masks/c/1_0_mask.png", "masks/c/1_1_mask.png"],
+            ["1_0_mask.png", "1_1_mask.png"],
+        ),
+        (["c/1.png", "c/1_mask.png", "c/1_mask_1.png", "c/1_7.png"], ["1_mask.png", "1_mask_1.png"]),
+        (["images/c/1.png", "images/c/1_1.png", "masks/c/1_0.png", "masks/c/1_1.png"], ["1_0.png"]),
+    ],
+)
+def test_masks_of_several_objects(names: list[str], united: list[str], tmp_path: Path) -> None:
+    table = load_table(str(touch(tmp_path, *names)))
+    mask = table.masks[table.ids.index("c/1")]
+    assert [path.name for path in (mask if isinstance(mask, tuple) else [mask] if mask else [])] == united
+    assert note(table, "of one object each, which are united")
 
 
 def test_masks_beside_images(tmp_path: Path) -> None:
