@@ -19,7 +19,8 @@ from sal_fast._util.locks import hold
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say
-from sal_fast.data import Table, decode, load_table, store
+from sal_fast.data import Table, decode, load_table, readers, store
+from sal_fast.data.meaning import Rule
 from sal_fast.data.readers.plain import read_images
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier, build, network, weights
@@ -39,8 +40,7 @@ class Options:
     """
 
     data: str
-    """A folder of images at any depth, a folder with images/<class>/, a .csv or .parquet manifest, or
-    builtin."""
+    """A folder of images at any depth, a folder or file in one of the formats of docs/data.md, or builtin."""
     arch: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(plugins.names("network")) + "}")]
     """The network, or a plug-in, file.py:function."""
     weights: Path
@@ -58,6 +58,12 @@ class Options:
     """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
     root: str | None = None
     """The folder of the official archives, if data names one of the paper's sets."""
+    format: str = "auto"
+    """The format of the data, such as coco; auto takes what it looks like."""
+    columns: str = ""
+    """The names of columns in the data by ours, such as image=filename."""
+    white: float | None = None
+    """The number that is white in images of more than 8 bits, such as 4095."""
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +71,7 @@ def main(arguments: list[str]) -> int:
     if options.image_size < 1:
         raise InputError(f"--image-size {options.image_size}: expected at least 1")
     out, path = options.out, options.weights
-    images = _images(options.data, options.root)
+    images = _images(options)
     model = _model(options.arch, path, options.output_stride)
     identity = {
         "ids": hashlib.sha256("\n".join(images.ids).encode()).hexdigest(),
@@ -73,6 +79,7 @@ def main(arguments: list[str]) -> int:
         "weights": hashlib.sha256(path.read_bytes()).hexdigest(),
         "image_size": options.image_size,
         "output_stride": options.output_stride,
+        "white": options.white,
     }
     with hold(out, KEPT):
         done = _resume(out, identity)
@@ -136,11 +143,15 @@ def _rows(images: Table, rows: slice) -> Table:
     )
 
 
-def _images(data: str, root: str | None) -> Table:
+def _images(options: Options) -> Table:
     """The images to score: a plain folder of pictures, or a data set."""
-    path = Path(data).expanduser()
-    plain = path.is_dir() and not (path / "images").is_dir()
-    images = read_images(path) if plain and root is None else load_table(data, root)
+    path, reading = Path(options.data).expanduser(), readers.Options.of(options.format, options.columns)
+    plain = path.is_dir() and not (path / "images").is_dir() and options.format == "auto"
+    rule = Rule(white=options.white)
+    if plain and options.root is None:
+        images = dataclasses.replace(read_images(path), rule=rule)
+    else:
+        images = load_table(options.data, options.root, rule, reading)
     broken = [name for name in images.ids if len(name.splitlines()) != 1]
     if broken:
         raise InputError(

@@ -81,6 +81,14 @@ class Masks:
         """The frame: pixels a side."""
         return self.binary.width
 
+    def drawn(self) -> Tensor:
+        """True for each map that has a foreground, bool [N]."""
+        used = self.place.clamp(min=0)
+        found = self.binary.words.flatten(1).any(dim=1)
+        if len(self.graded):
+            found |= (self.place >= 0) & self.graded.flatten(1).any(dim=1)[used]
+        return found
+
     def digest(self) -> str:
         """SHA-256 of the maps, in hexadecimal."""
         parts = (self.binary.words, self.graded, self.place)

@@ -16,11 +16,12 @@ EXAMPLES = 24
 def keep(folder: Path, seen: Examples, store: Store, test_rows: Tensor, seed: int) -> None:
     """Write examples.npz into `folder`.
 
-    Every run with this data and seed keeps the same images. Images with a mask are preferred.
+    Every run with this data and seed keeps the same images. Images whose mask has a foreground are preferred.
     """
     has_mask = store.has_mask[test_rows].cpu().numpy()
+    drawn = store.masks.drawn()[test_rows].cpu().numpy()
     order = seeds.stream(seed, "examples").permutation(len(test_rows))
-    at = np.sort(order[np.argsort(~has_mask[order], kind="stable")][:EXAMPLES])
+    at = np.sort(order[np.argsort(~drawn[order], kind="stable")][:EXAMPLES])
     index = torch.from_numpy(at).to(store.device)
     rows = test_rows[index]
     np.savez_compressed(

@@ -362,12 +362,25 @@ def _segmented(
 
 
 def _announcement(config: Config, steps: Steps) -> str:
-    table = steps.store.table
+    """What a run says before it begins."""
     start = "the last round's" if config.warm_start else f"the same initial ({config.weights})"
     return (
-        f"{table.name}: {len(steps.pool)} train, {len(table.rows('val'))} val, {len(steps.test_rows)} test, "
-        f"{len(table.classes)} classes; regime {config.regime}, criterion {config.criterion}, "
-        f"{config.arch}, preset {config.preset}, seed {config.seed}, on {steps.store.device}\n"
+        f"{_data_in_words(steps)}\n"
+        f"regime {config.regime}, criterion {config.criterion}, {config.arch}, preset {config.preset}, "
+        f"seed {config.seed}, on {steps.store.device}\n"
         f"every round trains from {start} weights; {steps.plan.rounds} rounds, "
         f"{steps.finished_rounds} finished; {steps.folder.path}"
     )
+
+
+def _data_in_words(steps: Steps) -> str:
+    """How the data was read, how many images there are, and how many of them have maps."""
+    table, has_map = steps.store.table, steps.store.has_mask
+    empty = has_map & ~steps.store.masks.drawn()
+    lines = [f"{table.name}: {note}" for note in table.notes] + [
+        f"{table.name}: {len(steps.pool)} train, {len(table.rows('val'))} val, {len(steps.test_rows)} test, "
+        f"{len(table.classes)} classes",
+        f"human maps: {int(has_map.sum())} of {len(table)} images have one; {int(has_map[steps.pool].sum())} "
+        f"of these are in train, where {int(empty[steps.pool].sum())} are empty",
+    ]
+    return "\n".join(lines)

@@ -53,15 +53,17 @@ def sheets(runs: Sequence[Run]) -> list[Row]:
 def choose(columns: Sequence[Column]) -> tuple[list[str], int]:
     """Up to six ids that all columns have, and how many of them some column classified wrongly.
 
-    Images that all classified correctly come first, then those with a mask; classes take turns.
+    Images that all classified correctly come first, then those whose mask has a foreground; classes take
+    turns.
     """
     first = columns[0]
     wrong = {name for one in columns for name in one["ids"][one["labels"] != one["predicted"]].tolist()}
     ranked = []
     turns: Counter[tuple[bool, bool, int]] = Counter()
-    for name, label, masked in zip(first["ids"].tolist(), first["labels"], first["has_mask"], strict=True):
+    drawn = first["has_mask"] & first["masks"].any(axis=(1, 2))
+    for name, label, shown in zip(first["ids"].tolist(), first["labels"], drawn.tolist(), strict=True):
         if all(name in one["ids"] for one in columns):
-            rank = (name in wrong, not masked, int(label))
+            rank = (name in wrong, not shown, int(label))
             ranked.append((*rank[:2], turns[rank], name))
             turns[rank] += 1
     ranked.sort(key=lambda entry: entry[:3])  # stable: the file's order where all is equal
