@@ -386,13 +386,18 @@ def test_heat_is_half_pixel_bilinear_and_min_max():
     assert not heat(np.full((3, 3), 0.4, dtype=np.float32), (8, 8)).any()
 
 
-def test_images_all_classified_correctly_come_first_and_classes_take_turns():
+@pytest.mark.parametrize("last", ["no mask", "an empty mask"])
+def test_images_all_classified_correctly_come_first_and_classes_take_turns(last):
+    masks = np.full((8, 2, 2), 255, dtype=np.uint8)
+    masks[7] *= last != "an empty mask"
+
     def column(predicted, ids="abcdefgh"):
         return {
             "ids": np.array(list(ids)),
             "labels": np.array([0, 0, 0, 1, 1, 2, 2, 2]),
             "predicted": np.array(predicted),
-            "has_mask": np.array([True] * 7 + [False]),
+            "has_mask": np.array([True] * 7 + [last != "no mask"]),
+            "masks": masks,
         }
 
     right = column([0, 0, 0, 1, 1, 2, 2, 2])
