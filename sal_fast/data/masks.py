@@ -84,9 +84,9 @@ class Masks:
     def drawn(self) -> Tensor:
         """True for each map that has a foreground, bool [N]."""
         used = self.place.clamp(min=0)
-        found = self.binary.words.flatten(1).any(dim=1)
+        found = (self.binary.words != 0).flatten(1).any(dim=1)
         if len(self.graded):
-            found |= (self.place >= 0) & self.graded.flatten(1).any(dim=1)[used]
+            found |= (self.place >= 0) & (self.graded != 0).flatten(1).any(dim=1)[used]
         return found
 
     def digest(self) -> str:

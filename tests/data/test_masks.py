@@ -64,3 +64,14 @@ def test_no_maps() -> None:
     assert not none.unpack(torch.arange(3)).any()
     assert none.digest() == Masks.pack(torch.zeros(3, 33, 33, dtype=torch.uint8)).digest()
     assert none.digest() != Masks.pack(maps(3, 33, [])).digest()
+
+
+def test_which_maps_have_a_foreground() -> None:
+    maps = torch.zeros(5, 40, 40, dtype=torch.uint8)
+    maps[1, 39, 39] = 255
+    maps[2, 3, 3] = 1
+    packed = Masks.pack(maps)
+    assert packed.drawn().tolist() == [False, True, True, False, False]
+    assert packed[torch.tensor([2, 0, 1])].drawn().tolist() == [True, False, True]
+    assert Masks.pack(maps[:2]).drawn().tolist() == [False, True]
+    assert Masks.empty(2, 8, torch.device("cpu")).drawn().tolist() == [False, False]
