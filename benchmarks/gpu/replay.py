@@ -67,8 +67,7 @@ def compare(launches: list[dict[str, Any]], got: bytes, expected: bytes) -> dict
 
 def requests(folder: Path) -> bytes:
     """Read the recorded requests, which `prepare.py` packs."""
-    packed = folder / "requests.bin.gz"
-    return gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / "requests.bin").read_bytes()
+    return gzip.decompress((folder / "requests.bin.gz").read_bytes())
 
 
 def main() -> int:

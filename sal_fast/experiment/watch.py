@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+from scipy.optimize import nnls
 
 from sal_fast._util.progress import duration
 from sal_fast.experiment.answers.turns import Turns
@@ -56,13 +57,9 @@ def seconds_left(run: Run) -> float:
     recent = run.rounds[-5:]
     work = np.array([turns.work(one.round, trials) for one in recent], dtype=float)
     seconds = np.array([one.seconds for one in recent])
-    fixed, each = 0.0, float(work @ seconds / (work @ work))
-    if np.ptp(work) > 0:
-        slope = float(np.cov(work, seconds, bias=True)[0, 1] / work.var())
-        level = float(seconds.mean() - slope * work.mean())
-        if slope < 0:
-            fixed, each = float(seconds.mean()), 0.0
-        elif level > 0:
-            fixed, each = level, slope
+    fixed = np.full_like(
+        work, float(np.ptp(work) > 0)
+    )  # equal rounds cannot tell the two parts from each other
+    (each, once), _ = nnls(np.stack([work, fixed], axis=1), seconds)
     later = range(run.rounds[-1].round + 1, run.plan.rounds)
-    return sum(fixed + each * turns.work(number, trials) for number in later)
+    return sum(float(once + each * turns.work(number, trials)) for number in later)

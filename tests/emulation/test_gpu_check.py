@@ -50,6 +50,9 @@ def prepared(emulation_program: Path, tmp_path: Path) -> Path:
             "dice", images=1, first={"data": mask, **size}, second={"data": mask.clone(), **size}, empty=1.0,
             dice=torch.full((1,), torch.nan),
         )  # fmt: skip
+    requests = folder / "requests.bin"
+    (folder / "requests.bin.gz").write_bytes(gzip.compress(requests.read_bytes()))
+    requests.unlink()
     return folder
 
 
@@ -125,9 +128,6 @@ def test_a_wrong_answer_of_the_gpu_is_seen(prepared: Path) -> None:
     launches = [json.loads(line) for line in (prepared / "launches.jsonl").read_text().splitlines()]
     expected = (prepared / "results.bin").read_bytes()
     requests = replay.requests(prepared)
-    (prepared / "requests.bin.gz").write_bytes(gzip.compress(requests))
-    (prepared / "requests.bin").unlink()
-    assert replay.requests(prepared) == requests
     got = subprocess.run([prepared / "replay"], input=requests, stdout=subprocess.PIPE, check=True).stdout
     assert [launch["results"] for launch in launches] == [["out"], ["dice"]]
     right = {"launches": 1, "worst": 0.0, "differ": []}
