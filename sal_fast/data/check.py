@@ -93,7 +93,7 @@ def look(
     )
     notes = [*verdict.notes, *meaning.of_deep_images(deep, table.rule), *notes]
     notes += duplicates.described(table, twice)
-    problems += [*verdict.problems, *duplicates.described(table, refused)]
+    problems += [*(verdict.problems or meaning.useless(named)), *duplicates.described(table, refused)]
     return Findings(table, rows, seen, reasons, problems, notes)
 
 

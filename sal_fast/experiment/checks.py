@@ -46,7 +46,7 @@ def check_labels(config: Config, table: Table) -> None:
 def check_maps(config: Config, table: Table) -> None:
     """Refuse data without the masks that the regime needs.
 
-    Warn if Dice cannot be measured, or if the human budget is smaller than the start set.
+    Warn if the human budget is smaller than the start set.
     """
     regime = config.its_regime
     drawn = [row for row in table.rows("train") if table.masks[row] is not None]
@@ -55,8 +55,6 @@ def check_maps(config: Config, table: Table) -> None:
             f"{table.name}: no masks for its training images, and regime {config.regime!r} needs them; "
             f"put them in masks/<class>/<name>.png (or the manifest's mask column), or use --regime b1"
         )
-    if all(table.masks[row] is None for row in table.rows("test")):
-        log.warning("%s has no masks in its test split; Dice is not measured", table.name)
     share = config.human_budget
     start, _ = config.fractions(len(table.rows("train")))
     below = not isinstance(share, str) and share < start - budget.TOLERANCE
@@ -65,6 +63,26 @@ def check_maps(config: Config, table: Table) -> None:
             "--human-budget %s is below --start-fraction %s; the start set has human maps all the same",
             f"{share:g}", f"{start:g}",
         )  # fmt: skip
+
+
+def check_drawn(config: Config, samples: Store) -> None:
+    """Refuse training images whose masks all say nothing, if the regime needs maps.
+
+    Warn if Dice cannot be measured.
+    """
+    rows, drawn = samples.rows("train"), samples.masks.drawn()
+    if not bool(drawn[samples.rows("test")].any()):
+        log.warning(
+            "%s has no mask with a foreground in its test split; Dice is not measured", samples.table.name
+        )
+    count = int(samples.has_mask[rows].sum())
+    needed = config.its_regime.uses_human_maps and config.annotator == "data"
+    if needed and count and not bool(drawn[rows].any()):
+        raise InputError(
+            f"{samples.table.name}: its training images have {count} masks, all of them empty or one grey "
+            f"everywhere, and regime {config.regime!r} needs foreground and background; look at them with "
+            f"`sal-fast data check --preview`, or use --regime b1"
+        )
 
 
 def check_twice(config: Config, samples: Store) -> None:

@@ -192,6 +192,8 @@ def _run(
             stores = (open_store(table, options),) * 2
             if ranks.first:
                 checks.check_twice(config, stores[0])
+        if ranks.first:
+            checks.check_drawn(config, stores[0])
         answering, begin = _answering(asked, config, folder, ranks, plug_ins, stores, decoder)
         told = partial(plug_ins.tell, folder)
         steps = Steps(config, answering.store, folder, begin, answering, told, ranks)

@@ -375,6 +375,12 @@ def spoil_masks(root: Path) -> None:
     shutil.rmtree(root / "masks")
 
 
+def fill_masks(root: Path) -> None:
+    for path in (root / "masks").rglob("*.png"):
+        with Image.open(path) as mask:
+            Image.new("L", mask.size, 255).save(path)
+
+
 def spoil_aspect(root: Path) -> None:
     Image.new("L", (40, 30)).save(root / "masks/red/004.png")
 
@@ -394,6 +400,7 @@ def spoil_class(root: Path) -> None:
     [
         (shutil.rmtree, {}, "data folder not found"),
         (spoil_masks, {}, "no masks for its training images, and regime 'sal' needs them"),
+        (fill_masks, {}, "masks, all of them empty or one grey everywhere, and regime 'sal' needs"),
         (spoil_aspect, {}, "the aspect ratios differ by 33%"),
         (spoil_image, {}, "truncated"),
         (spoil_class, {}, "class 'red' has 1 image"),
@@ -479,10 +486,11 @@ def test_xception_teaches(tiny: Tiny, tmp_path: Path) -> None:
     assert "timm" in json.loads((out / "run.json").read_text())["environment"]
 
 
+@pytest.mark.parametrize("spoil", [spoil_masks, fill_masks])
 def test_b1_without_masks_runs_and_says_that_dice_is_not_measured(
-    folder: Path, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    spoil, folder: Path, tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spoil_masks(folder)
+    spoil(folder)
     out = tiny(tmp_path / "run", data=str(folder), regime="b1", epochs=1)
     assert "Dice is not measured" in caplog.text
     assert rounds(out)[-1]["dice"] is None

@@ -201,11 +201,8 @@ def _mask(path: Path, root: Path, picture: Path) -> np.ndarray:
             f"draw it at the picture's size"
         )
     drawn = meaning.read(file, files.grades(file), None, image)
-    if drawn.seen.kind == "full":  # it is kept as it was drawn, and counts as an empty map
-        return np.full_like(drawn.pixels, 255)
-    if drawn.seen.useful:
-        for problem in meaning.judge([(str(shown), drawn.seen)], Rule()).problems:
-            raise ValueError(problem)
+    for problem in meaning.judge([(str(shown), drawn.seen)], Rule()).problems:
+        raise ValueError(problem)
     return drawn.pixels
 
 

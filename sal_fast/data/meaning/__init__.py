@@ -7,9 +7,9 @@ of a set, and says what is refused and what should be known. Data sets and peopl
 from sal_fast.data.meaning.mask import Map, MisSized, compared, joined, nearest, read
 from sal_fast.data.meaning.rule import Foreground, Rule
 from sal_fast.data.meaning.seen import Seen
-from sal_fast.data.meaning.verdict import Verdict, judge, of_deep_images
+from sal_fast.data.meaning.verdict import Verdict, judge, of_deep_images, useless
 
 __all__ = [
     "Foreground", "Map", "MisSized", "Rule", "Seen", "Verdict", "compared", "joined", "judge", "nearest",
-    "of_deep_images", "read",
+    "of_deep_images", "read", "useless",
 ]  # fmt: skip

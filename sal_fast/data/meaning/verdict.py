@@ -30,14 +30,19 @@ def judge(files: Iterable[Named], rule: Rule) -> Verdict:
     if not found:
         return Verdict([], [])
     problems = [*([] if rule.own is not None else _labels(found, rule)), *_instances(found)]
-    if not problems and not any(seen.useful for _, seen in found):
-        kinds = Counter(seen.kind for _, seen in found)
-        problems = [
-            f"no mask says anything: {_tally(kinds)}; a run needs masks with foreground and background (only "
-            f"the regime b1 does without)"
-        ]
-    notes = [*_summary(found), *_useless(found), *_inverted(found), *_marked(found), *_deep(found, rule)]
+    notes = [*_summary(found), *_full(found), *_inverted(found), *_marked(found), *_deep(found, rule)]
     return Verdict(problems, notes)
+
+
+def useless(files: Iterable[Named]) -> list[str]:
+    """Say that no mask of a set is of use, if that is so. Runs refuse it where their regime needs maps."""
+    kinds = Counter(seen.kind for _, seen in files)
+    if not kinds or kinds.keys() & {"binary", "graded"}:
+        return []
+    return [
+        f"no mask says anything: {_tally(kinds)}; a run needs masks with foreground and background (only "
+        f"the regime b1 does without)"
+    ]
 
 
 def of_deep_images(brightest: Sequence[int], rule: Rule) -> list[str]:
@@ -99,7 +104,7 @@ def _summary(found: Sequence[Named]) -> list[str]:
     return [said]
 
 
-def _useless(found: Sequence[Named]) -> list[str]:
+def _full(found: Sequence[Named]) -> list[str]:
     names = [name for name, seen in found if seen.kind == "full"]
     if not names:
         return []
