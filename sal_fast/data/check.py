@@ -1,18 +1,22 @@
 """Look through a data set before a run does."""
 
-from pathlib import Path
+from contextlib import closing
 from typing import NamedTuple
 
+import torch
+
 from sal_fast import seeds
-from sal_fast.data import catalog, duplicates, files, meaning, splits
-from sal_fast.data.files import Encoded
+from sal_fast._util import progress
+from sal_fast.data import catalog, decode, duplicates, meaning, reading, splits, store
+from sal_fast.data.files import Unreadable
 from sal_fast.data.load import load_originals
 from sal_fast.data.meaning import Rule, Seen
 from sal_fast.data.readers import Options
-from sal_fast.data.reading import each
+from sal_fast.data.reading import StoreOptions, sources
 from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
 
+SIDE = 64  # pixels a side to which images and maps are brought; what masks mean is seen at their own size
 KINDS = (
     "no mask", "empty mask", "full mask", "graded mask", "mis-sized mask", "unreadable",
     "binary mask",
@@ -45,7 +49,7 @@ def look(
     *,
     allow_leaks: bool = False,
 ) -> Findings:
-    """Decode every image and mask of `data` (see `load_table`) and say what was found.
+    """Decode every image and mask of `data` (see `load_table`) as a run does, and say what was found.
 
     With `allow_leaks` a picture in several splits or classes is a note and no problem.
     """
@@ -55,63 +59,73 @@ def look(
         splits.assign(table, seeds.stream(0, "split"))
     except InputError as error:
         problems.append(str(error))
+    found = _decoded(table)
     rows: dict[str, list[int]] = {kind: [] for kind in KINDS}
-    reasons: dict[int, str] = {}
-    named: list[tuple[str, Seen]] = []
-    seen: dict[int, list[Seen]] = {}
-    deep: list[int] = []
-
-    traits = duplicates.Traits.unknown(len(table))
-
-    def one(row: int) -> str | list[tuple[Path, Seen]]:
-        try:
-            image = files.read(table.images[row], table.rule.white)
-            pixels = files.rgb(image)
-            traits.note(row, image.digest, pixels)
-            if image.depth != "8 bits":
-                deep.append(int(pixels.max()))
-            return _masks(table, row, image)
-        except files.Unreadable as error:
-            reasons[row] = str(error)
-            return "mis-sized mask" if isinstance(error, meaning.MisSized) else "unreadable"
-
-    for row, found in enumerate(each(one, range(len(table)), f"checking {table.name}")):
-        if not isinstance(found, str):
-            named += [(str(path), one) for path, one in found]
-            several = [one for _, one in found]
-            if several:
-                seen[row] = several
-            found = _kind(several, united=isinstance(table.masks[row], tuple))
-        rows[found].append(row)
+    for row in range(len(table)):
+        rows[_kind(table, row, found)].append(row)
     if len(rows["no mask"]) == len(table) and UNLABELLED not in table.labels:  # else people draw them
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
+    reasons = {row: str(error) for row, error in found.broken.items()}
     problems += [reasons[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])]
+    named = [
+        (str(path), one)
+        for row, several in found.seen.items()
+        for path, one in zip(sources(table, row)[1:], several, strict=True)
+    ]
     verdict = meaning.judge(named, table.rule)
     notes = catalog.compare(data, table) if data in catalog.ENTRIES else list(table.notes)
     refused, twice = duplicates.judged(
-        table, duplicates.find(traits), allowed=catalog.allows(table, allow_leaks)
+        table, duplicates.find(found.traits), allowed=catalog.allows(table, allow_leaks)
     )
-    notes = [*verdict.notes, *meaning.of_deep_images(deep, table.rule), *notes]
+    notes = [*verdict.notes, *meaning.of_deep_images(found.deep, table.rule), *notes]
     notes += duplicates.described(table, twice)
     problems += [*(verdict.problems or meaning.useless(named)), *duplicates.described(table, refused)]
-    return Findings(table, rows, seen, reasons, problems, notes)
+    return Findings(table, rows, found.seen, reasons, problems, notes)
 
 
-def _masks(table: Table, row: int, image: Encoded) -> list[tuple[Path, Seen]]:
-    """What was seen in the mask files of an image. Raises Unreadable if one of them is of no use."""
-    mask = table.masks[row]
-    drawn = [] if mask is None else [files.read(one, table.rule.white) for one in files.of_mask(mask)]
-    maps = [meaning.read(one, files.grades(one), None, image, table.rule) for one in drawn]
-    seen = [one.seen for one in maps] if isinstance(mask, tuple) else meaning.compared(maps)
-    return [(one.path, what) for one, what in zip(drawn, seen, strict=True)]
+class _Decoded(NamedTuple):
+    """What was seen in all files.
+
+    broken, seen: by row number. deep: the brightest channel of each image of more than 8 bits.
+    """
+
+    broken: dict[int, Unreadable]
+    seen: dict[int, list[Seen]]
+    deep: list[int]
+    traits: duplicates.Traits
 
 
-def _kind(seen: list[Seen], united: bool) -> str:
+def _decoded(table: Table) -> _Decoded:
+    broken: dict[int, Unreadable] = {}
+    seen: dict[int, list[Seen]] = {}
+    deep: list[int] = []
+    digests: list[bytes] = []
+    looks = []
+    with (
+        closing(decode.choose("torch", torch.device("cpu"))) as decoder,
+        progress.bar(f"checking {table.name}", len(table), log=len(table) > 2000) as advance,
+    ):
+        parts = reading.parts(table, range(len(table)), StoreOptions(SIDE, SIDE, decoder))
+        for part in reading.ahead(parts, depth=1):
+            broken |= {part.rows[i]: error for i, error in part.broken.items()}
+            whole = [i for i in range(len(part.rows)) if i not in part.broken]
+            seen |= {part.rows[i]: part.seen[i] for i in whole if part.seen[i]}
+            deep += part.deep.values()
+            digests += part.digests
+            looks += [] if part.looks is None else [part.looks]
+            advance(len(part.rows))
+    return _Decoded(broken, seen, deep, store.traits_of(digests, torch.cat(looks)))
+
+
+def _kind(table: Table, row: int, found: _Decoded) -> str:
     """The kind of a sample's map, which is graded if several annotators drew it."""
+    if row in found.broken:
+        return "mis-sized mask" if isinstance(found.broken[row], meaning.MisSized) else "unreadable"
+    seen = found.seen.get(row, [])
     if not seen:
         return "no mask"
     kinds = {one.kind for one in seen}
-    several = len(seen) > 1 and any(one.useful for one in seen)
-    if "graded" in kinds or (several and not united):
+    averaged = len(seen) > 1 and not isinstance(table.masks[row], tuple)
+    if "graded" in kinds or (averaged and "binary" in kinds):
         return "graded mask"
     return "binary mask" if "binary" in kinds else f"{seen[0].kind} mask"

@@ -219,12 +219,14 @@ def resize(pixels: Tensor, size: int) -> Tensor:
 def grades(file: Encoded) -> np.ndarray:
     """Decode the pixels of a mask file as they are stored, but upright: [H, W], or [H, W, 3] of colours.
 
-    A palette file gives its indices. Alpha is dropped. Raises Unreadable if they cannot be decoded.
+    A palette file gives its indices, and one of one bit 0 and 1. Alpha is dropped. Raises Unreadable if they cannot be decoded.
     """
     with naming(file.path):
         image = _upright(file)
         if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             image = image.convert("RGB")
+        if image.mode == "1":  # numpy takes Pillow's bytes of 255 for booleans
+            return np.asarray(image.convert("L")) & 1
         array = np.asarray(image)
         if array.ndim == 3:
             return array[..., 0] if array.shape[-1] < 3 else array[..., :3]

@@ -487,11 +487,11 @@ def test_several_annotators_are_averaged(tmp_path: Path, decoder: Decoder) -> No
     half[:, :15] = 255
     Image.fromarray(half).save(folder / "anna.png")
     Image.fromarray(np.repeat(np.repeat(half, 2, 0), 2, 1)).save(folder / "böb.tif")
-    Image.fromarray(np.full((40, 60), 90, np.uint8)).convert("RGB").save(folder / "carl.bmp")  # all: no place
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).convert("RGB").save(folder / "carl.bmp")  # all of it
     Image.fromarray((np.tile(np.arange(30), (20, 1)) * 2 + 20).astype(np.uint8)).save(folder / "dora.png")
     found = drawn(decoder, folder, 10).astype(float)
     grade = np.tile(np.arange(30), (20, 1)).reshape(20, 10, 3).mean(2)[:10] * 2 + 20
-    expected = (2 * 255 * (np.arange(10) < 5) + 0 + grade) / 4
+    expected = (2 * 255 * (np.arange(10) < 5) + 255 + grade) / 4
     assert np.abs(found - expected).max() <= 1
 
 

@@ -82,7 +82,7 @@ def content(table: Table) -> list[tuple[Any, ...]]:
     rows = []
     for row in range(len(table)):
         mask = table.masks[row]
-        drawn = [] if mask is None else sorted(pixels(one) for one in files.annotators(mask))
+        drawn = [] if mask is None else sorted(pixels(one) for one in files.of_mask(mask))
         image = files.rgb(files.read(table.images[row])).tobytes()
         rows.append((image, table.class_name(row), table.split[row], drawn))
     return sorted(rows)

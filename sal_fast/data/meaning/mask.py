@@ -106,8 +106,10 @@ def compared(maps: Sequence[Map]) -> list[Seen]:
 
 def nearest(binary: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Resize bool [H, W] by nearest neighbours to `size` (width, height), if given; uint8 of 0 and 255."""
-    image = Image.fromarray(np.where(binary, np.uint8(255), np.uint8(0)))
-    return np.asarray(image if size is None else image.resize(size, Image.Resampling.NEAREST))
+    grades = binary.view(np.uint8) * np.uint8(255)
+    if size is None:
+        return grades
+    return np.asarray(Image.fromarray(grades).resize(size, Image.Resampling.NEAREST))
 
 
 def _turn(file: Encoded, image: Encoded | None) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[str, ...]]:
@@ -194,7 +196,7 @@ def _framed(file: Encoded, found: _Grades, size: int | None) -> Map:
     marks = found.marks
     if binary is not None:
         kind = "empty" if not binary.any() else "full" if binary.all() else "binary"
-        share, border = float(binary.mean()), _border(binary)
+        share, border = float(np.count_nonzero(binary) / binary.size), _border(binary)
         made = nearest(binary, frame)
     else:
         kind, share, border = "graded", float(graded.mean()) / 255, _border(graded) / 255
@@ -216,6 +218,10 @@ def _few_values(numbers: np.ndarray) -> tuple[float, ...]:
     Soft edges of a mask of black and white have few values as well, but no more pixels of one value than the
     outline of the picture has.
     """
+    top = numbers.max()
+    zeros, tops = np.count_nonzero(numbers == 0), np.count_nonzero(numbers == top)
+    if zeros + tops == numbers.size and zeros:  # counting is far quicker than to sort all values
+        return (0.0, float(top))
     values, counts = np.unique(numbers, return_counts=True) if numbers.dtype != np.uint8 else _bytes(numbers)
     if len(values) > 2:
         between = counts[1:-1] if values[0] == 0 and values[-1] > 127 else counts
