@@ -90,14 +90,18 @@ def check_data(
     found = check.look(data, root, rule, Options.of(format, columns), allow_leaks=allow_leaks)
     say(f"{found.table.name}: {len(found.table)} images, {len(found.table.classes)} classes")
     Console().print(_sheet(found), markup=False)
-    if data in catalog.ENTRIES and not found.notes:
+    if data in catalog.ENTRIES and not catalog.compare(data, found.table):
         say("all counts are those of the paper's Table 1")
     for line in (*(f"note: {note}" for note in found.notes), *found.problems):
         tell(line, sys.stdout)
     if preview is not None:
-        pages.write(preview, found.table, found.seen, [*found.problems, *found.notes])
+        pages.write(preview, found)
         say(f"preview: {preview}")
-    say(f"{len(found.problems)} problem{'s' * (len(found.problems) != 1)} that a run would refuse")
+    problems, notes = len(found.problems), len(found.notes)
+    say(
+        f"{problems} problem{'s' * (problems != 1)} that a run would refuse, {notes} note{'s' * (notes != 1)}"
+        f"{' above' * bool(problems + notes)}"
+    )
     return 2 if found.problems else 0
 
 

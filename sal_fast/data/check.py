@@ -1,5 +1,6 @@
 """Look through a data set before a run does."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class Findings(NamedTuple):
     rows: the row numbers by kind of finding (`KINDS`).
     seen: what was seen in the mask files of each row that has some.
     reasons: why a row's files cannot be used, by row number.
-    problems: everything that a run would refuse.
+    problems: everything that a run would refuse. Files with one reason are one problem, of several lines.
     notes: what a run would pass over in silence, and what differs from the paper's Table 1.
     """
 
@@ -66,7 +67,7 @@ def look(
     if len(rows["no mask"]) == len(table) and UNLABELLED not in table.labels:  # else people draw them
         problems.append(f"{table.name}: no masks at all; only the regime b1 can run, or --annotator people")
     reasons = {row: str(error) for row, error in found.broken.items()}
-    problems += [reasons[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])]
+    problems += _grouped([found.broken[row] for row in (*rows["mis-sized mask"], *rows["unreadable"])])
     named = [
         (str(path), one)
         for row, several in found.seen.items()
@@ -81,6 +82,21 @@ def look(
     notes += duplicates.described(table, twice)
     problems += [*(verdict.problems or meaning.useless(named)), *duplicates.described(table, refused)]
     return Findings(table, rows, found.seen, reasons, problems, notes)
+
+
+def _grouped(broken: Sequence[Unreadable]) -> list[str]:
+    """A line for each file; if more than three have one reason, the reason, with their paths below it."""
+    alike: dict[str, list[Unreadable]] = {}
+    for error in broken:
+        alike.setdefault(error.reason, []).append(error)
+    lines = []
+    for reason, errors in alike.items():
+        if len(errors) > 3:
+            paths = (str(error.path) for error in errors)
+            lines.append("\n  ".join([f"{len(errors)} files: {reason}", *paths]))
+        else:
+            lines += map(str, errors)
+    return lines
 
 
 class _Decoded(NamedTuple):

@@ -199,7 +199,7 @@ def test_paint_that_cannot_be_told_from_what_is_under_it(question: Question, out
     palette = Image.fromarray(on).convert("P")
     palette.info["transparency"] = 0
     for wrong, message in [
-        (Image.fromarray(photo), r"masks/c.png: a picture of \d+ colours, expected grey"),
+        (Image.fromarray(photo), r"masks/c.png: a picture of many colours, expected grey"),
         (Image.fromarray(np.stack([full, full - on, full - on], axis=2)), "a mask of 2 colours"),
     ]:
         wrong.save(out / "masks" / "c.png")

@@ -111,7 +111,7 @@ KINDS = {
     "degrees as a JPEG": Kind(grey(GREYS), "close", suffix=".jpg"),
     "binary as a JPEG": Kind(grey(BINARY), BINARY, suffix=".jpg"),
     "soft edges": Kind(grey(BINARY).resize((61, 61)).resize((SIDE, SIDE)), "close"),
-    "average of three": Kind(grey((BOX * 1 + CORE * 2) * 85), "or --foreground grades if"),
+    "average of three": Kind(grey((BOX * 1 + CORE * 2) * 85), "--foreground grades if"),
     "average of three, --foreground grades": Kind(
         grey((BOX * 1 + CORE * 2) * 85), (BOX * 1 + CORE * 2) * 85, {"foreground": "grades"}
     ),

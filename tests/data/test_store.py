@@ -361,7 +361,10 @@ def test_check_counts(folder: Path) -> None:
     assert [names[row] for row in found.rows["graded mask"]] == ["blue/000"]
     assert found.problems == []
     assert found.notes == [
-        "masks: 27 binary, 1 graded, 1 empty; their foreground covers 25% of the picture (median)",
+        "masks: 27 binary, 1 graded, 1 empty; every value but 0 is foreground (255); foreground covers 25% "
+        "of the picture and 0% of its border (medians)",
+        f"1 mask, for example {folder}/masks/red/001.png: empty, because nothing is foreground; nothing is "
+        f"learned from it of where to look",
         "read as folder, because it has the folders images/blue and masks",
     ]
     (folder / "images/blue/000.jpg").unlink()

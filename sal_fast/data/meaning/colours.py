@@ -36,8 +36,9 @@ def of_one_hue(rgb: np.ndarray, file: Encoded) -> np.ndarray:
         )
     raise Unreadable(
         file.path,
-        f"a picture of {len(codes):,} colours, expected grey: a heat map drawn with a colour map, or paint "
-        f"on the photograph, does not say how much each place counts; save the map itself in grey",
+        "a picture of many colours, expected grey: it looks like a heat map drawn with a colour map, or "
+        "paint on the photograph, which does not say how much each place counts; save the map as it was "
+        "before it was coloured, in grey, or the paint alone, white on black",
     )
 
 

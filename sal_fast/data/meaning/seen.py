@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MOST_VALUES = 40  # distinct values that a label map may have; a map of degrees has more
+INVERTED = 0.5  # the share of foreground along the border, and in the picture, of a mask that looks inverted
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class Seen:
     def useful(self) -> bool:
         """True if the map says more about one place than about another."""
         return self.kind in ("binary", "graded")
+
+    @property
+    def looks_labelled(self) -> bool:
+        """True if the map has so few values that they may be labels of regions, not degrees."""
+        return self.kind == "graded" and bool(self.values)
+
+    @property
+    def looks_inverted(self) -> bool:
+        """True if most of the border, and most of the picture, is foreground."""
+        return self.useful and min(self.border, self.coverage) > INVERTED
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults, rounded, for an index file."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from sal_fast.data.meaning.rule import Rule
 from sal_fast.data.meaning.seen import Seen
 
 DARK = 64  # of 255: a set of pictures whose brightest pixel is darker was scaled wrongly
-INVERTED = 0.5  # the share of foreground along the border, and in the picture, of a mask that looks inverted
 SHOWN = 12  # values that a message names
 
 Named = tuple[str, Seen]  # a mask file's path, or its sample's id, and what was seen in it
@@ -30,7 +30,10 @@ def judge(files: Iterable[Named], rule: Rule) -> Verdict:
     if not found:
         return Verdict([], [])
     problems = [*([] if rule.own is not None else _labels(found, rule)), *_instances(found)]
-    notes = [*_summary(found), *_full(found), *_inverted(found), *_marked(found), *_deep(found, rule)]
+    notes = [
+        *_summary(found, rule), *_silent(found, rule), *_inverted(found, rule), *_marked(found),
+        *_deep(found, rule),
+    ]  # fmt: skip
     return Verdict(problems, notes)
 
 
@@ -40,8 +43,8 @@ def useless(files: Iterable[Named]) -> list[str]:
     if not kinds or kinds.keys() & {"binary", "graded"}:
         return []
     return [
-        f"no mask says anything: {_tally(kinds)}; a run needs masks with foreground and background (only "
-        f"the regime b1 does without)"
+        f"no mask says anything: {_tally(kinds)} (full: one grey everywhere, empty: nothing but 0); a run "
+        f"needs masks with foreground and background (only the regime b1 does without)"
     ]
 
 
@@ -61,19 +64,26 @@ def of_deep_images(brightest: Sequence[int], rule: Rule) -> list[str]:
 
 def _labels(found: Sequence[Named], rule: Rule) -> list[str]:
     """Refuse label maps that would be taken for degrees of grey."""
-    few = [(name, seen) for name, seen in found if seen.kind == "graded" and seen.values]
+    few = [(name, seen) for name, seen in found if seen.looks_labelled]
     if not few or rule.grades or rule.foreground:
         return []
+    others = [seen.values[-1] for _, seen in found if seen.kind == "binary" and seen.values]
     values = sorted({value for _, seen in few for value in seen.values})
     palette = " (indices of a palette)" if any("palette" in seen.marks for _, seen in few) else ""
     void = next((value for value in values if value == 255), None)
     classes = [value for value in values if value not in (0, void)]
-    advice = f"--foreground {classes[0]:g}" + (" --ignore 255" if void else "")
-    return [
+    said = (
         f"{len(few)} of {len(found)} masks have few values, {_listed(values)}{palette}, for example "
-        f"{few[0][0]}: they look like labels of classes or regions, not like degrees; say which values are "
-        f"foreground, as in {advice}, or --foreground grades if they are degrees of grey"
-    ]
+        f"{few[0][0]}: they look like labels of classes or regions, not like degrees; "
+    )
+    if void and 2 * others.count(void) > len(found):
+        advice = "255 is foreground in most masks: save these as those are, with 0 and 255"
+    else:
+        wanted = ",".join(f"{value:g}" for value in sorted({classes[0], *others} - {void}))
+        neither = void or (classes[-1] if len(classes) > 1 else None)
+        advice = f"say which values are foreground, as in --foreground {wanted}"
+        advice += f", and perhaps which are neither, as in --ignore {neither:g}" if neither else ""
+    return [f"{said}{advice}, or say --foreground grades if they are degrees of grey"]
 
 
 def _instances(found: Sequence[Named]) -> list[str]:
@@ -89,39 +99,56 @@ def _instances(found: Sequence[Named]) -> list[str]:
     ]
 
 
-def _summary(found: Sequence[Named]) -> list[str]:
-    kinds = Counter(seen.kind for _, seen in found)
-    useful = sorted(seen.coverage for _, seen in found if seen.useful)
+def _summary(found: Sequence[Named], rule: Rule) -> list[str]:
+    """Values, coverage and polarity of the set in one sentence."""
+    labels = [seen.looks_labelled and not rule.grades for _, seen in found]
+    kinds = Counter(
+        "of few values" if one else seen.kind for one, (_, seen) in zip(labels, found, strict=True)
+    )
     said = f"masks: {_tally(kinds)}"
-    if useful:
-        said += f"; their foreground covers {useful[len(useful) // 2]:.0%} of the picture (median)"
     ones = sorted({seen.values[-1] for _, seen in found if seen.kind == "binary" and seen.values})
-    if len(ones) > 1 and ones != [1, 255]:
+    if ones:
         said += f"; every value but 0 is foreground ({_listed(ones)})"
+    useful = [seen for one, (_, seen) in zip(labels, found, strict=True) if seen.useful and not one]
+    if useful:
+        covered = median(seen.coverage for seen in useful)
+        border = median(seen.border for seen in useful)
+        said += f"; foreground covers {covered:.0%} of the picture and {border:.0%} of its border (medians)"
     if ignored := [seen.ignored for _, seen in found if seen.ignored]:
         share = sum(ignored) / len(found)
         said += f"; {share:.1%} of the pixels are ignored, in {len(ignored)} masks"
     return [said]
 
 
-def _full(found: Sequence[Named]) -> list[str]:
-    names = [name for name, seen in found if seen.kind == "full"]
-    if not names:
-        return []
-    return [
-        f"{_masks(names)}: one grey everywhere, which says nothing of any place; it counts as an empty map, "
-        f"unless another of the same image says more"
-    ]
+def _silent(found: Sequence[Named], rule: Rule) -> list[str]:
+    """Say which masks have no foreground, or nothing else."""
+    full = [name for name, seen in found if seen.kind == "full"]
+    empty = [name for name, seen in found if seen.kind == "empty"]
+    lines = []
+    if full:
+        lines.append(
+            f"{_masks(full)}: one grey everywhere, which says nothing of any place; it counts as an empty "
+            f"map, unless another of the same image says more"
+        )
+    if empty:
+        asked = "--foreground" if rule.foreground else "--foreground-colour" if rule.colours else ""
+        why = f"no pixel is of {asked}" if asked else "nothing is foreground"
+        lines.append(f"{_masks(empty)}: empty, because {why}; nothing is learned from it of where to look")
+    return lines
 
 
-def _inverted(found: Sequence[Named]) -> list[str]:
-    useful = [(name, seen) for name, seen in found if seen.useful]
-    names = [name for name, seen in useful if min(seen.border, seen.coverage) > INVERTED]
+def _inverted(found: Sequence[Named], rule: Rule) -> list[str]:
+    names = [name for name, seen in found if seen.looks_inverted]
     if not names:
         return []
-    advice = "look at them with --preview: they may be inverted"
-    if 2 * len(names) > len(useful):
-        advice = "they look inverted, and training would learn the background; take --foreground 0"
+    advice = "they may be inverted: look at them with --preview PAGE.html"
+    if rule.own is None and 2 * len(names) > sum(seen.useful for _, seen in found):
+        advice = (
+            "they look inverted, and training would learn the background; if the black pixels are the "
+            "object, say --foreground 0"
+        )
+    elif rule.own is None:
+        advice += ", and save those that are again, white on black"
     return [f"{_masks(names)}: most of the border is foreground; {advice}"]
 
 
