@@ -12,15 +12,18 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
 from sal_fast import seeds
-from sal_fast.data import catalog, load_table, splits
+from sal_fast.data import catalog, check, decode, load_table, splits, store
 from sal_fast.data.catalog import archives, cub200, flowers102, food201, ham10000, imagenet_s
+from sal_fast.data.reading import StoreOptions
 from sal_fast.data.table import SPLITS, Table
 from sal_fast.errors import InputError
 
@@ -489,6 +492,133 @@ def test_rules_of_ham10000_and_food201(rule: Callable[[np.ndarray], np.ndarray])
     palette.putpalette([9] * 768)
     assert rule(np.asarray(palette)).tolist() == [[False, True, True, True]]
     assert rule(ids > 100).tolist() == [[False, False, True, True]]  # a file of one bit a pixel
+
+
+# The polarity of masks, from the file to the store.
+
+FRAME = 32
+PARTS = np.repeat(np.arange(8), 4)  # eight stripes of four columns
+INSIDE = (np.arange(FRAME) >= 16)[:, None]  # the lower half: what a data set calls foreground is drawn there
+
+
+def stripes(values: list[int]) -> np.ndarray:
+    """A value for each stripe, in the lower half; 0 in the upper one. int64 [32, 32]."""
+    return np.where(INSIDE, np.array(values)[PARTS], 0)
+
+
+def votes() -> tuple[Image.Image, np.ndarray]:
+    """CUB-200: five annotators, of whom none to all outlined a stripe; at least three are more than half."""
+    count = stripes([0, 1, 2, 3, 4, 5, 5, 0])
+    return Image.fromarray((count * 51).astype(np.uint8)), count >= 3
+
+
+def votes_with_alpha() -> tuple[Image.Image, np.ndarray]:
+    """The same with an opaque channel of alpha, as some files of CUB-200 have it."""
+    image, expected = votes()
+    image.putalpha(255)
+    return image, expected
+
+
+def on_blue() -> tuple[Image.Image, np.ndarray]:
+    """Flowers102: the flower in its colours, deep blue among them, on (0, 0, 254)."""
+    pixels = np.full((FRAME, FRAME, 3), (0, 0, 254), np.uint8)
+    pixels[16:, :16] = (230, 210, 40)
+    pixels[16:, 16:] = (40, 20, 150)
+    return Image.fromarray(pixels), np.broadcast_to(INSIDE, (FRAME, FRAME))
+
+
+def class_ids() -> tuple[Image.Image, np.ndarray]:
+    """ImageNet-S: R + 256 * G is the class; 0 is another category, and 1000 is to be ignored."""
+    ids = stripes([0, 1, 255, 256, 512, 919, 1000, 1000])
+    pixels = np.stack([ids % 256, ids // 256, np.zeros_like(ids)], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8)), (ids > 0) & (ids < 1000)
+
+
+def lesion() -> tuple[Image.Image, np.ndarray]:
+    """HAM10000: 255 is the lesion, and 0 is skin."""
+    values = stripes([0, 255, 255, 255, 255, 255, 255, 0])
+    return Image.fromarray(values.astype(np.uint8)), values == 255
+
+
+def foods() -> tuple[Image.Image, np.ndarray]:
+    """Food201: the id of a food, 1 to 201; 0 is the table."""
+    values = stripes([0, 0, 1, 2, 17, 128, 201, 201])
+    return Image.fromarray(values.astype(np.uint8)), values > 0
+
+
+def redrawn(root: Path, key: str, image: Image.Image) -> Table:
+    """The miniature, with photographs of 32 x 32 pixels, each with this mask.
+
+    A JPEG is flat in each of its blocks, so that compression changes nothing but some levels.
+    """
+    table = load_table(key, root)
+    for number, path in enumerate(table.images):
+        path.unlink()
+        noise = np.random.default_rng(number).integers(0, 256, (FRAME, FRAME, 3))
+        picture(path, noise.astype(np.uint8))
+    for path in table.masks:
+        if isinstance(path, Path):
+            path.unlink()
+            image.save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+    return load_table(key, root)
+
+
+POLARITY = [
+    ("cub200", votes), ("cub200", votes_with_alpha), ("flowers102", on_blue), ("imagenet-s", class_ids),
+    ("ham10000", lesion), ("food201", foods),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("decoder", ["pillow", "torch", "dali"])
+@pytest.mark.parametrize(("key", "draw"), POLARITY)
+def test_polarity(
+    roots: Path, key: str, draw: Callable[[], tuple[Image.Image, np.ndarray]], decoder: Any
+) -> None:
+    """What a run trains on is what the data set's documentation calls foreground, in each pixel."""
+    if decoder == "dali":
+        pytest.importorskip("nvidia.dali")
+    image, expected = draw()
+    table = redrawn(roots / key, key, image)
+    options = StoreOptions(FRAME, 0, decode.choose(decoder, torch.device("cpu")))
+    rows = [row for row, mask in enumerate(table.masks) if mask is not None]
+    made = store.build(table, options).masks.unpack(torch.tensor(rows)).numpy()
+    assert len(made) == len(rows) > 10
+    assert (made == np.where(expected, 255, 0)).all()
+
+
+@pytest.mark.parametrize(("key", "draw"), POLARITY)
+def test_what_check_says_of_the_masks(
+    roots: Path, key: str, draw: Callable[[], tuple[Image.Image, np.ndarray]]
+) -> None:
+    """The rule is the data set's own, so that values are no matter: coverage and border are said."""
+    image, expected = draw()
+    table = redrawn(roots / key, key, image)
+    found = check.look(key, str(roots / key))
+    assert found.problems == []
+    count = len(table) - table.masks.count(None)
+    edge = np.concatenate([expected[0], expected[-1], expected[1:-1, 0], expected[1:-1, -1]])
+    assert found.notes[0] == (
+        f"masks: {count} binary; foreground covers {expected.mean():.0%} of the picture and "
+        f"{edge.mean():.0%} of its border (medians)"
+    )
+    assert found.notes[1:] == catalog.compare(key, table)
+
+
+def test_what_check_says_of_a_wide_plate_and_of_ignored_pixels(roots: Path) -> None:
+    """An official rule is never to be turned round; a mask of nothing but ignored pixels is empty."""
+    values = np.full((FRAME, FRAME), 17, np.uint8)
+    values[:4, :4] = 0
+    food, imagenet = str(roots / "food201"), str(roots / "imagenet-s")
+    redrawn(roots / "food201", "food201", Image.fromarray(values))
+    (inverted,) = [note for note in check.look("food201", food).notes if "border is" in note]
+    assert "look at them with --preview" in inverted
+    assert "--foreground" not in inverted
+    table = redrawn(roots / "imagenet-s", "imagenet-s", class_ids()[0])
+    mask = table.masks[0]
+    assert isinstance(mask, Path)
+    Image.new("RGB", (FRAME, FRAME), (1000 % 256, 1000 // 256, 0)).save(mask)
+    (empty,) = [note for note in check.look("imagenet-s", imagenet).notes if "empty," in note]
+    assert str(mask) in empty
 
 
 # The splits of the paper's sizes, without files.
