@@ -19,8 +19,8 @@ from sal_fast.errors import InputError
 
 SIDE = 64  # pixels a side to which images and maps are brought; what masks mean is seen at their own size
 KINDS = (
-    "no mask", "empty mask", "full mask", "graded mask", "mis-sized mask", "unreadable",
-    "binary mask",
+    "no mask", "empty mask", "full mask", "graded mask", "mask of few values", "mis-sized mask",
+    "unreadable", "binary mask",
 )  # fmt: skip
 
 
@@ -140,6 +140,8 @@ def _kind(table: Table, row: int, found: _Decoded) -> str:
     seen = found.seen.get(row, [])
     if not seen:
         return "no mask"
+    if any(one.looks_labelled for one in seen) and not table.rule.grades:
+        return "mask of few values"
     kinds = {one.kind for one in seen}
     averaged = len(seen) > 1 and not isinstance(table.masks[row], tuple)
     if "graded" in kinds or (averaged and "binary" in kinds):

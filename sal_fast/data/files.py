@@ -219,7 +219,8 @@ def resize(pixels: Tensor, size: int) -> Tensor:
 def grades(file: Encoded) -> np.ndarray:
     """Decode the pixels of a mask file as they are stored, but upright: [H, W], or [H, W, 3] of colours.
 
-    A palette file gives its indices, and one of one bit 0 and 1. Alpha is dropped. Raises Unreadable if they cannot be decoded.
+    A palette file gives its indices, and one of one bit 0 and 1. Alpha is dropped. Raises Unreadable if they
+    cannot be decoded.
     """
     with naming(file.path):
         image = _upright(file)

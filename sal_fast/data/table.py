@@ -89,8 +89,9 @@ def make_table(
         name: what the data set is called on screen and in reports.
         samples: `Sample`s, or dictionaries with the same fields.
         foreground: a function from the pixels of a mask file, as Pillow decodes them (uint8 [H, W] or
-            [H, W, 3], the indices of a palette), to its foreground, bool [H, W]; None if the data set has no
-            rule of its own.
+            [H, W, 3], the indices of a palette), to its foreground, bool [H, W], or a masked array of
+            numpy.ma that leaves out pixels which are neither foreground nor background; None if the data set
+            has no rule of its own.
 
     Raises:
         InputError: there is no sample, an id occurs twice or cannot be a file name, or a split is unknown.

@@ -29,7 +29,7 @@ def foreground(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 2:
         return pixels != OTHER
     ids = pixels[..., 0] + 256 * pixels[..., 1].astype(np.int32)
-    return (ids != OTHER) & (ids != IGNORED)
+    return np.ma.masked_array(ids != OTHER, mask=ids == IGNORED)
 
 
 def read(entry: Entry, root: Path) -> list[Sample]:

@@ -73,7 +73,9 @@ def read(
     turn, marks = _turn(file, image)
     with files.naming(file.path):
         if rule.own is not None:
-            found = _Grades(rule.own(turn(pixels)))
+            own = rule.own(turn(pixels))
+            void = np.ma.getmaskarray(own)
+            found = _Grades(np.ma.getdata(own) & ~void, float(void.mean()))
         else:
             found = _grades(file, pixels, rule)
             found = found._replace(numbers=turn(found.numbers))

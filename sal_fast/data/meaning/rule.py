@@ -24,7 +24,8 @@ class Rule:
     colours: the colours of a colour-coded mask that are foreground.
     white: the number that is white in files of more than 8 bits, such as 4095 for 12 bits.
     own: the data set's own rule, bool [H, W] of the pixels as Pillow decodes them (uint8 [H, W] or
-        [H, W, 3], the indices of a palette). It overrides all others but `white`.
+        [H, W, 3], the indices of a palette); of a masked array (numpy.ma) the pixels that it leaves out are
+        neither. It overrides all others but `white`.
     """
 
     foreground: tuple[int, ...] = ()
