@@ -31,11 +31,19 @@ def _span(sizes: list[int]) -> str:
 
 
 def _maps(steps: Steps) -> str:
-    """How many maps people draw; with `--human-budget auto` only bounds are known."""
+    """How many maps people draw; with `--human-budget auto` only bounds are known.
+
+    Data that are there already may have fewer.
+    """
     sources = steps.answering.turns.certain_sources()
     sizes = [steps.plan.query_size(index) for index, source in enumerate(sources) if source == "human"]
     drawn = f"{sum(sizes)} maps" if sizes else "no maps"
-    return f"at least {drawn}, at most {steps.plan.labelled[-1]}" if steps.plan.auto and sizes else drawn
+    if steps.plan.auto and sizes:
+        drawn = f"at least {drawn}, at most {steps.plan.labelled[-1]}"
+    there, pool = int(steps.store.has_mask[steps.pool].sum()), len(steps.pool)
+    if sizes and there < pool and steps.config.annotator == "data":
+        drawn += f", as far as these images have one ({there} of {pool} training images have)"
+    return drawn
 
 
 def _time(steps: Steps) -> str:
