@@ -116,7 +116,7 @@ def write_coco(root: Path) -> list[Shown]:
         ("train", "cat", [(7, [SQUARE, TRIANGLE], 0), (3, [small], 0)], coco_pixels(SQUARE, TRIANGLE)),
         ("train", "dog", [(3, compressed, 0), (7, [small], 0)], blob),
         ("train", "cat", [(7, crowd, 1), (7, [SQUARE], 0)], other | coco_pixels(SQUARE)),
-        ("val", "dog", [(7, [tie[0]], 0), (3, [tie[1]], 0)], coco_pixels(tie[1])),
+        ("val", "cat", [(3, [tie[1]], 0), (7, [tie[0]], 0)], coco_pixels(tie[0])),
     ]
     shown = []
     sets: dict[str, dict[str, list[Any]]] = {}

@@ -9,11 +9,12 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 from sal_fast.data.files import SUFFIXES
-from sal_fast.data.readers.made import Found
+from sal_fast.data.readers.made import Found, naming
 from sal_fast.errors import InputError
 
 ENDINGS = ", ".join(sorted(SUFFIXES))
@@ -196,73 +197,16 @@ def holds(path: Path, first: bytes, *words: bytes) -> bool:
         return False
 
 
-def load_json(path: Path, expected: str) -> Any:
-    """Read a JSON file. Raises InputError that says where it is damaged, and what was expected."""
-    try:
+def load_json(path: Path, then: str) -> Any:
+    """Read a JSON file. Raises InputError that says where it is damaged, and what to do `then`."""
+    with naming(path, "the JSON", then):
         return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"file not found: {path}") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}, {where}: not JSON ({error.msg}); {expected}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); {expected}") from None
 
 
-class Pictures:
-    """The picture files below a folder, to be found by the names that other programs wrote for them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.named: dict[str, list[Path]] = {}
-        self.missing: list[str] = []  # names of images that a reader did not find
-        for path in walk(root):
-            if is_picture(path):
-                self.named.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
-
-    def find(self, name: str, split: str = "", beside: Path | None = None) -> Path | None:
-        """The file that a name, path or URL stands for; None if there is none.
-
-        Among several files with that last part, the one that shares the most trailing folders is taken; then
-        one in a folder named after the split; then one in the folder `beside`. Raises InputError if several
-        are left.
-        """
-        parts = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))).parts
-        found = self.named.get(parts[-1], []) if parts else []
-
-        def shared(path: Path) -> int:
-            pairs = zip(reversed(path.parts), reversed(parts), strict=False)
-            return next((n for n, (one, other) in enumerate(pairs) if one != other), len(parts))
-
-        def rank(path: Path) -> tuple[int, bool, bool]:
-            folders = path.relative_to(self.root).parts[:-1]
-            return shared(path), any(split_in(one) == split != "" for one in folders), path.parent == beside
-
-        ranked = {path: rank(path) for path in found}
-        most = max(ranked.values(), default=None)
-        best = [path for path in found if ranked[path] == most]
-        if len(best) > 1:
-            raise InputError(
-                f"{self.root}: {name!r} may be {best[0]} or {best[1]}; remove one, or name the smaller folder"
-            )
-        return best[0] if best else None
-
-    def finish(self, source: Path, expected: str, reading: Reading, before: int = 0) -> None:
-        """Count the missing images of a source.
-
-        Raises InputError if the source gave no sample, so that there are as many as `before` it.
-        """
-        missing, self.missing = self.missing, []
-        for name in missing:
-            reading.leave_out(name, f"images in {source.name} that are not below {self.root}")
-        if len(reading.found) > before:
-            return
-        if missing:
-            raise InputError(
-                f"{source}: none of its {len(missing)} images was found below {self.root} (the first is "
-                f"{missing[0]!r}); put the images there"
-            )
-        raise InputError(f"{source}: no image in it has a class; {expected}")
+def load_xml(path: Path, then: str) -> ElementTree.Element:
+    """The root of an XML file. Raises InputError that says where it is damaged, and what to do `then`."""
+    with naming(path, "the XML", then):
+        return ElementTree.parse(path).getroot()
 
 
 def sample_id(image: Path, root: Path) -> str:

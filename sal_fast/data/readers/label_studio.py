@@ -1,17 +1,17 @@
 """Label Studio's JSON export, of any project with a brush, polygons, rectangles, ellipses or choices.
 
 Of a shape the pixels count whose centres lie inside; a brush's pixels count if they are more than half as
-opaque as its most opaque one. The class of an image is its one choice, else the label whose regions cover
-most pixels, the first in the alphabet of several with as many. If several people annotated an image, its
-class is the one that most of them give, and its map is the mean of the masks of those who give it.
+opaque as its most opaque one. Choices name the image as a whole: see `annotations` for its class. If several
+people annotated an image, its class is the one that most of them give, and its map is the mean of the masks
+of those who give it.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,19 +21,10 @@ import numpy as np
 
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers import brush_code
-from sal_fast.data.readers.base import (
-    Look,
-    Options,
-    Pictures,
-    Reader,
-    Reading,
-    holds,
-    load_json,
-    sample_id,
-    some,
-)
-from sal_fast.data.readers.made import Found, Picture
-from sal_fast.data.readers.shapes import Draw, Size, class_and_mask, ellipse, outline, size_of, turned
+from sal_fast.data.readers.annotations import Annotations, Entry, Item, Marks, Source
+from sal_fast.data.readers.base import Options, holds, load_json
+from sal_fast.data.readers.made import Picture
+from sal_fast.data.readers.shapes import Draw, Size, ellipse, outline, size_of, turned
 from sal_fast.errors import InputError
 
 EXPECTED = "expected Label Studio's export in the format JSON (not JSON-MIN, CSV, COCO or another)"
@@ -41,71 +32,36 @@ UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts this before the nam
 KINDS = ("brush", "rectangle", "ellipse", "polygon")
 
 
-class LabelStudio(Reader):
-    def looks(self, path: Path) -> Look | None:
-        files = _files(path)
-        return Look(f"{files[0].name} is a list of tasks with data and annotations") if files else None
+class LabelStudio(Annotations):
+    marks = b"[", b'"annotations"', b'"data"'
+    why = "is a list of tasks with data and annotations"
+    expected = EXPECTED
 
-    def read(self, path: Path, options: Options) -> Reading:
-        files = _files(path) or ([path] if path.is_file() else [])
-        if len(files) != 1:
-            raise InputError(f"{path}: {len(files)} exports in it, expected one; name the file that is meant")
-        file, root = files[0], path if path.is_dir() else path.parent
-        reading, pictures = Reading(), Pictures(root)
-        reading.used.add(file)
-        for nth, task in enumerate(tasks(file), start=1):
-            place = f"task {identity(task, nth)}"
-            try:
-                row = _sample(file, place, task, pictures, options, reading)
-            except ValueError as error:
-                raise InputError(f"{file}, {place}: {error}") from None
-            if row is not None:
-                reading.found.append(row)
-        pictures.finish(file, f"{EXPECTED} of annotated tasks", reading)
-        return reading
+    def items(self, source: Source) -> Iterator[Item]:
+        for nth, task in enumerate(tasks(source.path), start=1):
+            yield Item(source.path, f"task {identity(task, nth)}", task)
+
+    def entry(self, source: Source, item: Item) -> Entry:
+        data, pictures = item.value["data"], source.pictures
+        value = _image(item, source.options)
+        annotations = map(as_object, item.value["annotations"])
+        marks = [_marks(one) for one in annotations if one.get("was_cancelled") is not True]
+        if value.startswith("data:"):
+            image = Picture(item.file, item.part, lambda: base64.b64decode(value.partition(",")[2]))
+            return Entry(value, image, marks, id=str(data.get("id") or item.part.replace(" ", "-")))
+        path = _path(value)
+        found = pictures.find(path) or pictures.find(UPLOADED.sub("", PurePosixPath(path).name))
+        return Entry(value, found, marks)
 
 
-def _files(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else some(path, [".json"], 0)
-    return [file for file in files if holds(file, b"[", b'"annotations"', b'"data"')]
-
-
-def _sample(
-    file: Path, place: str, task: dict[str, Any], pictures: Pictures, options: Options, reading: Reading
-) -> Found | None:
-    """The sample of a task; None if its image is missing, or it has no class."""
-    value = _image(task["data"], options)
-    if value.startswith("data:"):
-        name = str(task["data"].get("id") or place.replace(" ", "-"))
-        image: Path | Picture = Picture(file, place, partial(_embedded, value))
-    else:
-        there = _found(value, pictures)
-        if there is None:
-            pictures.missing.append(value)
-            return None
-        image, name = there, sample_id(there, pictures.root)
-    annotated = [one for one in map(as_object, task["annotations"]) if one.get("was_cancelled") is not True]
-    answers = [_answer(file, f"{place} annotation {n}", one) for n, one in enumerate(annotated, start=1)]
-    answers = [(label, mask) for label, mask in answers if label]
-    if not answers:
-        reading.leave_out(place, "no choice and no labelled region, so no class")
-        return None
-    (label, most), *others = Counter(label for label, _ in answers).most_common()
-    if others and others[0][1] == most:
-        reading.leave_out(place, "its annotators differ in the class")
-        return None
-    masks = [mask for given, mask in answers if given == label and mask is not None]
-    return Found(name, image, label, masks if len(masks) > 1 else masks[0] if masks else None)
-
-
-def _answer(file: Path, part: str, annotation: dict[str, Any]) -> tuple[str, Picture | None]:
-    """The class, or "", and the mask of one annotation.
+def _marks(annotation: dict[str, Any]) -> Marks:
+    """What one annotation says.
 
     A result of the type labels or choices with the id of a region is about that region, not the image.
     """
     regions = [as_object(region) for region in as_array(annotation.get("result"))]
-    shapes = drawn_regions(regions)
-    own: dict[object, list[Any]] = {region["id"]: [] for _, region in shapes if "id" in region}
+    drawings = drawn_regions(regions)
+    own: dict[object, list[Any]] = {region["id"]: [] for _, region in drawings if "id" in region}
     chosen: list[str] = []
     for region in regions:
         value = as_object(region.get("value"))
@@ -114,24 +70,24 @@ def _answer(file: Path, part: str, annotation: dict[str, Any]) -> tuple[str, Pic
             own[region["id"]] += said
         elif region.get("type") == "choices":
             chosen += map(str, said)
-    drawings: dict[str, list[Draw]] = defaultdict(list)
-    for kind, region in shapes:
+    shapes: dict[str, list[Draw]] = defaultdict(list)
+    for kind, region in drawings:
         size = size_of(region.get("original_width"), region.get("original_height"))
         labels = as_array(as_object(region.get("value")).get(f"{kind}labels")) or own.get(region.get("id"))
         for label in labels or [""]:
-            drawings[str(label)].append(partial(drawn, kind, region, size))
-    return class_and_mask(dict(sorted(drawings.items())), chosen, file, part)
+            shapes[str(label)].append(partial(drawn, kind, region, size))
+    return Marks(shapes, chosen)
 
 
-def _image(data: dict[str, Any], options: Options) -> str:
+def _image(item: Item, options: Options) -> str:
     """The value of a task's data that names its picture."""
-    key = options.columns.get("image")
+    data, key = item.value["data"], options.columns.get("image")
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
     named = [value for name, value in texts.items() if (name == key if key else _is_picture(value))]
     if len(named) != 1:
-        raise ValueError(
-            f"{len(named)} of its data ({', '.join(data)}) name a picture, expected one; say which with "
-            f"--columns image=NAME"
+        raise InputError(
+            f"{item.file}, {item.part}: {len(named)} of its data ({', '.join(data)}) name a picture, expected "
+            f"one; say which with --columns image=NAME"
         )
     return named[0]
 
@@ -144,16 +100,6 @@ def _path(value: str) -> str:
     """The path in a URL; that of a local file is in its query, `?d=`."""
     parts = urlsplit(value)
     return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
-
-
-def _found(value: str, pictures: Pictures) -> Path | None:
-    path = _path(value)
-    found = pictures.find(path)
-    return found or pictures.find(UPLOADED.sub("", PurePosixPath(path).name))
-
-
-def _embedded(value: str) -> bytes:
-    return base64.b64decode(value.partition(",")[2])
 
 
 # --- what people's answers to a query read in the same way --------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
 from sal_fast._util.files import cache_folder, whole_folder
@@ -100,19 +101,24 @@ def as_table(name: str, found: list[Found]) -> Table:
 
 
 @contextmanager
-def naming(source: Path, part: str) -> Iterator[None]:
-    """Turn any error into an InputError that names the file and its part; libraries raise anything."""
+def naming(source: Path, part: str, then: str = "mend or remove it") -> Iterator[None]:
+    """Turn any error into an InputError that names the file, its part, and what to do `then`.
+
+    Libraries raise anything for damaged files. A panic of polars is no Exception.
+    """
     try:
         yield
     except InputError:
         raise
     except Unreadable as error:
         raise InputError(str(error)) from None
-    except Exception as error:
+    except FileNotFoundError as error:
+        raise InputError(f"file not found: {error.filename or source}") from None
+    except (Exception, pl.exceptions.PanicException) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"{source}: {part} cannot be read ({type(error).__name__}: {reason}); mend or remove it"
-        ) from None
+        if not isinstance(error, ValueError):  # whose texts users understand
+            reason = f"{type(error).__name__}: {reason}"
+        raise InputError(f"{source}: {part} cannot be read ({reason}); {then}") from None
 
 
 def encoded(pixels: np.ndarray | bytes, suffix: str) -> bytes:
@@ -121,13 +127,12 @@ def encoded(pixels: np.ndarray | bytes, suffix: str) -> bytes:
         return pixels
     if pixels.dtype == bool:
         pixels = pixels.view(np.uint8) * np.uint8(255)
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "TIFF" if suffix == ".tif" else "PNG", **_fast(suffix))
+    data, image = io.BytesIO(), Image.fromarray(pixels)
+    if suffix == ".tif":
+        image.save(data, "TIFF", compression="tiff_deflate")
+    else:
+        image.save(data, "PNG", compress_level=1)
     return data.getvalue()
-
-
-def _fast(suffix: str) -> dict[str, object]:
-    return {"compression": "tiff_deflate"} if suffix == ".tif" else {"compress_level": 1}
 
 
 def _digest(pictures: Iterable[tuple[str, Picture]]) -> str:
@@ -143,19 +148,16 @@ def _digest(pictures: Iterable[tuple[str, Picture]]) -> str:
 
 
 def _write(name: str, folder: Path, pictures: list[tuple[str, Picture]]) -> None:
+    what = f"{name}: {len(pictures)} pictures that are no files of their own are"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent / ".lock"):
             if not folder.exists():  # else another process was first
                 with whole_folder(folder) as aside:
-                    one = partial(_write_one, aside)
-                    size = sum(each(one, pictures, f"writing the pictures of {name}"))
-                log.info(
-                    "%s: %d pictures that are no files of their own are written to %s (%.1f MB)",
-                    name, len(pictures), folder, size / 1e6,
-                )  # fmt: skip
+                    size = sum(each(partial(_write_one, aside), pictures, f"writing the pictures of {name}"))
+                log.info("%s written to %s (%.1f MB)", what, folder, size / 1e6)
                 return
-    log.info("%s: %d pictures that are no files of their own are kept in %s", name, len(pictures), folder)
+    log.info("%s kept in %s", what, folder)
 
 
 def _write_one(folder: Path, named: tuple[str, Picture]) -> int:

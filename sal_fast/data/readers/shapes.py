@@ -1,18 +1,17 @@
-"""Shapes become pixels, and several labelled shapes of one image become its class and its mask."""
+"""The shapes of annotation files as pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sal_fast.data.files import MOST_PIXELS
-from sal_fast.data.readers.made import Picture, naming
 from sal_fast.errors import InputError
 
 Size = tuple[int, int]  # width, height
 Draw = Callable[[], np.ndarray]  # gives bool [H, W]
+FAR = 2**17  # pixels that a point may be away from the image's corner; pycocotools walks along every edge
 
 
 def size_of(width: object, height: object) -> Size:
@@ -30,42 +29,6 @@ def union(drawings: Sequence[Draw]) -> np.ndarray:
     for draw in drawings[1:]:
         united |= draw()
     return united
-
-
-def class_and_mask(
-    drawings: Mapping[str, Sequence[Draw]], named: Sequence[str], source: Path, part: str
-) -> tuple[str, Picture | None]:
-    """The class and the mask of one image.
-
-    If the image as a whole has one name (a flag, tag or choice), that is its class. Else its class is the
-    label whose shapes cover most pixels, and the first label of several with as many. The mask is the union
-    of the class's shapes, or of all shapes if none has the class's name.
-
-    Args:
-        drawings: the shapes of each label; the label "" stands for shapes without one.
-        named: the names of the image as a whole.
-        source: the file that holds the shapes.
-        part: the image's name in that file.
-
-    Raises:
-        InputError: the image as a whole has several names.
-    """
-    if len(set(named)) > 1:
-        raise InputError(
-            f"{source}: {part} has several classes, {' and '.join(sorted(set(named)))}; expected one"
-        )
-    labels = {label: shapes for label, shapes in drawings.items() if label}
-    if named:
-        label = named[0]
-    elif len(labels) > 1:
-        with naming(source, part):
-            label = max(labels, key=lambda one: int(union(labels[one]).sum()))
-    else:
-        label = next(iter(labels), "")
-    shapes = drawings.get(label) or [shape for one in drawings.values() for shape in one]
-    if not shapes:
-        return label, None
-    return label, Picture(source, f"{part} {label}", lambda: union(shapes))
 
 
 def outline(corners: np.ndarray, size: Size) -> np.ndarray:
@@ -96,3 +59,51 @@ def turned(points: np.ndarray, degrees: float) -> np.ndarray:
     angle = np.radians(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
     return points @ np.array([[cos, sin], [-sin, cos]])
+
+
+def polygons(rings: Sequence[Sequence[float]], size: Size) -> np.ndarray:
+    """The pixels of polygons [[x, y, x, y, ...], ...] by pycocotools, bool [H, W].
+
+    Raises InputError if pycocotools is not installed, and ValueError for a damaged polygon.
+    """
+    for ring in rings:
+        if len(ring) < 6 or len(ring) % 2 or not np.abs(np.asarray(ring, dtype=float)).max() <= FAR:
+            raise ValueError("a polygon with a damaged outline, expected three points or more near the image")
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise InputError('polygons need pycocotools: pip install "sal-fast[formats]"') from None
+    width, height = size
+    code = mask.merge(mask.frPyObjects(rings, height, width))
+    return rle(counts_of(code["counts"].decode()), (height, width)).T
+
+
+def rle(counts: Sequence[int], size: Size) -> np.ndarray:
+    """Run-length code: runs of background and foreground in turn, row by row, as bool [H, W].
+
+    COCO's run from column to column, which is the transposed picture. Raises ValueError if the counts do not
+    fit; of too few, pycocotools would make pixels from memory that it never set.
+    """
+    lengths = np.asarray(counts)
+    if len(counts) == 0 or lengths.min() < 0 or lengths.sum() != size[0] * size[1]:
+        raise ValueError(f"a run-length code of {lengths.sum()} pixels, expected {size[0] * size[1]}")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, lengths).reshape(size[1], size[0])
+
+
+def counts_of(text: str) -> list[int]:
+    """The counts in COCO's compressed RLE.
+
+    Each character has 5 bits, the lowest first, and a bit that tells if more follow. From the fourth on, a
+    count is the difference to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)  # the sign
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts

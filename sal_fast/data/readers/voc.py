@@ -8,6 +8,7 @@ stands for a name; without both, the boxes. The value 255 (void) is background.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +16,21 @@ from typing import NamedTuple
 import numpy as np
 
 from sal_fast.data import files
-from sal_fast.data.readers.base import Look, Options, Reader, Reading, is_picture, split_of, visible
-from sal_fast.data.readers.cvat import parse
-from sal_fast.data.readers.made import Found, Picture
+from sal_fast.data.readers.base import (
+    Look,
+    Options,
+    Reader,
+    Reading,
+    is_picture,
+    load_xml,
+    split_of,
+    visible,
+)
+from sal_fast.data.readers.made import Found, Picture, naming
 from sal_fast.data.readers.shapes import Size, size_of
 from sal_fast.errors import InputError
 
+SEVERAL = "images with objects of several names, whose class is the one whose boxes have the largest area"
 EXPECTED = "expected Pascal VOC's XML, an annotation with objects that have a name and a bndbox"
 LABEL_MAP = "labelmap.txt"  # in exports of CVAT: name:r,g,b:parts:actions, a line for each value
 NAMES = [
@@ -36,6 +46,11 @@ class Object(NamedTuple):
     name: str
     box: tuple[int, int, int, int]
 
+    @property
+    def area(self) -> int:
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top)
+
 
 class Voc(Reader):
     def looks(self, path: Path) -> Look | None:
@@ -46,28 +61,30 @@ class Voc(Reader):
     def read(self, path: Path, options: Options) -> Reading:
         reading = Reading()
         images = {file.stem: file for file in visible(path / "JPEGImages") if is_picture(file)}
-        splits = _splits(path, reading)
-        maps = _label_map(path, reading)
+        splits, names = _splits(path, reading), _label_map(path, reading)
         for file in visible(path / "Annotations"):
+            image = images.get(file.stem)
             if file.suffix.lower() != ".xml":
                 continue
-            image = images.get(file.stem)
-            if image is None or (splits and file.stem not in splits):
-                why = (
-                    "its image is not in JPEGImages"
-                    if image is None
-                    else "not in the lists of ImageSets/Main"
-                )
-                reading.leave_out(file, why)
-                continue
-            objects, size = _objects(file)
-            reading.used.add(file)
-            if not objects:
-                reading.leave_out(image, "no object, so no class")
-                continue
-            label = _largest(objects)
-            mask = _mask(path, file, objects, label, maps, reading, size)
-            reading.found.append(Found(file.stem, image, label, mask, splits.get(file.stem, "")))
+            if image is None:
+                reading.leave_out(file, "its image is not in JPEGImages")
+            elif splits and file.stem not in splits:
+                reading.leave_out(file, "not in the lists of ImageSets/Main")
+            else:
+                reading.used.add(file)
+                with naming(file, "the annotation", f"{EXPECTED}, and a size"):
+                    objects, size = _objects(file)
+                if not objects:
+                    reading.leave_out(image, "no object, so no class")
+                    continue
+                areas = Counter[str]()
+                for one in sorted(objects):
+                    areas[one.name] += one.area
+                label = areas.most_common(1)[0][0]
+                if len(areas) > 1:
+                    reading.count(image, SEVERAL)
+                mask = _mask(path, file, objects, label, names, reading, size)
+                reading.found.append(Found(file.stem, image, label, mask, splits.get(file.stem, "")))
         if not reading.found:
             raise InputError(f"{path}: no image in JPEGImages has an object in Annotations; {EXPECTED}")
         reading.draw_splits_if_only_train()
@@ -99,33 +116,21 @@ def _label_map(path: Path, reading: Reading) -> list[str]:
 
 
 def _objects(file: Path) -> tuple[list[Object], Size]:
-    tree = parse(file, EXPECTED)
-    try:
-        size = size_of(int(tree.findtext("size/width", "")), int(tree.findtext("size/height", "")))
-        objects = []
-        for one in tree.findall("object"):
-            left, top, right, bottom = (
-                round(float(one.findtext(f"bndbox/{side}", ""))) for side in ("xmin", "ymin", "xmax", "ymax")
-            )
-            if right < left or bottom < top:
-                raise ValueError(f"a box from {left}, {top} to {right}, {bottom}")
-            objects.append(
-                Object(
-                    (one.findtext("name") or "").strip(), (max(left - 1, 0), max(top - 1, 0), right, bottom)
-                )
-            )
-        if not all(one.name for one in objects):
+    tree = load_xml(file, EXPECTED)
+    size = size_of(int(tree.findtext("size/width", "")), int(tree.findtext("size/height", "")))
+    objects = []
+    for one in tree.findall("object"):
+        name = (one.findtext("name") or "").strip()
+        sides = (one.findtext(f"bndbox/{side}", "") for side in ("xmin", "ymin", "xmax", "ymax"))
+        left, top, right, bottom = (
+            round(float(side)) for side in sides
+        )  # counted from 1, all of them inside
+        if right < left or bottom < top:
+            raise ValueError(f"a box from {left}, {top} to {right}, {bottom}")
+        if not name:
             raise ValueError("an object without a name")
-    except ValueError as error:
-        raise InputError(f"{file}: {error}; {EXPECTED}, and a size") from None
+        objects.append(Object(name, (max(left - 1, 0), max(top - 1, 0), right, bottom)))
     return objects, size
-
-
-def _largest(objects: list[Object]) -> str:
-    areas: dict[str, int] = {}
-    for name, (left, top, right, bottom) in sorted(objects):
-        areas[name] = areas.get(name, 0) + (right - left) * (bottom - top)
-    return max(areas, key=lambda name: areas[name])
 
 
 def _mask(

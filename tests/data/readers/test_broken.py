@@ -44,9 +44,12 @@ def refused(root: Path, name: str, said: str) -> None:
     [
         (
             lambda data: data.update(categories=3),
-            r"instances_val2017\.json: TypeError .*; expected COCO's JSON",
+            r"instances_val2017\.json: the annotations cannot be read \(TypeError: .*; expected COCO's JSON",
         ),
-        (lambda data: data["images"][0].pop("width"), r"KeyError 'width'; expected COCO"),
+        (
+            lambda data: data["images"][0].pop("width"),
+            r"image 3 cannot be read \(KeyError: 'width'\); expected COCO",
+        ),
         (first("annotations", image_id=99), r"annotation 0 has image_id 99 .*expected ids"),
         (first("annotations", category_id=9), r"category_id 9; expected ids"),
         (
@@ -56,7 +59,7 @@ def refused(root: Path, name: str, said: str) -> None:
         (first("annotations", segmentation=[[1, 2, 3, 4, 1e30, 6]]), r"polygon with a damaged outline"),
         (
             first("annotations", segmentation={"size": [2, 2], "counts": [4]}),
-            r"a code of \[height, width\] \[2, 2\], expected \[24, 31\]",
+            r"RLE of \[height, width\] \[2, 2\], expected \[24, 31\]",
         ),
         (
             first("annotations", segmentation={"size": [24, 31], "counts": [4]}),
@@ -82,7 +85,11 @@ def test_coco_that_is_no_json(tmp_path: Path) -> None:
     write.write_coco(tmp_path)
     path = tmp_path / "annotations/instances_val2017.json"
     path.write_text(path.read_text()[:-40])
-    refused(tmp_path, "coco", r"instances_val2017\.json, line 1, column \d+: not JSON .*expected COCO's JSON")
+    refused(
+        tmp_path,
+        "coco",
+        r"val2017\.json: the JSON cannot be read \(.*line 1 column \d+.*\); expected COCO's JSON",
+    )
 
 
 def test_several_coco_files_of_one_split(tmp_path: Path) -> None:
@@ -117,20 +124,20 @@ def test_coco_names_what_it_leaves_out(tmp_path: Path) -> None:
     [
         (
             lambda data: data.pop("imageHeight"),
-            r"photo0\.json: ValueError a picture of 31xNone pixels, expected two",
+            r"photo0\.json: the annotation cannot be read \(a picture of 31xNone pixels, expected two",
         ),
         (
             lambda data: data["shapes"][0].pop("label"),
-            r"photo0\.json: KeyError 'label'; expected LabelMe's JSON",
+            r"photo0\.json: .* \(KeyError: 'label'\); expected LabelMe's JSON",
         ),
         (
             lambda data: data["shapes"][0].update(points=[[1, 2]]),
             r"photo0\.json: .*a polygon of 1 points, expected 3",
         ),
-        (lambda data: data.update(shapes=3), r"photo0\.json: TypeError .*expected LabelMe's JSON"),
+        (lambda data: data.update(shapes=3), r"photo0\.json: .* \(TypeError: .*expected LabelMe's JSON"),
         (
             lambda data: data.update(flags={"a": True, "b": True}),
-            r"photo0\.json: the image has several classes, a and b; expected one",
+            r"photo0\.json: the annotation has several classes, a and b; expected one",
         ),
     ],
 )
@@ -143,9 +150,17 @@ def test_labelme(change: Callable[[Any], None], said: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("</annotations>", "", r"annotations\.xml: not XML .*expected CVAT's export 'CVAT for images 1\.1'"),
+        (
+            "</annotations>",
+            "",
+            r"annotations\.xml: the XML cannot be read .*expected CVAT's export 'CVAT for images 1\.1'",
+        ),
         ("<image id", "<track/><image id", r"an export of a video, with tracks"),
-        ('width="31"', "", r"annotations\.xml: image 'frame_0\.png': KeyError 'width'; expected CVAT"),
+        (
+            'width="31"',
+            "",
+            r"annotations\.xml: image 'frame_0\.png' cannot be read \(KeyError: 'width'\); expected CVAT",
+        ),
         ('points="15.0,2.0;', 'points="15.0,2.0,;', r"image 'frame_0.png'"),
         ('rle="', 'rle="5, ', r"annotations\.xml: .*frame_2.*a run-length code of \d+ pixels, expected \d+"),
         ('left="', 'left="3', r"leaves the image of 31x24"),
@@ -164,7 +179,7 @@ def test_cvat(before: str, after: str, said: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("</annotation>", "", r"2007_000000\.xml: not XML .*expected Pascal VOC's XML"),
+        ("</annotation>", "", r"2007_000000\.xml: the XML cannot be read .*expected Pascal VOC's XML"),
         ("<xmin>5</xmin>", "", r"2007_000000\.xml: .*expected Pascal VOC's XML"),
         ("<xmin>5</xmin>", "<xmin>50</xmin>", r"a box from 50, 3 to 17, 20"),
         ("<name>cat</name>", "", r"an object without a name"),
@@ -200,18 +215,21 @@ def of_task(number: int, part: str, **values: Any) -> Callable[[Any], None]:
         (lambda tasks: tasks[0].pop("data"), r"export\.json: other JSON; expected Label Studio's export"),
         (
             lambda tasks: tasks[0]["data"].clear(),
-            r"task 100: 0 of its data \(\) name a picture, expected one; say which with --columns",
+            r"export\.json, task 100: 0 of its data \(\) name a picture, expected one; say which with --columns",
         ),
-        (of_task(1, "", original_width=None), r"task 101: a picture of Nonex24 pixels, expected two"),
+        (
+            of_task(1, "", original_width=None),
+            r"task 101 cannot be read \(a picture of Nonex24 pixels, expected two",
+        ),
         (of_task(1, "value", x=None), r"export\.json: task 101 .*place or size in percent of None, expected"),
         (of_task(0, "value", rle=[1, 2]), r"task 100 .*the brush's code ends too early"),
         (
             of_task(0, "", type="keypointlabels"),
-            r"task 100: a region of type 'keypointlabels' cannot be read",
+            r"task 100 cannot be read \(a region of type 'keypointlabels' cannot be read",
         ),
         (
             of_task(5, "value", choices=["a", "b"]),
-            r"task 105 annotation 1 has several classes, a and b; expected one",
+            r"export\.json: task 105 has several classes, a and b; expected one",
         ),
     ],
 )
@@ -226,9 +244,8 @@ def test_annotators_who_differ(tmp_path: Path) -> None:
     edited(tmp_path / "export.json", lambda tasks: tasks[4]["annotations"].pop(1))
     table = load_table(str(tmp_path))
     assert len(table) == 6
-    assert any(
-        note.endswith("its annotators differ in the class: 1, such as task 104") for note in table.notes
-    )
+    image = tmp_path / "upload/p4.png"
+    assert f"not used: its annotators differ in the class: 1, such as {image}" in table.notes
 
 
 def test_hugging_face(tmp_path: Path) -> None:
