@@ -19,7 +19,7 @@ from sal_fast.data.readers.base import (
     split_in,
     split_of,
 )
-from sal_fast.data.readers.made import Found, Picture
+from sal_fast.data.readers.made import Found, Picture, naming
 from sal_fast.data.readers.manifest import BROKEN, add_rows, read_frame, renamed
 from sal_fast.data.readers.plain import METADATA
 from sal_fast.errors import InputError
@@ -61,11 +61,10 @@ class HuggingFaceFolder(Reader):
 
 
 def _metadata(path: Path) -> list[Path]:
-    files = [file for file in some(path, [".jsonl", ".csv"], 1) if file.name in METADATA]
     found = []
-    for file in files:
+    for file in some(path, METADATA, 1):
         with open(file, "rb") as stream:
-            if b"file_name" in stream.readline():
+            if file.name in METADATA and b"file_name" in stream.readline():
                 found.append(file)
     return found
 
@@ -84,10 +83,8 @@ class HuggingFaceParquet(Reader):
         reading = Reading()
         for file in files:
             reading.used.add(file)
-            try:
+            with naming(file, "the table", EXPECTED):
                 reading.found += _samples(file, path if path.is_dir() else path.parent, options, reading)
-            except (*BROKEN, ValueError, LookupError, TypeError) as error:
-                raise InputError(f"{file}: {type(error).__name__} {error}; {EXPECTED}") from None
         reading.draw_splits_if_only_train()
         return reading
 
@@ -108,6 +105,38 @@ def _columns(file: Path) -> list[str]:
 
 
 def _samples(file: Path, root: Path, options: Options, reading: Reading) -> Iterator[Found]:
+    columns = _used_columns(file, options, reading)
+    classes = _class_names(file, columns["label"])
+    wanted = [
+        pl.col(theirs).struct.field("bytes").is_not_null().alias(ours)
+        if ours in ("image", "mask")
+        else pl.col(theirs).alias(ours)
+        for ours, theirs in columns.items()
+        if theirs
+    ]
+    frame = pl.scan_parquet(file, glob=False).select(wanted).collect()
+    batch = lru_cache(maxsize=8)(partial(_batch, file))  # pictures are written in order, by several threads
+
+    def picture(kind: str, row: int) -> Picture:
+        return Picture(file, f"{columns[kind]} {row}", partial(_bytes, batch, columns[kind], row))
+
+    split = split_in(file.stem) or split_of(file.parent.name)
+    stem = file.relative_to(root).with_suffix("").as_posix()
+    for nth, row in enumerate(frame.iter_rows(named=True)):
+        if not row["image"]:
+            reading.leave_out(f"{file.name} row {nth}", "rows whose image has no bytes in the Parquet file")
+            continue
+        label = row.get("label")
+        if classes and label is not None:
+            label = classes[label] if label >= 0 else None  # -1 is how `datasets` writes that there is none
+        mask = picture("mask", nth) if row.get("mask") else None
+        name = "" if label is None else str(label)
+        own = split_of(str(row.get("split") or "")) or split
+        yield Found(f"{stem}/{nth:06d}", picture("image", nth), name, mask, own)
+
+
+def _used_columns(file: Path, options: Options, reading: Reading) -> dict[str, str]:
+    """The columns of a file by our names; "" for one that is not there."""
     pictures, names = _columns(file), list(pl.read_parquet_schema(file))
     columns = {
         "image": _first(("image", "img", *pictures), pictures),
@@ -122,34 +151,7 @@ def _samples(file: Path, root: Path, options: Options, reading: Reading) -> Iter
     rest = [name for name in names if name not in columns.values()]
     if rest:
         reading.notes.append(f"columns that are not used: {', '.join(rest)}")
-    image, mask, label = (columns[ours] for ours in ("image", "mask", "label"))
-    classes = _class_names(file, label)
-    wanted = [
-        pl.col(columns[ours]).struct.field("bytes").is_not_null().alias(ours)
-        for ours in ("image", "mask")
-        if columns[ours]
-    ]
-    wanted += [pl.col(columns[ours]).alias(ours) for ours in ("label", "split") if columns[ours]]
-    frame = pl.scan_parquet(file, glob=False).select(wanted).collect()
-    batch = lru_cache(maxsize=8)(partial(_batch, file))  # pictures are written in order, by several threads
-    split = split_in(file.stem) or split_of(file.parent.name)
-    stem = file.relative_to(root).with_suffix("").as_posix()
-    for nth, row in enumerate(frame.iter_rows(named=True)):
-        if not row["image"]:
-            reading.leave_out(f"{file.name} row {nth}", "rows whose image has no bytes in the Parquet file")
-            continue
-        value = row.get("label")
-        if classes:
-            text = "" if value is None or value < 0 else classes[value]
-        else:
-            text = "" if value is None else str(value)
-        yield Found(
-            f"{stem}/{nth:06d}",
-            Picture(file, f"{image} {nth}", partial(_bytes, batch, image, nth)),
-            text,
-            Picture(file, f"{mask} {nth}", partial(_bytes, batch, mask, nth)) if row.get("mask") else None,
-            split_of(str(row.get("split") or "")) or split,
-        )
+    return columns
 
 
 def _first(words: Iterable[str], there: Sequence[str]) -> str:
@@ -170,7 +172,4 @@ def _bytes(batch: Callable[[str, int], list[bytes]], column: str, row: int) -> b
 
 def _batch(file: Path, column: str, number: int) -> list[bytes]:
     rows = pl.scan_parquet(file, glob=False).slice(number * BATCH, BATCH)
-    try:
-        return rows.select(pl.col(column).struct.field("bytes")).collect().to_series().to_list()
-    except BROKEN as error:  # a panic is no Exception
-        raise ValueError(str(error)) from None
+    return rows.select(pl.col(column).struct.field("bytes")).collect().to_series().to_list()

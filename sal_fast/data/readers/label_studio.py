@@ -47,7 +47,8 @@ class LabelStudio(Annotations):
         annotations = map(as_object, item.value["annotations"])
         marks = [_marks(one) for one in annotations if one.get("was_cancelled") is not True]
         if value.startswith("data:"):
-            image = Picture(item.file, item.part, lambda: base64.b64decode(value.partition(",")[2]))
+            code = value.partition(",")[2]
+            image = Picture(item.file, item.part, partial(base64.b64decode, code))
             return Entry(value, image, marks, id=str(data.get("id") or item.part.replace(" ", "-")))
         path = _path(value)
         found = pictures.find(path) or pictures.find(UPLOADED.sub("", PurePosixPath(path).name))
@@ -86,8 +87,8 @@ def _image(item: Item, options: Options) -> str:
     named = [value for name, value in texts.items() if (name == key if key else _is_picture(value))]
     if len(named) != 1:
         raise InputError(
-            f"{item.file}, {item.part}: {len(named)} of its data ({', '.join(data)}) name a picture, expected "
-            f"one; say which with --columns image=NAME"
+            f"{item.file}, {item.part}: {len(named)} of its data ({', '.join(data)}) name a picture, "
+            f"expected one; say which with --columns image=NAME"
         )
     return named[0]
 

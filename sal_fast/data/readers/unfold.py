@@ -6,18 +6,18 @@ image or a mask may.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from scipy import io
 
 from sal_fast.data import files
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers.base import Options, Reading
-from sal_fast.data.readers.made import Picture
+from sal_fast.data.readers.made import Picture, naming
 from sal_fast.errors import InputError
 
 ARRAYS = frozenset({".npy", ".npz", ".mat"})
@@ -48,7 +48,7 @@ def unfold(
 ) -> list[Path | Picture]:
     """The pictures in a file: itself, unless it is an array, DICOM, or a TIFF of several pages.
 
-    Raises InputError for an array or DICOM that cannot be read, and names what was expected.
+    Raises InputError for an array or DICOM that cannot be read.
     """
     suffix = path.suffix.lower()
     if suffix in SUFFIXES - TIFF or not path.is_file():
@@ -76,8 +76,6 @@ def _pages(path: Path, reading: Reading) -> list[Path | Picture]:
         return [path]
     if len(pages) < count > 1:
         reading.count(path, "TIFF files with smaller copies or transparency masks, which are not used")
-    if count > 1 and not pages:
-        return [path]
     return [
         Picture(path, f"page {number + 1}", partial(_page, path, number), suffix) for number, suffix in pages
     ] or [path]
@@ -96,58 +94,43 @@ def _page(path: Path, number: int) -> np.ndarray | bytes:
 
 def _array(path: Path, name: str) -> Picture:
     """The mask in an array file: the one two-dimensional variable of numbers, or that of the given name."""
-    try:
-        shapes, read = _variables(path)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{path}: not a {path.suffix} file ({str(error).splitlines()[0] if str(error) else 'damaged'}); "
-            f"expected an array [height, width] of numbers"
-        ) from None
+    with naming(path, "the file", "expected an array [height, width] of numbers; save .mat files with -v7"):
+        shapes = _variables(path)
     flat = [
         one for one, (kind, shape) in shapes.items() if kind in "biuf" and len(shape) == 2 and min(shape) > 1
     ]
-    if name and name not in flat and len(shapes) > 1:
+    if name not in flat and (len(flat) != 1 or (name and len(shapes) > 1)):
+        wanted = f"an array {name!r}" if name else "one array"
+        hint = "; say which with --columns mask=NAME" if flat else ""
         raise InputError(
-            f"{path}: no array {name!r} [height, width] of numbers in it; found {_listed(shapes)}"
+            f"{path}: expected {wanted} [height, width] of numbers, found {_listed(shapes)}{hint}"
         )
-    name = name if name in flat else flat[0] if len(flat) == 1 else ""
-    if not name:
-        raise InputError(
-            f"{path}: expected one array [height, width] of numbers, found {_listed(shapes)}"
-            + ("; say which with --columns mask=NAME" if flat else "")
-        )
+    name = name if name in flat else flat[0]
     deep = shapes[name][0] == "f"
-    return Picture(path, f"the array {name!r}", lambda: _grey(read(name), deep), ".tif" if deep else ".png")
+    make = partial(_grey_array, path, name, deep)
+    return Picture(path, f"the array {name!r}", make, ".tif" if deep else ".png")
 
 
-def _variables(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], Callable[[str], np.ndarray]]:
-    """The kind and shape of each array in a file, and a function that reads one. Nothing is unpickled."""
+def _grey_array(path: Path, name: str, deep: bool) -> np.ndarray:
+    if path.suffix.lower() == ".mat":
+        return _grey(io.loadmat(path, variable_names=[name])[name], deep)
+    return _grey(_numpy_arrays(path)[name], deep)
+
+
+def _variables(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The kind (as of a dtype) and shape of each array in a file."""
+    if path.suffix.lower() == ".mat":
+        kinds = {"logical": "b", "double": "f", "single": "f", "cell": "O", "struct": "O", "char": "U"}
+        return {name: (kinds.get(kind, "i"), tuple(shape)) for name, shape, kind in io.whosmat(path)}
+    return {name: (array.dtype.kind, array.shape) for name, array in _numpy_arrays(path).items()}
+
+
+def _numpy_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a .npy or .npz file. Nothing is unpickled."""
     if path.suffix.lower() == ".npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {"array": (array.dtype.kind, array.shape)}, lambda name: np.load(path, allow_pickle=False)
-    if path.suffix.lower() == ".npz":
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            shapes = {name: (arrays[name].dtype.kind, arrays[name].shape) for name in arrays.files}
-        return shapes, partial(_from_npz, path)
-    from scipy import io
-
-    try:
-        found = io.whosmat(path)
-    except NotImplementedError:
-        raise InputError(f"{path}: a .mat file of version 7.3; save it with save(..., '-v7')") from None
-    kinds = {"logical": "b", "double": "f", "single": "f", "cell": "O", "struct": "O", "char": "U"}
-    return (
-        {name: (kinds.get(kind, "i"), tuple(shape)) for name, shape, kind in found},
-        lambda name: io.loadmat(path, variable_names=[name])[name],
-    )
-
-
-def _from_npz(path: Path, name: str) -> np.ndarray:
+        return {"array": np.load(path, mmap_mode="r", allow_pickle=False)}
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        array: np.ndarray = arrays[name]
-        return array
+        return dict(arrays)
 
 
 def _listed(shapes: dict[str, tuple[str, tuple[int, ...]]]) -> str:
@@ -171,14 +154,9 @@ def _frames(path: Path, kind: Literal["image", "mask"], reading: Reading) -> lis
         import pydicom
     except ImportError:
         raise InputError(f'{path}: DICOM needs pydicom: pip install "sal-fast[formats]"') from None
-    try:
+    with naming(path, "the DICOM header", "expected a file with pixels, or remove it"):
         data = pydicom.dcmread(path, stop_before_pixels=True)
         count, grey = int(data.get("NumberOfFrames") or 1), data.PhotometricInterpretation.startswith("MONO")
-    except Exception as error:  # pydicom raises anything for damaged files
-        raise InputError(
-            f"{path}: not a DICOM picture ({type(error).__name__}: {error}); expected a file with pixels, or "
-            f"remove it"
-        ) from None
     if kind == "image" and grey and "WindowWidth" not in data and "VOILUTSequence" not in data:
         reading.count(path, FULL_RANGE)
     frames = range(count) if count > 1 else (None,)
