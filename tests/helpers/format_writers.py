@@ -249,11 +249,11 @@ def write_voc(root: Path) -> list[Shown]:
     large, small = (5, 3, 17, 20), (20, 2, 24, 6)
     by_object = blob * np.uint8(2) + (other & ~blob) * np.uint8(1)
     by_object[0] = 255
-    by_class = blob * np.uint8(8) + (other & ~blob) * np.uint8(12)
+    by_class = blob * np.uint8(12) + (other & ~blob) * np.uint8(8)
     by_class[0] = 255
     wanted = [
         ("train", "cat", [("dog", small), ("cat", large)], "SegmentationObject", by_object, blob),
-        ("val", "dog", [("dog", large), ("cat", small)], "SegmentationClass", by_class, other & ~blob),
+        ("val", "dog", [("dog", small), ("cat", large)], "SegmentationClass", by_class, blob),
         ("test", "cat", [("cat", large)], "", None, box),
     ]
     palette = np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8)

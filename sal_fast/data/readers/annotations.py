@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sal_fast.data.readers.base import (
     Look,
@@ -47,25 +47,20 @@ class Marks(NamedTuple):
 class Entry(NamedTuple):
     """What an annotation file says of one image.
 
+    file: the file that holds the shapes. part: what messages call the image's part of it.
     name: the image's file, as the annotation file spells it.
     image: the image itself; None if it is not there.
     marks: those of each annotator.
     id: the sample's id; "" for the image's path below the folder that is read.
     """
 
+    file: Path
+    part: str
     name: str
     image: Path | Picture | None
     marks: Sequence[Marks]
     split: str = ""
     id: str = ""
-
-
-class Item(NamedTuple):
-    """The piece of an annotation file that is about one image. `part` names it in messages."""
-
-    file: Path
-    part: str
-    value: Any
 
 
 class Source(NamedTuple):
@@ -82,7 +77,7 @@ class Annotations(Reader):
     """A reader of annotation files. A format says how these are found, and gives an `Entry` for each image.
 
     suffix: the ending of such a file. levels: how many folders below the given one it may lie.
-    marks: what it holds: its first byte, and words.
+    marks: its first byte, and words that occur in it.
     why: what `looks` says of it. expected: the end of every error.
     """
 
@@ -92,12 +87,8 @@ class Annotations(Reader):
     why: str
     expected: str
 
-    def items(self, source: Source) -> Iterator[Item]:
-        """The pieces of a source, one for each image."""
-        raise NotImplementedError
-
-    def entry(self, source: Source, item: Item) -> Entry:
-        """What a piece says. It may raise anything: the error will name the file and the part."""
+    def entries(self, source: Source) -> Iterator[Entry]:
+        """What a source says of each image. Any error may be raised: `read` makes an InputError of it."""
         raise NotImplementedError
 
     def files(self, path: Path) -> list[Path]:
@@ -133,48 +124,43 @@ class Annotations(Reader):
     def _read(self, source: Source) -> None:
         path, reading, root = source.path, source.reading, source.pictures.root
         before, missing = len(reading.found), []
-        for item in self.items(source):
-            with naming(item.file, item.part, self.expected):
-                entry = self.entry(source, item)
-                if entry.image is None:
-                    missing.append(entry.name)
-                elif (row := _sample(item, entry, source)) is not None:
-                    reading.found.append(row)
+        for entry in self.entries(source):
+            if entry.image is None:
+                missing.append(entry.name)
+            elif (row := _sample(entry, entry.image, source)) is not None:
+                reading.found.append(row)
         for name in missing:
             reading.leave_out(name, f"images in {path.name} that are not below {root}")
-        if len(reading.found) == before and missing:
+        if len(reading.found) == before:
+            if not missing:
+                raise InputError(f"{path}: no image in it has a class; {self.expected}")
             raise InputError(
                 f"{path}: none of its {len(missing)} images was found below {root} (the first is "
                 f"{missing[0]!r}); put the images there"
             )
-        if len(reading.found) == before:
-            raise InputError(f"{path}: no image in it has a class; {self.expected}")
 
 
-def _sample(item: Item, entry: Entry, source: Source) -> Found | None:
+def _sample(entry: Entry, image: Path | Picture, source: Source) -> Found | None:
     """The sample of an entry whose image is there; None if it has no class."""
-    image, reading = entry.image, source.reading
-    assert image is not None
-    name = entry.id or sample_id(item.file if isinstance(image, Picture) else image, source.pictures.root)
-    several = len(entry.marks) > 1
-    parts = [f"{item.part}{f', annotation {n}' * several}" for n, _ in enumerate(entry.marks, start=1)]
-    judged = [_judged(item.file, *one) for one in zip(parts, entry.marks, strict=True)]
-    labels = Counter(label for label, _ in judged if label).most_common(2)
+    reading, several = source.reading, len(entry.marks) > 1
+    shown = f"{entry.file.name} {entry.part}" if isinstance(image, Picture) else image
+    name = entry.id or sample_id(entry.file if isinstance(image, Picture) else image, source.pictures.root)
+    given = [
+        _judged(entry.file, f"{entry.part}{f', annotation {n}' * several}", marks)
+        for n, marks in enumerate(entry.marks, start=1)
+    ]
+    labels = Counter(label for label, _ in given if label).most_common(2)
     if not labels:
-        reading.leave_out(_shown(item, image), "no label, so no class")
+        reading.leave_out(shown, "no label, so no class")
         return None
     if len(labels) > 1 and labels[0][1] == labels[1][1]:
-        reading.leave_out(_shown(item, image), "its annotators differ in the class")
+        reading.leave_out(shown, "its annotators differ in the class")
         return None
     if any(not one.named and len(one.shapes.keys() - {""}) > 1 for one in entry.marks):
-        reading.count(_shown(item, image), SEVERAL)
-    masks = [mask for label, mask in judged if label == labels[0][0] and mask is not None]
-    return Found(name, image, labels[0][0], masks if len(masks) > 1 else next(iter(masks), None), entry.split)
-
-
-def _shown(item: Item, image: Path | Picture) -> object:
-    """What notes call an image."""
-    return f"{item.file.name} {item.part}" if isinstance(image, Picture) else image
+        reading.count(shown, SEVERAL)
+    label = labels[0][0]
+    masks = [mask for its, mask in given if its == label and mask is not None]
+    return Found(name, image, label, masks if len(masks) > 1 else next(iter(masks), None), entry.split)
 
 
 def _judged(file: Path, part: str, marks: Marks) -> tuple[str, Picture | None]:
@@ -182,9 +168,10 @@ def _judged(file: Path, part: str, marks: Marks) -> tuple[str, Picture | None]:
     names = sorted(set(marks.named))
     if len(names) > 1:
         raise InputError(f"{file}: {part} has several classes, {' and '.join(names)}; expected one")
-    labels = sorted(names or marks.shapes.keys() - {""})
+    labels = names or sorted(marks.shapes.keys() - {""})
     if len(labels) > 1:
-        labels = [max(labels, key=lambda one: int(union(marks.shapes[one]).sum()))]
+        with naming(file, part):
+            labels = [max(labels, key=lambda one: int(union(marks.shapes[one]).sum()))]
     label = next(iter(labels), "")
     shapes = marks.shapes.get(label) or [shape for one in marks.shapes.values() for shape in one]
     return label, Picture(file, f"{part} {label}", lambda: union(shapes)) if shapes else None

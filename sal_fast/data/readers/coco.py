@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from sal_fast.data.readers.annotations import Annotations, Entry, Item, Marks, Source
+from sal_fast.data.readers.annotations import Annotations, Entry, Marks, Source
 from sal_fast.data.readers.base import load_json, split_in
+from sal_fast.data.readers.made import naming
 from sal_fast.data.readers.shapes import Draw, Size, counts_of, polygons, rle, size_of
 from sal_fast.errors import InputError
 
@@ -43,7 +44,7 @@ class Coco(Annotations):
             )
         return splits
 
-    def items(self, source: Source) -> Iterator[Item]:
+    def entries(self, source: Source) -> Iterator[Entry]:
         file, data = source.path, load_json(source.path, self.expected)
         names = {one["id"]: str(one["name"]) for one in data["categories"]}
         of_image: dict[Any, list[tuple[str, Any]]] = {one["id"]: [] for one in data["images"]}
@@ -60,17 +61,14 @@ class Coco(Annotations):
                 reason = f"annotations in {file.name} without a segmentation, by id"
                 source.reading.leave_out(one.get("id"), reason)
         for one in data["images"]:
-            yield Item(file, f"image {one['id']}", (one, of_image[one["id"]]))
-
-    def entry(self, source: Source, item: Item) -> Entry:
-        image, annotations = item.value
-        size = size_of(int(image["width"]), int(image["height"]))
-        shapes: dict[str, list[Draw]] = defaultdict(list)
-        for category, segmentation in annotations:
-            shapes[category].append(partial(drawn, segmentation, size))
-        name, split = str(image["file_name"]), source.split or split_in(source.path.stem)
-        found = source.pictures.find(name, split, source.path.parent)
-        return Entry(name, found, [Marks(shapes)], source.split)
+            with naming(file, f"image {one['id']}", self.expected):
+                size = size_of(int(one["width"]), int(one["height"]))
+                shapes: dict[str, list[Draw]] = defaultdict(list)
+                for label, segmentation in of_image[one["id"]]:
+                    shapes[label].append(partial(drawn, segmentation, size))
+                name, split = str(one["file_name"]), source.split or split_in(file.stem)
+                image = source.pictures.find(name, split, file.parent)
+                yield Entry(file, f"image {one['id']}", name, image, [Marks(shapes)], source.split)
 
 
 def drawn(segmentation: Any, size: Size) -> np.ndarray:

@@ -12,8 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from sal_fast.data.readers.annotations import Annotations, Entry, Item, Marks, Source
+from sal_fast.data.readers.annotations import Annotations, Entry, Marks, Source
 from sal_fast.data.readers.base import load_xml, split_of
+from sal_fast.data.readers.made import naming
 from sal_fast.data.readers.shapes import Draw, Size, ellipse, outline, polygons, rle, size_of, turned
 from sal_fast.errors import InputError
 
@@ -26,27 +27,26 @@ class Cvat(Annotations):
     why = "is XML with annotations and images"
     expected = "expected CVAT's export 'CVAT for images 1.1'"
 
-    def items(self, source: Source) -> Iterator[Item]:
-        tree = load_xml(source.path, self.expected)
+    def entries(self, source: Source) -> Iterator[Entry]:
+        file, tree = source.path, load_xml(source.path, self.expected)
         if tree.find("track") is not None:
-            raise InputError(f"{source.path}: an export of a video, with tracks; {self.expected}")
+            raise InputError(f"{file}: an export of a video, with tracks; {self.expected}")
         for image in tree.findall("image"):
-            yield Item(source.path, f"image {image.get('name')!r}", image)
-
-    def entry(self, source: Source, item: Item) -> Entry:
-        image = item.value
-        name, split = image.attrib["name"], split_of(image.get("subset", ""))
-        size = size_of(int(image.attrib["width"]), int(image.attrib["height"]))
-        shapes: dict[str, list[Draw]] = defaultdict(list)
-        for shape in image:
-            if shape.tag in KINDS:
-                shapes[shape.attrib["label"]].append(partial(drawn, shape.tag, dict(shape.attrib), size))
-            elif shape.tag != "tag":
-                reason = f"shapes of the type {shape.tag}, which covers no pixels, in an image"
-                source.reading.leave_out(name, reason)
-        tags = [tag.attrib["label"] for tag in image.findall("tag")]
-        found = source.pictures.find(name, split, source.path.parent / "images")
-        return Entry(name, found, [Marks(shapes, tags)], split)
+            part = f"image {image.get('name')!r}"
+            with naming(file, part, self.expected):
+                name, split = image.attrib["name"], split_of(image.get("subset", ""))
+                size = size_of(int(image.attrib["width"]), int(image.attrib["height"]))
+                shapes: dict[str, list[Draw]] = defaultdict(list)
+                for shape in image:
+                    if shape.tag in KINDS:
+                        draw = partial(drawn, shape.tag, dict(shape.attrib), size)
+                        shapes[shape.attrib["label"]].append(draw)
+                    elif shape.tag != "tag":
+                        reason = f"shapes of the type {shape.tag}, which covers no pixels, in an image"
+                        source.reading.leave_out(name, reason)
+                tags = [tag.attrib["label"] for tag in image.findall("tag")]
+                found = source.pictures.find(name, split, file.parent / "images")
+                yield Entry(file, part, name, found, [Marks(shapes, tags)], split)
 
 
 def drawn(kind: str, shape: dict[str, str], size: Size) -> np.ndarray:

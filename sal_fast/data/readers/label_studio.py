@@ -21,9 +21,9 @@ import numpy as np
 
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers import brush_code
-from sal_fast.data.readers.annotations import Annotations, Entry, Item, Marks, Source
+from sal_fast.data.readers.annotations import Annotations, Entry, Marks, Source
 from sal_fast.data.readers.base import Options, holds, load_json
-from sal_fast.data.readers.made import Picture
+from sal_fast.data.readers.made import Picture, naming
 from sal_fast.data.readers.shapes import Draw, Size, ellipse, outline, size_of, turned
 from sal_fast.errors import InputError
 
@@ -37,22 +37,22 @@ class LabelStudio(Annotations):
     why = "is a list of tasks with data and annotations"
     expected = EXPECTED
 
-    def items(self, source: Source) -> Iterator[Item]:
-        for nth, task in enumerate(tasks(source.path), start=1):
-            yield Item(source.path, f"task {identity(task, nth)}", task)
-
-    def entry(self, source: Source, item: Item) -> Entry:
-        data, pictures = item.value["data"], source.pictures
-        value = _image(item, source.options)
-        annotations = map(as_object, item.value["annotations"])
-        marks = [_marks(one) for one in annotations if one.get("was_cancelled") is not True]
-        if value.startswith("data:"):
-            code = value.partition(",")[2]
-            image = Picture(item.file, item.part, partial(base64.b64decode, code))
-            return Entry(value, image, marks, id=str(data.get("id") or item.part.replace(" ", "-")))
-        path = _path(value)
-        found = pictures.find(path) or pictures.find(UPLOADED.sub("", PurePosixPath(path).name))
-        return Entry(value, found, marks)
+    def entries(self, source: Source) -> Iterator[Entry]:
+        file, pictures = source.path, source.pictures
+        for nth, task in enumerate(tasks(file), start=1):
+            part = f"task {identity(task, nth)}"
+            with naming(file, part, EXPECTED):
+                value = _image(f"{file}, {part}", task["data"], source.options)
+                annotations = map(as_object, task["annotations"])
+                marks = [_marks(one) for one in annotations if one.get("was_cancelled") is not True]
+                if value.startswith("data:"):
+                    image = Picture(file, part, partial(base64.b64decode, value.partition(",")[2]))
+                    name = str(task["data"].get("id") or part.replace(" ", "-"))
+                    yield Entry(file, part, part, image, marks, id=name)
+                    continue
+                path = PurePosixPath(_path(value))
+                found = pictures.find(str(path)) or pictures.find(UPLOADED.sub("", path.name))
+                yield Entry(file, part, value, found, marks)
 
 
 def _marks(annotation: dict[str, Any]) -> Marks:
@@ -80,14 +80,14 @@ def _marks(annotation: dict[str, Any]) -> Marks:
     return Marks(shapes, chosen)
 
 
-def _image(item: Item, options: Options) -> str:
+def _image(place: str, data: dict[str, Any], options: Options) -> str:
     """The value of a task's data that names its picture."""
-    data, key = item.value["data"], options.columns.get("image")
+    key = options.columns.get("image")
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
     named = [value for name, value in texts.items() if (name == key if key else _is_picture(value))]
     if len(named) != 1:
         raise InputError(
-            f"{item.file}, {item.part}: {len(named)} of its data ({', '.join(data)}) name a picture, "
+            f"{place}: {len(named)} of its data ({', '.join(data)}) name a picture, "
             f"expected one; say which with --columns image=NAME"
         )
     return named[0]

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sal_fast.data.files import SUFFIXES
-from sal_fast.data.readers.annotations import Annotations, Entry, Item, Marks, Source
+from sal_fast.data.readers.annotations import Annotations, Entry, Marks, Source
 from sal_fast.data.readers.base import load_json, split_of, walk
-from sal_fast.data.readers.made import Picture
+from sal_fast.data.readers.made import Picture, naming
 from sal_fast.data.readers.shapes import Draw, Size, size_of
 
 # the least points of the shapes that cover pixels
@@ -37,7 +37,7 @@ class LabelMe(Annotations):
     def sources(self, path: Path) -> dict[Path, str]:
         return {path: ""}
 
-    def items(self, source: Source) -> Iterator[Item]:
+    def entries(self, source: Source) -> Iterator[Entry]:
         there = walk(source.path) if source.path.is_dir() else [source.path]
         for file in there:
             if file.suffix.lower() != ".json" and file != source.path:
@@ -49,29 +49,29 @@ class LabelMe(Annotations):
                 source.reading.leave_out(file, "JSON without shapes and imagePath")
                 continue
             source.reading.used.add(file)
-            yield Item(file, "the annotation", data)
+            with naming(file, "the annotation", self.expected):
+                yield _entry(file, data, source)
 
-    def entry(self, source: Source, item: Item) -> Entry:
-        file, data, root = item.file, item.value, source.pictures.root
-        size = size_of(data.get("imageWidth"), data.get("imageHeight"))
-        shapes: dict[str, list[Draw]] = defaultdict(list)
-        for shape in data["shapes"]:
-            kind = shape.get("shape_type") or "polygon"
-            if kind in LEAST:
-                shapes[str(shape["label"])].append(partial(drawn, shape, kind, size))
-            else:
-                reason = f"shapes of the type {kind}, which covers no pixels, in a file"
-                source.reading.leave_out(file, reason)
-        flags = [str(flag) for flag, true in (data.get("flags") or {}).items() if true]
-        alike = (file.with_suffix(suffix) for suffix in sorted(SUFFIXES))
-        image: Path | Picture | None = source.pictures.find(str(data["imagePath"]), beside=file.parent)
-        image = image or next((path for path in alike if path.is_file()), None)
-        if image is None and data.get("imageData"):
-            image = Picture(file, "imageData", partial(base64.b64decode, data["imageData"]))
-        place = image if isinstance(image, Path) else file
-        folders = reversed(place.parent.relative_to(root).parts)
-        split = next((split_of(one) for one in folders if split_of(one)), "")
-        return Entry(str(data["imagePath"]), image, [Marks(shapes, flags)], split)
+
+def _entry(file: Path, data: dict[str, Any], source: Source) -> Entry:
+    size = size_of(data.get("imageWidth"), data.get("imageHeight"))
+    shapes: dict[str, list[Draw]] = defaultdict(list)
+    for shape in data["shapes"]:
+        kind = shape.get("shape_type") or "polygon"
+        if kind in LEAST:
+            shapes[str(shape["label"])].append(partial(drawn, shape, kind, size))
+        else:
+            source.reading.leave_out(file, f"shapes of the type {kind}, which covers no pixels, in a file")
+    flags = [str(flag) for flag, true in (data.get("flags") or {}).items() if true]
+    alike = (file.with_suffix(suffix) for suffix in sorted(SUFFIXES))
+    image: Path | Picture | None = source.pictures.find(str(data["imagePath"]), beside=file.parent)
+    image = image or next((path for path in alike if path.is_file()), None)
+    if image is None and data.get("imageData"):
+        image = Picture(file, "imageData", partial(base64.b64decode, data["imageData"]))
+    place = image if isinstance(image, Path) else file
+    folders = reversed(place.parent.relative_to(source.pictures.root).parts)
+    split = next((split_of(one) for one in folders if split_of(one)), "")
+    return Entry(file, "the annotation", str(data["imagePath"]), image, [Marks(shapes, flags)], split)
 
 
 def drawn(shape: dict[str, Any], kind: str, size: Size) -> np.ndarray:

@@ -1,37 +1,27 @@
 """Pascal VOC: JPEGImages, Annotations with one XML file for each image, and perhaps pictures of masks.
 
-The class of an image is the name whose objects' boxes have the largest area together, the first in the
-alphabet of several with as much. Its mask is the union of that class's objects: in SegmentationObject, where
-the object at place i of the XML file has the value i; without that file, in SegmentationClass, where a value
-stands for a name; without both, the boxes. The value 255 (void) is background.
+The pixels of an object are those in SegmentationObject, where the object at place i of the XML file has the
+value i; without that file those in SegmentationClass, where a value stands for a name; without both, its box.
+The value 255 (void) is background. Of several names, `annotations` says which is the class.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from sal_fast.data import files
-from sal_fast.data.readers.base import (
-    Look,
-    Options,
-    Reader,
-    Reading,
-    is_picture,
-    load_xml,
-    split_of,
-    visible,
-)
-from sal_fast.data.readers.made import Found, Picture, naming
-from sal_fast.data.readers.shapes import Size, size_of
+from sal_fast.data.readers.annotations import Annotations, Entry, Marks, Source
+from sal_fast.data.readers.base import Look, Reading, is_picture, load_xml, split_of, visible
+from sal_fast.data.readers.made import naming
+from sal_fast.data.readers.shapes import Draw, Size, size_of
 from sal_fast.errors import InputError
 
-SEVERAL = "images with objects of several names, whose class is the one whose boxes have the largest area"
-EXPECTED = "expected Pascal VOC's XML, an annotation with objects that have a name and a bndbox"
+BOXES = "images whose boxes are their masks, because SegmentationObject and SegmentationClass have none"
 LABEL_MAP = "labelmap.txt"  # in exports of CVAT: name:r,g,b:parts:actions, a line for each value
 NAMES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",
@@ -40,55 +30,36 @@ NAMES = [
 ]  # fmt: skip  # by their values in SegmentationClass
 
 
-class Object(NamedTuple):
-    """box: left, top, right, bottom in pixels, counted from 0; the last two are not in it."""
-
-    name: str
-    box: tuple[int, int, int, int]
-
-    @property
-    def area(self) -> int:
-        left, top, right, bottom = self.box
-        return (right - left) * (bottom - top)
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels from 0; the last two are not in it
 
 
-class Voc(Reader):
+class Voc(Annotations):
+    expected = "expected Pascal VOC's XML, an annotation with a size and objects with a name and a bndbox"
+
     def looks(self, path: Path) -> Look | None:
         if not (path / "JPEGImages").is_dir() or not (path / "Annotations").is_dir():
             return None
         return Look("it has the folders JPEGImages and Annotations")
 
-    def read(self, path: Path, options: Options) -> Reading:
-        reading = Reading()
+    def sources(self, path: Path) -> dict[Path, str]:
+        return {path: ""}
+
+    def entries(self, source: Source) -> Iterator[Entry]:
+        path, reading = source.path, source.reading
         images = {file.stem: file for file in visible(path / "JPEGImages") if is_picture(file)}
-        splits, names = _splits(path, reading), _label_map(path, reading)
+        splits, classes = _splits(path, reading), _label_map(path, reading)
         for file in visible(path / "Annotations"):
-            image = images.get(file.stem)
+            name = file.stem
             if file.suffix.lower() != ".xml":
                 continue
-            if image is None:
-                reading.leave_out(file, "its image is not in JPEGImages")
-            elif splits and file.stem not in splits:
+            if splits and name not in splits:
                 reading.leave_out(file, "not in the lists of ImageSets/Main")
-            else:
-                reading.used.add(file)
-                with naming(file, "the annotation", f"{EXPECTED}, and a size"):
-                    objects, size = _objects(file)
-                if not objects:
-                    reading.leave_out(image, "no object, so no class")
-                    continue
-                areas = Counter[str]()
-                for one in sorted(objects):
-                    areas[one.name] += one.area
-                label = areas.most_common(1)[0][0]
-                if len(areas) > 1:
-                    reading.count(image, SEVERAL)
-                mask = _mask(path, file, objects, label, names, reading, size)
-                reading.found.append(Found(file.stem, image, label, mask, splits.get(file.stem, "")))
-        if not reading.found:
-            raise InputError(f"{path}: no image in JPEGImages has an object in Annotations; {EXPECTED}")
-        reading.draw_splits_if_only_train()
-        return reading
+                continue
+            reading.used.add(file)
+            with naming(file, "the annotation", self.expected):
+                objects, size = _objects(file, self.expected)
+            drawn_in, part, shapes = _shapes(path, file, objects, size, classes, reading)
+            yield Entry(drawn_in, part, name, images.get(name), [Marks(shapes)], splits.get(name, ""), name)
 
 
 def _splits(path: Path, reading: Reading) -> dict[str, str]:
@@ -115,41 +86,48 @@ def _label_map(path: Path, reading: Reading) -> list[str]:
     return [line.split(":")[0] for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _objects(file: Path) -> tuple[list[Object], Size]:
-    tree = load_xml(file, EXPECTED)
+def _objects(file: Path, expected: str) -> tuple[list[tuple[str, Box]], Size]:
+    """The name and the box of each object, and the size of the image."""
+    tree = load_xml(file, expected)
     size = size_of(int(tree.findtext("size/width", "")), int(tree.findtext("size/height", "")))
     objects = []
     for one in tree.findall("object"):
-        name = (one.findtext("name") or "").strip()
-        sides = (one.findtext(f"bndbox/{side}", "") for side in ("xmin", "ymin", "xmax", "ymax"))
-        left, top, right, bottom = (
-            round(float(side)) for side in sides
-        )  # counted from 1, all of them inside
+        name = one.findtext("name", "").strip()
+        sides = [one.findtext(f"bndbox/{side}", "") for side in ("xmin", "ymin", "xmax", "ymax")]
+        left, top, right, bottom = (round(float(side)) for side in sides)  # from 1, and all are in the box
         if right < left or bottom < top:
             raise ValueError(f"a box from {left}, {top} to {right}, {bottom}")
         if not name:
             raise ValueError("an object without a name")
-        objects.append(Object(name, (max(left - 1, 0), max(top - 1, 0), right, bottom)))
+        objects.append((name, (max(left - 1, 0), max(top - 1, 0), right, bottom)))
     return objects, size
 
 
-def _mask(
-    path: Path, file: Path, objects: list[Object], label: str, names: list[str], reading: Reading, size: Size
-) -> Picture:
-    own = [place for place, one in enumerate(objects, start=1) if one.name == label]
-    by_object = path / "SegmentationObject" / f"{file.stem}.png"
-    by_class = path / "SegmentationClass" / f"{file.stem}.png"
+def _shapes(
+    path: Path, xml: Path, objects: list[tuple[str, Box]], size: Size, classes: list[str], reading: Reading
+) -> tuple[Path, str, dict[str, list[Draw]]]:
+    """The file with the objects' pixels, which values these have in words, and the shapes of each name."""
+    by_object = path / "SegmentationObject" / f"{xml.stem}.png"
+    by_class = path / "SegmentationClass" / f"{xml.stem}.png"
+    shapes: dict[str, list[Draw]] = defaultdict(list)
+    values: dict[str, list[int]] = defaultdict(list)
+    for place, (name, _) in enumerate(objects, start=1):
+        values[name].append(place)
     if by_object.is_file():
         reading.used.add(by_class)
-        return Picture(by_object, f"objects {own}", partial(_where, by_object, own))
-    if by_class.is_file() and label in names:
-        value = names.index(label)
-        return Picture(by_class, f"class {value}", partial(_where, by_class, [value]))
-    reading.count(
-        file, "images whose boxes are their masks, because SegmentationObject and SegmentationClass have none"
+    elif by_class.is_file() and values.keys() <= set(classes):
+        by_object, values = by_class, {name: [classes.index(name)] for name in values}
+    else:
+        for name, box in objects:
+            shapes[name].append(partial(_box, box, size))
+        if objects:
+            reading.count(xml, BOXES)
+        return xml, "boxes", shapes
+    return (
+        by_object,
+        f"values {dict(values)}",
+        {name: [partial(_where, by_object, its)] for name, its in values.items()},
     )
-    boxes = [objects[place - 1].box for place in own]
-    return Picture(file, f"boxes {boxes} of {size}", partial(_boxes, boxes, size))
 
 
 def _where(file: Path, values: list[int]) -> np.ndarray:
@@ -160,8 +138,8 @@ def _where(file: Path, values: list[int]) -> np.ndarray:
     return np.isin(pixels, values)
 
 
-def _boxes(boxes: list[tuple[int, int, int, int]], size: Size) -> np.ndarray:
+def _box(box: Box, size: Size) -> np.ndarray:
+    left, top, right, bottom = box
     pixels = np.zeros((size[1], size[0]), dtype=bool)
-    for left, top, right, bottom in boxes:
-        pixels[top:bottom, left:right] = True
+    pixels[top:bottom, left:right] = True
     return pixels

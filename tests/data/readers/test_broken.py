@@ -183,7 +183,11 @@ def test_cvat(before: str, after: str, said: str, tmp_path: Path) -> None:
         ("<xmin>5</xmin>", "", r"2007_000000\.xml: .*expected Pascal VOC's XML"),
         ("<xmin>5</xmin>", "<xmin>50</xmin>", r"a box from 50, 3 to 17, 20"),
         ("<name>cat</name>", "", r"an object without a name"),
-        ("<width>31</width>", "", r"2007_000000\.xml: .*expected Pascal VOC's XML.*and a size"),
+        (
+            "<width>31</width>",
+            "",
+            r"2007_000000\.xml: .*expected Pascal VOC's XML, an annotation with a size",
+        ),
     ],
 )
 def test_voc(before: str, after: str, said: str, tmp_path: Path) -> None:
