@@ -205,11 +205,16 @@ def convert_data(
     *,
     format: str = "auto",
     columns: str = "",
+    foreground: str | None = None,
+    ignore: str | None = None,
+    foreground_colour: str | None = None,
+    white: float | None = None,
 ) -> int:
     """Write a data set of any format as a plain folder.
 
     Images and masks are copied to OUT/images/<class>/ and OUT/masks/<class>/, and images without a class to
-    OUT/pool/. If the data set has splits, OUT/manifest.csv holds them.
+    OUT/pool/. If the data set has splits, OUT/manifest.csv holds them. What the options say about masks is
+    applied, so that OUT needs none of them. Only --foreground grades has to be said again.
 
     Args:
         data: what `sal-fast data check` takes.
@@ -217,13 +222,19 @@ def convert_data(
         root: the folder of the official archives, unpacked or not.
         format: the format of the data, such as coco; auto takes what it looks like.
         columns: the names in the data by ours, such as image=filename,label=dx.
+        foreground: the values of masks that are foreground, such as 1,2, or grades.
+        ignore: the values of masks that are neither foreground nor background.
+        foreground_colour: the colours of masks that are foreground, such as 255,0,0.
+        white: the number that is white in files of more than 8 bits, such as 4095.
     """
-    table = load_originals(data, root, options=Options.of(format, columns))
+    rule = Rule.of(foreground, ignore, foreground_colour, white)
+    table = load_originals(data, root, rule, Options.of(format, columns))
     for note in table.notes:
         tell(f"note: {note}", sys.stdout)
     made = convert.convert(table, out)
     masks = sum(mask is not None for mask in table.masks)
-    say(f"{len(table)} images, {masks} masks: {out}; `sal-fast data check {made}` looks through them")
+    also = " --foreground grades" * rule.grades
+    say(f"{len(table)} images, {masks} masks: {out}; `sal-fast data check {made}{also}` looks through them")
     return 0
 
 

@@ -6,10 +6,13 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from sal_fast._util.files import whole_folder, write_bytes
 from sal_fast.data import files, meaning
+from sal_fast.data.files import Encoded
+from sal_fast.data.meaning import Rule
 from sal_fast.data.readers.made import encoded
 from sal_fast.data.reading import each
 from sal_fast.data.table import Table
@@ -20,29 +23,28 @@ def convert(table: Table, out: Path) -> Path:
     """Copy the files of a table to `out`, which must be new or empty; return what `--data` takes.
 
     Images go to images/<class>/, masks to masks/<class>/, and images without a class to pool/. If there are
-    splits, manifest.csv has them, with the table's ids. If the data set has a rule of its own for its masks,
-    they are written by that rule, as 0 and 255. Raises InputError if `out` holds anything, or if a file
-    cannot be read.
+    splits, manifest.csv has them, with the table's ids. If the table has a rule for its masks, they are
+    written as the rule reads them, so that the new folder needs none (but for `grades`, which no file can
+    say). Masks of several objects of an image become one file. Raises InputError if `out` holds anything, or
+    if a file cannot be read.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there and holds something; name a new folder")
-    places = _places(table)
+    places, split = _places(table), any(table.split)
     with whole_folder(out) as aside:
         work = partial(_copy, table, aside, places)
-        for _ in each(work, range(len(table)), f"copying {table.name}"):
-            pass
-        if any(table.split):
-            masks = [_mask_name(table, row, place) for row, place in enumerate(places)]
+        written = list(each(work, range(len(table)), f"copying {table.name}"))
+        if split:
             rows = {
                 "id": table.ids,
-                "image": [f"{place}{path.suffix}" for place, path in zip(places, table.images, strict=True)],
+                "image": [image for image, _ in written],
                 "label": [table.class_name(row) for row in range(len(table))],
-                "mask": masks,
+                "mask": [mask for _, mask in written],
                 "split": table.split,
             }
             frame = pl.DataFrame(rows, schema_overrides={"mask": pl.String})
             write_bytes(aside / "manifest.csv", frame.write_csv().encode())
-    return out / "manifest.csv" if any(table.split) else out
+    return out / "manifest.csv" if split else out
 
 
 def _places(table: Table) -> list[str]:
@@ -62,37 +64,61 @@ def _places(table: Table) -> list[str]:
     return places
 
 
-def _mask_name(table: Table, row: int, place: str) -> str | None:
-    """The name of a sample's mask below the new folder: a file, or a folder of several annotators' masks."""
-    path = table.masks[row]
-    if path is None:
-        return None
-    own = table.rule.own is not None
-    return f"masks/{place.partition('/')[2]}" + (".png" if own else "" if path.is_dir() else path.suffix)
-
-
-def _copy(table: Table, out: Path, places: list[str], row: int) -> None:
-    image, mask, place = table.images[row], table.masks[row], places[row]
-    name = _mask_name(table, row, place)
+def _copy(table: Table, out: Path, places: list[str], row: int) -> tuple[str, str | None]:
+    """Write the image and the mask of a row; return their names below `out`."""
+    path, mask, place = table.images[row], table.masks[row], places[row]
     try:
-        target = out / f"{place}{image.suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(image, target)
-        if mask is None or name is None:
-            return
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if table.rule.own is not None:
-            file = files.read(mask)
-            found = meaning.read(file, files.grades(file), None, files.read(image), table.rule)
-            target.write_bytes(encoded(found.pixels, ".png"))
-        elif mask.is_dir():
-            target.mkdir()
-            for one in files.of_mask(mask):
-                shutil.copyfile(one, target / one.name)
-        else:
-            shutil.copyfile(mask, target)
+        image = None if table.rule == Rule() else files.read(path, table.rule.white)
+        name = _put(out, place, path if image is None else _image(image))
+        if mask is None:
+            return name, None
+        drawn, rule = files.of_mask(mask), table.rule
+        place = f"masks/{place.partition('/')[2]}"
+        if isinstance(mask, tuple):
+            image = image or files.read(path)
+            read = (files.read(one, rule.white) for one in drawn)
+            maps = [meaning.read(one, files.grades(one), None, image, rule) for one in read]
+            return name, _put(out, place, (encoded(meaning.joined(maps, united=True), ".png"), ".png"))
+        content: list[Path | tuple[bytes, str]] = [*drawn]
+        if image is not None:
+            content = [_mask(files.read(one, rule.white), image, rule) for one in drawn]
+        if not mask.is_dir():
+            return name, _put(out, place, content[0])
+        stems = [one.stem for one in drawn]
+        if len({stem.casefold() for stem in stems}) < len(stems):
+            stems = [f"{number:03d}" for number, _ in enumerate(drawn, start=1)]
+        for stem, one in zip(stems, content, strict=True):
+            _put(out, f"{place}/{stem}", one)
+        return name, place
     except files.Unreadable as error:
         raise InputError(str(error)) from None
     except OSError as error:
         raise InputError(f"{table.ids[row]}: {error.strerror}: {error.filename}") from None
+
+
+def _put(out: Path, place: str, content: Path | tuple[bytes, str]) -> str:
+    """Copy a file, or write bytes that have a suffix; return the name below `out`."""
+    name = place + (content.suffix if isinstance(content, Path) else content[1])
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Path):
+        shutil.copyfile(content, out / name)
+    else:
+        (out / name).write_bytes(content[0])
+    return name
+
+
+def _image(file: Encoded) -> Path | tuple[bytes, str]:
+    """An image that needs no --white: the file itself, or its 8 bits."""
+    if file.depth == "8 bits" or file.said is None:
+        return file.path
+    return encoded(files.rgb(file)[..., 0], ".png"), ".png"
+
+
+def _mask(file: Encoded, image: Encoded, rule: Rule) -> tuple[bytes, str]:
+    """A mask as the rule reads it: in 8 bits, or fractions of white if it is graded and was deeper."""
+    pixels = files.grades(file)
+    found = meaning.read(file, pixels, None, image, rule)
+    if found.seen.kind != "graded" or file.depth == "8 bits":
+        return encoded(found.pixels, ".png"), ".png"
+    shares = np.where(np.isin(pixels, rule.ignore), 0, pixels) / files.white(file)
+    return encoded(shares.astype(np.float32), ".tif"), ".tif"
