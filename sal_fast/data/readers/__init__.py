@@ -7,7 +7,6 @@ is taken, and of several the user has to say which. If none is sure, the same ho
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +14,15 @@ from sal_fast import plugins
 from sal_fast._util.suggest import suggest
 from sal_fast.data import mistaken
 from sal_fast.data.files import SUFFIXES
-from sal_fast.data.readers.base import Look, Options, Reader, Reading, plural, some, visible, walk
+from sal_fast.data.readers import unknown
+from sal_fast.data.readers.base import Look, Options, Reader, Reading, visible, walk
 from sal_fast.data.readers.made import Found, Picture, as_table
 from sal_fast.data.readers.unfold import ARRAYS, DICOM
+from sal_fast.data.readers.unknown import HINTS
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
 
-__all__ = ["Found", "Look", "Options", "Picture", "Reader", "Reading", "read"]
-HINTS = (".json", ".jsonl", ".xml", ".csv", ".tsv", ".parquet")  # endings of files that a hint looks into
-LEVELS = 2  # folders below an unknown one in which a hint looks
+__all__ = ["HINTS", "Found", "Look", "Options", "Picture", "Reader", "Reading", "read"]
 
 
 def read(path: Path, options: Options) -> Table:
@@ -54,51 +53,20 @@ def _choose(path: Path, format: str) -> tuple[str, str]:
         return format, ""
     looks = _looks(path)
     if not looks:
-        raise InputError(_explained(path))
+        raise InputError(unknown.explained(path, _looks, plugins.names("reader")))
+    name, look = next(iter(looks.items()))
+    if path.is_dir() and not look.sure and (said := unknown.foreign(path)):
+        raise InputError(f"{said}; if its folders are classes all the same, say --format {name}")
     if len(looks) > 1:
-        both = "; ".join(f"{name}, because {why}" for name, why in looks.items())
+        both = "; ".join(f"{name}, because {look.why}" for name, look in looks.items())
         raise InputError(f"{path}: looks like {both}; say which with --format {' or '.join(looks)}")
-    return next(iter(looks.items()))
+    return name, look.why
 
 
-def _looks(path: Path) -> dict[str, str]:
-    """Why a path may be of a format, by the names of the readers that know it."""
+def _looks(path: Path) -> dict[str, Look]:
+    """What makes a path one of a format, by the names of the readers that know it."""
     found = {name: look for name in plugins.names("reader") if (look := _reader(name).looks(path))}
-    sure = {name: look for name, look in found.items() if look.sure}
-    return {name: look.why for name, look in (sure or found).items()}
-
-
-def _explained(path: Path) -> str:
-    """What an unknown path holds, and the command that would take a part of it."""
-    if path.is_file():
-        with open(path, "rb") as file:
-            packed = mistaken.archive(file.read(512))
-        if packed is not None:
-            return f"{path}: {packed}; unpack it, and name the folder"
-        return f"{path}: no known format; expected one of {', '.join(plugins.names('reader'))} (docs/data.md)"
-    level, folders = [path], []
-    for _ in range(LEVELS):
-        level = [one for folder in level for one in visible(folder) if one.is_dir()][:64]
-        folders += level
-    for part in (*folders, *some(path, HINTS, LEVELS)):
-        looks = _looks(part)
-        if looks:
-            name, why = next(iter(looks.items()))
-            return (
-                f"{path}: no known format, but {part} looks like {name}, because {why}; try "
-                f"`sal-fast data check {part}`"
-            )
-    endings = Counter(
-        file.suffix.lower() or "no ending"
-        for file in some(path, [*SUFFIXES, *HINTS, *ARRAYS, *DICOM], LEVELS)
-    )
-    there = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
-    return (
-        f"{path}: no known format (it holds {plural(len(folders), 'folder')}"
-        f"{', ' * bool(there)}{there}); "
-        f"expected a folder images/<class>/ in it, and masks/<class>/ beside it, or another of "
-        f"{', '.join(plugins.names('reader'))} (docs/data.md)"
-    )
+    return {name: look for name, look in found.items() if look.sure} or found
 
 
 def _count_the_rest(root: Path, reading: Reading) -> None:

@@ -1,4 +1,4 @@
-"""`data convert` writes the plain folder of any format; `data check` of an unknown one tells the way."""
+"""`data convert` writes the plain folder of any format, and needs no option about masks afterwards."""
 
 from __future__ import annotations
 
@@ -160,23 +160,3 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^1: No such file or directory: .*gone\.png"):
         convert.convert(make_table("mine", [Sample("1", tmp_path / "gone.png", "cat")]), tmp_path / "out")
     assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_folder_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "inner").mkdir()
-    write.write_coco(tmp_path / "inner")
-    assert main(["data", "check", str(tmp_path)]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "no known format, but" in said
-    assert "inner looks like coco, because instances_train2017.json has images, annotations and" in said
-    assert f"try `sal-fast data check {tmp_path}/inner`" in said
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    (empty / "a.png").write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"holds 0 folders, 1 \.png\); expected a folder images/<class>/ in it"
-    ):
-        load_table(str(empty))
-    (empty / "b.bin").write_bytes(b"")
-    with pytest.raises(InputError, match=r"b\.bin: no known format; expected one of folder, imagefolder"):
-        load_table(str(empty / "b.bin"))
