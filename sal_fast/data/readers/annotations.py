@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from sal_fast.data.readers.base import (
     Look,
     Options,
@@ -171,7 +173,7 @@ def _judged(file: Path, part: str, marks: Marks) -> tuple[str, Picture | None]:
     labels = names or sorted(marks.shapes.keys() - {""})
     if len(labels) > 1:
         with naming(file, part):
-            labels = [max(labels, key=lambda one: int(union(marks.shapes[one]).sum()))]
+            labels = [max(labels, key=lambda one: np.count_nonzero(union(marks.shapes[one])))]
     label = next(iter(labels), "")
     shapes = marks.shapes.get(label) or [shape for one in marks.shapes.values() for shape in one]
     return label, Picture(file, f"{part} {label}", lambda: union(shapes)) if shapes else None

@@ -87,8 +87,8 @@ def explained(path: Path, looks: Looks, formats: Sequence[str]) -> str:
     endings = Counter[str](file.suffix.lower() or "no ending" for file in files)
     there = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) or "no files"
     return (
-        f"{path}: no images in it ({there}{mistaken.unread(files)}); expected a folder images/<class>/ in it, "
-        f"and masks/<class>/ beside it, or another of {', '.join(formats)} (docs/data.md)"
+        f"{path}: no images in it ({there}{mistaken.unread(files)}); expected a folder images/<class>/ in "
+        f"it, and masks/<class>/ beside it, or another of {', '.join(formats)} (docs/data.md)"
     )
 
 

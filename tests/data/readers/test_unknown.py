@@ -104,7 +104,7 @@ ODD = {
     "tfrecords": (only("train-00000-of-00001.tfrecord"), r"TFRecord files are not read; write the pictures"),
     "nifti": (only("a.nii.gz", b"\x1f\x8b"), r"NIfTI volumes are not read; write their slices as PNG"),
     "heic": (only("cat/a.heic"), r"1 in HEIC\): convert them to JPEG or PNG"),
-    "nothing": (only(".hidden/a.png"), r"no images in it .*; expected a folder images/<class>/ in it"),
+    "nothing": (only(".hidden/a.png"), r"no images in it .*; expected a folder images/<class>/"),
     "kaggle": (
         kaggle,
         r"train\.csv is a table of them; write paths into its column 'id_code', such as train_images/0\.png "
