@@ -72,8 +72,11 @@ def write_plain(root: Path, shown: list[Shown]) -> Path:
     return root
 
 
-def content(table: Table) -> list[tuple[Any, ...]]:
-    """All that a table says, but for ids and places: pixels, class, split and the pixels of the masks."""
+Row = tuple[bytes, str, str, list[bytes]]  # of an image: its pixels, class and split, and those of its masks
+
+
+def content(table: Table) -> list[Row]:
+    """All that a table says, but for ids and places, in the order of the pixels."""
 
     def pixels(path: Path) -> bytes:
         array = files.grades(files.read(path))
@@ -85,6 +88,17 @@ def content(table: Table) -> list[tuple[Any, ...]]:
         drawn = [] if mask is None else sorted(pixels(one) for one in files.of_mask(mask))
         image = files.rgb(files.read(table.images[row])).tobytes()
         rows.append((image, table.class_name(row), table.split[row], drawn))
+    return sorted(rows)
+
+
+def meant(shown: list[Shown]) -> list[Row]:
+    """What `content` must give, without any file."""
+    rows = []
+    for one in shown:
+        several = one.mask if isinstance(one.mask, list) else [] if one.mask is None else [one.mask]
+        assert all(0 < mask.sum() < mask.size for mask in several)
+        drawn = [bytes(str(mask.shape), "ascii") + (mask * np.uint8(255)).tobytes() for mask in several]
+        rows.append((one.pixels.tobytes(), one.label, one.split, sorted(drawn)))
     return sorted(rows)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import warnings
 from pathlib import Path
 
 import format_writers as write
 import numpy as np
 import pytest
+from PIL import Image
 
-from sal_fast.data import load_table
-from sal_fast.data.readers import Options
+from sal_fast.data import files, load_table
+from sal_fast.data.readers import Options, labelme
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +29,8 @@ def test_the_same_as_the_plain_folder(name: str, tmp_path: Path) -> None:
     table = load_table(str(root))
     assert table.notes[0].startswith(f"read as {name}, because "), table.notes
     plain = load_table(str(write.write_plain(tmp_path / "plain", shown)))
-    assert len(table) == len(shown)
-    assert write.content(table) == write.content(plain)
+    assert {one.label for one in shown} == {"cat", "dog"}
+    assert write.content(table) == write.content(plain) == write.meant(shown)
     again = load_table(str(root), options=Options(name))
     assert (again.ids, again.images, again.masks) == (table.ids, table.images, table.masks)
 
@@ -70,3 +73,68 @@ def test_runs_in_the_code_of_pycocotools() -> None:
         code = mask.encode(pixels)
         found = coco.drawn({"size": [height, width], "counts": code["counts"].decode()}, (width, height))
         np.testing.assert_array_equal(found, pixels.astype(bool))
+
+
+def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
+    """The pixels of every label are those of COCO's own reader; the class has most of them."""
+    from pycocotools.coco import COCO
+
+    write.write_coco(tmp_path)
+    table = load_table(str(tmp_path))
+    for split in ("train", "val"):
+        own = COCO(tmp_path / f"annotations/instances_{split}2017.json")
+        for image in own.loadImgs(own.getImgIds()):
+            of_label: dict[str, np.ndarray] = {}
+            with warnings.catch_warnings(action="ignore"):  # pycocotools warns of numpy 2
+                for one in own.loadAnns(own.getAnnIds(imgIds=image["id"])):
+                    label = own.loadCats(one["category_id"])[0]["name"]
+                    drawn = own.annToMask(one).astype(bool)
+                    of_label[label] = of_label.get(label, np.zeros_like(drawn)) | drawn
+            row = table.ids.index(f"{split}2017/{Path(image['file_name']).stem}")
+            name, mask = table.class_name(row), table.masks[row]
+            assert mask is not None
+            np.testing.assert_array_equal(files.grades(files.read(mask)) > 0, of_label[name])
+            assert of_label[name].sum() == max(pixels.sum() for pixels in of_label.values())
+
+
+def test_labelme_as_its_own_library_draws_it(tmp_path: Path) -> None:
+    shape = pytest.importorskip("labelme.utils.shape")
+    write.write_labelme(tmp_path)
+    for file in sorted(tmp_path.rglob("*.json")):
+        for one in json.loads(file.read_text())["shapes"]:
+            kind = one["shape_type"]
+            if kind in ("polygon", "rectangle", "circle"):
+                expected = shape.shape_to_mask((write.HEIGHT, write.WIDTH), one["points"], kind)
+                np.testing.assert_array_equal(labelme.drawn(one, kind, (write.WIDTH, write.HEIGHT)), expected)
+
+
+def test_parquet_of_the_library_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    picture = datasets.Image()
+    label = datasets.ClassLabel(names=["cat", "dog"])
+    shown = []
+    for place, split in enumerate(("train", "test")):
+        drawn = [np.roll(mask, place, axis=1) for mask in write.blobs(4)]
+        photos = [np.roll(pixels, place, axis=1) for pixels in write.pictures(4)]
+        rows = {
+            "image": [Image.fromarray(one) for one in photos],
+            "mask": [Image.fromarray(one) for one in drawn],
+            "label": [0, 1, 0, 1],
+        }
+        features = datasets.Features({"image": picture, "mask": picture, "label": label})
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}-0.parquet")
+        names = ("cat", "dog", "cat", "dog")
+        shown += [write.Shown(*one) for one in zip(names, "abcd", [split] * 4, photos, drawn, strict=True)]
+    assert write.content(load_table(str(tmp_path))) == write.meant(shown)
+
+
+def test_several_labels_of_an_image_are_told(tmp_path: Path) -> None:
+    """One rule holds for COCO, LabelMe, CVAT, VOC and Label Studio, and a note states it."""
+    for name in ("coco", "labelme", "cvat", "voc", "label-studio"):
+        (tmp_path / name).mkdir()
+        write.FORMATS[name](tmp_path / name)
+        notes = load_table(str(tmp_path / name), options=Options(name)).notes
+        said = [
+            note for note in notes if note.startswith("images with several labels, whose class is the one")
+        ]
+        assert len(said) == (name != "cvat"), notes
