@@ -13,7 +13,7 @@ from sal_fast._util.files import whole_folder, write_bytes
 from sal_fast.data import files, meaning
 from sal_fast.data.files import Encoded
 from sal_fast.data.meaning import Rule
-from sal_fast.data.readers.made import encoded
+from sal_fast.data.readers.made import encoded, naming
 from sal_fast.data.reading import each
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
@@ -78,7 +78,9 @@ def _copy(table: Table, out: Path, places: list[str], row: int) -> tuple[str, st
             image = image or files.read(path)
             read = (files.read(one, rule.white) for one in drawn)
             maps = [meaning.read(one, files.grades(one), None, image, rule) for one in read]
-            return name, _put(out, place, (encoded(meaning.joined(maps, united=True), ".png"), ".png"))
+            with naming(path, "the masks of its objects"):  # such as masks of several sizes
+                united = encoded(meaning.joined(maps, united=True), ".png")
+            return name, _put(out, place, (united, ".png"))
         content: list[Path | tuple[bytes, str]] = [*drawn]
         if image is not None:
             content = [_mask(files.read(one, rule.white), image, rule) for one in drawn]

@@ -73,7 +73,7 @@ def maps(table: Table, size: int | None) -> list[list[np.ndarray]]:
     found = []
     for path, mask in zip(table.images, table.masks, strict=True):
         image = files.read(path, table.rule.white)
-        drawn = [files.read(one, table.rule.white) for one in files.annotators(mask)] if mask else []
+        drawn = [files.read(one, table.rule.white) for one in files.of_mask(mask)] if mask else []
         read = [meaning.read(one, files.grades(one), size, image, table.rule).pixels for one in drawn]
         found.append([files.rgb(image), *read])
     return found
@@ -106,7 +106,7 @@ SLOPE = np.add.outer(np.arange(48), np.arange(48))  # 0..94
 WITH_OPTIONS = {
     "--foreground 1,2": [blocks(0, 1, 2, 3), blocks(2, 0, 0, 5)],
     "--foreground 0": [blocks(0, 1, 1, 1), blocks(0, 0, 255, 255)],
-    "--foreground 1-3 --ignore 255": [blocks(0, 1, 255, 2), [blocks(1, 255, 0, 0), blocks(0, 3, 3, 4)]],
+    "--foreground 1-3 --ignore 255": [blocks(0, 1, 255, 2), [blocks(1, 255, 3, 0), blocks(0, 3, 3, 4)]],
     "--ignore 255": [blocks(0, 1, 255), (SLOPE * 2).astype(np.uint8)],
     "--foreground-colour 255,0,0": [blocks((255, 0, 0), (0, 0, 255)), blocks((0, 9, 0), (255, 0, 0))],
     "--white 4095": [(SLOPE * 40).astype(np.uint16), (SLOPE * 43).astype(np.uint16)],
@@ -136,6 +136,17 @@ def test_options_about_masks_are_applied(said: str, tmp_path: Path) -> None:
         return
     whole = [[array.tolist() for array in one] for one in differ]
     assert whole != [[array.tolist() for array in one] for one in maps(asked, None)]
+
+
+def test_masks_of_several_objects_become_one(tmp_path: Path) -> None:
+    root = painted(tmp_path / "set", [])
+    first, second = blocks(0, 255, 0, 0), blocks(0, 0, 0, 255)
+    write.save(root / "masks/cat/2_0.png", first)
+    write.save(root / "masks/cat/2_1.png", second)
+    assert isinstance(load_table(str(root)).masks[2], tuple)
+    made = load_table(str(convert.convert(load_table(str(root)), tmp_path / "out")))
+    (found,) = [mask for mask in made.masks if mask]
+    np.testing.assert_array_equal(np.asarray(Image.open(found)), first | second)  # type: ignore[arg-type]
 
 
 def test_degrees_of_few_values_have_to_be_said_again(
