@@ -4,8 +4,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.table import Table as Sheet
 from sal_fast._util.devices import torch_device
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
+from sal_fast.cli.files import FilesWithMasks
 from sal_fast.cli.output import say, tell
 from sal_fast.data import (
     catalog,
@@ -23,16 +25,13 @@ from sal_fast.data import (
     decode,
     duplicates,
     fixations,
-    load_originals,
     prepare,
     prepared,
 )
 from sal_fast.data import preview as pages
 from sal_fast.data.augment import stored_size
 from sal_fast.data.fixations.setting import Coordinates, Unit
-from sal_fast.data.meaning import Rule
 from sal_fast.data.prepared import PreparedTable
-from sal_fast.data.readers import Options
 from sal_fast.errors import InputError
 from sal_fast.experiment import frozen
 from sal_fast.experiment.config import Config
@@ -41,9 +40,9 @@ from sal_fast.experiment.config import Config
 def main(arguments: list[str]) -> int:
     return parsing.one_of(
         {
-            "check": check_data,
-            "prepare": prepare_data,
-            "convert": convert_data,
+            "check": Check,
+            "prepare": Prepare,
+            "convert": Convert,
             "fixations": render_fixations,
         },
         arguments,
@@ -52,57 +51,42 @@ def main(arguments: list[str]) -> int:
     )
 
 
-def check_data(
-    data: Annotated[str, tyro.conf.Positional],
-    /,
-    root: str | None = None,
-    *,
-    format: str = "auto",
-    columns: str = "",
-    foreground: str | None = None,
-    ignore: str | None = None,
-    foreground_colour: str | None = None,
-    white: float | None = None,
-    preview: Path | None = None,
-    allow_leaks: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Check(FilesWithMasks):
     """Look through a data set before a run does.
 
     It counts the images of each class, lists every file that is missing, empty, mis-sized or unreadable, and
     says what the masks mean. It names pictures that occur twice, byte by byte or by their look.
     For one of the paper's data sets it also says what differs from the paper's Table 1. The exit status is 2
     if a run would refuse the data.
-
-    Args:
-        data: a folder or file in one of the formats of docs/data.md, builtin, or, with root: cub200,
-            flowers102, imagenet-s, ham10000, food201; or file.py:function.
-        root: the folder of the official archives, unpacked or not.
-        format: the run's --format: the format of the data, such as coco; auto takes what it looks like.
-        columns: the run's --columns: the names in the data by ours, such as image=filename,label=dx.
-        foreground: the run's --foreground: the values of masks that are foreground, such as 1,2, or grades.
-        ignore: the run's --ignore: the values of masks that are neither foreground nor background.
-        foreground_colour: the run's --foreground-colour: the colours of masks that are foreground.
-        white: the run's --white: the number that is white in files of more than 8 bits.
-        preview: an .html file to write, with the maps of thirty images laid over them, the oddest first.
-        allow_leaks: the run's --allow-leaks: a picture in more than one split or class is no problem.
     """
-    rule = Rule.of(foreground, ignore, foreground_colour, white)
-    found = check.look(data, root, rule, Options.of(format, columns), allow_leaks=allow_leaks)
-    say(f"{found.table.name}: {len(found.table)} images, {len(found.table.classes)} classes")
-    Console().print(_sheet(found), markup=False)
-    if data in catalog.ENTRIES and not catalog.compare(data, found.table):
-        say("all counts are those of the paper's Table 1")
-    for line in (*(f"note: {note}" for note in found.notes), *found.problems):
-        tell(line, sys.stdout)
-    if preview is not None:
-        pages.write(preview, found)
-        say(f"preview: {preview}")
-    problems, notes = len(found.problems), len(found.notes)
-    say(
-        f"{problems} problem{'s' * (problems != 1)} that a run would refuse, {notes} note{'s' * (notes != 1)}"
-        f"{' above' * bool(problems + notes)}"
-    )
-    return 2 if found.problems else 0
+
+    data: Annotated[str, tyro.conf.Positional]
+    """A folder or file in one of the formats of docs/data.md, builtin, or, with root: cub200, flowers102,
+    imagenet-s, ham10000, food201; or file.py:function."""
+    preview: Path | None = None
+    """An .html file to write, with the maps of thirty images laid over them, the oddest first."""
+    allow_leaks: bool = False
+    """The run's --allow-leaks: a picture in more than one split or class is no problem."""
+
+    def run(self) -> int:
+        """Print what was found; return the exit status."""
+        found = check.look(self.data, self.root, self.its_rule, self.its_format, allow_leaks=self.allow_leaks)
+        say(f"{found.table.name}: {len(found.table)} images, {len(found.table.classes)} classes")
+        Console().print(_sheet(found), markup=False)
+        if self.data in catalog.ENTRIES and not catalog.compare(self.data, found.table):
+            say("all counts are those of the paper's Table 1")
+        for line in (*(f"note: {note}" for note in found.notes), *found.problems):
+            tell(line, sys.stdout)
+        if self.preview is not None:
+            pages.write(self.preview, found)
+            say(f"preview: {self.preview}")
+        problems, notes = len(found.problems), len(found.notes)
+        say(
+            f"{problems} problem{'s' * (problems != 1)} that a run would refuse, "
+            f"{notes} note{'s' * (notes != 1)}{' above' * bool(problems + notes)}"
+        )
+        return 2 if found.problems else 0
 
 
 def _sheet(found: check.Findings) -> Sheet:
@@ -121,126 +105,93 @@ def _sheet(found: check.Findings) -> Sheet:
     return sheet
 
 
-def prepare_data(
-    *,
-    data: str,
-    out: Path,
-    root: str | None = None,
-    format: str = "auto",
-    columns: str = "",
-    image_size: int = 224,
-    augment: str = "none",
-    copy: bool = True,
-    decoder: DecoderName = "auto",
-    arch: str | None = None,
-    weights: str = "none",
-    output_stride: int = 32,
-    seed: int = 0,
-    foreground: str | None = None,
-    ignore: str | None = None,
-    foreground_colour: str | None = None,
-    white: float | None = None,
-    allow_leaks: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Prepare(FilesWithMasks):
     """Decode a data set once, for all runs.
 
     `sal-fast run --data OUT` then starts at once. The same command continues where it was interrupted, and
     decodes again only what has changed since. Files that cannot be used are listed at the end, with exit
     status 2; mend or remove them and repeat the command.
-
-    Args:
-        data: a folder or file in one of the formats of docs/data.md, builtin, or, with root: cub200,
-            flowers102, imagenet-s, ham10000, food201; or file.py:function.
-        out: the folder to write to.
-        root: the folder of the official archives, unpacked or not.
-        format: the runs' --format: the format of the data, such as coco; auto takes what it looks like.
-        columns: the runs' --columns: the names in the data by ours, such as image=filename,label=dx.
-        image_size: the runs' --image-size: pixels a side that the network sees.
-        augment: the runs' --augment; for crops, images are kept at 8/7 of image_size. A plug-in crops nothing
-            here.
-        copy: keep decoded images (3 bytes a pixel). Without it only masks are kept, and every run decodes
-            images.
-        decoder: dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch).
-        arch: a network whose features are kept too, for runs with --train head and the same --arch,
-            --weights, --output-stride and, without weights, --seed.
-        weights: the runs' --weights.
-        output_stride: the runs' --output-stride.
-        seed: the runs' --seed, from which random weights follow.
-        foreground: the values of masks that are foreground, such as 1,2, or grades.
-        ignore: the values of masks that are neither foreground nor background.
-        foreground_colour: the colours of masks that are foreground, such as 255,0,0.
-        white: the number that is white in files of more than 8 bits, such as 4095.
-        allow_leaks: the runs' --allow-leaks.
     """
-    if image_size < 1:
-        raise InputError(f"--image-size {image_size}: expected at least 1")
-    Config.of({"augment": augment})  # it refuses unknown words
-    rule = Rule.of(foreground, ignore, foreground_colour, white)
-    table = load_originals(data, root, rule, Options.of(format, columns))
-    recipe = prepare.Recipe(image_size, stored_size(augment, image_size), copy)
-    with closing(decode.choose(decoder, torch_device("auto"))) as decoding:
-        broken = prepare.prepare(table, out, recipe, decoding)
-    for error in broken:
-        tell(str(error), sys.stdout)
-    if broken:
-        raise InputError(
-            f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their files, "
-            f"then repeat the command: the others are kept"
-        )
-    if arch is not None:
-        _prepare_features(
-            data=str(out), arch=arch, weights=weights, output_stride=output_stride, image_size=image_size,
-            seed=seed, decoder=decoder,
-        )  # fmt: skip
-    _check_twice(prepared.read(out), allow_leaks)
-    say(f"{len(table)} samples, for --image-size {image_size} --augment {augment}: {out}")
-    return 0
+
+    data: str
+    """A folder or file in one of the formats of docs/data.md, builtin, or, with root: cub200, flowers102,
+    imagenet-s, ham10000, food201; or file.py:function."""
+    out: Path
+    """The folder to write to."""
+    image_size: int = 224
+    """The runs' --image-size: pixels a side that the network sees."""
+    augment: str = "none"
+    """The runs' --augment; for crops, images are kept at 8/7 of image_size. A plug-in crops nothing here."""
+    copy: bool = True
+    """Keep decoded images (3 bytes a pixel). Without it only masks are kept, and every run decodes images."""
+    decoder: DecoderName = "auto"
+    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
+    arch: str | None = None
+    """A network whose features are kept too, for runs with --train head and the same --arch, --weights,
+    --output-stride and, without weights, --seed."""
+    weights: str = "none"
+    """The runs' --weights."""
+    output_stride: int = 32
+    """The runs' --output-stride."""
+    seed: int = 0
+    """The runs' --seed, from which random weights follow."""
+    allow_leaks: bool = False
+    """The runs' --allow-leaks."""
+
+    def run(self) -> int:
+        """Prepare the folder; return the exit status."""
+        if self.image_size < 1:
+            raise InputError(f"--image-size {self.image_size}: expected at least 1")
+        Config.of({"augment": self.augment})  # it refuses unknown words
+        table = self.table(self.data)
+        recipe = prepare.Recipe(self.image_size, stored_size(self.augment, self.image_size), self.copy)
+        with closing(decode.choose(self.decoder, torch_device("auto"))) as decoding:
+            broken = prepare.prepare(table, self.out, recipe, decoding)
+        for error in broken:
+            tell(str(error), sys.stdout)
+        if broken:
+            raise InputError(
+                f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their "
+                f"files, then repeat the command: the others are kept"
+            )
+        if self.arch is not None:
+            alike = ("arch", "weights", "output_stride", "image_size", "seed", "decoder")
+            frozen.prepare_features(
+                Config(train="head", data=str(self.out), **{name: getattr(self, name) for name in alike})
+            )
+        _check_twice(prepared.read(self.out), self.allow_leaks)
+        say(f"{len(table)} samples, for --image-size {self.image_size} --augment {self.augment}: {self.out}")
+        return 0
 
 
-def convert_data(
-    data: Annotated[str, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
-    /,
-    root: str | None = None,
-    *,
-    format: str = "auto",
-    columns: str = "",
-    foreground: str | None = None,
-    ignore: str | None = None,
-    foreground_colour: str | None = None,
-    white: float | None = None,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Convert(FilesWithMasks):
     """Write a data set of any format as a plain folder.
 
     Images and masks are copied to OUT/images/<class>/ and OUT/masks/<class>/, and images without a class to
     OUT/pool/. If the data set has splits, OUT/manifest.csv holds them. What the options say about masks is
     applied, so that OUT needs none of them. Only --foreground grades has to be said again.
-
-    Args:
-        data: what `sal-fast data check` takes.
-        out: the folder to write to; it must be new or empty.
-        root: the folder of the official archives, unpacked or not.
-        format: the format of the data, such as coco; auto takes what it looks like.
-        columns: the names in the data by ours, such as image=filename,label=dx.
-        foreground: the values of masks that are foreground, such as 1,2, or grades.
-        ignore: the values of masks that are neither foreground nor background.
-        foreground_colour: the colours of masks that are foreground, such as 255,0,0.
-        white: the number that is white in files of more than 8 bits, such as 4095.
     """
-    rule = Rule.of(foreground, ignore, foreground_colour, white)
-    table = load_originals(data, root, rule, Options.of(format, columns))
-    for note in table.notes:
-        tell(f"note: {note}", sys.stdout)
-    made = convert.convert(table, out)
-    masks = sum(mask is not None for mask in table.masks)
-    also = " --foreground grades" * rule.grades
-    say(f"{len(table)} images, {masks} masks: {out}; `sal-fast data check {made}{also}` looks through them")
-    return 0
 
+    data: Annotated[str, tyro.conf.Positional]
+    """What `sal-fast data check` takes."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """The folder to write to; it must be new or empty."""
 
-def _prepare_features(**options: Any) -> None:
-    """Keep the features of a network for runs that train its head alone."""
-    frozen.prepare_features(Config(train="head", **options))
+    def run(self) -> int:
+        """Write the folder; return the exit status."""
+        table = self.table(self.data)
+        for note in table.notes:
+            tell(f"note: {note}", sys.stdout)
+        made = convert.convert(table, self.out)
+        masks = sum(mask is not None for mask in table.masks)
+        also = " --foreground grades" * table.rule.grades
+        say(
+            f"{len(table)} images, {masks} masks: {self.out}; `sal-fast data check {made}{also}` looks "
+            f"through them"
+        )
+        return 0
 
 
 def _check_twice(table: PreparedTable, allowed: bool) -> None:

@@ -53,18 +53,18 @@ def one_line(target: Callable[..., Value], arguments: list[str], prog: str) -> V
     return call()
 
 
-def one_of(
-    commands: Mapping[str, Callable[..., int | None]], arguments: list[str], prog: str, about: str
-) -> int:
+def one_of(commands: Mapping[str, Callable[..., Any]], arguments: list[str], prog: str, about: str) -> int:
     """Do the command that comes first in `arguments`, with the options that follow; return its exit status.
 
-    The first line of each command's docstring tells what it does in the list of all.
+    A command is a function, or a class whose fields are the options and whose method `run` does it. The first
+    line of each command's docstring tells what it does in the list of all.
     """
     purposes = {name: (one.__doc__ or "").split("\n", 1)[0].rstrip(".") for name, one in commands.items()}
     name = chosen(purposes, arguments, prog, about)
     if name is None:
         return 0 if arguments else 2
-    return one_line(commands[name], arguments[1:], f"{prog} {name}") or 0
+    done = one_line(commands[name], arguments[1:], f"{prog} {name}")
+    return (done.run() if isinstance(commands[name], type) else done) or 0
 
 
 def _later(target: Callable[..., Value]) -> Callable[..., Callable[[], Value]]:

@@ -18,8 +18,9 @@ from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast._util.locks import hold
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
+from sal_fast.cli.files import Files
 from sal_fast.cli.output import say
-from sal_fast.data import Table, decode, load_table, readers, store
+from sal_fast.data import Table, decode, load_table, store
 from sal_fast.data.meaning import Rule
 from sal_fast.data.readers.plain import read_images
 from sal_fast.errors import InputError
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Files):
     """Run a model over images, and write ids.txt, logits.npy and features.npy (penultimate).
 
     `sal-fast select` reads these files. They are written block by block, so the same command continues where
@@ -56,14 +57,6 @@ class Options:
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     decoder: DecoderName = "auto"
     """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
-    root: str | None = None
-    """The folder of the official archives, if data names one of the paper's sets."""
-    format: str = "auto"
-    """The format of the data, such as coco; auto takes what it looks like."""
-    columns: str = ""
-    """The names of columns in the data by ours, such as image=filename."""
-    white: float | None = None
-    """The number that is white in images of more than 8 bits, such as 4095."""
 
 
 def main(arguments: list[str]) -> int:
@@ -145,13 +138,13 @@ def _rows(images: Table, rows: slice) -> Table:
 
 def _images(options: Options) -> Table:
     """The images to score: a plain folder of pictures, or a data set."""
-    path, reading = Path(options.data).expanduser(), readers.Options.of(options.format, options.columns)
+    path = Path(options.data).expanduser()
     plain = path.is_dir() and not (path / "images").is_dir() and options.format == "auto"
     rule = Rule(white=options.white)
     if plain and options.root is None:
         images = dataclasses.replace(read_images(path), rule=rule)
     else:
-        images = load_table(options.data, options.root, rule, reading)
+        images = load_table(options.data, options.root, rule, options.its_format)
     broken = [name for name in images.ids if len(name.splitlines()) != 1]
     if broken:
         raise InputError(
