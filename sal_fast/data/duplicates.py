@@ -51,16 +51,6 @@ class Traits(NamedTuple):
     digests: list[bytes]
     looks: Tensor | None
 
-    @classmethod
-    def unknown(cls, count: int) -> Traits:
-        """The traits of pictures that nobody has seen yet."""
-        return cls([b""] * count, torch.zeros(count, 3, SIDE, SIDE, dtype=torch.uint8))
-
-    def note(self, row: int, digest: bytes, pixels: np.ndarray) -> None:
-        """Keep the traits of one picture, whose pixels are uint8 [H, W, 3]."""
-        assert self.looks is not None
-        self.digests[row], self.looks[row] = digest, looks(torch.from_numpy(pixels)[None])[0]
-
 
 class Twice(NamedTuple):
     """The rows of a table that show one picture, in order, and whether their files are the same bytes."""

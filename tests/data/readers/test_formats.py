@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 import format_writers as write
 import numpy as np
 import pytest
-from PIL import Image
 
 from sal_fast.data import files, load_table
-from sal_fast.data.readers import Options, labelme
+from sal_fast.data.readers import Options
 
 
 @pytest.fixture(autouse=True)
@@ -95,37 +93,6 @@ def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
             assert mask is not None
             np.testing.assert_array_equal(files.grades(files.read(mask)) > 0, of_label[name])
             assert of_label[name].sum() == max(pixels.sum() for pixels in of_label.values())
-
-
-def test_labelme_as_its_own_library_draws_it(tmp_path: Path) -> None:
-    shape = pytest.importorskip("labelme.utils.shape")
-    write.write_labelme(tmp_path)
-    for file in sorted(tmp_path.rglob("*.json")):
-        for one in json.loads(file.read_text())["shapes"]:
-            kind = one["shape_type"]
-            if kind in ("polygon", "rectangle", "circle"):
-                expected = shape.shape_to_mask((write.HEIGHT, write.WIDTH), one["points"], kind)
-                np.testing.assert_array_equal(labelme.drawn(one, kind, (write.WIDTH, write.HEIGHT)), expected)
-
-
-def test_parquet_of_the_library_datasets(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    picture = datasets.Image()
-    label = datasets.ClassLabel(names=["cat", "dog"])
-    shown = []
-    for place, split in enumerate(("train", "test")):
-        drawn = [np.roll(mask, place, axis=1) for mask in write.blobs(4)]
-        photos = [np.roll(pixels, place, axis=1) for pixels in write.pictures(4)]
-        rows = {
-            "image": [Image.fromarray(one) for one in photos],
-            "mask": [Image.fromarray(one) for one in drawn],
-            "label": [0, 1, 0, 1],
-        }
-        features = datasets.Features({"image": picture, "mask": picture, "label": label})
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}-0.parquet")
-        names = ("cat", "dog", "cat", "dog")
-        shown += [write.Shown(*one) for one in zip(names, "abcd", [split] * 4, photos, drawn, strict=True)]
-    assert write.content(load_table(str(tmp_path))) == write.meant(shown)
 
 
 def test_several_labels_of_an_image_are_told(tmp_path: Path) -> None:
