@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,6 +88,9 @@ KINDS = {
     "void 255": Kind(grey(np.where(VOID, 255, BOX * 15)), "few values, 0, 15, 255"),
     "void 255, --ignore 255": Kind(
         grey(np.where(VOID, 255, BOX * 15)), (BOX & ~VOID) * 255, {"ignore": "255"}, "are ignored"
+    ),
+    "small label and void": Kind(
+        grey(np.where(CORE, 15, 255 * ((Y >= 50) & (Y < 54) & (X < 12)))), "few values, 0, 15, 255"
     ),
     "labels of 16 bits": Kind(grey(LABELS, np.uint16), "few values, 0, 1, 2"),
     "labels of 16 bits, --foreground": Kind(grey(LABELS, np.uint16), BINARY, {"foreground": "1,2"}),
@@ -293,6 +297,33 @@ def test_the_verdict_is_of_the_whole_set() -> None:
     assert "every value but 0 is foreground (15, 255)" in several.notes[0]
     assert "values, 0, 3, 9" in judge([plain, ("b", Seen("graded", (0, 3, 9), 0.2))], Rule()).problems[0]
     assert judge([plain, ("b", Seen("graded", (0, 85, 170, 255), 0.2))], Rule(grades=True)).problems == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "note"),
+    [
+        ("0 and 255", {"foreground": "1"}, r"1 mask, .*a/1.png: empty, because no pixel is of --foreground;"),
+        ("0 and 255", {"ignore": "255"}, r"6 masks, .*: empty, because nothing is foreground;"),
+        ("degrees", {"foreground": "255"}, r"1 mask, .*a/1.png: they have many values or are JPEGs, and"),
+        ("binary as a JPEG", {"foreground": "255"}, r"1 mask, .*a/1.jpg: they have many values or are JPEGs"),
+    ],
+)
+def test_masks_that_a_rule_does_not_fit_are_named(
+    root: Path, kind: str, rule: dict[str, str], note: str
+) -> None:
+    put(root, KINDS[kind])
+    if rule == {"foreground": "1"}:
+        for path in root.glob("masks/*/*.png"):
+            if path != root / "masks/a/1.png":
+                grey(BOX).save(path)
+    found = check.look(str(root), rule=Rule.of(**rule), allow_leaks=True)
+    assert any(re.match(note, line) for line in found.notes), found.notes
+
+
+def test_maps_of_two_scales_are_both_named() -> None:
+    small, large = (Seen("graded", depth="fractions", peak=peak) for peak in (1.0, 255.0))
+    (*_, note) = judge([("a", small), ("b", large)], Rule(white=255.0)).notes
+    assert note.endswith("255 is white, the largest is 255 (b); in a the largest is 1")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def read(
         else:
             found = _grades(file, pixels, rule)
             found = found._replace(numbers=turn(found.numbers))
+            if rule.foreground and (file.plain or len(_counted(pixels)[0]) > MOST_VALUES):
+                marks = (*marks, "many")
         return _framed(file, found._replace(marks=marks + found.marks), size)
 
 
@@ -217,22 +219,36 @@ def _by_area(graded: np.ndarray, frame: tuple[int, int] | None) -> np.ndarray:
 def _few_values(numbers: np.ndarray) -> tuple[float, ...]:
     """The distinct values in order, or none if there are too many for the regions of a label map.
 
-    Soft edges of a mask of black and white have few values as well, but no more pixels of one value than the
-    outline of the picture has.
+    Soft edges of a mask of black and white have few values as well. But they are thin, and have no more
+    pixels of one value than the outline of the picture has.
     """
     top = numbers.max()
     zeros, tops = np.count_nonzero(numbers == 0), np.count_nonzero(numbers == top)
     if zeros + tops == numbers.size and zeros:  # counting is far quicker than to sort all values
         return (0.0, float(top))
-    values, counts = np.unique(numbers, return_counts=True) if numbers.dtype != np.uint8 else _bytes(numbers)
+    values, counts = _counted(numbers)
     if len(values) > 2:
-        between = counts[1:-1] if values[0] == 0 and values[-1] > 127 else counts
-        if len(values) > min(MOST_VALUES, numbers.size // REGION) or between.max() < 2 * sum(numbers.shape):
+        soft = values[0] == 0 and values[-1] > 127
+        most = (counts[1:-1] if soft else counts).max()
+        thin = most < 2 * sum(numbers.shape) and not (soft and _has_area(numbers))
+        if len(values) > min(MOST_VALUES, numbers.size // REGION) or thin:
             return ()
     return tuple(map(float, values))
 
 
-def _bytes(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _has_area(numbers: np.ndarray) -> bool:
+    """True if 3 x 3 pixels somewhere have one value, and that is neither 0 nor the largest."""
+    rows = (numbers[1:-1] == numbers[:-2]) & (numbers[1:-1] == numbers[2:])
+    middle = numbers[1:-1, 1:-1]
+    same = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+    same &= (middle == numbers[1:-1, :-2]) & (middle == numbers[1:-1, 2:])
+    return bool((same & (middle != 0) & (middle != numbers.max())).any())
+
+
+def _counted(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values in order, and how often each occurs."""
+    if numbers.dtype != np.uint8:
+        return np.unique(numbers, return_counts=True)
     counts = np.bincount(numbers.ravel(), minlength=256)
     values = np.flatnonzero(counts)
     return values, counts[values]

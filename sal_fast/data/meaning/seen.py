@@ -21,8 +21,9 @@ class Seen:
     depth: `8 bits`, `16 bits`, `32 bits` or `fractions`. peak: the largest number of a file that is deeper
         than 8 bits.
     marks: `turned` (it was drawn on the stored pixels of a turned photograph), `undecidable` (that cannot be
-        told), `alpha` (its transparency is the map), `palette` (its values are indices of colours), and, of
-        several annotators' masks of one image, `overlapping` or `apart` (`compared`).
+        told), `alpha` (its transparency is the map), `palette` (its values are indices of colours), `many`
+        (a rule takes its values for labels, but they are many, or a JPEG's), and, of several annotators'
+        masks of one image, `overlapping` or `apart` (`compared`).
     """
 
     kind: str

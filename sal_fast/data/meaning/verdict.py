@@ -39,12 +39,14 @@ def judge(files: Iterable[Named], rule: Rule) -> Verdict:
 
 def useless(files: Iterable[Named]) -> list[str]:
     """Say that no mask of a set is of use, if that is so. Runs refuse it where their regime needs maps."""
-    kinds = Counter(seen.kind for _, seen in files)
+    found = list(files)
+    kinds = Counter(seen.kind for _, seen in found)
     if not kinds or kinds.keys() & {"binary", "graded"}:
         return []
     return [
-        f"no mask says anything: {_tally(kinds)} (full: one grey everywhere, empty: nothing but 0); a run "
-        f"needs masks with foreground and background (only the regime b1 does without)"
+        f"no mask says anything: {_tally(kinds)} (full: one grey everywhere, empty: nothing but 0), for "
+        f"example {found[0][0]}; a run needs masks with foreground and background (only the regime b1 does "
+        f"without)"
     ]
 
 
@@ -114,9 +116,9 @@ def _summary(found: Sequence[Named], rule: Rule) -> list[str]:
         covered = median(seen.coverage for seen in useful)
         border = median(seen.border for seen in useful)
         said += f"; foreground covers {covered:.0%} of the picture and {border:.0%} of its border (medians)"
-    if ignored := [seen.ignored for _, seen in found if seen.ignored]:
-        share = sum(ignored) / len(found)
-        said += f"; {share:.1%} of the pixels are ignored, in {len(ignored)} masks"
+    if ignored := [(name, seen.ignored) for name, seen in found if seen.ignored]:
+        share = sum(one for _, one in ignored) / len(found)
+        said += f"; {share:.1%} of the pixels are ignored, in {_masks([name for name, _ in ignored])}"
     return [said]
 
 
@@ -157,6 +159,7 @@ def _marked(found: Sequence[Named]) -> list[str]:
         "turned": "drawn on the stored pixels of a photograph that its EXIF turns; turned as that is",
         "undecidable": "their photographs are turned by EXIF, and nobody can tell whether they were drawn on "
         "the turned pixels; they are taken to be; look at them with --preview",
+        "many": "they have many values or are JPEGs, and --foreground takes their values for labels",
         "alpha": "one colour, and transparent in parts; the transparency is the map",
     }
     lines = []
@@ -172,11 +175,12 @@ def _deep(found: Sequence[Named], rule: Rule) -> list[str]:
     for depth in sorted({seen.depth for _, seen in found} - {"8 bits"}):
         peaks = [(seen.peak, name) for name, seen in found if seen.depth == depth and seen.kind == "graded"]
         if peaks:
-            peak, name = max(peaks)
+            (least, first), (peak, name) = min(peaks), max(peaks)
             usual = {"16 bits": 65535.0, "fractions": 1.0}.get(depth)
             white = usual if rule.white is None else rule.white
+            others = f"; in {first} the largest is {least:g}" if least < peak / 2 else ""
             lines.append(
-                f"{len(peaks)} masks of {depth}: {white:g} is white, the largest is {peak:g} ({name})"
+                f"{len(peaks)} masks of {depth}: {white:g} is white, the largest is {peak:g} ({name}){others}"
             )
     return lines
 

@@ -15,7 +15,7 @@ from sal_fast._util.suggest import suggest
 from sal_fast.data import mistaken
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers import unknown
-from sal_fast.data.readers.base import Look, Options, Reader, Reading, visible, walk
+from sal_fast.data.readers.base import Look, Options, Reader, Reading, folded, is_picture, visible, walk
 from sal_fast.data.readers.made import Found, Picture, as_table
 from sal_fast.data.readers.unfold import ARRAYS, DICOM
 from sal_fast.data.readers.unknown import HINTS
@@ -37,7 +37,19 @@ def read(path: Path, options: Options) -> Table:
     table = as_table(path.resolve().name if path.is_dir() else path.stem, reading.found)
     notes = [f"read as {name}{f', because {why}' if why else ''}", *dict.fromkeys(reading.notes)]
     notes += [f"{what}: {count:,}, such as {first}" for what, (first, count) in reading.counted.items()]
+    notes += _alike(table.classes)
     return replace(table, notes=tuple(notes))
+
+
+def _alike(classes: list[str]) -> list[str]:
+    """A note for each two classes whose names differ in case or Unicode form alone."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(folded(name), name), name) for name in classes]
+    return [
+        f"the classes {one!r} and {other!r} differ in case or Unicode form alone; they are taken for two"
+        for one, other in pairs
+        if one != other
+    ]
 
 
 def _reader(name: str) -> Reader:
@@ -76,7 +88,7 @@ def _count_the_rest(root: Path, reading: Reading) -> None:
         masks = row.mask if isinstance(row.mask, list | tuple) else [row.mask]
         used.update(str(one.source if isinstance(one, Picture) else one) for one in (row.image, *masks))
         if isinstance(row.mask, Path) and row.mask.suffix.lower() not in SUFFIXES and row.mask.is_dir():
-            used.update(map(str, visible(row.mask)))
+            used.update(map(str, filter(is_picture, visible(row.mask))))
     for file in walk(root):
         if str(file) in used:
             continue

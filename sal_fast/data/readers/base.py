@@ -128,18 +128,6 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def stripped(text: str) -> str:
-    """A folded name without the endings of a mask's name (`MASK_ENDING`)."""
-    while (rest := MASK_ENDING.sub("", text)) != text and rest:
-        text = rest
-    return text
-
-
-def unnumbered(text: str) -> str:
-    """A folded name without the endings of a mask's name and one number, such as 1_mask_0 and 1_0_mask."""
-    return stripped(NUMBER.sub("", stripped(text)))
-
-
 def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 

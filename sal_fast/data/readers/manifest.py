@@ -67,6 +67,10 @@ def add_rows(path: Path, frame: pl.DataFrame, options: Options, reading: Reading
         if not image or ("id" in frame.columns and not name):
             raise InputError(f"{path}, line {line}: {'id' if image else 'image'!r} is empty")
         file = inside(image, line)
+        if not label:
+            reading.count(
+                f"{image} in line {line}", f"{path.name}: rows without a label, which people may give"
+            )
         name = name or os.path.splitext(os.path.normpath(image).lstrip("/"))[0]
         row = Found(name, file, label, inside(mask, line) if mask else None, split_of(split) or split)
         plain.add(reading, row, options)
@@ -76,7 +80,11 @@ def renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], reading
     """The table with our names for its columns. Raises InputError for one that is missing or not clear."""
     there = {name.strip().lower(): name for name in reversed(frame.columns)}
     ours = {name: there[name] for name in COLUMNS if name in there}
-    ours |= {name: columns[name] for name in columns if columns[name]}
+    said = {name: theirs for name, theirs in columns.items() if theirs}
+    ours |= {
+        name: theirs if theirs in frame.columns else there.get(theirs.strip().lower(), theirs)
+        for name, theirs in said.items()
+    }
     ours = {name: theirs for name, theirs in ours.items() if columns.get(name) != ""}
     found = f"found {', '.join(frame.columns)}"
     for name, theirs in ours.items():
@@ -87,7 +95,7 @@ def renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], reading
     if "split" not in ours and "split" not in columns:
         ours |= _other_split(path, frame, there)
         if "split" in ours:
-            reading.notes.append(f"the column {ours['split']!r} is read as the split")
+            reading.notes.append(f"{path.name}: the column {ours['split']!r} is read as the split")
     for name in ("image", "label"):
         if name not in ours:
             raise InputError(
@@ -101,7 +109,7 @@ def renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], reading
         (rest, "columns that are not known and not used"),
     ):
         if names:
-            reading.notes.append(f"{why}: {', '.join(names)}")
+            reading.notes.append(f"{path.name}: {why}: {', '.join(names)}")
     return frame.select(pl.col(theirs).alias(name) for name, theirs in ours.items())
 
 

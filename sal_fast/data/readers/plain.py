@@ -12,6 +12,7 @@ from sal_fast.data import mistaken
 from sal_fast.data.files import SUFFIXES
 from sal_fast.data.readers.base import (
     ENDINGS,
+    MASK_ENDING,
     NUMBER,
     Look,
     Options,
@@ -20,9 +21,7 @@ from sal_fast.data.readers.base import (
     folded,
     sample_id,
     split_of,
-    stripped,
     subfolders,
-    unnumbered,
     visible,
     walk,
 )
@@ -34,10 +33,25 @@ from sal_fast.errors import InputError
 METADATA = ("metadata.jsonl", "metadata.csv")  # with these it is Hugging Face's image folder
 
 
-STEPS: tuple[tuple[Callable[[str], str], str], ...] = (  # see `pair`
-    (str, "masks whose names differ from their images' in case or Unicode form"),
-    (stripped, "masks whose names have an ending, such as _mask, that their images' have not"),
-    (unnumbered, "masks with a number, of one object each, which are united with the others of their image"),
+def _shorter(name: str) -> Iterator[str]:
+    """A mask's name with one ending less (`MASK_ENDING`), then with two, and so on."""
+    while (rest := MASK_ENDING.sub("", name)) not in (name, ""):
+        yield (name := rest)
+
+
+def _unnumbered(name: str) -> Iterator[str]:
+    """A mask's name with one number less, such as 1_mask_0 and 1_0_mask; then with endings less as well."""
+    for one in (name, *_shorter(name)):
+        bare = NUMBER.sub("", one)
+        if bare not in (one, ""):
+            yield bare
+            yield from _shorter(bare)
+
+
+STEPS: tuple[tuple[Callable[[str], Iterable[str]], str], ...] = (  # see `pair`
+    (lambda name: [name], "masks whose names differ from their images' in case or Unicode form"),
+    (_shorter, "masks whose names have an ending, such as _mask, that their images' have not"),
+    (_unnumbered, "masks with a number, of one object each, which are united with the others of their image"),
 )
 
 
@@ -95,13 +109,14 @@ class ImageFolder(Reader):
 
     def read(self, path: Path, options: Options) -> Reading:
         reading = Reading()
-        for folder, split in _class_folders(path):
-            there = visible(folder)
-            images = [file for file in there if is_image(file)]
-            names = {folded(file.stem) for file in images}
-            masks = [file for file in images if _base(folded(file.stem)) in names]
-            masks += [file for file in there if file.suffix.lower() in ARRAYS]
-            images = [file for file in images if file not in set(masks)]
+        every = [(one, *_parted(one.path)) for one in _class_folders(path)]
+        masked = any(masks for _, _, masks, _ in every)
+        for (folder, split), images, masks, without in every:
+            if masked:  # else the set has no masks, and these are its images
+                for file in without:
+                    reading.leave_out(file, "named like a mask, and its image is not there")
+            else:
+                images = sorted((*images, *without))
             _add(reading, path, folder.name, split, images, pair(images, masks, reading), options)
         if not reading.found:
             unread = mistaken.unread(walk(path))
@@ -112,10 +127,29 @@ class ImageFolder(Reader):
         return reading
 
 
-def _base(name: str) -> str:
-    """The folded name of the image of a mask that lies beside it; "" if it is not named like a mask."""
-    bare = NUMBER.sub("", name)
-    return next((stripped(one) for one in (name, bare) if stripped(one) != one), "")
+def _parted(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """The images in a folder, the masks beside them, and files named like masks whose images are missing."""
+    there = visible(folder)
+    named = {file: folded(file.stem) for file in there if is_image(file)}
+    stems = set(named.values())
+    masked = set(chain.from_iterable(map(_shorter, stems)))
+    images, masks, without = [], [file for file in there if file.suffix.lower() in ARRAYS], []
+    for file, name in named.items():
+        bases = set(_bases(name))
+        if bases & stems:
+            masks.append(file)
+        elif bases and name not in masked:
+            without.append(file)
+        else:
+            images.append(file)
+    return images, masks, without
+
+
+def _bases(name: str) -> Iterator[str]:
+    """The folded names of images whose mask a file beside them may be; a number alone is no sign of one."""
+    yield from _shorter(name)
+    if any(_shorter(NUMBER.sub("", name))):
+        yield from _unnumbered(name)
 
 
 def read_images(root: Path) -> Table:
@@ -179,6 +213,7 @@ def pair(images: Iterable[Path], masks: Iterable[Path], reading: Reading) -> dic
     no image. Raises InputError if two masks without numbers fit an image in one step, or two images a mask.
     """
     images = list(images)
+    stems = {folded(image.stem) for image in images}
     order = sorted(masks, key=lambda path: (path.suffix.lower() == ".png", path.is_file()))
     left = {path.name if path.is_dir() else path.stem: path for path in order}  # PNGs are preferred
     for spare in set(order) - set(left.values()):
@@ -187,13 +222,13 @@ def pair(images: Iterable[Path], masks: Iterable[Path], reading: Reading) -> dic
     for key, what in STEPS:
         by_key: dict[str, list[str]] = defaultdict(list)
         for name in left:
-            by_key[key(folded(name))].append(name)
+            by_key[next((one for one in key(folded(name)) if one in stems), "")].append(name)
         taken: dict[str, Path] = {}
         for image in images:
             names = by_key[folded(image.stem)]
-            if not names or (key is not unnumbered and image in found):
+            if not names or (key is not _unnumbered and image in found):
                 continue
-            if names[0] in taken or (key is not unnumbered and len(names) > 1):
+            if names[0] in taken or (key is not _unnumbered and len(names) > 1):
                 two = [taken[names[0]], image] if names[0] in taken else [left[name] for name in names[:2]]
                 raise InputError(
                     f"{two[0]} and {two[1]} fit {left[names[0]] if names[0] in taken else image}; expected "
@@ -204,9 +239,12 @@ def pair(images: Iterable[Path], masks: Iterable[Path], reading: Reading) -> dic
         for name, image in taken.items():
             reading.count(left[name], what)
             found.setdefault(image, []).append(left.pop(name))
-    for spare in left.values():
+    for name, spare in left.items():
+        fits = any(one in stems for key, _ in STEPS for one in key(folded(name)))
         for file in visible(spare) if spare.is_dir() else [spare]:
-            reading.leave_out(file, "no image for this mask")
+            reading.leave_out(
+                file, "another mask fits its image better" if fits else "no image for this mask"
+            )
     return {image: its[0] if len(its) == 1 else tuple(its) for image, its in found.items()}
 
 

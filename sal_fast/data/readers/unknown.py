@@ -11,7 +11,7 @@ from pathlib import Path
 from sal_fast.data import mistaken
 from sal_fast.data.readers.base import Look, plural, some, subfolders, walk
 from sal_fast.data.readers.manifest import OTHER_NAMES, read_frame
-from sal_fast.data.readers.unfold import is_image
+from sal_fast.data.readers.unfold import ARRAYS, is_image
 from sal_fast.errors import InputError
 
 Looks = Callable[[Path], Mapping[str, Look]]  # why a path may be of a format, by the readers' names
@@ -53,12 +53,12 @@ def foreign(path: Path) -> str | None:
             f"{path}: looks like Pascal VOC without the folder Annotations, whose XML files name classes; "
             f"put it beside JPEGImages"
         )
-    folders = subfolders(path)
-    inner = [one for folder in folders for one in subfolders(folder)]
-    if any(folder.name == "images" and subfolders(folder) for folder in folders):
-        return None
-    for folder in (*folders, *inner):
-        if NOT_CLASSES.fullmatch(folder.name) and _pictures(folder, 1):
+    folders = subfolders(path / "images")
+    if not folders:
+        folders = subfolders(path)
+        folders += [one for folder in folders for one in subfolders(folder)]
+    for folder in folders:
+        if NOT_CLASSES.fullmatch(folder.name) and (_pictures(folder, 1) or some(folder, [*ARRAYS], 0)):
             return _without_classes(path, f"{folder.relative_to(path)} is no class by its name")
     return None
 

@@ -39,7 +39,7 @@ def test_parquet_with_other_names(tmp_path: Path) -> None:
     table = load_table(str(tmp_path / "a.parquet"), options=options)
     assert (table.ids, table.classes) == (["b/1", "b/2"], ["3", "4"])
     assert table.masks == [tmp_path / "m/1.png", None]
-    assert table.notes[1:] == ("columns that are not known and not used: age",)
+    assert table.notes[1:] == ("a.parquet: columns that are not known and not used: age",)
 
 
 @pytest.mark.parametrize("column", ["split", "Split", " SPLIT", "set", "Subset", "partition", "fold"])
@@ -58,7 +58,7 @@ def test_a_column_that_is_half_a_split(tmp_path: Path) -> None:
         written(tmp_path, text)
     table = written(tmp_path, text, columns="split=")
     assert table.split == ["", ""]
-    assert "columns that are not known and not used: set" in table.notes
+    assert "list.csv: columns that are not known and not used: set" in table.notes
 
 
 def test_a_column_called_set_that_is_none(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_a_column_called_set_that_is_none(tmp_path: Path) -> None:
 def test_groups_are_named_and_not_used(tmp_path: Path) -> None:
     table = written(tmp_path, "image,label,Group,subgroup,age\n1.png,a,g,h,3\n")
     assert table.notes[1:] == (
-        "columns that a run does not use: Group, subgroup",
-        "columns that are not known and not used: age",
+        "list.csv: columns that a run does not use: Group, subgroup",
+        "list.csv: columns that are not known and not used: age",
     )
 
 
@@ -115,3 +115,16 @@ def test_a_page_for_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     table = written(tmp_path, "id,image,label\nx,s.tif,a\n")
     assert table.ids == ["x#0001", "x#0002"]
     assert table.classes == ["a"]
+
+
+def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
+    table = written(tmp_path, "image,label\n1.png,a\n2.png\n3.png,\n")
+    assert table.labels == [0, -1, -1]
+    assert table.notes[1:] == (
+        "list.csv: rows without a label, which people may give: 2, such as 2.png in line 3",
+    )
+
+
+@pytest.mark.parametrize("said", ["image=filename", "image= filename ", "image=FileName"])
+def test_columns_are_found_but_for_case_and_spaces(said: str, tmp_path: Path) -> None:
+    assert written(tmp_path, " filename ,label\n1.png,a\n", columns=said).ids == ["1"]

@@ -185,6 +185,67 @@ def test_masks_beside_images(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/images/1.png", "train/masks/1.png", "val/images/2.png", "val/masks/2.png"],
+        ["Images/1.png", "Masks/1.png"],
+        ["photos/1.png", "mask/1.png"],
+        ["photos/1.png", "gt/1.png"],
+        ["cat/1.png", "dog/1.png", "masks/1.png"],
+        ["images/cat/1.png", "images/masks/1.png"],
+    ],
+)
+def test_a_folder_of_all_masks_is_no_class(names: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not clear what their classes are: .* is no class by its name"):
+        load_table(str(touch(tmp_path, *names)))
+
+
+def test_a_folder_of_all_masks_as_arrays_is_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/1.png", "gt/")
+    np.save(tmp_path / "gt/1.npy", np.eye(6))
+    with pytest.raises(InputError, match="gt is no class by its name"):
+        load_table(str(tmp_path))
+
+
+def test_a_mask_without_its_image_is_no_image(tmp_path: Path) -> None:
+    root = touch(tmp_path, "c/1.png", "c/1_mask.png", "c/2_mask.png", "c/3_seg.png", "c/3_seg_mask.png")
+    table = load_table(str(root))
+    assert rows(table) == {"c/1": ("c", "", "1_mask.png"), "c/3_seg": ("c", "", "3_seg_mask.png")}
+    assert note(table, "named like a mask, and its image is not there").endswith(
+        "1, such as " + str(root / "c/2_mask.png")
+    )
+
+
+def test_endings_are_taken_off_one_by_one(tmp_path: Path) -> None:
+    names = [
+        "images/c/1_seg.png",
+        "masks/c/1_seg_mask.png",
+        "images/c/2.png",
+        "masks/c/2.png",
+        "masks/c/2_mask.png",
+    ]
+    table = load_table(str(touch(tmp_path, *names)))
+    assert rows(table) == {"c/1_seg": ("c", "", "1_seg_mask.png"), "c/2": ("c", "", "2.png")}
+    assert note(table, "another mask fits its image better").endswith("2_mask.png")
+
+
+def test_other_files_in_a_folder_of_annotators_are_counted(tmp_path: Path) -> None:
+    root = touch(tmp_path, "images/c/1.png", "masks/c/1/a.png", "masks/c/1/deep/b.png")
+    (root / "masks/c/1/notes.txt").write_text("by hand")
+    (root / "masks/c/1/c.npy").write_bytes(b"")
+    table = load_table(str(root))
+    assert note(table, "the ending .txt").endswith("masks/c/1/notes.txt")
+    assert note(table, "in a place").startswith(
+        "not used: in a place where this format keeps neither images nor masks: 2"
+    )
+
+
+def test_classes_that_differ_in_case_alone(tmp_path: Path) -> None:
+    table = load_table(str(touch(tmp_path, "images/Cat/1.png", "images/cat/2.png", "masks/cat/2.png")))
+    assert note(table, "'Cat' and 'cat' differ in case or Unicode form alone")
+
+
 def test_every_other_file_is_counted_by_its_reason(tmp_path: Path) -> None:
     root = touch(
         tmp_path, "images/c/1.png", "masks/c/1.png", "masks/c/9.png", "masks/d/1.png", "masks/stray.png",
