@@ -7,6 +7,7 @@ The value 255 (void) is background. Of several names, `annotations` says which i
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +23,7 @@ from sal_fast.data.readers.shapes import Draw, Size, size_of
 from sal_fast.errors import InputError
 
 BOXES = "images whose boxes are their masks, because SegmentationObject and SegmentationClass have none"
+FLAG = re.compile(r"\s+(?:-1|0|1)\s*$")  # whether a class is in an image, behind its name in a list
 LABEL_MAP = "labelmap.txt"  # in exports of CVAT: name:r,g,b:parts:actions, a line for each value
 NAMES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",
@@ -71,7 +73,7 @@ def _splits(path: Path, reading: Reading) -> dict[str, str]:
             continue
         reading.used.add(file)
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            name = line.split()[0] if line.strip() else ""
+            name = FLAG.sub("", line).strip()
             if name and splits.setdefault(name, split) != split:
                 raise InputError(f"{file}: {name!r} is in the list of {splits[name]} too; expected it in one")
     return splits

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from sal_fast.data import load_table
-from sal_fast.data.readers import Options
+from sal_fast.data.readers import Options, Reading, voc
 from sal_fast.errors import InputError
 
 
@@ -201,6 +201,14 @@ def test_voc_in_two_lists(tmp_path: Path) -> None:
     write.write_voc(tmp_path)
     (tmp_path / "ImageSets/Main/val.txt").write_text("2007_000002\n")
     refused(tmp_path, "voc", r"val\.txt: '2007_000002' is in the list of test too; expected it in one")
+
+
+def test_names_in_lists_of_voc(tmp_path: Path) -> None:
+    """A name may have spaces; the lists of a class have a flag behind each name."""
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("Foto ü003\n\n2007_000001  1\n2007_000002 -1\n")
+    found = voc._splits(tmp_path, Reading())
+    assert found == dict.fromkeys(("Foto ü003", "2007_000001", "2007_000002"), "train")
 
 
 def of_task(number: int, part: str, **values: Any) -> Callable[[Any], None]:
