@@ -601,10 +601,12 @@ def test_what_check_says_of_the_masks(
     edge = np.concatenate([expected[0], expected[-1], expected[1:-1, 0], expected[1:-1, -1]])
     share = (np.asarray(image) == (1000 % 256, 1000 // 256, 0)).all(-1).mean() if key == "imagenet-s" else 0
     ignored = f"; {share:.1%} of the pixels are ignored, in {count} masks" if share else ""
-    assert found.notes[0] == (
+    said, _, example = found.notes[0].partition(", for example ")
+    assert said == (
         f"masks: {count} binary; foreground covers {expected.mean():.0%} of the picture and "
         f"{edge.mean():.0%} of its border (medians){ignored}"
     )
+    assert bool(example) == bool(ignored)
     assert found.notes[1:] == catalog.compare(key, table)
 
 
