@@ -327,11 +327,12 @@ def test_a_class_whose_maps_people_left_empty_gets_none_drawn(
     for path in sorted(data.glob("masks/green/*.png")):
         Image.new("L", (40, 40)).save(path)
     if not empty:  # one of them shows something
-        shares = {"start_fraction": 0.3, "stop_fraction": 0.3}
+        shares = {"start_fraction": 0.3, "stop_fraction": 0.3, "allow_leaks": True}
         first = tiny(tmp_path / "first", data=str(data), epochs=1, regime="b1", **shares)
         green = next(name for name in RunFolder(first).run()["start"] if name.startswith("green/"))
         Image.linear_gradient("L").resize((40, 40)).save(data / "masks" / f"{green}.png")
     options = {"start_fraction": 0.3, "query_fraction": 0.3, "stop_fraction": 0.6, "human_budget": 0.3}
+    options["allow_leaks"] = True  # some of so many simple drawings look the same
     run = tiny(tmp_path / "run", data=str(data), generator=f"{written}:left", epochs=1, **options)
     asked = RunFolder(run).query(0)
     greens = sum(name.startswith("green/") for name in asked)
