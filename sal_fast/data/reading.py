@@ -188,9 +188,16 @@ def _maps(
             raise pixels
         return meaning.read(mask, pixels, size, image, table.rule)
 
+    def alone(image: Encoded, mask: Encoded) -> Map | Unreadable:
+        return one(or_unreadable(files.grades)(mask), image, mask)
+
     for part in consecutive((mask.pixels for _, _, mask in pairs), MOST_PIXELS):
         at, images, masks = zip(*pairs[part], strict=True)
-        yield from zip(at, decoder.map(one, decoder.grades(masks), images, masks), strict=True)
+        if decoder.takes_masks:
+            maps = decoder.map(one, decoder.grades(masks), images, masks)
+        else:  # each in one go, so that one thread decodes while another looks at pixels
+            maps = decoder.map(alone, images, masks)
+        yield from zip(at, maps, strict=True)
 
 
 def each(work: Callable[[Item], Result], items: Iterable[Item], description: str) -> Iterator[Result]:

@@ -19,10 +19,12 @@ MOST_PIXELS = 2**25  # pixels of masks, or of any files not for Pillow, decoded 
 class Decoder:
     """Decodes batches of encoded files by Pillow, in as many threads as there are cores.
 
-    Subclasses are faster at the files that they take. `name` tells people what decodes.
+    Subclasses are faster at the files that they take. `name` tells people what decodes. `takes_masks`: mask
+    files are decoded in batches.
     """
 
     name = "Pillow"
+    takes_masks = False
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -30,6 +30,8 @@ HARDWARE_LOAD = 0.65  # the share of a batch for the GPU's JPEG engine, if it ha
 class DaliDecoder(Decoder):
     """Decodes plain JPEGs and grey PNG masks by DALI."""
 
+    takes_masks = True
+
     def __init__(self, device: torch.device, hardware_load: float = HARDWARE_LOAD) -> None:
         super().__init__(device)
         on_gpu = device.type == "cuda"
