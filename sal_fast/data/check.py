@@ -100,7 +100,7 @@ def _grouped(broken: Sequence[Unreadable]) -> list[str]:
 
 
 class _Decoded(NamedTuple):
-    """What was seen in all files.
+    """The result of decoding all files of a table.
 
     broken, seen: by row number. deep: the brightest channel of each image of more than 8 bits.
     """

@@ -48,7 +48,7 @@ def convert(table: Table, out: Path) -> Path:
 
 
 def _places(table: Table) -> list[str]:
-    """Where each image goes, without its ending. Two that would share a place get another name."""
+    """The path of each image in the new folder, without its ending. No two images get the same path."""
     taken: set[str] = set()
     places = []
     for row, name in enumerate(table.ids):

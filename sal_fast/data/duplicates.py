@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Traits(NamedTuple):
-    """What is compared of each picture of a table.
+    """The traits by which the pictures of a table are compared.
 
     digests: of the image file, or b"" for one that could not be read.
     looks: uint8 [N, 3, 16, 16] (`looks`), or None if the pixels were not decoded.
@@ -172,7 +172,7 @@ def _turned(looks: np.ndarray) -> np.ndarray:
 
 
 def _within(ones: np.ndarray, others: np.ndarray, most: float) -> np.ndarray:
-    """Which vectors [M, D] and [N, D] are at most the squared distance `most` apart: bool [M, N]."""
+    """True for two vectors, of [M, D] and [N, D], at a squared distance of at most `most`: bool [M, N]."""
     products = ones @ others.T
     products -= np.einsum("ij,ij->i", others, others) / 2
     return products >= (np.einsum("ij,ij->i", ones, ones)[:, None] - np.float32(most)) / 2

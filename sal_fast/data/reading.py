@@ -195,7 +195,7 @@ def _maps(
         at, images, masks = zip(*pairs[part], strict=True)
         if decoder.takes_masks:
             maps = decoder.map(one, decoder.grades(masks), images, masks)
-        else:  # each in one go, so that one thread decodes while another looks at pixels
+        else:  # We do both in one go, so that one thread decodes while another reads pixels.
             maps = decoder.map(alone, images, masks)
         yield from zip(at, maps, strict=True)
 

@@ -57,9 +57,8 @@ def seconds_left(run: Run) -> float:
     recent = run.rounds[-5:]
     work = np.array([turns.work(one.round, trials) for one in recent], dtype=float)
     seconds = np.array([one.seconds for one in recent])
-    fixed = np.full_like(
-        work, float(np.ptp(work) > 0)
-    )  # equal rounds cannot tell the two parts from each other
+    # Equal rounds cannot tell the two parts from each other.
+    fixed = np.full_like(work, float(np.ptp(work) > 0))
     (each, once), _ = nnls(np.stack([work, fixed], axis=1), seconds)
     later = range(run.rounds[-1].round + 1, run.plan.rounds)
     return sum(float(once + each * turns.work(number, trials)) for number in later)

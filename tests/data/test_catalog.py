@@ -251,7 +251,6 @@ def test_ham10000_needs_masks(roots: Path) -> None:
 
 
 CUB = "CUB_200_2011"
-PIZZA = "food201/segmented/new_masks_train/pizza/3.png"
 IMAGENET = "ImageNetS919/train-semi"
 
 

@@ -22,7 +22,7 @@ SHORTEST, LONGEST = 40.0, 5000.0  # ms, between which the median fixation of a f
 
 @dataclass(frozen=True)
 class Setting:
-    """What the user says of a fixation file. The defaults are for what the file tells itself.
+    """The user's statements about a fixation file. A default means that the file tells it.
 
     columns: the name of the column for some of `FIELDS`; "" says that there is none.
     images: the folder of the images, whose names and sizes are taken from there.

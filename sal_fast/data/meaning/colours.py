@@ -12,7 +12,7 @@ NEARLY_ALL = 0.98
 
 
 def are(rgb: np.ndarray, wanted: tuple[Colour, ...]) -> np.ndarray:
-    """Which pixels have one of these colours, bool [H, W]."""
+    """True for each pixel that has one of these colours, bool [H, W]."""
     return np.isin(_codes(rgb), [red << 16 | green << 8 | blue for red, green, blue in wanted])
 
 
