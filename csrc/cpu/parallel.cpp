@@ -1,7 +1,8 @@
 // torch's OpenMP threads spin for a while after each of its operators, against any others on their cores. So
 // the work goes to them, wherever torch's runtime can be found in the process. (It has a file name of its
 // own, so linking to OpenMP would load a second one.) New threads stand in elsewhere, and in forked children,
-// where OpenMP has no threads and waits for them forever.
+// where OpenMP has no threads and waits for them forever. A child may have been forked before this library was
+// loaded. It is told from a new program by its stack, which begins at the same address as its parent's.
 #include "parallel.h"
 
 #include <dlfcn.h>
@@ -9,7 +10,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <fstream>
 #include <future>
+#include <sstream>
+#include <string>
 #include <vector>
 
 namespace sal_fast {
@@ -26,7 +30,24 @@ struct Job {
   }
 };
 
-const pid_t loaded_by = getpid();
+// The address at which a process's stack begins, field 28 of /proc/PID/stat. It is random for each program
+// that starts. 0 if the system does not tell.
+uint64_t stack_start(pid_t process) {
+  std::ifstream file("/proc/" + std::to_string(process) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  std::istringstream fields(line.substr(line.rfind(')') + 1));  // behind the name, which is field 2
+  std::string field;
+  for (int number = 3; number <= 28; ++number) fields >> field;
+  return fields ? std::strtoull(field.c_str(), nullptr, 10) : 0;
+}
+
+bool is_forked() {
+  const uint64_t own = stack_start(getpid());
+  return own != 0 && own == stack_start(getppid());
+}
+
+const pid_t loaded_by = is_forked() ? 0 : getpid();
 
 // void GOMP_parallel(function, its argument, threads, flags), of GCC's OpenMP runtime; null where it is not.
 using OpenMpParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);

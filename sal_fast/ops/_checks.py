@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from sal_fast.ops._modes import plain
+
 _COMPUTED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -77,7 +79,7 @@ def label_type(op: str, name: str, value: Tensor, batch: int) -> None:
 
 def label_values(op: str, name: str, value: Tensor | None, classes: int) -> None:
     """Check that the values are in 0..classes-1, where they can be looked at. None stands for no tensor."""
-    if value is None or not visible(value) or not len(value):
+    if value is None or not visible(value) or not value.shape[0]:
         return
     if not 0 <= int(value.min()) <= int(value.max()) < classes:
         raise ValueError(
@@ -88,10 +90,10 @@ def label_values(op: str, name: str, value: Tensor | None, classes: int) -> None
 def visible(value: Tensor) -> bool:
     """True if a check may look at the values.
 
-    This is so only on the CPU, where nobody has to wait for them, and not while torch.compile traces, because
-    a graph looks at no values.
+    This is so only on the CPU, where nobody has to wait for them, and only if the tensor is plain: a graph
+    that is traced, a fake tensor and a batch of `torch.func.vmap` have no values to look at.
     """
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    return value.device.type == "cpu" and plain((value,))
 
 
 def choice(op: str, name: str, value: str, choices: tuple[str, ...]) -> None:

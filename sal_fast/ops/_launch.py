@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sal_fast import _native
+from sal_fast.ops._modes import plain, transformed
 
 # The codes of csrc/include/sal_fast/launch.h.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -92,10 +93,13 @@ def operator(
         fallback: None where the kernels take all, as for the backward of an operator that ran.
         derivative: None makes a derivative of the operator an error.
 
-    torch's dispatcher takes 40 us for an operator that is written in Python, more than a small kernel. So
-    plain tensors take the same functions as a `torch.autograd.Function`, and bypass the dispatcher. Whatever
-    needs to see an operator (torch.compile, tensor subclasses, dispatch modes, functorch, other devices) sees
-    it.
+    There are three ways through the function. `way` chooses.
+
+    * Torch's dispatcher takes 40 us for an operator that is written in Python, more than a small kernel. So
+      plain tensors take the short way: the same functions, as a `torch.autograd.Function`.
+    * Whatever needs to see an operator (torch.compile, tensor subclasses, dispatch modes, other devices)
+      sees it.
+    * Under `torch.func` and in forward mode the reference runs, because torch transforms it by itself.
     """
     name = schema.split("(")[0]
     inside, beside = (fallback, None) if fallback and fallback.inside else (None, fallback)
@@ -119,9 +123,11 @@ def operator(
     recorded = _recorded(run, derivative) if derivative else overload
 
     def call(*arguments: Any) -> Any:
+        if fallback and transformed():
+            return fallback.reference(*arguments)
         if beside and not beside.takes(*arguments):
             return beside.reference(*arguments)
-        if torch.compiler.is_compiling() or not plain(arguments):
+        if not plain(arguments):
             return overload(*arguments)
         if torch.is_grad_enabled():
             for argument in arguments:
@@ -155,16 +161,6 @@ def _recorded(run: Callable[..., Any], derivative: Derivative) -> Callable[..., 
 
     apply: Callable[..., Any] = Direct.apply
     return apply
-
-
-def plain(arguments: tuple[Any, ...]) -> bool:
-    """True if nothing but the kernels needs to see a call with these arguments."""
-    for argument in arguments:
-        if isinstance(argument, Tensor) and (
-            type(argument) not in (Tensor, torch.nn.Parameter) or not (argument.is_cpu or argument.is_cuda)
-        ):
-            return False
-    return not (torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
 
 
 class _Refusing(torch.autograd.Function):

@@ -12,4 +12,4 @@ def reduce(values: Tensor, reduction: str) -> Tensor:
     """Reduce the values [B] of the images. The mean of an empty batch is 0, not NaN."""
     if reduction == "none":
         return values
-    return values.mean() if reduction == "mean" and len(values) else values.sum()
+    return values.mean() if reduction == "mean" and values.shape[0] else values.sum()

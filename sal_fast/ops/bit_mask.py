@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sal_fast.ops import _checks
+from sal_fast.ops._modes import plain
 
 _WORD = 32
 
@@ -43,7 +44,7 @@ class BitMask:
         _checks.shape("BitMask.pack", "mask", mask, None, None, None)
         width = mask.shape[2]
         padded = F.pad(mask, (0, -width % _WORD))
-        if mask.device.type == "cpu":
+        if mask.device.type == "cpu" and plain((mask,)):
             octets = np.packbits(padded.numpy(), axis=2, bitorder="little")
             return cls(torch.from_numpy(octets.view(np.int32)), width)
         bits = padded.view(torch.uint8).unflatten(2, (-1, 8))
@@ -67,7 +68,7 @@ class BitMask:
         return self.words.device
 
     def __len__(self) -> int:
-        return len(self.words)
+        return self.words.shape[0]
 
     def __getitem__(self, images: Tensor | slice) -> BitMask:
         """The masks of some images, chosen by an index tensor, a bool tensor or a slice."""

@@ -130,10 +130,10 @@ def _checked(op: str, given: dict[str, Tensor], target: Tensor | None, probe: st
             f"{op}: features must have a channel and a pixel, got {list(features.shape)} as [B, C, h, w]"
         )
     _checks.shape(op, "weight", weight, None, features.shape[1])
-    if len(weight) == 0:
+    if weight.shape[0] == 0:
         raise ValueError(f"{op}: weight must have at least one class, got {list(weight.shape)}")
     if "bias" in given:
-        _checks.shape(op, "bias", given["bias"], len(weight))
+        _checks.shape(op, "bias", given["bias"], weight.shape[0])
     if target is not None:
-        _checks.label_type(op, "target", target, len(features))
+        _checks.label_type(op, "target", target, features.shape[0])
     return features

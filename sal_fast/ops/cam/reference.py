@@ -21,8 +21,8 @@ def cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> Tensor:
     """See `sal_fast.ops.cam`."""
     with _no_autocast(features):
         features, weight = _compute(features), _compute(weight)
-        known = (target >= 0) & (target < len(weight))
-        rows = torch.where(known[:, None], weight[target.clamp(0, len(weight) - 1)], torch.nan)
+        known = (target >= 0) & (target < weight.shape[0])
+        rows = torch.where(known[:, None], weight[target.clamp(0, weight.shape[0] - 1)], torch.nan)
         if probe == "cam":
             return torch.einsum("bchw,bc->bhw", features, rows)
         area = features.shape[-2] * features.shape[-1]

@@ -71,7 +71,7 @@ def _as_matrices(features: Tensor) -> dict[str, Any]:
 def _head(weight: Tensor, target: Tensor | None, probe: str) -> dict[str, Any]:
     """The fields of the linear layer, and of the map that is asked of it."""
     return {
-        "weight": weight.contiguous(), "weight_dtype": _launch.DTYPES[weight.dtype], "classes": len(weight),
+        "weight": weight.contiguous(), "weight_dtype": _launch.DTYPES[weight.dtype], "classes": weight.shape[0],
         "target": None if target is None else target.contiguous(), "probe": PROBE_CODES[probe],
     }  # fmt: skip
 
@@ -89,7 +89,7 @@ def _takes(features: Tensor, weight: Tensor, *_: Any) -> bool:
 def _fill(results: Results, features: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> None:
     logits, maps, pooled, classes = results
     target, probe, with_logits = options
-    _checks.label_values("cam_head" if with_logits else "cam", "target", target, len(weight))
+    _checks.label_values("cam_head" if with_logits else "cam", "target", target, weight.shape[0])
     head = _head(weight, target, probe)
     _launch_cam(features, head, pooled=pooled, cam=None if target is None else maps)
     if with_logits:
@@ -109,7 +109,7 @@ def _linear(added: Tensor | None, x: Tensor, weight: Tensor, out: Tensor) -> Non
 
 def _reference(features: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
     target, probe, with_logits = options
-    _checks.label_values("cam_head" if with_logits else "cam", "target", target, len(weight))
+    _checks.label_values("cam_head" if with_logits else "cam", "target", target, weight.shape[0])
     if with_logits:
         return reference.cam_head(features, weight, bias, target, probe)
     return weight.new_empty(0), reference.cam(features, weight, target, probe)

@@ -36,14 +36,15 @@ def crop_images(
 
     Args:
         images: uint8 [N, H, W, 3]. Images and rows may be strided; if pixels are too, all images are copied.
-        rows: int64 [B], the images to crop, in any order and as often as wanted. None means all, once. box:
-        float32 [B, 4]. None means the whole image. Coordinates beyond +-16384 count as +-16384. size: (h, w),
-        or the side of a square. color: float32 [3, 4], or [B, 3, 4] for a map of each image's own. Numbers
-        that are not finite give NaN
-            or infinity in their channel.
-        dtype: the dtype of the result: float32, float16 or bfloat16. out: the tensor to write to, contiguous,
-        of the result's shape and dtype. On the CPU it takes longer to
-            allocate a batch of more than 32 MB anew than to compute it.
+        rows: int64 [B], the images to crop, in any order and as often as wanted. None means all, once.
+        box: float32 [B, 4]. None means the whole image. Coordinates beyond +-16384 count as +-16384.
+        size: (h, w), or the side of a square.
+        color: float32 [3, 4], or [B, 3, 4] for a map of each image's own. Numbers that are not finite give
+            NaN or infinity in their channel.
+        dtype: the dtype of the result: float32, float16 or bfloat16.
+        out: the tensor to write to, contiguous, of the result's shape and dtype, and no part of a graph of
+            autograd. On the CPU it takes longer to allocate a batch of more than 32 MB anew than to compute
+            it.
 
     Returns:
         [B, 3, h, w] contiguous, or `out`. Not differentiable: box and color are constants. An image whose box

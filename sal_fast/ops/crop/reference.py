@@ -21,11 +21,11 @@ def _chosen(
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """The images [B, H, W, ...], the edges of their boxes, and which of them have a row and a finite box."""
     if rows is None:
-        rows = torch.arange(len(stored), device=stored.device)
+        rows = torch.arange(stored.shape[0], device=stored.device)
     if box is None:
         box = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=stored.device).expand(len(rows), -1)
-    valid = (rows >= 0) & (rows < len(stored)) & box.isfinite().all(1)
-    return stored.index_select(0, rows.clamp(0, max(len(stored) - 1, 0))), box.unbind(1), valid
+    valid = (rows >= 0) & (rows < stored.shape[0]) & box.isfinite().all(1)
+    return stored.index_select(0, rows.clamp(0, max(stored.shape[0] - 1, 0))), box.unbind(1), valid
 
 
 def crop_images(

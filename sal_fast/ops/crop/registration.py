@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sal_fast.ops import _launch, _masks
+from sal_fast.ops._modes import plain
 from sal_fast.ops.crop import reference
 
 
@@ -93,8 +94,7 @@ def crop_images(
     """
     if out is None:
         return _crop_images(images, rows, box, color, *options)
-    seen = torch.compiler.is_compiling() or not _launch.plain((images, rows, box, color, out))
-    if seen or not _takes(images):
+    if not (plain((images, rows, box, color, out)) and _takes(images)):
         return out.copy_(_crop_images(images, rows, box, color, *options))
     _images_fill(out, images, rows, box, color)
     if not out.is_inference():

@@ -58,8 +58,8 @@ def cyborg_loss(
     """
     _checks.floating("cyborg_loss", logits=logits, cam=cam)
     _checks.together("cyborg_loss", logits=logits, cam=cam, labels=labels)
-    _checks.shape("cyborg_loss", "logits", logits, len(cam), None)
-    _checks.label_type("cyborg_loss", "labels", labels, len(logits))
+    _checks.shape("cyborg_loss", "logits", logits, cam.shape[0], None)
+    _checks.label_type("cyborg_loss", "labels", labels, logits.shape[0])
     _checks.label_values("cyborg_loss", "labels", labels, logits.shape[1])
     if not 0 <= alpha <= 1:
         raise ValueError(f"cyborg_loss: alpha must lie in [0, 1], got {alpha}")
@@ -68,7 +68,7 @@ def cyborg_loss(
     logits = logits if logits.dtype == torch.float64 else logits.float()
     weight = None if class_weight is None else _weight(class_weight, logits)
     each = F.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=label_smoothing)
-    classification = each / max(1, len(logits))
+    classification = each / max(1, logits.shape[0])
     saliency = saliency_loss(
         cam, target, has_map=has_map, map_size=map_size, window=window, border=border, kind=kind
     )

@@ -55,9 +55,9 @@ def saliency_loss(
     """
     _checks.floating("saliency_loss", cam=cam)
     _checks.shape("saliency_loss", "cam", cam, None, None, None)
-    words = stored_target("saliency_loss", target, has_map, len(cam))
+    words = stored_target("saliency_loss", target, has_map, cam.shape[0])
     _checks.together("saliency_loss", cam=cam, target=words, has_map=has_map)
-    check_sides("saliency_loss", "cam", [len(cam), *cam.shape[1:]])
+    check_sides("saliency_loss", "cam", [cam.shape[0], *cam.shape[1:]])
     _checks.choice("saliency_loss", "border", border, BORDERS)
     _checks.choice("saliency_loss", "kind", kind, KINDS)
     _checks.choice("saliency_loss", "reduction", reduction, REDUCTIONS)

@@ -35,9 +35,9 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
         map with NaN, or with an n out of range, is empty.
 
     Raises:
-        TypeError: wrong types. ValueError: wrong shapes, an n out of range that is a number; on the CPU also
-        NaN in the maps and any n
-            out of range.
+        TypeError: wrong types.
+        ValueError: wrong shapes, an n out of range that is a number; on the CPU also NaN in the maps and any
+            n out of range.
 
     Source: paper Sec. 6; docs/method.md, "Testing".
     """
@@ -45,7 +45,7 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
     _checks.shape("topn_mask", "maps", maps, None, None, None)
     area = maps.shape[1] * maps.shape[2]
     if isinstance(n, Tensor):
-        _checks.label_type("topn_mask", "n", n, len(maps))
+        _checks.label_type("topn_mask", "n", n, maps.shape[0])
         _checks.together("topn_mask", maps=maps, n=n)
         _checks.label_values("topn_mask", "n", n, area + 1)
     elif not isinstance(n, int):

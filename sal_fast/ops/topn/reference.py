@@ -37,7 +37,7 @@ def topn_mask(maps: Tensor, n: Tensor) -> Tensor:
     valid = (n >= 0) & (n <= flat.shape[1]) & ~flat.isnan().any(1)
     order = flat.argsort(dim=1, descending=True, stable=True)
     first = torch.arange(flat.shape[1], device=maps.device)[None] < torch.where(valid, n, 0)[:, None]
-    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, first).view(maps.shape)
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, first).view(maps.shape)
 
 
 def topn_hits(cam: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def _mask_empty(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> Mas
 
 
 def _mask_reference(maps: Tensor, n: Tensor | None, count: int, packed: bool) -> MaskResults:
-    counts = torch.full((len(maps),), count, device=maps.device) if n is None else n
+    counts = torch.full((maps.shape[0],), count, device=maps.device) if n is None else n
     mask = reference.topn_mask(maps, counts)
     return BitMask.pack(mask).words if packed else mask, ~maps.isnan().flatten(1).any(1)
 
