@@ -5,8 +5,8 @@ fill it). So a few numbers a row are all that is made of the pool's size. The ra
 blocks among them and exchange these numbers.
 """
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, distributed
@@ -160,15 +160,31 @@ def check_memory(op: str, needed: int, share: Share) -> None:
         )
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Compute products in their dtype's precision (no TF32, no bfloat16). The error bounds rely on it."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+class _FullPrecision:
+    """Products in their dtype's precision (no TF32, no bfloat16). The error bounds rely on it.
+
+    Torch has one setting for the whole process. Of several threads the first that enters changes it, and the
+    last that leaves puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, ""
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision("highest")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.set_float32_matmul_precision(self._before)
+
+
+full_precision = _FullPrecision()
 
 
 def product_error(width: int, dtype: torch.dtype) -> float:

@@ -9,7 +9,7 @@ from sal_fast import ops
 from sal_fast._util.suggest import nearest
 from sal_fast.probes.find import Place, arrangement, find, locate
 from sal_fast.probes.formulas import gradient_map
-from sal_fast.probes.watch import ToMaps, Watch, checked_logits, eager
+from sal_fast.probes.watch import ToMaps, Watch, checked_logits, eager, one_pass
 
 __all__ = ["Explanation", "Place", "explain", "find"]
 
@@ -115,7 +115,7 @@ def _explained(
     elif to_maps is None:
         to_maps = arrangement(model, images, layer)
     watch = Watch(model.get_submodule(layer), to_maps, len(images), differentiate=True)
-    with watch.hooks(model), eager():
+    with one_pass, watch.hooks(model), eager():
         logits = checked_logits(model(images), len(images))
     output = watch.output
     differentiable = torch.is_grad_enabled() and (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sal_fast.probes.layout import Clues, Kind, kind_by_type
-from sal_fast.probes.watch import checked_logits, eager
+from sal_fast.probes.watch import checked_logits, eager, one_pass
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Rehearsal:
         self._runs = Counter[str]()
         self._handed: dict[int, tuple[Tensor, int, Output]] = {}  # by id; holding the tensor keeps its id
         devices = [images.device] if images.is_cuda else []
-        with ExitStack() as stack:
+        with one_pass, ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=devices))
             torch.manual_seed(0)
             stack.enter_context(_mode(model, training))

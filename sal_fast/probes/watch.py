@@ -1,6 +1,7 @@
 """Watch one forward pass: a layer's output, and whether only a pool and a linear layer follow it."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ToMaps = Callable[[Tensor], Tensor]
+
+# It is held for each pass of ours. A rehearsal exchanges the model's weights while it runs, and seeds torch.
+one_pass = threading.RLock()
 
 
 def eager() -> AbstractContextManager[None]:
@@ -73,7 +77,7 @@ class Watch:
 
     def __init__(self, layer: nn.Module, to_maps: ToMaps | None, batch: int, differentiate: bool) -> None:
         self._layer, self._to_maps, self._batch = layer, to_maps, batch
-        self._differentiate = differentiate
+        self._differentiate, self._thread = differentiate, threading.get_ident()
         self._output: _Mark | None = None
         self._source: Tensor | None = None
         self._maps: _Mark | None = None
@@ -87,17 +91,24 @@ class Watch:
         with ExitStack() as stack:
             self._stack, self._keeps_graph = stack, torch.is_grad_enabled()
             stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
-            stack.enter_context(self._layer.register_forward_hook(self._on_layer))
+            stack.enter_context(self._layer.register_forward_hook(self._here(self._on_layer)))
             for module in model.modules():
                 # A subclass or a patched forward may compute something else. Our hooks run before others, so
                 # that a change by those shows as another tensor, or another version.
                 if "forward" in vars(module):
                     continue
+                hook: Callable[..., Tensor | None] | None = None
                 if type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1), [1, 1]):
-                    stack.enter_context(module.register_forward_hook(self._on_pool, prepend=True))
+                    hook = self._on_pool
                 elif type(module) is nn.Linear:
-                    stack.enter_context(module.register_forward_hook(self._on_linear, prepend=True))
+                    hook = self._on_linear
+                if hook is not None:
+                    stack.enter_context(module.register_forward_hook(self._here(hook), prepend=True))
             yield
+
+    def _here(self, hook: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+        """The hook, for the passes of this thread alone: others may use the model meanwhile."""
+        return lambda *call: hook(*call) if threading.get_ident() == self._thread else None
 
     def _on_layer(self, layer: nn.Module, args: object, output: object) -> Tensor:
         if self._output is not None:

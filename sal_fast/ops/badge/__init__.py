@@ -70,6 +70,6 @@ def badge(
     share = _rows.Share("badge", place, group)
     _rows.check_memory("badge", blocks.memory(probs, features, k, place), share)
     run = blocks.blocked if method == "blocked" else blocks.sequential
-    with _rows.full_precision():
+    with _rows.full_precision:
         picks = run(_rows.Rows(probs, place), _rows.Rows(features, place), k, seed, progress, share)
     return picks.to(probs.device)

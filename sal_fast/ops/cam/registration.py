@@ -71,7 +71,8 @@ def _as_matrices(features: Tensor) -> dict[str, Any]:
 def _head(weight: Tensor, target: Tensor | None, probe: str) -> dict[str, Any]:
     """The fields of the linear layer, and of the map that is asked of it."""
     return {
-        "weight": weight.contiguous(), "weight_dtype": _launch.DTYPES[weight.dtype], "classes": weight.shape[0],
+        "weight": weight.contiguous(), "weight_dtype": _launch.DTYPES[weight.dtype],
+        "classes": weight.shape[0],
         "target": None if target is None else target.contiguous(), "probe": PROBE_CODES[probe],
     }  # fmt: skip
 

@@ -58,6 +58,6 @@ def kcenter(
     share = _rows.Share("kcenter", place, group)
     _rows.check_memory("kcenter", blocks.memory(features, k, place), share)
     given = _rows.Rows(centers, place) if centers is not None and len(centers) else None
-    with _rows.full_precision():
+    with _rows.full_precision:
         picks = blocks.kcenter(_rows.Rows(features, place), k, given, progress, share)
     return picks.to(features.device)
