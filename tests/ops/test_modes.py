@@ -1,4 +1,4 @@
-"""Every op in every mode of torch: transforms, forward mode, views with the negative bit, fake tensors, export.
+"""Every op in every mode of torch: transforms, forward mode, negative views, fake tensors, export, compile.
 
 The oracle is the op in float64 without any of these. Where the reference of an op is what runs in float64,
 other tests hold the kernels to it.

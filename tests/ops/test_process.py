@@ -28,10 +28,12 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
 
 
-@pytest.mark.parametrize("before", ["", "from sal_fast import ops"], ids=["loaded by the child", "loaded"])
-@pytest.mark.parametrize("used", [False, True], ids=["", "used"])
-def test_the_first_call_in_a_forked_child(before: str, used: bool) -> None:
-    between = "from sal_fast import ops\nops.uncertainty(logits)" if used and before else ""
+@pytest.mark.parametrize(
+    ("before", "between"),
+    [("", ""), ("from sal_fast import ops", ""), ("from sal_fast import ops", "ops.uncertainty(logits)")],
+    ids=["loaded by the child", "loaded before", "used before"],
+)
+def test_the_first_call_in_a_forked_child(before: str, between: str) -> None:
     run_python(FORK.format(before=before, between=between))
 
 
