@@ -50,7 +50,7 @@ void forward(const MinmaxNormalizeArgs& args, int64_t begin, int64_t end) {
       std::memset(out, 0, args.size * sizeof(float));
       continue;
     }
-    const float range = of_map.high - of_map.low;
+    const float range = of_map.range();
     for_each_vector(args.size, [&](int64_t n, auto load_at, int64_t count) {
       const Vec x = (load_at(map + n) - of_map.low) / range;
       store_partial(x, out + n, count);
@@ -69,7 +69,7 @@ void backward(const MinmaxNormalizeBackwardArgs& args, int64_t begin, int64_t en
       std::memset(grad, 0, args.size * sizeof(scalar));  // +0 in each of the dtypes
       continue;
     }
-    const float range = of_map.high - of_map.low;
+    const float range = of_map.range();
     Vec total{}, weighted{}, lows{}, highs{};
     Vec block_total{}, block_weighted{};  // rounding grows with the number of terms
     for_each_vector(args.size, [&](int64_t n, auto load_at, int64_t count) {

@@ -1,8 +1,8 @@
 // torch's OpenMP threads spin for a while after each of its operators, against any others on their cores. So
 // the work goes to them, wherever torch's runtime can be found in the process. (It has a file name of its
 // own, so linking to OpenMP would load a second one.) New threads stand in elsewhere, and in forked children,
-// where OpenMP has no threads and waits for them forever. A child may have been forked before this library was
-// loaded. It is told from a new program by its stack, which begins at the same address as its parent's.
+// where OpenMP has no threads and waits for them forever. A child may have been forked before this library
+// was loaded. It is told from a new program by its stack, which begins at the same address as its parent's.
 #include "parallel.h"
 
 #include <dlfcn.h>

@@ -89,7 +89,7 @@ class LaneImages : Plane {
       other += x - x;
     }
     const Vec magnitude = larger(larger(range.high, -range.high), larger(range.low, -range.low));
-    range.flat = range.high - range.low <= kFlat * magnitude;
+    range.flat = range.high - range.low <= larger(kFlat * magnitude, Vec{} + kNoRange);
     range.bad = other != Vec{};
     range.inverse = range.flat ? Vec{} : 1.0f / (range.high - range.low);
     return range;

@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads<kLanes>)
     const scalar* const map = maps + i * size;
     const int64_t used = i < count ? size : 0;
     const Extremes extremes = extremes_of<kLanes>(map, used, lane);
-    const float range = extremes.high - extremes.low;
+    const float range = extremes.range();
     const bool flat = extremes.flat();
     for (int64_t n = lane; n < used; n += kLanes)
       out[i * size + n] = flat ? 0.0f : (to_float(map[n]) - extremes.low) / range;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads<kLanes>)
     const scalar* const map = maps + i * size;
     const int64_t used = i < count ? size : 0;
     const Extremes extremes = extremes_of<kLanes>(map, used, lane);
-    const float range = extremes.high - extremes.low;
+    const float range = extremes.range();
     MapSums sums;
     for (int64_t n = lane; n < used; n += kLanes) {
       const float m = to_float(map[n]), g = upstream[i * size + n];

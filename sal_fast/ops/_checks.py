@@ -5,6 +5,8 @@ less time than a few generators and dictionaries.
 """
 
 from collections.abc import Iterable
+from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +16,26 @@ from sal_fast.ops._modes import plain
 _COMPUTED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
+def a_tensor(op: str, name: str, value: object) -> None:
+    """Check that `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+
+
+def integer(op: str, name: str, value: Any) -> int:
+    """The whole number that `value` is: an int, one of numpy's, or a symbol of a traced graph."""
+    if isinstance(value, (int, torch.SymInt)):
+        return value  # type: ignore[return-value]
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}") from None
+
+
 def floating(op: str, **tensors: Tensor) -> None:
     """Check that every argument is a tensor of a floating dtype."""
     for name, value in tensors.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+        a_tensor(op, name, value)
         if not value.is_floating_point():
             raise TypeError(f"{op}: {name} must be of a floating dtype, got {value.dtype}")
 
@@ -34,8 +51,7 @@ def computed(op: str, **tensors: Tensor) -> None:
 def tensor(op: str, dtype: torch.dtype, **tensors: Tensor) -> None:
     """Check that every argument is a tensor of this dtype."""
     for name, value in tensors.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+        a_tensor(op, name, value)
         if value.dtype != dtype:
             raise TypeError(f"{op}: {name} must be {names([dtype])}, got {value.dtype}")
 
@@ -46,7 +62,8 @@ def names(dtypes: Iterable[torch.dtype]) -> str:
 
 
 def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
-    """Check that `value` has these sizes. None stands for any size."""
+    """Check that `value` is a tensor of these sizes. None stands for any size."""
+    a_tensor(op, name, value)
     if value.ndim == len(sizes):
         for size, found in zip(sizes, value.shape, strict=True):
             if size is not None and size != found:
@@ -60,9 +77,10 @@ def shape(op: str, name: str, value: Tensor, *sizes: int | None) -> None:
 def together(op: str, **tensors: Tensor | None) -> None:
     """Check that all tensors are on one device. None stands for no tensor."""
     place = None
-    for value in tensors.values():
+    for name, value in tensors.items():
         if value is None:
             continue
+        a_tensor(op, name, value)
         if place is None:
             place = value.device
         elif value.device != place:

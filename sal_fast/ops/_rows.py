@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 from sal_fast._util.memory import free_memory
+from sal_fast.ops import _checks
 
 Progress = Callable[[int, int], None]  # called with (picked, to pick) now and then
 
@@ -129,6 +130,7 @@ def place(values: Tensor, device: torch.device | str | None) -> torch.device:
 
 def picks_of(op: str, k: int, count: int) -> int:
     """How many of `count` rows are picked when k are asked for."""
+    k = _checks.integer(op, "k", k)
     if k < 0:
         raise ValueError(f"{op}: k must be at least 0, got {k}")
     return min(k, count)

@@ -159,8 +159,10 @@ class Pool:
                 raise ValueError(f"{criterion}: the pool has no features of the labelled images")
             matrices["features of the labelled images"] = self.labelled.features
         for name, values in matrices.items():
-            if not all(bool(rows.isfinite().all()) for rows in values.split(ROWS)):
-                raise ValueError(f"{criterion}: {name} contain NaN or infinity; expected finite numbers")
+            masked = name == "logits" and values.ndim == 2 and values.shape[1] > 0
+            if not all(bool(_read(rows, masked).isfinite().all()) for rows in values.split(ROWS)):
+                but = " (-inf masks a class, but not all of an image)" if masked else ""
+                raise ValueError(f"{criterion}: {name} contain NaN or infinity; expected finite numbers{but}")
 
     def _given(self, name: str) -> Any:
         value = self._fields[name]
@@ -170,3 +172,8 @@ class Pool:
                 f"@sal_fast.query.needs({name!r}, ...)"
             )
         return value
+
+
+def _read(rows: Tensor, masked: bool) -> Tensor:
+    """The numbers that must be finite: all, or the largest of each row, which NaN and infinity make so."""
+    return rows.amax(1) if masked else rows

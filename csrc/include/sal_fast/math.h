@@ -35,9 +35,13 @@ SAL_FAST_HD inline float smaller(float a, float b) {
 
 constexpr float kFlat = 8 * std::numeric_limits<float>::epsilon();
 
-// Whether a map with these extremes is flat. False if one is NaN.
+// A range that is not above this is flat in any map, because its inverse may be infinite.
+constexpr float kNoRange = std::numeric_limits<float>::min();
+
+// Whether a map with these extremes is flat. False if one is NaN, and if the range is infinite.
 SAL_FAST_HD inline bool is_flat(float low, float high) {
-  return high - low <= kFlat * larger(fabsf(low), fabsf(high));
+  const float range = high - low;
+  return range <= larger(kFlat * larger(fabsf(low), fabsf(high)), kNoRange) && range < kInfinity;
 }
 
 // a b + c rounded once.

@@ -18,6 +18,12 @@ struct Extremes {
     high = higher > high || higher != higher ? higher : high;
   }
   SAL_FAST_HD inline bool flat() const { return is_flat(low, high); }
+
+  // NaN if it is infinite, so that the whole map becomes NaN.
+  SAL_FAST_HD inline float range() const {
+    const float range = high - low;
+    return range < kInfinity ? range : kInfinity - kInfinity;
+  }
 };
 
 // Sums over a map with x = (m - low) / (high - low) and the incoming gradient g.
@@ -37,7 +43,7 @@ struct MapGradient {
 
   SAL_FAST_HD inline MapGradient(Extremes extremes, MapSums sums)
       : map(extremes),
-        range(extremes.high - extremes.low),
+        range(extremes.range()),
         low((sums.weighted - sums.upstream) / range / sums.lows),
         high(-sums.weighted / range / sums.highs) {}
 

@@ -1,5 +1,7 @@
 """A training batch from a store of uint8 images: rows, crop, flip, resize and colour in one pass."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -66,6 +68,8 @@ def crop_images(
     if out is not None:
         _checks.tensor(op, dtype, out=out)
         _checks.shape(op, "out", out, batch, 3, h, w)
+        if out.requires_grad:
+            raise ValueError(f"{op}: out must be no part of a graph of autograd, because nothing records it")
         if not out.is_contiguous():
             raise ValueError(f"{op}: out must be contiguous, got strides {out.stride()}")
     _checks.together(op, images=images, rows=rows, box=box, color=color, out=out)
@@ -106,9 +110,10 @@ def crop_masks(
 
 
 def _size(op: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+    given = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(given) != 2:
         raise TypeError(f"{op}: size must be an int or two, got {size!r}")
+    sides = _checks.integer(op, "size", given[0]), _checks.integer(op, "size", given[1])
     if not 1 <= min(sides) <= max(sides) <= _launch.MOST_SIDE:
         raise ValueError(f"{op}: size must lie in 1..{_launch.MOST_SIDE}, got {size!r}")
     return sides

@@ -69,6 +69,8 @@ def cyborg_loss(
     weight = None if class_weight is None else _weight(class_weight, logits)
     each = F.cross_entropy(logits, labels, weight, reduction="sum", label_smoothing=label_smoothing)
     classification = each / max(1, logits.shape[0])
+    if alpha == 1:  # then no map counts, and a CAM with NaN changes nothing
+        has_map = torch.zeros(cam.shape[0], dtype=torch.bool, device=cam.device)
     saliency = saliency_loss(
         cam, target, has_map=has_map, map_size=map_size, window=window, border=border, kind=kind
     )

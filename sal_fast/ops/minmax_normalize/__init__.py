@@ -10,15 +10,16 @@ from sal_fast.ops.minmax_normalize import reference, registration
 def minmax_normalize(maps: Tensor) -> Tensor:
     """`(M - min M) / (max M - min M)` of each map. A flat map becomes zeros, with zero gradient.
 
-    A map is flat if `max - min <= 8 eps max|M|`, with the eps of the arithmetic's precision. Values that tie
-    at an extreme share its gradient equally.
+    A map is flat if `max - min <= max(8 eps max|M|, tiny)`, with the eps and the smallest normal number of
+    the arithmetic's precision. Values that tie at an extreme share its gradient equally.
 
     Args:
         maps: [..., h, w], floating. float16 and bfloat16 are computed in float32.
 
     Returns:
-        A tensor of the same shape, in [0, 1], float32 (float64 for float64). A map with NaN is NaN. It can be
-        differentiated once; the gradient has the dtype of `maps`.
+        A tensor of the same shape, in [0, 1], float32 (float64 for float64). A map with NaN or an infinity is
+        NaN, and so is one whose range is beyond the largest number. It can be differentiated once; the
+        gradient has the dtype of `maps`.
 
     Raises:
         TypeError: maps is no tensor of a floating dtype.

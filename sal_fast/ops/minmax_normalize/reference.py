@@ -12,8 +12,9 @@ def extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
 def is_flat(maps: Tensor) -> Tensor:
     """See `sal_fast.ops.is_flat`."""
     low, high = extremes(maps)
-    scale = torch.maximum(low.abs(), high.abs())
-    return (high - low <= 8 * torch.finfo(maps.dtype).eps * scale)[..., 0, 0]
+    number = torch.finfo(maps.dtype)
+    least = (8 * number.eps * torch.maximum(low.abs(), high.abs())).clamp(min=number.tiny)
+    return ((high - low <= least) & (high - low < torch.inf))[..., 0, 0]
 
 
 def minmax_normalize(maps: Tensor) -> Tensor:
@@ -22,4 +23,5 @@ def minmax_normalize(maps: Tensor) -> Tensor:
         return maps
     low, high = extremes(maps)
     flat = is_flat(maps)[..., None, None]
-    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, high - low))
+    span = torch.where(high - low < torch.inf, high - low, torch.nan)
+    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, span))

@@ -11,7 +11,7 @@ from sal_fast.ops import _checks
 from sal_fast.ops._reductions import REDUCTIONS, Reduction
 from sal_fast.ops.bit_mask import BitMask
 from sal_fast.ops.saliency_loss import reference, registration
-from sal_fast.ops.ssim import BORDERS, Border, check_window
+from sal_fast.ops.ssim import BORDERS, Border, checked_window
 
 
 def saliency_loss(
@@ -91,13 +91,14 @@ def resolution(
     op: str, cam_size: tuple[int, int], map_size: int | None, window: int | None
 ) -> tuple[int, int, int]:
     """The height and the width at which maps are compared, and the window; see `saliency_loss`."""
-    if map_size is not None and map_size < 1:
-        raise ValueError(f"{op}: map_size must be at least 1, got {map_size}")
+    if map_size is not None:
+        map_size = _checks.integer(op, "map_size", map_size)
+        if map_size < 1:
+            raise ValueError(f"{op}: map_size must be at least 1, got {map_size}")
     size = (map_size, map_size) if map_size is not None else cam_size
     if window is None:
         window = min(7 if map_size is None else 11, (min(size) - 1) // 2 * 2 + 1)
-    check_window(op, window, min(size))
-    return (*size, window)
+    return (*size, checked_window(op, window, min(size)))
 
 
 def says_where(target: Tensor | BitMask, size: tuple[int, int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from sal_fast.ops import _checks
@@ -10,6 +11,7 @@ from sal_fast.ops.ssim import registration
 
 Border = Literal["valid", "zero", "reflect"]
 BORDERS: tuple[Border, ...] = get_args(Border)
+_PLAIN_RANGE = (1e-6, 1e6)  # beyond these, images are scaled first
 
 
 def ssim(
@@ -54,7 +56,7 @@ def ssim(
         raise TypeError(f"ssim: expected one dtype, got x {x.dtype}, y {y.dtype}")
     _checks.shape("ssim", "x", x, None, None, None, None)
     _checks.shape("ssim", "y", y, *x.shape)
-    check_window("ssim", window, min(x.shape[-2:]))
+    window = checked_window("ssim", window, min(x.shape[-2:]))
     if x.shape[1] == 0:
         raise ValueError(f"ssim: x must have at least one channel, got {list(x.shape)}")
     for name, value in (("sigma", sigma), ("data_range", data_range)):
@@ -62,12 +64,21 @@ def ssim(
             raise ValueError(f"ssim: {name} must be above 0, got {value:g}")
     _checks.choice("ssim", "border", border, BORDERS)
     _checks.choice("ssim", "reduction", reduction, REDUCTIONS)
+    if not _PLAIN_RANGE[0] <= data_range <= _PLAIN_RANGE[1]:
+        x, y, data_range = _scaled(x, data_range), _scaled(y, data_range), 1.0
     return reduce(registration.ssim(x, y, window, sigma, border, data_range), reduction)
 
 
-def check_window(op: str, window: int, side: int) -> None:
-    """Check that the window is odd and at most `side`."""
+def _scaled(image: Tensor, data_range: float) -> Tensor:
+    """The image in units of the range. SSIM has no scale, but float32 would lose C1, C2 or the squares."""
+    return (image if image.dtype == torch.float64 else image.float()) / data_range
+
+
+def checked_window(op: str, window: int, side: int) -> int:
+    """The window, after a check that it is a whole number, odd and at most `side`."""
+    window = _checks.integer(op, "window", window)
     if window % 2 == 0 or not 1 <= window <= side:
         raise ValueError(
             f"{op}: window must be odd and between 1 and the image's shorter side {side}, got {window}"
         )
+    return window

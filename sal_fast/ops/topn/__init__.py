@@ -48,10 +48,10 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
         _checks.label_type("topn_mask", "n", n, maps.shape[0])
         _checks.together("topn_mask", maps=maps, n=n)
         _checks.label_values("topn_mask", "n", n, area + 1)
-    elif not isinstance(n, int):
-        raise TypeError(f"topn_mask: n must be an int or an int64 tensor, got {type(n).__name__}")
-    elif not 0 <= n <= area:
-        raise ValueError(f"topn_mask: n must lie in 0..{area}, got {n}")
+    else:
+        n = _checks.integer("topn_mask", "n", n)
+        if not 0 <= n <= area:
+            raise ValueError(f"topn_mask: n must lie in 0..{area}, got {n}")
     tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
     mask, valid = registration.topn_mask(maps.detach(), tensor, count, packed)
     if _checks.visible(maps) and not bool(valid.all()):
