@@ -4,11 +4,13 @@ Exit status: 0 finished, 2 bad input (one clear line), 75 a run waits for people
 """
 
 import importlib
+import logging
 import os
 import signal
 import sys
 
 import sal_fast
+from sal_fast._util import waiting
 from sal_fast.cli import output
 from sal_fast.cli.commands import chosen
 from sal_fast.errors import DISK_FULL, InputError
@@ -26,6 +28,11 @@ COMMANDS = {
 }
 
 
+TRAIN = ("run", "score")  # the commands whose own process computes for a while
+
+log = logging.getLogger(__name__)
+
+
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] in (["--version"], ["-V"]):
@@ -35,9 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         name = chosen(COMMANDS, arguments, "sal-fast", "Saliency-guided active learning.")
         if name is None:
             return 0 if arguments else 2
+        said = waiting.choose() if name in TRAIN else ""  # before torch is imported
         from sal_fast._util.progress import heartbeat  # its import costs more than all of `--help`
 
         with output.logs_shown(), heartbeat():
+            if said:
+                log.info("%s", said)
             status = int(importlib.import_module(f"sal_fast.cli.{name}").main(arguments[1:]))
         sys.stdout.flush()
         return status

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sal_fast.sweep.waiting import WAITING  # it comes before torch
+
+# isort: split
 import torch
 
 import sal_fast
@@ -115,3 +118,5 @@ def _write_to(path: Path) -> None:
     logger.setLevel(logging.INFO)
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     log.info("--- %s, %s, process %d", now, socket.gethostname(), os.getpid())
+    if WAITING:
+        log.info("%s", WAITING)
