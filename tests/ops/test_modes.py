@@ -151,6 +151,21 @@ def test_autograd_through_a_batch_of_calls(name: str) -> None:
     close(single.grad, double.grad)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, as it runs a backward row by row
+@differentiable
+def test_a_batch_of_gradients(name: str) -> None:
+    """A graph that was recorded plainly, and a backward under vmap, as in `jacobian(..., vectorize=True)`."""
+    function, at = DIFFERENTIABLE[name]
+    x = at.float().requires_grad_()
+    value = function(x)
+    upstream = numbers(3, *value.shape, seed=7).float()
+    (found,) = torch.autograd.grad(value, x, upstream, is_grads_batched=True)
+    whole = at.clone().requires_grad_()
+    one = function(whole)
+    for given, gradient in zip(upstream.double(), found, strict=True):
+        close(gradient, torch.autograd.grad(one, whole, given, retain_graph=True)[0])
+
+
 @pytest.mark.parametrize("name", ["minmax_normalize", "ssim", "saliency_loss, mse", "uncertainty, entropy"])
 def test_second_derivatives_by_transforms(name: str) -> None:
     """`torch.func` differentiates the reference as often as it likes."""
