@@ -185,3 +185,53 @@ def test_classes_may_be_masked_by_minus_infinity(criterion: str) -> None:
     masked[3] = -torch.inf
     with pytest.raises(ValueError, match="not all of an image"):
         query.select(criterion, query.Pool(ids, logits=masked, features=features), 5, seed=0)
+
+
+def test_soft_labels_and_labels_that_are_ignored() -> None:
+    logits, cam, masks = numbers(4, 5), numbers(4, 7, 7), numbers(4, 14, 14) > 0.5
+    labels, none = torch.tensor([0, 3, -100, 1]), torch.zeros(4, dtype=torch.bool)
+    weight = numbers(5, seed=3)
+    options: dict[str, Any] = {"alpha": 1.0, "has_map": none, "class_weight": weight, "label_smoothing": 0.2}
+    found = ops.cyborg_loss(logits, cam, labels, masks, **options)
+    each = F.cross_entropy(logits, labels, weight, reduction="none", label_smoothing=0.2)
+    torch.testing.assert_close(found, each.sum() / 4)
+    assert each[2] == 0
+    with_map = ops.cyborg_loss(logits, cam, labels, masks, alpha=0.0)
+    torch.testing.assert_close(with_map, ops.saliency_loss(cam, masks))
+    soft = numbers(4, 5, seed=4).softmax(1)
+    found = ops.cyborg_loss(logits.float(), cam, soft, masks, **options | {"class_weight": weight.float()})
+    smooth = 0.8 * soft + 0.2 / 5
+    expected = -(smooth * weight * logits.log_softmax(1)).sum() / 4
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.4, got 0\.\.7"):
+        ops.cyborg_loss(logits, cam, torch.tensor([0, 7, -100, 1]), masks, alpha=0.5)
+    with pytest.raises(ValueError, match="soft labels must be probabilities"):
+        ops.cyborg_loss(logits, cam, -soft, masks, alpha=0.5)
+    with pytest.raises(ValueError, match=r"labels must have shape \[4, 5\]"):
+        ops.cyborg_loss(logits, cam, soft[:, :4], masks, alpha=0.5)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("probe", ops.PROBES)
+def test_maps_of_one_class_for_all_and_of_several(probe: Any, layout: Any) -> None:
+    features, weight = numbers(3, 6, 5, 7) - 0.3, numbers(4, 6, seed=1) - 0.5
+    given = features if layout == "nchw" else features.permute(0, 2, 3, 1)
+    for dtype in (torch.float32, torch.float64):
+        options: dict[str, Any] = {"probe": probe, "layout": layout, "normalize": True}
+        x, w = given.to(dtype), weight.to(dtype)
+        of_two = ops.cam(x, w, torch.full((3,), 2), **options)
+        assert torch.equal(ops.cam(x, w, 2, **options), of_two)
+        assert torch.equal(ops.cam(x, w, np.int64(2), **options), of_two)  # type: ignore[arg-type]
+        targets = torch.tensor([[0, 2], [3, 3], [1, 0]])
+        leaf = x.clone().requires_grad_()
+        several = ops.cam(leaf, w, targets, **options)
+        assert several.shape == (3, 2, 5, 7)
+        for place in range(2):
+            one = ops.cam(x, w, targets[:, place], **options)
+            torch.testing.assert_close(several[:, place], one, rtol=1e-4, atol=1e-5)
+        several.sum().backward()
+        assert leaf.grad is not None
+    with pytest.raises(ValueError, match=r"target must lie in 0\.\.3, got 0\.\.4"):
+        ops.cam(given, weight, torch.tensor([[0, 4]] * 3), layout=layout)
+    with pytest.raises(ValueError, match=r"target must lie in 0\.\.3, got -1"):
+        ops.cam(given, weight, -1, layout=layout)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sal_fast._util.words import PROBES, Probe
 from sal_fast.ops import _checks
-from sal_fast.ops.cam import registration
+from sal_fast.ops.cam import reference, registration
 from sal_fast.ops.minmax_normalize import minmax_normalize
 
 Layout = Literal["nchw", "nhwc"]
@@ -26,13 +26,13 @@ class CamHead(NamedTuple):
 def cam(
     features: Tensor,
     weight: Tensor,
-    target: Tensor,
+    target: Tensor | int,
     *,
     probe: Probe = "cam",
     normalize: bool = False,
     layout: Layout = "nchw",
 ) -> Tensor:
-    """The map `sum_k w_k F_k` of one class per image, at the features' resolution.
+    """The map `sum_k w_k F_k` of one class per image, or of several, at the features' resolution.
 
     If a global average pool and one linear layer `W` follow the features, `d logit / d F = W / (hw)` is
     constant over space. So all four probes are weights of the same channels, and none needs a backward pass:
@@ -55,14 +55,15 @@ def cam(
             are copied.
         weight: [K, C], the weight of the linear layer. It may have another dtype of the first three (the
             arithmetic is in float32), but float64 goes only with float64.
-        target: int64 [B], the class of each image, 0..K-1.
+        target: int64 [B], the class of each image, 0..K-1; or one number for all images; or int64 [B, T] for
+            T maps of each image. T maps are made in plain torch, from one read of the features.
         probe: see above.
         normalize: whether each map is min-max normalised (see `minmax_normalize`).
         layout: `nhwc` if the features are [B, h, w, C], as those of Swin. Unflatten a ViT's [B, T, C] first.
 
     Returns:
-        [B, h, w], float32 (float64 for float64). It can be differentiated once, in `features` and `weight`;
-        the derivative of ReLU at 0 is 0. NaN and infinities propagate.
+        [B, h, w] or [B, T, h, w], float32 (float64 for float64). It can be differentiated once, in `features`
+        and `weight`; the derivative of ReLU at 0 is 0. NaN and infinities propagate.
 
     Raises:
         TypeError, ValueError: wrong types or shapes, an unknown probe or layout; on the CPU also a class out
@@ -70,8 +71,16 @@ def cam(
 
     Source: paper Sec. 3 (CAM: Zhou et al. 2016) and App. H; docs/method.md.
     """
+    if not isinstance(target, (Tensor, list, tuple)):
+        _checks.a_tensor("cam", "features", features)
+        one = _checks.integer("cam", "target", target)
+        target = torch.full((features.shape[0],), one, device=features.device)
     features = _checked("cam", {"features": features, "weight": weight}, target, probe, layout)
-    maps = registration.cam_head(features, weight, None, target, probe, False)[1]
+    if target.ndim == 2:
+        _checks.label_values("cam", "target", target.flatten(), weight.shape[0])
+        maps = reference.cam(features, weight, target, probe)
+    else:
+        maps = registration.cam_head(features, weight, None, target, probe, False)[1]
     return minmax_normalize(maps) if normalize else maps
 
 
@@ -134,6 +143,9 @@ def _checked(op: str, given: dict[str, Tensor], target: Tensor | None, probe: st
         raise ValueError(f"{op}: weight must have at least one class, got {list(weight.shape)}")
     if "bias" in given:
         _checks.shape(op, "bias", given["bias"], weight.shape[0])
-    if target is not None:
+    if target is not None and op == "cam" and target.ndim == 2:
+        _checks.tensor(op, torch.int64, target=target)
+        _checks.shape(op, "target", target, features.shape[0], None)
+    elif target is not None:
         _checks.label_type(op, "target", target, features.shape[0])
     return features

@@ -18,21 +18,23 @@ def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 
 def cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> Tensor:
-    """See `sal_fast.ops.cam`."""
+    """See `sal_fast.ops.cam`. The target is [B] or [B, T]."""
     with _no_autocast(features):
         features, weight = _compute(features), _compute(weight)
         known = (target >= 0) & (target < weight.shape[0])
-        rows = torch.where(known[:, None], weight[target.clamp(0, weight.shape[0] - 1)], torch.nan)
+        rows = torch.where(known[..., None], weight[target.clamp(0, weight.shape[0] - 1)], torch.nan)
+        sums = "bchw,bc->bhw" if target.ndim == 1 else "bchw,btc->bthw"
         if probe == "cam":
-            return torch.einsum("bchw,bc->bhw", features, rows)
+            return torch.einsum(sums, features, rows)
         area = features.shape[-2] * features.shape[-1]
         gradient = rows / area
         if probe == "gradcam++":
-            denominator = 2 + features.sum((-2, -1)) * gradient
+            totals = features.sum((-2, -1))
+            denominator = 2 + (totals if target.ndim == 1 else totals[:, None]) * gradient
             kept = torch.where(denominator < 0, -GUARD, GUARD).to(denominator)
             denominator = torch.where(denominator.abs() < GUARD, kept, denominator)
             gradient = gradient.relu() * area / denominator
-        maps = torch.einsum("bchw,bc->bhw", features, gradient)
+        maps = torch.einsum(sums, features, gradient)
         return maps if probe == "hirescam" else maps.relu()
 
 
