@@ -14,6 +14,7 @@ from sal_fast.ops.dice import dice
 from sal_fast.ops.head_step import HeadStep, head_step
 from sal_fast.ops.kcenter import kcenter
 from sal_fast.ops.minmax_normalize import is_flat, minmax_normalize
+from sal_fast.ops.overlay import overlay
 from sal_fast.ops.saliency_loss import saliency_loss, says_where
 from sal_fast.ops.ssim import ssim
 from sal_fast.ops.topn import TopnDice, topn_dice, topn_mask
@@ -43,6 +44,7 @@ __all__ = [
     "is_flat",
     "kcenter",
     "minmax_normalize",
+    "overlay",
     "saliency_loss",
     "says_where",
     "ssim",
