@@ -49,11 +49,12 @@ class Plane {
   float* slot(const Rows& ring, int64_t row) const { return ring[row % window_]; }
 
   // Pads a row, whose own values stand at row[pad..pad+width).
-  void pad_row(float* row) const {
+  template <typename T>
+  void pad_row(T* row, T outside) const {
     if (border_ == Border::valid) return;
     for (int64_t i = 0; i < pad_; ++i) {
-      row[i] = border_ == Border::zero ? outside_ : row[2 * pad_ - i];
-      row[pad_ + width_ + i] = border_ == Border::zero ? outside_ : row[pad_ + width_ - 2 - i];
+      row[i] = border_ == Border::zero ? outside : row[2 * pad_ - i];
+      row[pad_ + width_ + i] = border_ == Border::zero ? outside : row[pad_ + width_ - 2 - i];
     }
   }
 

@@ -137,7 +137,7 @@ class Image : Plane {
       }
       for (int64_t j = 0; j < width_; j += kLanes)
         store(normalized(load(row + pad_ + j), human, inverse) - constants_.shift, row + pad_ + j);
-      pad_row(row);
+      pad_row(row, outside_);
     }
     return binary;
   }
@@ -196,7 +196,7 @@ class Image : Plane {
       float* const row = buffers_.x[i];
       for (int64_t j = 0; j < width_; j += kLanes)
         store((load(buffers_.raw[i] + j) - extremes_.low) * inverse_ - constants_.shift, row + pad_ + j);
-      pad_row(row);
+      pad_row(row, outside_);
     }
     for (int64_t i = args_.cam_height; i < cam_lines(args_); ++i)
       for (int64_t j = 0; j < padded_width_; ++j) buffers_.x[i][j] = outside_;

@@ -46,6 +46,8 @@ class Arena {
     return rows;
   }
   float* row(int64_t length) { return rows(1, length).first; }
+  // A row of doubles, with room for kSlack more.
+  double* doubles(int64_t length) { return reinterpret_cast<double*>(row(2 * length + kSlack)); }
   uint32_t* words(int64_t length) { return reinterpret_cast<uint32_t*>(row(length)); }
   // Clears what was handed out after the first `used` floats.
   void clear(int64_t used = 0) const {

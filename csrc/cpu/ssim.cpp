@@ -1,16 +1,23 @@
 // Compiled once per instruction set, with SAL_FAST_ISA naming it: see CMakeLists.txt.
 //
-// A plane streams through rings of `window` rows that stay in the L1 or L2 cache, so that memory sees each
-// image and each gradient once. Each position and tap takes 5 multiply-adds along and 5 across, and 3 and 3
-// more for a gradient (4 and 4 for those of both images).
+// A plane streams through rings of rows that stay in the cache, so that memory sees each image and each
+// gradient once. The moments are those of u = x + y and v = x - y, of which there are four and not five, in
+// double: 4 multiply-adds a tap along and 4 across. A gradient takes 3 and 3 more (4 and 4 for those of both
+// images), in float.
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "blur.h"
+#include "doubles.h"
 #include "parallel.h"
 
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 namespace {
+
+constexpr int kUsualWindow = 11;  // its loops are unrolled
+constexpr int kMoments = 4;       // the means of u, v, u^2, v^2
 
 // A plane is cut into bands of equal height, of at least 256 padded rows and 4 windows. Their number does not
 // depend on the number of threads, and so neither do the sums.
@@ -26,51 +33,149 @@ double positions_of(const SsimArgs& args) {
          static_cast<double>(ssim_positions(args.width, args.window, args.border));
 }
 
-// The memory of a thread for one plane. A ring holds the `window` latest rows.
+// The sum over an image is divided by this.
+double total_of(const SsimArgs& args, int64_t image) {
+  if (!args.weights) return positions_of(args);
+  return args.totals ? args.totals[image] : 1.0;
+}
+
+// Calls run with a zero of the type of the images.
+template <typename Run>
+auto with_image_type(ImageType type, Run run) {
+  if (type == ImageType::uint8) return run(uint8_t{});
+  if (type == ImageType::uint16) return run(uint16_t{});
+  if (type == ImageType::float64) return run(double{});
+  return with_scalar(static_cast<DType>(type), run);
+}
+
+// The taps of one window, twice: the gradient is made in float.
+struct WindowTaps {
+  explicit WindowTaps(const SsimArgs& args) : doubles(args.window), floats(args.window) {
+    gaussian_taps(args.window, args.sigma, doubles.data());
+    gaussian_taps(args.window, args.sigma, floats.data());
+  }
+  std::vector<double> doubles;
+  std::vector<float> floats;
+};
+
+#if defined(__AVX512F__)
+template <int... tap>
+inline Doubles blur_usual(const double* taps, const Doubles (&at)[3], std::integer_sequence<int, tap...>) {
+  constexpr int kHalf = kUsualWindow / 2;
+  Doubles total = taps[kHalf] * neighbours<kHalf>(at);
+  ((total += taps[tap] * (neighbours<tap>(at) + neighbours<kUsualWindow - 1 - tap>(at))), ...);
+  return total;
+}
+#endif
+
+// out[i] = sum_k taps[k] in[i + k]. Both taps of a pair are equal.
+template <int fixed>
+inline void blur_along(const double* taps, int64_t any_window, const double* in, double* out,
+                       int64_t length) {
+#if defined(__AVX512F__)
+  if constexpr (fixed == kUsualWindow) {
+    Doubles at[3] = {load(in), load(in + kDoubles), load(in + 2 * kDoubles)};
+    for (int64_t i = 0; i < length; i += kDoubles) {
+      store(blur_usual(taps, at, std::make_integer_sequence<int, kUsualWindow / 2>{}), out + i);
+      at[0] = at[1], at[1] = at[2], at[2] = load(in + i + 3 * kDoubles);
+    }
+    return;
+  }
+#endif
+  const int64_t window = fixed ? fixed : any_window, half = window / 2;
+  for (int64_t i = 0; i < length; i += kDoubles) {
+    Doubles total = taps[half] * load(in + i + half);
+    for (int64_t k = 0; k < half; ++k) total += taps[k] * (load(in + i + k) + load(in + i + window - 1 - k));
+    store(total, out + i);
+  }
+}
+
+// The same across rows, for one vector of two neighbouring positions, which share all rows but two.
+template <int fixed>
+inline void blur_across(const double* taps, int64_t window, const double* const* rows, int64_t at,
+                        Doubles (&first)[2]) {
+  if constexpr (fixed) {
+    constexpr int kHalf = fixed / 2;
+    Doubles row[fixed + 1];
+    for (int k = 0; k <= fixed; ++k) row[k] = load(rows[k] + at);
+    for (int i = 0; i < 2; ++i) {
+      first[i] = taps[kHalf] * row[i + kHalf];
+      for (int k = 0; k < kHalf; ++k) first[i] += taps[k] * (row[i + k] + row[i + fixed - 1 - k]);
+    }
+  } else {
+    for (int i = 0; i < 2; ++i) {
+      first[i] = taps[window / 2] * load(rows[i + window / 2] + at);
+      for (int64_t k = 0; k < window / 2; ++k)
+        first[i] += taps[k] * (load(rows[i + k] + at) + load(rows[i + window - 1 - k] + at));
+    }
+  }
+}
+
+// The memory of a thread for one plane.
 struct Buffers {
-  Rows ring() { return arena.rows(args.window, width); }
-  float* field() { return arena.row(width + args.window); }
+  Rows ring() { return arena.rows(gradients ? args.window : 0, width); }
+  float* field() { return arena.row(gradients ? width + args.window : 0); }
+  double* doubles() { return arena.doubles(width); }
 
   const SsimArgs& args;
   Arena arena;
+  bool gradients = args.grad_x || args.grad_y;
   int64_t width = args.width + 2 * padding(args.window, args.border);
-  Rows image[2] = {ring(), ring()};                           // padded rows of x and y
-  Rows products = arena.rows(3, width);                       // xx, yy, xy
-  Rows moment[5] = {ring(), ring(), ring(), ring(), ring()};  // x, y, xx, yy, xy, blurred along
-  // dS by xx, xy, x, y, each between window - 1 zeros and window - 1 zeros
-  float* fields[4] = {field(), field(), field(), field()};
-  Rows spread[4] = {ring(), ring(), ring(), ring()};  // those, blurred along
+  // Padded rows of x and y. Two positions at a time reach one row further than a window.
+  Rows image[2] = {arena.rows(args.window + 1, width), arena.rows(args.window + 1, width)};
+  double* exact_image[2] = {doubles(), doubles()};  // one of each, if they are float64
+  double* source[kMoments] = {doubles(), doubles(), doubles(), doubles()};  // u, v, u^2, v^2 of a row
+  int64_t moments_stride = padded(width + kSlack);
+  double* moments = arena.doubles((args.window + 1) * kMoments * moments_stride);  // those, blurred along
+  double* weights[2] = {doubles(), doubles()};
+  double* similarities = doubles();
+  // For each of two positions: dS by x^2 (and y^2), x y, x, y, between window - 1 zeros and window - 1 zeros.
+  float* fields[2][4] = {{field(), field(), field(), field()}, {field(), field(), field(), field()}};
+  Rows spread[4] = {ring(), ring(), ring(), ring()};  // the latest, blurred along
   float* gradient = arena.row(width);                 // of a padded row
 };
 
+// What a call asks for, so that the inner loop need not: the mean alone, the mean of the structure's factor
+// alone, or anything, with weights, a map or gradients.
+enum class Wanted { mean, structure, any };
+
+template <int fixed, Wanted wanted>
 class Band : Plane {
  public:
-  Band(const SsimArgs& args, const float* taps, int64_t plane, float* memory)
-      : Plane(args, args.data_range, taps),
+  Band(const SsimArgs& args, const WindowTaps& taps, int64_t plane, float* memory)
+      : Plane(args, args.data_range, taps.floats.data()),
         args_(args),
+        exact_taps_(taps.doubles.data()),
+        image_(plane / args.channels),
+        channel_(plane % args.channels),
         plane_(plane),
-        scale_(static_cast<float>(1.0 / positions_of(args))),
-        buffers_{args, Arena(memory)} {
+        gradients_(kAny && (args.grad_x || args.grad_y)),
+        scale_(1.0 / total_of(args, image_)),
+        buffers_{args, Arena(memory)},
+        rows_(args.window + 1) {
     buffers_.arena.clear();
   }
 
-  // Returns the sum of S over those positions [begin, end) that exist. Writes the gradients of the padded
-  // rows [begin, end), for which the positions that reach into them from above are computed once more.
+  // Returns the sum of S over those positions [begin, end) that exist, where begin is even. Writes the
+  // gradients of the padded rows [begin, end), for which the positions that reach into them from above are
+  // computed once more.
   double run(int64_t begin, int64_t end) {
-    const bool gradients = args_.grad_x || args_.grad_y;
-    const int64_t first = !gradients || begin < window_ ? (gradients ? 0 : begin) : begin - window_ + 1;
-    if (gradients && border_ == Border::reflect) clear_gradients(begin, end);
+    const int64_t first = !gradients_ ? begin : begin < window_ ? 0 : begin - window_ + 1;
+    const int64_t last = end < down_ ? end : down_;
+    if (gradients_ && border_ == Border::reflect) clear_gradients(begin, end);
     double total = 0;
-    for (int64_t row = first; row < padded_height_ && row < end + window_ - 1; ++row) {
-      load_rows(row);
-      const int64_t v = row - window_ + 1;
-      if (v < first) continue;
-      const double sum = similarity(v, gradients);
-      if (v < begin) continue;
-      total += sum;
-      if (gradients) write_gradients(v);
+    int64_t loaded = first;
+    for (int64_t v = first; v < last; v += 2) {
+      for (; loaded < padded_height_ && loaded <= v + window_; ++loaded) load_row(loaded);
+      const int count = v + 1 < last ? 2 : 1;
+      const double sum = similarity(v, count);
+      if (v >= begin) total += sum;
+      for (int i = 0; gradients_ && i < count; ++i) {
+        spread_fields(v + i, i);
+        if (v + i >= begin) write_gradients(v + i);
+      }
     }
-    for (int64_t row = down_; gradients && row < end; ++row) {  // padded rows below the last position
+    for (int64_t row = down_; gradients_ && row < end; ++row) {  // padded rows below the last position
       for (const Rows& ring : buffers_.spread) std::memset(slot(ring, row), 0, padded_width_ * sizeof(float));
       write_gradients(row);
     }
@@ -78,75 +183,145 @@ class Band : Plane {
   }
 
  private:
-  void load_rows(int64_t row) {
-    const int64_t source = row_at(row);
-    float* const x = slot(buffers_.image[0], row);
-    float* const y = slot(buffers_.image[1], row);
-    load_padded_row(args_.x, args_.x_strides, source, x);
-    load_padded_row(args_.y, args_.y_strides, source, y);
-    float *xx = buffers_.products[0], *yy = buffers_.products[1], *xy = buffers_.products[2];
-    for (int64_t j = 0; j < padded_width_; j += kLanes) {
-      const Vec vx = load(x + j), vy = load(y + j);
-      store(vx * vx, xx + j);
-      store(vy * vy, yy + j);
-      store(vx * vy, xy + j);
-    }
-    const Rows* m = buffers_.moment;
-    blur_along<5>(taps_, window_, {x, y, xx, yy, xy},
-                  {slot(m[0], row), slot(m[1], row), slot(m[2], row), slot(m[3], row), slot(m[4], row)},
-                  across_);
+  float* image_row(int image, int64_t row) const { return buffers_.image[image][row % (window_ + 1)]; }
+  double* moments_row(int64_t row) const {
+    return buffers_.moments + row % (window_ + 1) * kMoments * buffers_.moments_stride;
   }
 
-  void load_padded_row(const void* data, const PlaneStrides& strides, int64_t source, float* row) const {
-    if (source < 0) {
-      for (int64_t j = 0; j < padded_width_; ++j) row[j] = outside_;
-      return;
-    }
-    const int64_t offset = plane_ / args_.channels * strides.image +
-                           plane_ % args_.channels * strides.channel + source * strides.row;
-    with_scalar(args_.dtype, [&](auto zero) {
-      const auto* from = static_cast<const decltype(zero)*>(data) + offset;
-      for (int64_t i = 0; i < width_; i += kLanes) {
-        const Vec values = load_strided(from + i * strides.column, strides.column, width_ - i);
-        store(values - constants_.shift, row + pad_ + i);
+  // Reads a padded row of both images, and blurs its moments along.
+  void load_row(int64_t row) {
+    const int64_t source = row_at(row);
+    with_image_type(args_.type, [&](auto zero) {
+      using scalar = decltype(zero);
+      if constexpr (std::is_same_v<scalar, double>) {
+        load_padded_row<scalar>(args_.x, args_.x_strides, source, buffers_.exact_image[0]);
+        load_padded_row<scalar>(args_.y, args_.y_strides, source, buffers_.exact_image[1]);
+        combine(buffers_.exact_image[0], buffers_.exact_image[1]);
+      } else {
+        load_padded_row<scalar>(args_.x, args_.x_strides, source, image_row(0, row));
+        load_padded_row<scalar>(args_.y, args_.y_strides, source, image_row(1, row));
+        combine(image_row(0, row), image_row(1, row));
       }
     });
-    pad_row(row);
+    for (int q = 0; q < kMoments; ++q)
+      blur_along<fixed>(exact_taps_, window_, buffers_.source[q],
+                        moments_row(row) + q * buffers_.moments_stride, across_);
   }
 
-  // The sum of S over a row of positions. Its derivatives, blurred along, go into the rings.
-  double similarity(int64_t v, bool gradients) {
-    Vec total{};
-    for (int64_t j = 0; j < across_; j += kLanes) {
-      Vec m[5];
-      blur_across(taps_, window_, buffers_.moment, v, j, m);
-      const SsimMoments<Vec> moments{m[0], m[1], m[2], m[3], m[4]};
-      const auto terms = ssim_terms(moments, constants_);
-      const int64_t left = across_ - j;
-      total += first_lanes(ssim_value(terms), left);
-      if (!gradients) continue;
-      const auto slopes = ssim_slopes(moments, terms, scale_);
-      const Vec derivatives[4] = {slopes.square, slopes.cross, slopes.x, slopes.y};
-      for (int q = 0; q < 4; ++q)
-        store(first_lanes(derivatives[q], left), buffers_.fields[q] + window_ - 1 + j);
+  template <typename scalar, typename Value>
+  void load_padded_row(const void* data, const PlaneStrides& strides, int64_t source, Value* row) const {
+    if (source < 0) {
+      std::memset(row, 0, padded_width_ * sizeof *row);
+      return;
     }
-    float* const* f = buffers_.fields;
-    const Rows* s = buffers_.spread;
-    if (gradients) blur_along<2>(taps_, window_, {f[0], f[1]}, {slot(s[0], v), slot(s[1], v)}, padded_width_);
-    if (args_.grad_x) blur_along<1>(taps_, window_, {f[2]}, {slot(s[2], v)}, padded_width_);
-    if (args_.grad_y) blur_along<1>(taps_, window_, {f[3]}, {slot(s[3], v)}, padded_width_);
+    const auto* from = static_cast<const scalar*>(data) + image_ * strides.image +
+                       channel_ * strides.channel + source * strides.row;
+    if constexpr (std::is_same_v<scalar, double>) {
+      for (int64_t i = 0; i < width_; ++i) row[pad_ + i] = from[i * strides.column];
+    } else {
+      for (int64_t i = 0; i < width_; i += kLanes)
+        store(load_strided(from + i * strides.column, strides.column, width_ - i), row + pad_ + i);
+    }
+    pad_row(row, Value{});
+  }
+
+  template <typename Value>
+  void combine(const Value* x, const Value* y) {
+    double *const u_row = buffers_.source[0], *const v_row = buffers_.source[1];
+    double *const uu_row = buffers_.source[2], *const vv_row = buffers_.source[3];
+    const double range = args_.data_range;
+    for (int64_t j = 0; j < padded_width_; j += kDoubles) {
+      const Doubles a = load_doubles(x + j), b = load_doubles(y + j);
+      const Doubles u = a + b - range, v = a - b;
+      store(u, u_row + j);
+      store(v, v_row + j);
+      store(u * u, uu_row + j);
+      store(v * v, vv_row + j);
+    }
+  }
+
+  // From the means m of u, v, u^2, v^2. Variances below 0 come from rounding; NaN stays NaN.
+  SsimTerms<Doubles> terms_of(const Doubles (&m)[kMoments]) const {
+    const Doubles uu = 0.5 * larger(Doubles{}, m[2] - m[0] * m[0]);
+    const Doubles vv = 0.5 * larger(Doubles{}, m[3] - m[1] * m[1]);
+    const Doubles u = m[0] + args_.data_range, v = m[1];
+    const Doubles sum = 0.5 * u * u, difference = 0.5 * v * v;
+    const SsimTerms<Doubles> terms{0.5 * (u + v),          0.5 * (u - v), sum - difference + c1_,
+                                   sum + difference + c1_, uu - vv + c2_, uu + vv + c2_};
+    return wanted == Wanted::structure || (kAny && args_.structure) ? without_luminance(terms) : terms;
+  }
+
+  // The sum of S, times the weights, over the rows of positions v and, if `count` is 2, v + 1. Their slopes
+  // go into the fields.
+  double similarity(int64_t v, int count) {
+    const bool gradients = kAny && gradients_, weighted = kAny && args_.weights, mapped = kAny && args_.map;
+    for (int64_t k = 0; k <= window_; ++k) rows_[k] = moments_row(v + k);
+    for (int i = 0; weighted && i < count; ++i) load_weights(v + i, buffers_.weights[i]);
+    Doubles total{};
+    for (int64_t j = 0; j < across_; j += kDoubles) {
+      Doubles pairs[kMoments][2];
+      for (int q = 0; q < kMoments; ++q)
+        blur_across<fixed>(exact_taps_, window_, rows_.data(), q * buffers_.moments_stride + j, pairs[q]);
+      Doubles over[2], under[2];
+      for (int i = 0; i < 2; ++i) {
+        const Doubles m[kMoments] = {pairs[0][i], pairs[1][i], pairs[2][i], pairs[3][i]};
+        const auto terms = terms_of(m);
+        over[i] = terms.luminance_over * terms.structure_over;
+        under[i] = terms.luminance_under * terms.structure_under;
+        if (weighted) over[i] *= load(buffers_.weights[i] + j);
+        if (gradients && i < count) store_slopes(m, terms, i, j);
+        if (mapped && i < count) write_similarities(v + i, j, ssim_value(terms));
+      }
+      if (count == 1) over[1] = Doubles{}, under[1] = Doubles{} + 1.0;
+      // One division for both.
+      total += first_lanes((over[0] * under[1] + over[1] * under[0]) / (under[0] * under[1]), across_ - j);
+    }
     return sum(total);
+  }
+
+  void load_weights(int64_t v, double* row) const {
+    const PlaneStrides& strides = args_.weights_strides;
+    const float* from = args_.weights + image_ * strides.image + channel_ * strides.channel + v * strides.row;
+    for (int64_t j = 0; j < across_; ++j) row[j] = from[j * strides.column];
+  }
+
+  void write_similarities(int64_t v, int64_t j, Doubles values) const {
+    const int64_t at = (plane_ * down_ + v) * across_ + j;
+    for (int64_t i = 0; i < kDoubles && i < across_ - j; ++i) {
+      if (args_.exact)
+        static_cast<double*>(args_.map)[at + i] = values[i];
+      else
+        static_cast<float*>(args_.map)[at + i] = static_cast<float>(values[i]);
+    }
+  }
+
+  void store_slopes(const Doubles (&m)[kMoments], const SsimTerms<Doubles>& terms, int row, int64_t j) {
+    const SsimMoments<Doubles> moments{0.5 * (m[0] + m[1]), 0.5 * (m[0] - m[1]), {}, {}, {}};
+    const Doubles scale = args_.weights ? scale_ * load(buffers_.weights[row] + j) : Doubles{} + scale_;
+    const auto slopes = ssim_slopes(moments, terms, scale);
+    const Doubles derivatives[4] = {slopes.square, slopes.cross, slopes.x, slopes.y};
+    for (int q = 0; q < 4; ++q)
+      store_floats(derivatives[q], buffers_.fields[row][q] + window_ - 1 + j, across_ - j);
+  }
+
+  // Blurs the fields of positions v along, back over the columns that they come from.
+  void spread_fields(int64_t v, int row) {
+    float* const* f = buffers_.fields[row];
+    const Rows* s = buffers_.spread;
+    sal_fast::blur_along<2>(taps_, window_, {f[0], f[1]}, {slot(s[0], v), slot(s[1], v)}, padded_width_);
+    if (args_.grad_x) sal_fast::blur_along<1>(taps_, window_, {f[2]}, {slot(s[2], v)}, padded_width_);
+    if (args_.grad_y) sal_fast::blur_along<1>(taps_, window_, {f[3]}, {slot(s[3], v)}, padded_width_);
   }
 
   // The positions [row - window + 1, row] have been seen, so the gradient of this padded row is complete.
   void write_gradients(int64_t row) {
-    const float* x = slot(buffers_.image[0], row);
-    const float* y = slot(buffers_.image[1], row);
+    const float* x = image_row(0, row);
+    const float* y = image_row(1, row);
     if (args_.grad_x) write_gradient(2, x, y, row, args_.grad_x);
     if (args_.grad_y) write_gradient(3, y, x, row, args_.grad_y);
   }
 
-  // `own` is the field of the gradient's own mean.
+  // `own` is the field of the gradient's own mean. The moments are those of shifted images.
   void write_gradient(int own, const float* self, const float* other, int64_t row, float* grad) {
     const int64_t source = row_at(row);
     if (source < 0) return;
@@ -154,8 +329,9 @@ class Band : Plane {
     float* const padded = buffers_.gradient;
     for (int64_t j = 0; j < padded_width_; j += kLanes) {
       Vec g[3];
-      blur_across(taps_, window_, spread, row + 1, j, g);
-      store(g[2] + 2.0f * load(self + j) * g[0] + load(other + j) * g[1], padded + j);
+      sal_fast::blur_across(taps_, window_, spread, row + 1, j, g);
+      const Vec x = load(self + j) - constants_.shift, y = load(other + j) - constants_.shift;
+      store(g[2] + 2.0f * x * g[0] + y * g[1], padded + j);
     }
     fold_row(padded);
     float* const out = grad + (plane_ * height_ + source) * width_;
@@ -176,32 +352,60 @@ class Band : Plane {
     if (args_.grad_y) std::memset(args_.grad_y + offset, 0, bytes);
   }
 
+  static constexpr bool kAny = wanted == Wanted::any;
+
   const SsimArgs& args_;
-  const int64_t plane_;
-  const float scale_;
+  const double* const exact_taps_;
+  const int64_t image_, channel_, plane_;
+  const bool gradients_;
+  const double scale_;
+  const double c1_ = kSsimK1 * args_.data_range * (kSsimK1 * args_.data_range);
+  const double c2_ = kSsimK2 * args_.data_range * (kSsimK2 * args_.data_range);
   Buffers buffers_;
+  std::vector<const double*> rows_;  // of the moments, under the windows of two positions
 };
+
+// Calls run with the window, if it is the usual one (0: any), and with what is wanted.
+template <typename Run>
+void with_wanted(const SsimArgs& args, Run run) {
+  using Usual = std::integral_constant<int, kUsualWindow>;
+  const bool any = args.weights || args.map || args.grad_x || args.grad_y;
+  if (args.window != kUsualWindow)
+    run(std::integral_constant<int, 0>{}, std::integral_constant<Wanted, Wanted::any>{});
+  else if (any)
+    run(Usual{}, std::integral_constant<Wanted, Wanted::any>{});
+  else if (args.structure)
+    run(Usual{}, std::integral_constant<Wanted, Wanted::structure>{});
+  else
+    run(Usual{}, std::integral_constant<Wanted, Wanted::mean>{});
+}
 
 }  // namespace
 
 void ssim_cpu(const SsimArgs& args, int threads) {
   const int64_t padded = args.height + 2 * padding(args.window, args.border);
-  const int64_t bands = bands_of(padded, args.window), tall = padded / bands, parts = args.channels * bands;
+  const int64_t bands = bands_of(padded, args.window), tall = padded / bands / 2 * 2;
+  const int64_t parts = args.channels * bands;
   const int64_t memory = Buffers{args, Arena(nullptr)}.arena.used();
-  std::vector<float> taps(args.window);
-  gaussian_taps(args.window, args.sigma, taps.data());
+  const WindowTaps taps(args);
   std::vector<double> sums(args.images * parts);
-  parallel_for(args.images * parts, args.height * args.width, threads, [&](int64_t begin, int64_t end) {
-    const Scratch scratch(memory);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % bands * tall, last = (i + 1) % bands == 0 ? padded : first + tall;
-      sums[i] = Band(args, taps.data(), i / bands, scratch).run(first, last);
-    }
+  with_wanted(args, [&](auto window, auto wanted) {
+    parallel_for(args.images * parts, args.height * args.width, threads, [&](int64_t begin, int64_t end) {
+      const Scratch scratch(memory);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i % bands * tall, last = (i + 1) % bands == 0 ? padded : first + tall;
+        sums[i] = Band<window(), wanted()>(args, taps, i / bands, scratch).run(first, last);
+      }
+    });
   });
   for (int64_t image = 0; image < args.images; ++image) {
     double total = 0;
     for (int64_t part = 0; part < parts; ++part) total += sums[image * parts + part];
-    args.values[image] = static_cast<float>(total / positions_of(args));
+    total /= total_of(args, image);
+    if (args.exact)
+      static_cast<double*>(args.values)[image] = total;
+    else
+      static_cast<float*>(args.values)[image] = static_cast<float>(total);
   }
 }
 

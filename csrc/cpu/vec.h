@@ -171,6 +171,14 @@ inline Vec load(const uint8_t* p) {
 #endif
 }
 
+// Words as 0..65535.
+inline Vec load(const uint16_t* p) {
+  HalfBits words;
+  std::memcpy(&words, p, sizeof words);
+  using Whole = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+  return __builtin_convertvector(__builtin_convertvector(words, Whole), Vec);
+}
+
 // The number of each lane.
 inline Bits lane_numbers() {
   Bits lane;

@@ -1,12 +1,13 @@
 // Three launches: tiles of window positions (similarity and its slopes with respect to the moments), the
 // gradient (those slopes blurred by the transposed window), the sums of the tiles in a fixed order.
 //
-// Per position and channel, s = sizeof(scalar): the value alone reads 2 s bytes; one gradient writes and
-// reads 12 bytes of slopes more (both: 16), reads 2 s again and writes 4 (both: 8). Flops at window 11, where
-// 42 rows are blurred for 32: 145 + 110 for the five blurs, 40 for the similarity, 51 a field for the blurs
-// back. Window 11: 80 registers and 42 KB of shared memory for the similarity (5 blocks of 256 threads fit an
-// SM's shared memory, 3 its registers), 48 and 13 KB for the gradient; any other window but 7: 64 to 74 and
-// 35 KB, up to 46 and 13 KB. No spills for sm_80, sm_90, sm_100 (nvcc 13.0). Not timed on a GPU yet.
+// Per position and channel, s = sizeof(scalar): the value alone reads 2 s bytes (weights: 4 more, a map: 4);
+// one gradient writes and reads 12 bytes of slopes more (both: 16), reads 2 s again and writes 4 (both: 8).
+// Flops at window 11, where 42 rows are blurred for 32: 145 + 110 for the five blurs, 40 for the similarity,
+// 51 a field for the blurs back. Window 11: 80 registers and 42 KB of shared memory for the similarity (5
+// blocks of 256 threads fit an SM's shared memory, 3 its registers), 48 and 13 KB for the gradient; any other
+// window but 7: 64 to 74 and 35 KB, up to 46 and 13 KB. No spills for sm_80, sm_90, sm_100 (nvcc 13.0). Not
+// timed on a GPU yet.
 #include "block.cuh"
 #include "blur.cuh"
 
@@ -14,6 +15,14 @@ namespace sal_fast {
 namespace {
 
 constexpr int kTileThreads = 256;
+
+// Calls run with a zero of the CUDA type of the images.
+template <typename Run>
+void with_image_type(ImageType type, Run run) {
+  if (type == ImageType::uint8) return run(uint8_t{});
+  if (type == ImageType::uint16) return run(uint16_t{});
+  with_scalar(static_cast<DType>(type), run);
+}
 
 // The taps that are passed to a kernel.
 template <typename Shape>
@@ -73,7 +82,21 @@ __device__ float sample(const void* images, const PlaneStrides& strides, int64_t
   return to_float(static_cast<const scalar*>(images)[plane + row * strides.row + column * strides.column]);
 }
 
-// partial[tile] becomes the sum of the tile's similarities.
+__device__ float weight_of(const SsimArgs& args, int64_t image, int64_t channel, int64_t row,
+                           int64_t column) {
+  if (!args.weights) return 1.0f;
+  const PlaneStrides& strides = args.weights_strides;
+  return args.weights[offset_of(strides, image, channel) + row * strides.row + column * strides.column];
+}
+
+// The sum over an image is divided by this.
+__device__ float total_of(const SsimArgs& args, int64_t image, const Slopes& slopes) {
+  if (args.weights) return args.totals ? static_cast<float>(args.totals[image]) : 1.0f;
+  return static_cast<float>(args.channels) * static_cast<float>(slopes.rows) *
+         static_cast<float>(slopes.columns);
+}
+
+// partial[tile] becomes the sum of the tile's similarities times their weights.
 template <typename Shape, typename scalar>
 __global__ void __launch_bounds__(kTileThreads, 3)
     similarity_kernel(SsimArgs args, Taps<kMostTaps<Shape>> taps, SsimConstants constants, Tiling tiling,
@@ -113,11 +136,15 @@ __global__ void __launch_bounds__(kTileThreads, 3)
       const int64_t row = at.row + Shape::row(i), column = at.column + Shape::column();
       if (row >= slopes.rows || column >= slopes.columns) continue;
       const SsimMoments<float> moments{sums[0][i], sums[1][i], sums[2][i], sums[3][i], sums[4][i]};
-      const SsimTerms<float> terms = ssim_terms(moments, constants);
-      sum += ssim_value(terms);
-      if (!args.grad_x && !args.grad_y) continue;
-      const SsimSlopes<float> of = ssim_slopes(moments, terms, 1.0f);
+      SsimTerms<float> terms = ssim_terms(moments, constants);
+      if (args.structure) terms = without_luminance(terms);
+      const float similarity = ssim_value(terms), weight = weight_of(args, image, channel, row, column);
       const int64_t position = row * slopes.columns + column;
+      sum += weight * similarity;
+      if (args.map)
+        static_cast<float*>(args.map)[at.plane * slopes.rows * slopes.columns + position] = similarity;
+      if (!args.grad_x && !args.grad_y) continue;
+      const SsimSlopes<float> of = ssim_slopes(moments, terms, weight);
       slopes.plane(0, at.plane)[position] = of.square;
       slopes.plane(1, at.plane)[position] = of.cross;
       if (args.grad_x) slopes.plane(2, at.plane)[position] = of.x;
@@ -136,8 +163,6 @@ __global__ void __launch_bounds__(kTileThreads)
   __shared__ BlurredRows<Shape> blurred[1];
   const int64_t pad = args.border == Border::valid ? args.window - 1 : args.window / 2;
   const int fields = 2 + (args.grad_x != nullptr) + (args.grad_y != nullptr);
-  const float scale = 1.0f / (static_cast<float>(args.channels) * static_cast<float>(slopes.rows) *
-                              static_cast<float>(slopes.columns));
   for (int64_t tile = blockIdx.x; tile < tiling.count(); tile += gridDim.x) {
     const TileAt at = tile_at<Shape>(tile, tiling);
     float blurs[4][Shape::kEach];
@@ -173,6 +198,7 @@ __global__ void __launch_bounds__(kTileThreads)
     const int64_t image = at.plane / args.channels, channel = at.plane % args.channels;
     const int64_t x_plane = offset_of(args.x_strides, image, channel);
     const int64_t y_plane = offset_of(args.y_strides, image, channel);
+    const float scale = 1.0f / total_of(args, image, slopes);
 #pragma unroll
     for (int i = 0; i < Shape::kEach; ++i) {
       const int64_t row = at.row + Shape::row(i), column = at.column + Shape::column();
@@ -191,12 +217,12 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 __global__ void __launch_bounds__(kTileThreads)
-    mean_kernel(const float* partial, int64_t images, int64_t tiles, float positions, float* values) {
-  for (int64_t image = blockIdx.x; image < images; image += gridDim.x) {
+    mean_kernel(SsimArgs args, Slopes slopes, const float* partial, int64_t tiles) {
+  for (int64_t image = blockIdx.x; image < args.images; image += gridDim.x) {
     float sum = 0;
     for (int64_t i = threadIdx.x; i < tiles; i += kTileThreads) sum += partial[image * tiles + i];
     sum = merge_lanes<kTileThreads>(sum, Sum{});
-    if (threadIdx.x == 0) values[image] = sum / positions;
+    if (threadIdx.x == 0) static_cast<float*>(args.values)[image] = sum / total_of(args, image, slopes);
   }
 }
 
@@ -226,6 +252,7 @@ int64_t workspace_floats(const SsimArgs& args) {
 
 int ssim_cuda(const SsimArgs& args, void* stream) {
   if (args.images == 0 || args.channels == 0) return cudaSuccess;
+  if (args.exact || args.type == ImageType::float64) return cudaErrorInvalidValue;
   const SsimConstants constants = ssim_constants(args.data_range);
   with_shape<kTileThreads>(args.window, [&](auto shape) {
     using Shape = decltype(shape);
@@ -233,7 +260,7 @@ int ssim_cuda(const SsimArgs& args, void* stream) {
     Slopes slopes = slopes_of(args, 0);
     const Tiling positions = tiling_of<Shape>(args, slopes.rows, slopes.columns);
     slopes.data += positions.count();
-    with_scalar(args.dtype, [&](auto zero) {
+    with_image_type(args.type, [&](auto zero) {
       using scalar = decltype(zero);
       SAL_FAST_LAUNCH((similarity_kernel<Shape, scalar>), blocks_for(positions.count()), kTileThreads, stream,
                       args, taps, constants, positions, slopes, args.workspace);
@@ -242,9 +269,8 @@ int ssim_cuda(const SsimArgs& args, void* stream) {
       SAL_FAST_LAUNCH((gradient_kernel<Shape, scalar>), blocks_for(pixels.count()), kTileThreads, stream,
                       args, taps, constants, pixels, slopes);
     });
-    const auto total = static_cast<float>(args.channels * slopes.rows * slopes.columns);
-    SAL_FAST_LAUNCH(mean_kernel, blocks_for(args.images), kTileThreads, stream, args.workspace, args.images,
-                    positions.count() / args.images, total, args.values);
+    SAL_FAST_LAUNCH(mean_kernel, blocks_for(args.images), kTileThreads, stream, args, slopes, args.workspace,
+                    positions.count() / args.images);
   });
   return cudaGetLastError();
 }

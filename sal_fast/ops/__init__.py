@@ -16,7 +16,7 @@ from sal_fast.ops.kcenter import kcenter
 from sal_fast.ops.minmax_normalize import is_flat, minmax_normalize
 from sal_fast.ops.overlay import overlay
 from sal_fast.ops.saliency_loss import saliency_loss, says_where
-from sal_fast.ops.ssim import ssim
+from sal_fast.ops.ssim import ms_ssim, ssim, ssim_map
 from sal_fast.ops.topn import TopnDice, topn_dice, topn_mask
 from sal_fast.ops.uncertainty import Kind as UncertaintyKind
 from sal_fast.ops.uncertainty import uncertainty
@@ -44,10 +44,12 @@ __all__ = [
     "is_flat",
     "kcenter",
     "minmax_normalize",
+    "ms_ssim",
     "overlay",
     "saliency_loss",
     "says_where",
     "ssim",
+    "ssim_map",
     "topn_dice",
     "topn_mask",
     "uncertainty",

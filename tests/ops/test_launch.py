@@ -74,7 +74,7 @@ def test_nobody_gets_the_workspace_before_the_launch_returns(
     monkeypatch.setattr(_launch, "torch", a_gpu)
     x = torch.empty(2, 3, 20, 20, device="meta")
     if op == "ssim":
-        arguments = (x, x, 11, 1.5, "valid", 1.0, False, False)
+        arguments = (x, x, None, 11, 1.5, "valid", 1.0, False, False, False, False)
         ssim._fill(ssim._empty(*arguments), *arguments)
     else:
         how = ("ssim_l1", "valid", "none")

@@ -262,7 +262,7 @@ def test_second_derivative_is_refused(device: torch.device) -> None:
 def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
     for batch, with_x, with_y in itertools.product((2, 0), (True, False), (True, False)):
         x, y = (image.to(device) for image in images(batch, 1, 12, 13, dtype=dtype))
-        arguments = (x.requires_grad_(with_x), y.requires_grad_(with_y), 7, 1.5, "valid", 1.0, with_x, with_y)
+        arguments = (x.requires_grad_(with_x), y.requires_grad_(with_y), None, 7, 1.5, "valid", 1.0, False, False, with_x, with_y)
         torch.library.opcheck(torch.ops.sal_fast.ssim.default, arguments)
 
 
@@ -366,10 +366,10 @@ def test_window_refused(window: int) -> None:
         (torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 9), ValueError, r"y must have shape \[1, 1, 8, 8\]"),
         (torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8).half(), TypeError, "expected one dtype"),
         (
-            torch.zeros(1, 1, 8, 8).byte(),
+            torch.zeros(1, 1, 8, 8).int(),
             torch.rand(1, 1, 8, 8),
             TypeError,
-            "floating dtype, got torch.uint8",
+            "x must be of a floating dtype, uint8 or uint16, got torch.int32",
         ),
         (torch.rand(1, 0, 8, 8), torch.rand(1, 0, 8, 8), ValueError, "at least one channel"),
     ],

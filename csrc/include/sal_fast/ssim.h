@@ -34,6 +34,16 @@ inline SsimConstants ssim_constants(double data_range) {
           static_cast<float>(data_range / 2)};
 }
 
+// The normalised Gaussian, [window].
+inline void gaussian_taps(int64_t window, double sigma, double* taps) {
+  double sum = 0;
+  for (int64_t i = 0; i < window; ++i) {
+    const double offset = static_cast<double>(i - window / 2);
+    sum += taps[i] = std::exp(-offset * offset / (2 * sigma * sigma));
+  }
+  for (int64_t i = 0; i < window; ++i) taps[i] /= sum;
+}
+
 // The normalised Gaussian, [window], rounded to multiples of 2^-24 that sum to exactly 1: on a flat window of
 // 0 or 1 every partial sum is exact, in any order, and the variance exactly 0.
 inline void gaussian_taps(int64_t window, double sigma, float* taps) {
@@ -116,9 +126,16 @@ SAL_FAST_HD inline T ssim_value(const SsimTerms<T>& t) {
   return t.luminance_over * t.structure_over / (t.luminance_under * t.structure_under);
 }
 
-// The slopes of the similarity times `scale`.
+// The terms whose similarity is the factor of the structure alone: means of 1 have no slope.
 template <typename T>
-SAL_FAST_HD inline SsimSlopes<T> ssim_slopes(const SsimMoments<T>& m, const SsimTerms<T>& t, float scale) {
+SAL_FAST_HD inline SsimTerms<T> without_luminance(const SsimTerms<T>& t) {
+  const T one = T{} + 1.0f;
+  return {one, one, one, one, t.structure_over, t.structure_under};
+}
+
+// The slopes of the similarity times `scale`.
+template <typename T, typename Scale>
+SAL_FAST_HD inline SsimSlopes<T> ssim_slopes(const SsimMoments<T>& m, const SsimTerms<T>& t, Scale scale) {
   const T inverse_luminance = scale / t.luminance_under;
   const T inverse_structure = 1.0f / t.structure_under;
   const T structure = t.structure_over * inverse_structure;
