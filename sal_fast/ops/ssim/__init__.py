@@ -145,7 +145,8 @@ def ms_ssim(
     if min(x.shape[2:]) < least:
         raise ValueError(
             f"ms_ssim: {len(weights)} scales and a window of {options.window} need images of at least "
-            f"{least} x {least} pixels, got {x.shape[2]} x {x.shape[3]}: give fewer weights or a smaller window"
+            f"{least} x {least} pixels, got {x.shape[2]} x {x.shape[3]}: "
+            "give fewer weights or a smaller window"
         )
     batch, channels = x.shape[:2]
     factors = []
@@ -153,8 +154,8 @@ def ms_ssim(
         if scale:
             x, y = _halved(x, options.exact), _halved(y, options.exact)
         # Every channel is an image of its own, because the product is taken for each.
-        planes = [image.reshape(batch * channels, 1, *image.shape[2:]) for image in (x, y)]
-        factors.append(registration.ssim(*planes, None, options._replace(structure=scale < coarsest)))
+        a, b = (image.reshape(batch * channels, 1, *image.shape[2:]) for image in (x, y))
+        factors.append(registration.ssim(a, b, None, options._replace(structure=scale < coarsest)))
     exponents = torch.tensor(weights, dtype=factors[0].dtype, device=x.device)
     product = (torch.stack(factors, 1).clamp(min=0) ** exponents).prod(1)
     return reduce(product.view(batch, channels).mean(1), reduction).to(dtype)
@@ -184,9 +185,7 @@ def _checked(
     for name, image in (("x", x), ("y", y)):
         _checks.a_tensor(op, name, image)
         if not image.is_floating_point() and image.dtype not in _RANGES:
-            raise TypeError(
-                f"{op}: {name} must be of a floating dtype, uint8 or uint16, got {image.dtype}"
-            )
+            raise TypeError(f"{op}: {name} must be of a floating dtype, uint8 or uint16, got {image.dtype}")
     _checks.together(op, x=x, y=y)
     if x.dtype != y.dtype:
         raise TypeError(f"{op}: expected one dtype, got x {x.dtype}, y {y.dtype}")
@@ -228,11 +227,11 @@ def _weights(mask: Tensor | BitMask, x: Tensor, options: Options) -> Tensor:
         raise TypeError(f"ssim: mask must be of a real dtype, got {mask.dtype}")
     if mask.requires_grad:
         raise ValueError("ssim: mask must not require a gradient; give mask.detach()")
-    if mask.ndim == x.ndim - 1:
-        mask = mask[:, None]
-    if mask.ndim != x.ndim or mask.shape[1] not in (1, x.shape[1]):
+    if mask.ndim != x.ndim:
         _checks.shape("ssim", "mask", mask, x.shape[0], *x.shape[2:])
-    _checks.shape("ssim", "mask", mask, x.shape[0], mask.shape[1], *x.shape[2:])
+        mask = mask[:, None]
+    own = x.shape[1] if mask.shape[1] == x.shape[1] else 1
+    _checks.shape("ssim", "mask", mask, x.shape[0], own, *x.shape[2:])
     if mask.dtype != torch.bool and _checks.visible(mask) and bool((mask < 0).any()):
         raise ValueError(f"ssim: mask must have weights of at least 0, got {float(mask.min()):g}")
     if options.border == "valid":

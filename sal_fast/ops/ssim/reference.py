@@ -16,7 +16,7 @@ def gaussian(window: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def _blur(image: Tensor, taps: Tensor, border: str) -> Tensor:
-    """The weighted means under the window at each of its positions, along every dimension but the first two."""
+    """The weighted means under the window at each of its positions, over all dimensions but the first two."""
     dimensions = image.ndim - 2
     planes = image.flatten(0, 1)[:, None]
     if border != "valid":
@@ -32,7 +32,7 @@ def _blur(image: Tensor, taps: Tensor, border: str) -> Tensor:
 def ssim(
     x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float, structure: bool = False
 ) -> Tensor:
-    """The map of local similarities, [B, C, H', W'] or [B, C, D', H', W']; or their factor of the structure."""
+    """The local similarities, [B, C, H', W'] or [B, C, D', H', W'], or their factor of the structure."""
     taps = gaussian(window, sigma, x)
     mean_x, mean_y, xx, yy, xy = (_blur(image, taps, border) for image in (x, y, x * x, y * y, x * y))
     var_x, var_y, cov = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y

@@ -60,10 +60,12 @@ def _result_type(exact: bool) -> torch.dtype:
     return torch.float64 if exact else torch.float32
 
 
-def in_arithmetic(options: Options, *images: Tensor) -> list[Tensor]:
-    """The images in the type in which the reference computes."""
-    wide = options.exact or images[0].dtype == torch.float64
-    return [image.to(torch.float64 if wide else torch.float32) for image in images]
+def _map_by_reference(x: Tensor, y: Tensor, options: Options) -> Tensor:
+    dtype = torch.float64 if options.exact else torch.float32
+    return reference.ssim(
+        x.to(dtype), y.to(dtype), options.window, options.sigma, options.border, options.data_range,
+        options.structure,
+    )  # fmt: skip
 
 
 # Means ---------------------------------------------------------------------------------------------------
@@ -85,16 +87,12 @@ def _fill(results: Results, x: Tensor, y: Tensor, weights: Tensor | None, *rest:
 def _empty(x: Tensor, y: Tensor, weights: Tensor | None, *rest: Any) -> Results:
     """Gradients are float32 whatever the images are: the mean's gradient may be too small for float16."""
     values = x.new_empty(x.shape[0], dtype=_result_type(rest[-3]))
-    grad_x, grad_y = (
-        x.new_empty(x.shape if wanted else (0,), dtype=torch.float32) for wanted in rest[-2:]
-    )
+    grad_x, grad_y = (x.new_empty(x.shape if wanted else (0,), dtype=torch.float32) for wanted in rest[-2:])
     return values, grad_x, grad_y
 
 
 def _reference(x: Tensor, y: Tensor, weights: Tensor | None, *rest: Any) -> tuple[Tensor]:
-    options = Options(*rest[:-2])
-    maps = reference.ssim(*in_arithmetic(options, x, y), *options[:5])
-    return (reference.weighted_mean(maps, weights),)
+    return (reference.weighted_mean(_map_by_reference(x, y, Options(*rest[:-2])), weights),)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
@@ -150,8 +148,7 @@ def _fill_map(result: Tensor, x: Tensor, y: Tensor, *rest: Any) -> None:
 
 
 def _reference_map(x: Tensor, y: Tensor, *rest: Any) -> Tensor:
-    options = Options(*rest)
-    return reference.ssim(*in_arithmetic(options, x, y), *options[:5])
+    return _map_by_reference(x, y, Options(*rest))
 
 
 def _save_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -171,9 +168,7 @@ def _differentiate_map(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _empty_gradients(x: Tensor, y: Tensor, upstream: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    grad_x, grad_y = (
-        x.new_empty(x.shape if wanted else (0,), dtype=torch.float32) for wanted in rest[-2:]
-    )
+    grad_x, grad_y = (x.new_empty(x.shape if wanted else (0,), dtype=torch.float32) for wanted in rest[-2:])
     return grad_x, grad_y
 
 
