@@ -26,6 +26,42 @@ int64_t bands_of(int64_t padded_height, int64_t window) {
   return padded_height < 2 * least ? 1 : padded_height / least;
 }
 
+// Calls run with a zero of the type of the images.
+template <typename Run>
+auto with_image_type(ImageType type, Run run) {
+  if (type == ImageType::uint8) return run(uint8_t{});
+  if (type == ImageType::uint16) return run(uint16_t{});
+  if (type == ImageType::float64) return run(double{});
+  return with_scalar(static_cast<DType>(type), run);
+}
+
+// Whether means are wanted alone.
+bool is_plain(const SsimArgs& args) {
+  return !args.weights && !args.map && !args.grad_x && !args.grad_y;
+}
+
+// A plane is cut into strips, too, so that the rings of a wide one stay in the cache. It is left whole where
+// its rows are padded, or where there are weights, a map or gradients.
+int64_t strips_of(const SsimArgs& args) {
+  constexpr int64_t kMostAcross = 512;
+  if (args.border != Border::valid || !is_plain(args)) return 1;
+  return (ssim_positions(args.width, args.window, args.border) + kMostAcross - 1) / kMostAcross;
+}
+
+// The images under the positions of one strip.
+SsimArgs strip_of(const SsimArgs& args, int64_t strip, int64_t strips) {
+  if (strips == 1) return args;
+  const int64_t across = ssim_positions(args.width, args.window, args.border);
+  const int64_t first = across * strip / strips, last = across * (strip + 1) / strips;
+  const int64_t bytes =
+      with_image_type(args.type, [](auto zero) { return static_cast<int64_t>(sizeof zero); });
+  SsimArgs part = args;
+  part.x = static_cast<const char*>(args.x) + first * args.x_strides.column * bytes;
+  part.y = static_cast<const char*>(args.y) + first * args.y_strides.column * bytes;
+  part.width = last - first + args.window - 1;
+  return part;
+}
+
 // The positions of the window in the channels of an image.
 double positions_of(const SsimArgs& args) {
   return static_cast<double>(args.channels) *
@@ -37,15 +73,6 @@ double positions_of(const SsimArgs& args) {
 double total_of(const SsimArgs& args, int64_t image) {
   if (!args.weights) return positions_of(args);
   return args.totals ? args.totals[image] : 1.0;
-}
-
-// Calls run with a zero of the type of the images.
-template <typename Run>
-auto with_image_type(ImageType type, Run run) {
-  if (type == ImageType::uint8) return run(uint8_t{});
-  if (type == ImageType::uint16) return run(uint16_t{});
-  if (type == ImageType::float64) return run(double{});
-  return with_scalar(static_cast<DType>(type), run);
 }
 
 // The taps of one window, twice: the gradient is made in float.
@@ -369,10 +396,9 @@ class Band : Plane {
 template <typename Run>
 void with_wanted(const SsimArgs& args, Run run) {
   using Usual = std::integral_constant<int, kUsualWindow>;
-  const bool any = args.weights || args.map || args.grad_x || args.grad_y;
   if (args.window != kUsualWindow)
     run(std::integral_constant<int, 0>{}, std::integral_constant<Wanted, Wanted::any>{});
-  else if (any)
+  else if (!is_plain(args))
     run(Usual{}, std::integral_constant<Wanted, Wanted::any>{});
   else if (args.structure)
     run(Usual{}, std::integral_constant<Wanted, Wanted::structure>{});
@@ -385,22 +411,26 @@ void with_wanted(const SsimArgs& args, Run run) {
 void ssim_cpu(const SsimArgs& args, int threads) {
   const int64_t padded = args.height + 2 * padding(args.window, args.border);
   const int64_t bands = bands_of(padded, args.window), tall = padded / bands / 2 * 2;
-  const int64_t parts = args.channels * bands;
-  const int64_t memory = Buffers{args, Arena(nullptr)}.arena.used();
+  const int64_t strips = strips_of(args), parts = bands * strips, parts_of_image = args.channels * parts;
+  SsimArgs widest = strip_of(args, 0, strips);
+  widest.width += strips > 1;  // others may be wider by one
+  const int64_t memory = Buffers{widest, Arena(nullptr)}.arena.used();
   const WindowTaps taps(args);
-  std::vector<double> sums(args.images * parts);
+  std::vector<double> sums(args.images * parts_of_image);
   with_wanted(args, [&](auto window, auto wanted) {
-    parallel_for(args.images * parts, args.height * args.width, threads, [&](int64_t begin, int64_t end) {
+    parallel_for(sums.size(), args.height * args.width, threads, [&](int64_t begin, int64_t end) {
       const Scratch scratch(memory);
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t first = i % bands * tall, last = (i + 1) % bands == 0 ? padded : first + tall;
-        sums[i] = Band<window(), wanted()>(args, taps, i / bands, scratch).run(first, last);
+        const int64_t plane = i / parts, band = i % parts / strips;
+        const int64_t first = band * tall, last = band + 1 == bands ? padded : first + tall;
+        const SsimArgs strip = strip_of(args, i % strips, strips);
+        sums[i] = Band<window(), wanted()>(strip, taps, plane, scratch).run(first, last);
       }
     });
   });
   for (int64_t image = 0; image < args.images; ++image) {
     double total = 0;
-    for (int64_t part = 0; part < parts; ++part) total += sums[image * parts + part];
+    for (int64_t part = 0; part < parts_of_image; ++part) total += sums[image * parts_of_image + part];
     total /= total_of(args, image);
     if (args.exact)
       static_cast<double*>(args.values)[image] = total;

@@ -91,6 +91,22 @@ def test_every_window_is_exact(window: int, border: str) -> None:
 
 
 @on_the_cpu
+@pytest.mark.parametrize("width", [521, 523, 1100])
+def test_wide_images_are_exact(width: int) -> None:
+    """They are cut into strips of columns."""
+    x, y = draw(1, 2, 24, width), draw(1, 2, 24, width, seed=1)
+    bytes_x, bytes_y = ((255 * image).byte() for image in (x, y))
+    for a, b, most in (
+        (x.float(), y.float(), 1.0),
+        (x, y, 1.0),
+        (bytes_x.contiguous(memory_format=torch.channels_last), bytes_y, 255.0),
+        (bytes_x.transpose(2, 3).contiguous().transpose(2, 3), bytes_y, 255.0),
+    ):
+        exact = ops.ssim(a, b, reduction="none", out_dtype=torch.float64)
+        np.testing.assert_allclose(exact, in_float64(a, b, most), rtol=0, atol=1e-12)
+
+
+@on_the_cpu
 def test_gradients_beside_an_exact_mean_are_the_same() -> None:
     x, y = (image.float() for image in random_images())
     gradients = []
