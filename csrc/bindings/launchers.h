@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "sal_fast/launch/badge.h"
 #include "sal_fast/launch/cam.h"
 #include "sal_fast/launch/crop.h"
 #include "sal_fast/launch/dice.h"
@@ -30,6 +31,11 @@
   OP(topn_mask, TopnMaskArgs)                                \
   OP(uncertainty, UncertaintyArgs)                           \
   OP(uncertainty_backward, UncertaintyBackwardArgs)
+
+// Those of the CPU only: on a GPU torch does the same.
+#define SAL_FAST_CPU_LAUNCHERS(OP)   \
+  OP(badge_block, BadgeBlockArgs)    \
+  OP(badge_survey, BadgeSurveyArgs)
 // clang-format on
 
 namespace sal_fast {

@@ -1,8 +1,8 @@
 // sal_fast._C has <op>_cpu(fields, threads) and <op>_cuda(fields, workspace, stream) for every launcher.
 // `fields` is a dict with the fields of launch/<op>.h by their names: numbers, enums as integers, nested
 // structs as dicts, and for a pointer None or an object with data_ptr(). <op>_workspace(fields) tells the
-// floats of workspace, where a launcher needs any, and is None elsewhere. sal_fast.ops checks and allocates,
-// and keeps everything alive until the launcher returns.
+// floats of workspace, where a launcher needs any, and is None elsewhere. Launchers of the CPU only have the
+// first of these. sal_fast.ops checks and allocates, and keeps everything alive until the launcher returns.
 #include <pybind11/pybind11.h>
 
 #include <cstring>
@@ -16,13 +16,16 @@
 #define SAL_FAST_DECLARE(op, Args) void op##_cpu(const Args& args, int threads);
 namespace sal_fast::generic {
 SAL_FAST_LAUNCHERS(SAL_FAST_DECLARE)
-}
+SAL_FAST_CPU_LAUNCHERS(SAL_FAST_DECLARE)
+}  // namespace sal_fast::generic
 namespace sal_fast::avx2 {
 SAL_FAST_LAUNCHERS(SAL_FAST_DECLARE)
-}
+SAL_FAST_CPU_LAUNCHERS(SAL_FAST_DECLARE)
+}  // namespace sal_fast::avx2
 namespace sal_fast::avx512 {
 SAL_FAST_LAUNCHERS(SAL_FAST_DECLARE)
-}
+SAL_FAST_CPU_LAUNCHERS(SAL_FAST_DECLARE)
+}  // namespace sal_fast::avx512
 
 namespace py = pybind11;
 
@@ -92,13 +95,16 @@ Args read(py::handle fields) {
 }
 
 template <typename Args>
-void bind(py::module_& m, const std::string& name, void (*cpu)(const Args&, int),
-          int (*cuda)(const Args&, void*)) {
+void bind_cpu(py::module_& m, const std::string& name, void (*cpu)(const Args&, int)) {
   m.def((name + "_cpu").c_str(), [cpu](const py::dict& fields, int threads) {
     const Args args = read<Args>(fields);
     const py::gil_scoped_release unlocked;
     cpu(args, threads);
   });
+}
+
+template <typename Args>
+void bind_cuda(py::module_& m, const std::string& name, int (*cuda)(const Args&, void*)) {
   m.def((name + "_cuda").c_str(),
         [cuda, name](const py::dict& fields, const py::object& workspace, uintptr_t stream) {
           Args args = read<Args>(fields);
@@ -131,6 +137,9 @@ PYBIND11_MODULE(_C, m) {
   const Capability capability = cpu_capability();
   m.def("cpu_capability", [capability] { return kCapabilityNames[capability]; });
 
-#define SAL_FAST_BIND(op, Args) bind<Args>(m, #op, SAL_FAST_DISPATCH(capability, op##_cpu), op##_cuda);
-  SAL_FAST_LAUNCHERS(SAL_FAST_BIND)
+#define SAL_FAST_BIND_CPU(op, Args) bind_cpu<Args>(m, #op, SAL_FAST_DISPATCH(capability, op##_cpu));
+#define SAL_FAST_BIND_CUDA(op, Args) bind_cuda<Args>(m, #op, op##_cuda);
+  SAL_FAST_LAUNCHERS(SAL_FAST_BIND_CPU)
+  SAL_FAST_LAUNCHERS(SAL_FAST_BIND_CUDA)
+  SAL_FAST_CPU_LAUNCHERS(SAL_FAST_BIND_CPU)
 }

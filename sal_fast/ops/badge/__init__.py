@@ -35,6 +35,11 @@ def badge(
     many picks; the bounds include the rounding error of float32. `sequential` makes a pass for every pick, in
     float64. The distances that decide are float64 in either method.
 
+    On a CPU the native core reads the pool the first time, and draws and accepts the candidates, with as many
+    threads as torch has. Its sums have one order, so the picks depend neither on the threads nor on the
+    instruction set of the core. Torch makes the passes that lower the bounds, as it makes everything on a GPU
+    or where there is no core.
+
     Args:
         probs: [N, C], floating, softmax outputs. They and the features may be on a GPU, in memory, or in a
             mapped file of any size (`np.memmap`, `torch.from_file`, safetensors), read by blocks of rows.
@@ -50,7 +55,8 @@ def badge(
 
     Returns:
         int64 [min(k, N)] on the inputs' device, in the order of picking. The work is at most k N (C + d) in
-        products. Beside the inputs it takes 20 bytes a row, and blocks of some MB (CPU) or up to 1 GB (GPU).
+        products. Beside the inputs it takes 20 bytes a row, the picked rows on a CPU, and blocks of some MB
+            (CPU) or up to 1 GB (GPU).
 
     Raises:
         TypeError, ValueError: wrong types or shapes; a k, seed or method out of range; NaN, infinity, values

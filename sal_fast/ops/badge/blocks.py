@@ -13,8 +13,13 @@ as in many dimensions, one pass may serve hundreds of them.
 
 If hardly any draw is accepted, the weights are computed in float64. A weight is then the distance itself.
 When all of them are zero, the pool has nothing left to tell apart.
+
+On a CPU the native core makes the first pass and the batches (core.py), and torch the passes that lower the
+weights. The loop over batches is here, for every device.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +28,7 @@ from torch import Tensor
 
 from sal_fast.ops import _rows
 from sal_fast.ops._rows import Progress, Rows, Share
-from sal_fast.ops.badge import draws
+from sal_fast.ops.badge import core, draws
 from sal_fast.ops.badge.reference import ROUNDING
 
 BATCH = 64  # candidates drawn at a time
@@ -35,6 +40,11 @@ REST = 128  # of a product of two rows, beside its multiply-adds
 EXACT = 4  # of a multiply-add in float64
 SCARCE = BATCH // 16  # If fewer of a batch are accepted right after a pass, float32 weights are given up.
 
+# Draws BATCH candidates by the weights and their sums over chunks, with two numbers for each, accepts those
+# that D^2 sampling would draw, and lowers their weights. The last argument is the list of all picks so far.
+# The result is the new picks, or None if all weights are zero.
+Batches = Callable[[Tensor, Tensor, np.ndarray, list[int]], list[int] | None]
+
 
 def blocked(
     probs: Rows, features: Rows, k: int, seed: int, progress: Progress | None, share: Share
@@ -42,19 +52,17 @@ def blocked(
     """The method `blocked` of `sal_fast.ops.badge`, for k <= N."""
     pool = _Pool(probs, features, share)
     picks = [pool.longest()][:k]
-    known = draw = 0  # picks that the weights know of, batches drawn
+    batch, numbers = pool.batches(k), draws.batches(seed, BATCH)
+    known = 0  # picks that the weights know of
     product = REST + probs.width + features.width
     while len(picks) < k:
         pool.cover(picks[known:])
         known, fresh, wasted = len(picks), True, 0
         row = product * (EXACT if pool.dtype == torch.float64 else 1)
         while len(picks) < k and (fresh or wasted < len(probs) * row * (len(picks) - known + READ)):
-            numbers = draws.uniform(seed, draw, BATCH)
-            draw += BATCH
-            candidates = draws.pick(pool.weights, pool.sums, numbers[:, 0])
-            if candidates is None:
+            accepted = batch(pool.weights, pool.sums, next(numbers), picks)
+            if accepted is None:
                 return _lowest(picks, k, pool.device)
-            accepted = pool.accept(candidates, numbers[:, 1], picks, k - len(picks))
             wasted += (BATCH - len(accepted)) * (DRAW + EXACT * product * len(picks))
             picks += accepted
             if progress is not None:
@@ -92,7 +100,8 @@ def memory(probs: Tensor, features: Tensor, k: int, device: torch.device) -> int
         _rows.block_rows(device, 4 * (width + 2 * GROUP)) * (width + 4 * GROUP) * 8,
         _rows.block_rows(device, 8 * width) * width * 24,
     )
-    return 24 * count + 16 * k + block + 16 * (GROUP + BATCH) * width
+    picks = 8 * k * core.packed_length(probs.shape[1], features.shape[1])
+    return 24 * count + 24 * k + picks + block + 16 * (GROUP + BATCH) * width
 
 
 def _lowest(picks: list[int], k: int, device: torch.device) -> Tensor:
@@ -128,15 +137,14 @@ class _Pool:
         self.norms = torch.empty(count, dtype=torch.float64, device=self.device)
         self.tops = torch.empty(count, dtype=torch.int32, device=self.device)
         largest = torch.zeros(2, dtype=torch.float64, device=self.device)
-        size = _rows.block_rows(self.device, 8 * (classes + width))
+        self.fields = core.fields_of(probs, features)
+        # Torch makes copies of a block in float64, and the core does not.
+        size = _rows.block_rows(self.device, (classes + width) // 2 if self.fields else 8 * (classes + width))
         for _, at in share.walk(count, size):
-            blocks = probs.block(at), features.block(at)
-            for number, block in enumerate(blocks):
-                largest[number] = torch.maximum(largest[number], _rows.magnitude(block))
-            if classes:
-                self.tops[at] = blocks[0].argmax(1)
-            q = self._residuals(blocks[0], self.tops[at], torch.float64)
-            self.norms[at] = q.square_().sum(1) * blocks[1].double().square().sum(1)
+            if self.fields:
+                core.survey(self.fields, at, self.tops, self.norms, largest)
+            else:
+                self._survey(at, largest)
         share.most(largest)
         most = largest.tolist()
         product = most[1] * max(1.0, most[0])
@@ -149,6 +157,16 @@ class _Pool:
         self.error = _rows.product_error(classes + width, torch.float32)
         scale = (1 + classes * (1 + most[0]) ** 2) * (1 + width * most[1] ** 2)
         self.vanishing = 4 * (classes + width) * torch.finfo(torch.float32).tiny * scale
+
+    def _survey(self, at: slice, largest: Tensor) -> None:
+        """Find the likeliest classes and norms of some rows, and raise the largest magnitudes."""
+        blocks = self.probs.block(at), self.features.block(at)
+        for number, block in enumerate(blocks):
+            largest[number] = torch.maximum(largest[number], _rows.magnitude(block))
+        if self.probs.width:
+            self.tops[at] = blocks[0].argmax(1)
+        q = self._residuals(blocks[0], self.tops[at], torch.float64)
+        self.norms[at] = q.square_().sum(1) * blocks[1].double().square().sum(1)
 
     def longest(self) -> int:
         """The row of the largest norm; the first one if several are equal."""
@@ -171,7 +189,19 @@ class _Pool:
         self.share.least(self.weights)
         self.sums = draws.sums(self.weights)
 
-    def accept(self, candidates: Tensor, numbers: np.ndarray, picks: list[int], most: int) -> list[int]:
+    def batches(self, k: int) -> Batches:
+        """The function that draws a batch. It is the core's on a CPU."""
+        if self.fields is None:
+            return functools.partial(self._batch, k)
+        return core.Batches(self.fields, self.tops, self.norms, k, self.dtype, self.vanishing)
+
+    def _batch(
+        self, k: int, weights: Tensor, sums: Tensor, numbers: np.ndarray, picks: list[int]
+    ) -> list[int] | None:
+        candidates = draws.pick(weights, sums, numbers[:, 0])
+        return None if candidates is None else self._accept(candidates, numbers[:, 1], picks, k - len(picks))
+
+    def _accept(self, candidates: Tensor, numbers: np.ndarray, picks: list[int], most: int) -> list[int]:
         """Accept the candidates, drawn by the weights, that D^2 sampling would draw; at most `most`."""
         rows = self._gradients(candidates, torch.float64)
         near = torch.full_like(rows.norms, torch.inf)
