@@ -429,7 +429,10 @@ void run_small(const SaliencyLossArgs& args, const float* taps, int64_t begin, i
 
 }  // namespace
 
-void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
+void saliency_loss_cpu(const SaliencyLossArgs& given, int threads) {
+  SaliencyLossArgs args = given;
+  const Scratch own(given.values ? 0 : given.images);
+  if (!given.values) args.values = own;
   const SaliencyTables tables(args);
   const bool small = LaneImages::take(args);
   // Small images take a lane each, so that a piece of work has as many as the widest vector.
@@ -442,6 +445,10 @@ void saliency_loss_cpu(const SaliencyLossArgs& args, int threads) {
     Image image(args, tables, scratch);
     for (int64_t i = begin; i < last; ++i) image.run(i);
   });
+  if (!args.total) return;
+  double total = 0;
+  for (int64_t i = 0; i < args.images; ++i) total += args.values[i];
+  *args.total = static_cast<float>(args.weight * total);
 }
 
 }  // namespace SAL_FAST_ISA

@@ -199,11 +199,11 @@ class LaneImages : Plane {
       highs += raw_[p] == cam.high ? Vec{} + 1.0f : Vec{};
     }
     const Vec by_low = (weighted - sum) * cam.inverse / lows, by_high = -weighted * cam.inverse / highs;
+    // With a choice by `?:` GCC moves the divisions into the loop.
+    const auto where = [](Mask mask, Vec x) { return as_float((Bits)mask & as_bits(x)); };
     for (int64_t p = 0; p < pixels_; ++p) {
-      Vec d = d_[p] * cam.inverse;
-      d += raw_[p] == cam.low ? by_low : Vec{};
-      d += raw_[p] == cam.high ? by_high : Vec{};
-      d_.set(p, d);
+      const Vec d = d_[p] * cam.inverse + where(raw_[p] == cam.low, by_low);
+      d_.set(p, d + where(raw_[p] == cam.high, by_high));
     }
   }
 

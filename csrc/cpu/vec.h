@@ -206,6 +206,19 @@ inline Vec load_first(const scalar* p, int64_t n) {
   return load(lanes);
 }
 
+inline Vec load_first(const float* p, int64_t n) {
+  if (n >= kLanes) return load(p);
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(p, (__m256i)first_lanes(n));
+#else
+  float lanes[kLanes] = {};
+  std::memcpy(lanes, p, n * sizeof(float));
+  return load(lanes);
+#endif
+}
+
 // The same of values that are `stride` elements apart.
 template <typename scalar>
 inline Vec load_strided(const scalar* p, int64_t stride, int64_t n) {

@@ -84,8 +84,8 @@ def run(
         target_width=target.shape[2], target_image_stride=image_stride, target_row_stride=row_stride,
         target_column_stride=column_stride, has_map=has_map, height=case.size[0], width=case.size[1],
         window=case.window, sigma=reference.SIGMA, border=BORDERS.index(case.border),
-        kind=KINDS.index(case.kind), weight=case.weight, values=values, grad=gradient, seed=case.seed,
-        most_blocks=case.most_blocks,
+        kind=KINDS.index(case.kind), weight=case.weight, values=values, total=None, grad=gradient,
+        seed=case.seed, most_blocks=case.most_blocks,
     )  # fmt: skip
     return values, gradient
 

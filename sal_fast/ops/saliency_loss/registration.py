@@ -51,19 +51,22 @@ def target_fields(
 def _fill(results: tuple[Tensor, Tensor], cam: Tensor, target: Tensor, *options: Any) -> None:
     loss, grad = results
     has_map, sizes, (kind, border, reduction), with_grad = options
-    cam = cam.contiguous()
     images, cam_height, cam_width = cam.shape
-    values = loss if reduction == "none" else loss.new_empty(images)
-    if images:
-        _launch.launch(
-            "saliency_loss", cam.device, cam=cam, dtype=_launch.DTYPES[cam.dtype], images=images,
-            cam_height=cam_height, cam_width=cam_width,
-            **target_fields(target, has_map, sizes, border, kind),
-            weight=1 / images if reduction == "mean" else 1.0, values=values,
-            grad=grad if with_grad else None,
-        )  # fmt: skip
-    if reduction != "none":
-        (torch.mean if reduction == "mean" and images else torch.sum)(values, 0, out=loss)
+    if not images:
+        if reduction != "none":
+            loss.zero_()
+        return
+    # On the CPU the core makes the sum, which takes torch as long as a small kernel.
+    inside = reduction != "none" and cam.is_cpu
+    values = None if inside else loss if reduction == "none" else loss.new_empty(images)
+    fields = target_fields(target, has_map, sizes, border, kind)
+    _launch.launch(
+        "saliency_loss", cam.device, cam=cam.contiguous(), dtype=_launch.DTYPES[cam.dtype], images=images,
+        cam_height=cam_height, cam_width=cam_width, weight=1 / images if reduction == "mean" else 1.0,
+        values=values, total=loss if inside else None, grad=grad if with_grad else None, **fields,
+    )  # fmt: skip
+    if values is not None and values is not loss:
+        (torch.mean if reduction == "mean" else torch.sum)(values, 0, out=loss)
 
 
 def _empty(cam: Tensor, target: Tensor, has_map: Tensor | None, *options: Any) -> tuple[Tensor, Tensor]:
@@ -93,7 +96,11 @@ def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tenso
     cam, gradient = ctx.saved_tensors
     if ctx.reduction == "none":
         upstream = upstream[:, None, None]
-    grad = _launch.first_derivative("saliency_loss", (gradient * upstream).to(cam.dtype), cam)
+    grad = gradient * upstream
+    if cam.dtype != torch.float32:
+        grad = grad.to(cam.dtype)
+    if torch.is_grad_enabled():
+        grad = _launch.first_derivative("saliency_loss", grad, cam)
     return grad, None, None, None, None, None
 
 

@@ -40,7 +40,8 @@ constexpr int64_t kSaliencyMostWindow = 33;
   FIELD(int64_t, cam_width)                                                                     \
   SAL_FAST_SALIENCY_TARGET(FIELD)                                                               \
   FIELD(double, weight)      /* of one value in the result: 1 / images for the mean */          \
-  FIELD(float*, values)      /* [images] */                                                     \
+  FIELD(float*, values)      /* [images], or null on the CPU */                                 \
+  FIELD(float*, total)       /* [1]: weight times the sum of the values, or null; null on CUDA */ \
   FIELD(float*, grad)        /* [images, cam_height, cam_width]: weight d values[image] / d cam, or null */ \
   FIELD(float*, workspace)
 // clang-format on
