@@ -123,5 +123,5 @@ def build_info() -> BuildInfo:
         cuda=cuda,
         cuda_reason=None if cuda else module.cuda_status,
         cuda_toolkit=module.cuda_toolkit or None,
-        cuda_architectures=tuple(filter(None, module.cuda_architectures.split(";"))),
+        cuda_architectures=tuple(module.cuda_architectures.split()),
     )

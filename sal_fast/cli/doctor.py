@@ -16,7 +16,7 @@ from sal_fast.cli.output import columns, say, wrapped
 IMPORTS = {"pillow": "PIL"}  # the others are imported by their own names
 EXTRAS = (  # package, what needs it, extra of sal-fast
     ("ray", "sal-fast sweep", "ray"),
-    ("timm", "--arch xception", "xception"),
+    ("timm", "--arch of timm's networks", "timm"),
     ("segment_anything", "--segmenter-weights", "segmenter"),
 )
 

@@ -135,7 +135,7 @@ def test_a_pointer_is_an_object_with_an_address() -> None:
 def old_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A build with CUDA kernels on a machine whose driver is too old for them."""
     problem = "CUDA driver version is too old for this CUDA runtime"
-    build = SimpleNamespace(cuda_problem=lambda gpu: problem, cuda_toolkit="13.0", cuda_architectures="80;90")
+    build = SimpleNamespace(cuda_problem=lambda gpu: problem, cuda_toolkit="13.0", cuda_architectures="80 90")
     monkeypatch.setattr(_native, "cuda_core", lambda: build)
     monkeypatch.setitem(_launch._CORES, "cuda", build)
     _native.runs_on.cache_clear()
