@@ -37,6 +37,7 @@ def compile_kernels(folder: Path) -> None:
     build = folder / "build"
     options = {
         "SAL_FAST_CUDA": "ON",
+        "SAL_FAST_LINEINFO": "ON",
         "CMAKE_CUDA_ARCHITECTURES": ARCHITECTURE,
         "SKBUILD_PROJECT_VERSION": "0",
         "pybind11_DIR": pybind11.get_cmake_dir(),

@@ -65,7 +65,8 @@ def _build(missing: list[str]) -> None:
         _row("native core", "no: the ops run their PyTorch reference")
         missing.append(f"native core: {info.native_error}")
     if info.cuda:
-        _row("cuda kernels", f"yes, toolkit {info.cuda_toolkit}, for {', '.join(info.cuda_architectures)}")
+        numbers = ", ".join(map(_number, info.cuda_architectures))
+        _row("cuda kernels", f"yes, toolkit {info.cuda_toolkit}, for compute capability {numbers}")
     else:
         _row("cuda kernels", f"no: {info.cuda_reason}")
         if shutil.which("nvidia-smi"):
@@ -132,6 +133,8 @@ def _devices(missing: list[str]) -> None:
         size, chip = properties.total_memory / 2**30, f"{properties.major}.{properties.minor}"
         _row(f"cuda:{index}", f"{properties.name}, compute capability {chip}, {size:.0f} GiB")
         missing += _unfit(index, chip)
+        if sal_fast.build_info().cuda:
+            _row("its kernels", _kernels_for(index, chip))
     missing += _for_another_cuda(driver, torch.version.cuda, _installed_dali())
 
 
@@ -145,6 +148,41 @@ def _unfit(gpu: int, chip: str) -> list[str]:
         f"this machine's nvcc: CUDAARCHS={chip.replace('.', '')} SAL_FAST_CUDA=ON pip install "
         f"--force-reinstall --no-deps ."
     ]
+
+
+_ARCHITECTURE = re.compile(r"(\d+)(\d)([af]?)(-real|-virtual|)")
+
+
+def _number(architecture: str) -> str:
+    """An architecture of CMake's as NVIDIA counts it: 9.0 for 90-real, and "9.0 with PTX" for 90."""
+    found = _ARCHITECTURE.fullmatch(architecture)
+    if found is None:  # a word, such as all-major
+        return architecture
+    kind = {"-real": "", "-virtual": " as PTX", "": " with PTX"}[found[4]]
+    return f"{found[1]}.{found[2]}{found[3]}{kind}"
+
+
+def _kernels_for(gpu: int, chip: str) -> str:
+    """Which of the kernels that were compiled a GPU takes.
+
+    It runs machine code of its own major version and at most its own minor version. It has any PTX compiled
+    that is no newer than itself.
+    """
+    info = sal_fast.build_info()
+    if info.cuda_problem(gpu):
+        return "none that it can run"
+    own = tuple(map(int, chip.split(".")))
+    found = filter(None, map(_ARCHITECTURE.fullmatch, info.cuda_architectures))
+    code = sorted(((int(one[1]), int(one[2])), one[4]) for one in found if not one[3])
+    machine = [
+        number for number, kind in code if kind != "-virtual" and number[0] == own[0] and number <= own
+    ]
+    if machine:
+        return "machine code for {}.{}".format(*machine[-1])
+    ptx = [number for number, kind in code if kind != "-real" and number <= own]
+    if ptx:
+        return "PTX for {}.{}, which the driver compiles at the first use".format(*ptx[-1])
+    return "they run on it"
 
 
 class Driver(NamedTuple):

@@ -153,6 +153,34 @@ def test_doctor_tells_what_does_not_fit_a_gpus_driver(
         assert line in out
 
 
+@pytest.mark.parametrize(
+    ("chip", "takes"),
+    [
+        ("8.0", "machine code for 8.0"),
+        ("8.9", "machine code for 8.6"),
+        ("8.5", "machine code for 8.0"),
+        ("9.0", "PTX for 8.6, which the driver compiles at the first use"),
+        ("12.1", "machine code for 12.0"),
+        ("13.0", "PTX for 8.6, which the driver compiles at the first use"),
+        ("7.0", "they run on it"),
+    ],
+)
+def test_doctor_tells_which_kernels_a_gpu_takes(
+    monkeypatch: pytest.MonkeyPatch, chip: str, takes: str
+) -> None:
+    build = SimpleNamespace(
+        cuda_problem=lambda gpu: "", cuda_architectures=("80-real", "86", "90a-real", "120-real", "all-major")
+    )
+    monkeypatch.setattr(sal_fast, "build_info", lambda: build)
+    assert doctor._kernels_for(0, chip) == takes
+
+
+def test_doctor_names_architectures_as_nvidia_does() -> None:
+    given = ("75-real", "80-virtual", "90a-real", "100f-real", "120", "all-major")
+    said = [doctor._number(architecture) for architecture in given]
+    assert said == ["7.5", "8.0 as PTX", "9.0a", "10.0f", "12.0 with PTX", "all-major"]
+
+
 def test_doctor_finds_nothing_to_say_about_a_machine_that_fits() -> None:
     driver = doctor.Driver("580.159.03", "13.0")
     assert doctor._for_another_cuda(driver, "13.0", ["nvidia-dali-cuda130"]) == []

@@ -1,4 +1,4 @@
-"""Check a wheel that is installed: `python installed_wheel.py WHEEL`, from any folder. cibuildwheel calls it."""
+"""Check a wheel that is installed, as cibuildwheel does: `python installed_wheel.py WHEEL`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import sal_fast
 from sal_fast import ops
 
 MOST_BYTES = 60 * 10**6
-# The generations of GPUs that every wheel has machine code for, by the major number of their compute capability.
+# Every wheel has machine code for these GPUs, given as the major numbers of their compute capability.
 GENERATIONS = {"7", "8", "9", "10", "12"}
 
 
 def check_build(wheel: Path) -> None:
     """The wheel is small, and holds the native core with the CUDA kernels of all generations."""
     assert wheel.stat().st_size <= MOST_BYTES, f"{wheel.stat().st_size / 1e6:.1f} MB"
-    assert Path(__file__).parents[2] not in Path(sal_fast.__file__).parents, "this is the source, not the wheel"
+    assert Path(__file__).parents[2] not in Path(sal_fast.__file__).parents, (
+        "this is the source, not the wheel"
+    )
     info = sal_fast.build_info()
     assert info.native, info.native_error
     assert info.cuda, info.cuda_reason
