@@ -129,6 +129,25 @@ def test_the_default_list_is_what_the_compiler_knows_of_it(
     assert choose(machine)[0] == "75-real;80-real;90-real;100-real;110-real;120"
 
 
+@needs_cmake
+def test_the_environment_goes_before_what_an_earlier_build_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pip install .` keeps CMake's cache in build/, so a setting must not stay there for good."""
+    monkeypatch.delenv("SAL_FAST_CUDA", raising=False)
+    command = ["cmake", "-S", str(ROOT), "-B", str(tmp_path), "-DSKBUILD_PROJECT_VERSION=0"]
+
+    def refused(*options: str) -> str:
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        return done.stderr
+
+    assert "expected AUTO, ON or OFF, got cached" in refused("-DSAL_FAST_CUDA=cached")
+    assert "expected AUTO, ON or OFF, got cached" in refused()
+    monkeypatch.setenv("SAL_FAST_CUDA", "given")
+    assert "expected AUTO, ON or OFF, got given" in refused()
+
+
 def test_every_source_of_the_core_is_compiled() -> None:
     named = set(re.findall(r"csrc/\w+/\w+\.(?:cpp|cu)\b", (ROOT / "CMakeLists.txt").read_text()))
     there = {
@@ -141,7 +160,6 @@ def test_every_source_of_the_core_is_compiled() -> None:
 
 def test_the_sdist_holds_what_a_build_needs(tmp_path: Path) -> None:
     """The sources and five files; no compiled core, no build folder and nothing else that lies around."""
-    pytest.importorskip("scikit_build_core", reason="there is no scikit-build-core")
     script = "import sys; from scikit_build_core.build import build_sdist; build_sdist(sys.argv[1])"
     subprocess.run([sys.executable, "-P", "-c", script, tmp_path], cwd=ROOT, check=True)
     (archive,) = tmp_path.iterdir()
