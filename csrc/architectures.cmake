@@ -8,9 +8,10 @@
 # An architecture that nvcc does not know is left out of 2, 3 and 4.
 
 # There is one entry for each generation that torch's wheels for CUDA 13 run on. The machine code of one runs on the
-# whole generation: that of 8.0 on 8.6, 8.7 and 8.9, too. Newer GPUs take the PTX that is added to the last.
+# whole generation: that of 8.0 on 8.6 and 8.9, too. Newer GPUs take the PTX that is added to the last.
+# 11.0 is Jetson Thor, whose processor is an ARM.
 set(SAL_FAST_DEFAULT_ARCHITECTURES 75 80 90 100 120)
-if(CMAKE_HOST_SYSTEM_PROCESSOR MATCHES "aarch64|arm64") # 11.0 is Jetson Thor
+if(CMAKE_HOST_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(SAL_FAST_DEFAULT_ARCHITECTURES 75 80 90 100 110 120)
 endif()
 

@@ -82,14 +82,15 @@ def test_each_way_to_name_architectures_goes_before_the_next(
     ("answer", "chosen"),
     [
         ("9.0\n9.0\n9.0", "90"),
-        ("12.0\n8.9\n12.0\n9.0", "89;90-real;120-real"),  # the lowest has PTX, too
-        ("8.0\n13.0", "80"),  # this nvcc does not know the second, which takes the PTX of the first
+        ("12.0\n8.9\n12.0\n9.0", "89;90-real;120-real"),
+        ("8.0\n13.0", "80"),
         ("13.0", DEFAULT),
         ("[N/A]", DEFAULT),
         ("", DEFAULT),
     ],
 )
 def test_the_gpus_of_a_machine(machine: Path, answer: str, chosen: str) -> None:
+    """The lowest has PTX, which GPUs that this nvcc does not know take, too."""
     write_tool(machine, "nvidia-smi", f"printf '{answer}\\n'")
     assert choose(machine)[0] == chosen
 

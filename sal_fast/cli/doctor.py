@@ -156,7 +156,8 @@ _ARCHITECTURE = re.compile(r"(\d+)(\d)([af]?)(-real|-virtual|)")
 def _number(architecture: str) -> str:
     """An architecture of CMake's as NVIDIA counts it: 9.0 for 90-real, and "9.0 with PTX" for 90."""
     found = _ARCHITECTURE.fullmatch(architecture)
-    if found is None:  # a word, such as all-major
+    # CMake also knows words, such as all-major.
+    if found is None:
         return architecture
     kind = {"-real": "", "-virtual": " as PTX", "": " with PTX"}[found[4]]
     return f"{found[1]}.{found[2]}{found[3]}{kind}"

@@ -173,6 +173,8 @@ def test_doctor_tells_which_kernels_a_gpu_takes(
     )
     monkeypatch.setattr(sal_fast, "build_info", lambda: build)
     assert doctor._kernels_for(0, chip) == takes
+    build.cuda_problem = lambda gpu: "the driver is too old"
+    assert doctor._kernels_for(0, chip) == "none that it can run"
 
 
 def test_doctor_names_architectures_as_nvidia_does() -> None:
