@@ -1,13 +1,13 @@
 // Three launches: tiles of window positions (similarity and its slopes with respect to the moments), the
 // gradient (those slopes blurred by the transposed window), the sums of the tiles in a fixed order.
 //
-// Per position and channel, s = sizeof(scalar): the value alone reads 2 s bytes (weights: 4 more, a map: 4);
-// one gradient writes and reads 12 bytes of slopes more (both: 16), reads 2 s again and writes 4 (both: 8).
-// Flops at window 11, where 42 rows are blurred for 32: 145 + 110 for the five blurs, 40 for the similarity,
-// 51 a field for the blurs back. Window 11: 80 registers and 42 KB of shared memory for the similarity (5
-// blocks of 256 threads fit an SM's shared memory, 3 its registers), 48 and 13 KB for the gradient; any other
-// window but 7: 74 to 76 and 35 KB, up to 46 and 13 KB. No spills for sm_80, sm_90, sm_100 (nvcc 13.0). Not
-// timed on a GPU yet.
+// Per position and channel, s bytes a value: the similarity alone reads 2 s bytes (weights: 4 more, a map:
+// 4); one gradient writes and reads 12 bytes of slopes more (both: 16), reads 2 s again and writes 4 (both:
+// 8). Flops at window 11, where 42 rows are blurred for 32: 145 + 110 for the five blurs, 40 for the
+// similarity, 51 a field for the blurs back. Window 11: 80 registers and 42 KB of shared memory for the
+// similarity (5 blocks of 256 threads fit an SM's shared memory, 3 its registers), 48 and 13 KB for the
+// gradient; any other window but 7: 63 to 68 and 35 KB, up to 46 and 13 KB. No spills for sm_80, sm_90,
+// sm_100 (nvcc 13.0). Not timed on a GPU yet.
 #include "block.cuh"
 #include "blur.cuh"
 
@@ -15,14 +15,6 @@ namespace sal_fast {
 namespace {
 
 constexpr int kTileThreads = 256;
-
-// Calls run with a zero of the CUDA type of the images.
-template <typename Run>
-void with_image_type(ImageType type, Run run) {
-  if (type == ImageType::uint8) return run(uint8_t{});
-  if (type == ImageType::uint16) return run(uint16_t{});
-  with_scalar(static_cast<DType>(type), run);
-}
 
 // The taps that are passed to a kernel.
 template <typename Shape>
@@ -76,10 +68,13 @@ __device__ int64_t offset_of(const PlaneStrides& strides, int64_t image, int64_t
   return image * strides.image + channel * strides.channel;
 }
 
-template <typename scalar>
-__device__ float sample(const void* images, const PlaneStrides& strides, int64_t plane, int64_t row,
-                        int64_t column) {
-  return to_float(static_cast<const scalar*>(images)[plane + row * strides.row + column * strides.column]);
+// The type is asked for at each read: the blurs take far longer, and one kernel serves all types.
+__device__ float sample(const void* images, ImageType type, const PlaneStrides& strides, int64_t plane,
+                        int64_t row, int64_t column) {
+  const int64_t at = plane + row * strides.row + column * strides.column;
+  if (type == ImageType::uint8) return static_cast<const uint8_t*>(images)[at];
+  if (type == ImageType::uint16) return static_cast<const uint16_t*>(images)[at];
+  return load_float(images, static_cast<DType>(type), at);
 }
 
 __device__ float weight_of(const SsimArgs& args, int64_t image, int64_t channel, int64_t row,
@@ -97,7 +92,7 @@ __device__ float total_of(const SsimArgs& args, int64_t image, const Slopes& slo
 }
 
 // partial[tile] becomes the sum of the tile's similarities times their weights.
-template <typename Shape, typename scalar>
+template <typename Shape>
 __global__ void __launch_bounds__(kTileThreads, 3)
     similarity_kernel(SsimArgs args, Taps<kMostTaps<Shape>> taps, SsimConstants constants, Tiling tiling,
                       Slopes slopes, float* partial) {
@@ -117,10 +112,10 @@ __global__ void __launch_bounds__(kTileThreads, 3)
         const int64_t row = padded_index(at.row + down + r - pad, args.height, pad, args.border);
         const int64_t column = padded_index(at.column + across + c - pad, args.width, pad, args.border);
         const bool inside = row >= 0 && column >= 0;
-        x[r][c] =
-            (inside ? sample<scalar>(args.x, args.x_strides, x_plane, row, column) : 0.0f) - constants.shift;
-        y[r][c] =
-            (inside ? sample<scalar>(args.y, args.y_strides, y_plane, row, column) : 0.0f) - constants.shift;
+        x[r][c] = (inside ? sample(args.x, args.type, args.x_strides, x_plane, row, column) : 0.0f) -
+                  constants.shift;
+        y[r][c] = (inside ? sample(args.y, args.type, args.y_strides, y_plane, row, column) : 0.0f) -
+                  constants.shift;
       }
       __syncthreads();
       blur_rows<Shape, 5>(
@@ -155,7 +150,7 @@ __global__ void __launch_bounds__(kTileThreads, 3)
   }
 }
 
-template <typename Shape, typename scalar>
+template <typename Shape>
 __global__ void __launch_bounds__(kTileThreads)
     gradient_kernel(SsimArgs args, Taps<kMostTaps<Shape>> taps, SsimConstants constants, Tiling tiling,
                     Slopes slopes) {
@@ -203,8 +198,8 @@ __global__ void __launch_bounds__(kTileThreads)
     for (int i = 0; i < Shape::kEach; ++i) {
       const int64_t row = at.row + Shape::row(i), column = at.column + Shape::column();
       if (row >= args.height || column >= args.width) continue;
-      const float x = sample<scalar>(args.x, args.x_strides, x_plane, row, column) - constants.shift;
-      const float y = sample<scalar>(args.y, args.y_strides, y_plane, row, column) - constants.shift;
+      const float x = sample(args.x, args.type, args.x_strides, x_plane, row, column) - constants.shift;
+      const float y = sample(args.y, args.type, args.y_strides, y_plane, row, column) - constants.shift;
       const float weight = scale * end_weight(row, args.height, args.border, 0.5f) *
                            end_weight(column, args.width, args.border, 0.5f);
       const float square = 2.0f * blurs[0][i], cross = blurs[1][i];
@@ -260,17 +255,13 @@ int ssim_cuda(const SsimArgs& args, void* stream) {
     Slopes slopes = slopes_of(args, 0);
     const Tiling positions = tiling_of<Shape>(args, slopes.rows, slopes.columns);
     slopes.data += positions.count();
-    with_image_type(args.type, [&](auto zero) {
-      using scalar = decltype(zero);
-      SAL_FAST_LAUNCH((similarity_kernel<Shape, scalar>), blocks_for(positions.count()), kTileThreads, stream,
-                      args, taps, constants, positions, slopes, args.workspace);
-      if constexpr (!std::is_integral_v<scalar>) {  // whole numbers have no gradient
-        if (!args.grad_x && !args.grad_y) return;
-        const Tiling pixels = tiling_of<Shape>(args, args.height, args.width);
-        SAL_FAST_LAUNCH((gradient_kernel<Shape, scalar>), blocks_for(pixels.count()), kTileThreads, stream,
-                        args, taps, constants, pixels, slopes);
-      }
-    });
+    SAL_FAST_LAUNCH(similarity_kernel<Shape>, blocks_for(positions.count()), kTileThreads, stream, args, taps,
+                    constants, positions, slopes, args.workspace);
+    if (args.grad_x || args.grad_y) {
+      const Tiling pixels = tiling_of<Shape>(args, args.height, args.width);
+      SAL_FAST_LAUNCH(gradient_kernel<Shape>, blocks_for(pixels.count()), kTileThreads, stream, args, taps,
+                      constants, pixels, slopes);
+    }
     SAL_FAST_LAUNCH(mean_kernel, blocks_for(args.images), kTileThreads, stream, args, slopes, args.workspace,
                     positions.count() / args.images);
   });
