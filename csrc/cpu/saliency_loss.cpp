@@ -47,11 +47,13 @@ struct Buffers {
 };
 
 // Blends two rows of the CAM to one row of the map. It is not inlined, because the extremes are compared with
-// its results, so that it must round the same way everywhere.
+// its results, so that it must round the same way everywhere. Equal neighbours give equal pixels, so that ties
+// at an extreme stay ties.
 __attribute__((noinline)) void enlarge(const float* a, const float* b, float weight, int64_t length,
                                        float* out) {
+  const float other = 1.0f - weight;
   for (int64_t j = 0; j < length; j += kLanes)
-    store(weight * load(a + j) + (1.0f - weight) * load(b + j), out + j);
+    store(load(a + j) + other * (load(b + j) - load(a + j)), out + j);
 }
 
 inline Vec combine(const Banded& matrix, int64_t row, const Rows& rows, int64_t j) {
@@ -160,7 +162,7 @@ class Image : Plane {
       float* const out = buffers_.raw[i];
       for (int64_t j = 0; j < width_; ++j) {
         const auto [from, next, weight] = tables_.columns[j];
-        out[j] = weight * cam[from] + (1.0f - weight) * cam[next];
+        out[j] = cam[from] + (1.0f - weight) * (cam[next] - cam[from]);
       }
     }
   }

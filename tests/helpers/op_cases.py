@@ -49,6 +49,7 @@ class Case(NamedTuple):
     rounding: float = 1e-6  # of a result of an exact op in float32, relative to the largest
     of_gradient: float = 2e-6  # the same of gradients
     steep: float = 0.01  # how large a gradient is at least in its parts, as part of results / input
+    unit: float = 0.0  # inputs count as this large at least, too
     slopes: dict[int, int] = {}  # noqa: RUF012  # results that are gradients, and by which input
     size: float = 0.0  # results count as this large at least, where the op's own range says so
     off_by: int = 0  # by how much integers in the results may be off
@@ -213,7 +214,7 @@ def ssim(draw: Draw) -> Case:
     # The kernel computes about the middle of the range, where torch's sums lose most. So at its ends, beyond
     # it, and without variances, torch's error is no measure.
     precision = {"rounding": 5e-5 if beyond or options["window"] == 1 else 1e-6, "of_gradient": 5e-4}
-    return Case(op, reference, (x, y), 2, oracle, size=1.0, **precision)
+    return Case(op, reference, (x, y), 2, oracle, size=1.0, unit=options["data_range"], **precision)
 
 
 def by_hand_ssim(x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float) -> Tensor:

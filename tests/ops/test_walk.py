@@ -305,7 +305,7 @@ class Judge:
 
     def _slope(self, given: Tensor) -> float:
         """The size of a gradient that does not cancel. The rounding of one that does is that of its parts."""
-        values = largest(given)
+        values = max(largest(given), self.case.unit)
         return self.case.steep * max(self.case.size, *map(largest, self.exact.results)) / values if values else 0.0
 
     def _hold(
