@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -188,33 +187,80 @@ def says_where(draw: Draw) -> Case:
 
 
 def ssim(draw: Draw) -> Case:
+    """The mean, the weighted mean, or the map of images that are floating or whole numbers."""
     shape = (draw.one(0, 1, 2, 3), draw.one(1, 2, 3), *draw.sides())
-    options: dict[str, Any] = {
-        "window": draw.one(*range(1, min(*shape[2:], 15) + 1, 2)),
-        "sigma": draw.one(1.5, 1.5, 0.6, 4.0),
-        "border": draw.one("valid", "zero", "reflect"),
-        "data_range": draw.one(1.0, 1.0, 255.0, 1e-3),
-    }
-    reduction, dtype = draw.one("mean", "sum", "none"), draw.dtype()
-    beyond = draw.maybe(0.2)  # the range that is said
-    images = [draw.numbers(*shape, dtype=torch.float64, scales=(1.0,)) for _ in range(2)]
-    images = images if beyond else [image.clamp(0, 1) for image in images]
+    window, border = draw.one(*range(1, min(*shape[2:], 15) + 1, 2)), draw.one("valid", "zero", "reflect")
+    options = {"window": window, "border": border, "sigma": draw.one(1.5, 1.5, 0.6, 4.0)}
+    dtype, reach = draw.one(draw.dtype(), draw.dtype(), torch.uint8, torch.uint16), draw.one(1.0, 255.0, 1e-3)
+    reach = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(dtype, reach)
+    x, y = images(draw, shape, reach, dtype)
+    masks = torch.rand(shape[0], *shape[2:], generator=draw.generator)
+    masks = draw.one(masks, masks > 0.5, torch.ones_like(masks), torch.ones_like(masks))
+    reduction, out_dtype = draw.one("mean", "sum", "none", "map"), draw.one(None, None, FLOAT32, torch.float64)
+
+    def op(x: Tensor, y: Tensor, masks: Tensor) -> Tensor:
+        given: dict[str, Any] = options | {"data_range": reach, "out_dtype": out_dtype}
+        if reduction == "map":
+            return ops.ssim_map(x, y, **given)
+        return ops.ssim(x, y, mask=masks, reduction=reduction, **given)
+
+    def by(maps: Function, whole: torch.dtype) -> Function:
+        def similarity(x: Tensor, y: Tensor, masks: Tensor) -> Tensor:
+            a, b = (image if image.is_floating_point() else image.to(whole) for image in (x, y))
+            found: Any = maps(a, b, **options, data_range=reach)
+            lost = window // 2 if border == "valid" else 0
+            weights = masks[:, None, lost : shape[2] - lost, lost : shape[3] - lost].to(found.dtype)
+            weights = weights.expand_as(found)
+            means = (found * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3))
+            return found if reduction == "map" else reduced(means, reduction)
+
+        return similarity
+
+    result = out_dtype or (torch.float64 if dtype == torch.float64 else FLOAT32)
+    return Case(
+        op, by(ssim_reference.ssim, FLOAT32), (x, y, masks), 2 if dtype.is_floating_point else 0,
+        by(by_hand_ssim, torch.float64), of_gradient=5e-5, steep=1.0, size=1.0, unit=reach, dtype=result,
+        double=result == torch.float64,
+    )  # fmt: skip
+
+
+def images(draw: Draw, shape: tuple[int, ...], reach: float, dtype: torch.dtype) -> list[Tensor]:
+    """Two images of values up to `reach`, or beyond it; often alike."""
+    pair = [draw.numbers(*shape, dtype=torch.float64, scales=(1.0,)) for _ in range(2)]
     if draw.maybe(0.3):
-        images[1] = draw.one(0.0, 0.1) * images[1] + images[0]
-    x, y = ((image * options["data_range"]).to(dtype) for image in images)
+        pair[1] = draw.one(0.0, 0.1) * pair[1] + pair[0]
+    if not dtype.is_floating_point or draw.maybe(0.8):
+        pair = [image.clamp(0, 1) for image in pair]
+    return [(image * reach).to(dtype) for image in pair]
 
-    def reference(x: Tensor, y: Tensor) -> Tensor:
-        return reduced(ssim_reference.ssim(x, y, **options).mean((1, 2, 3)), reduction)
 
-    op = functools.partial(ops.ssim, **options, reduction=reduction)
+def ms_ssim(draw: Draw) -> Case:
+    weights = draw.one((0.3, 0.7), (0.2, 0.3, 0.5), (1.0,))
+    window, dtype, reduction = draw.one(1, 3, 5), draw.one(draw.dtype(), torch.uint8), draw.one("mean", "none")
+    least = window << (len(weights) - 1)
+    shape = (draw.one(0, 1, 2), draw.one(1, 3), *(side + least for side in draw.sides(24)))
+    reach = 255.0 if dtype == torch.uint8 else 1.0
+    x, y = images(draw, shape, reach, dtype)
 
-    def oracle(x: Tensor, y: Tensor) -> Tensor:
-        return reduced(by_hand_ssim(x, y, **options).mean((1, 2, 3)), reduction)
+    def op(x: Tensor, y: Tensor) -> Tensor:
+        return ops.ms_ssim(x, y, weights=weights, window=window, reduction=reduction)
 
-    # The kernel computes about the middle of the range, where torch's sums lose most. So at its ends, beyond
-    # it, and without variances, torch's error is no measure.
-    precision = {"rounding": 5e-5 if beyond or options["window"] == 1 else 1e-6, "of_gradient": 5e-4}
-    return Case(op, reference, (x, y), 2, oracle, size=1.0, unit=options["data_range"], **precision)
+    def by(whole: torch.dtype) -> Function:
+        def similarity(x: Tensor, y: Tensor) -> Tensor:
+            a, b = (image if image.is_floating_point() else image.to(whole) for image in (x, y))
+            product: Any = 1.0
+            for scale, exponent in enumerate(weights):
+                a, b = (F.avg_pool2d(image, 2) if scale else image for image in (a, b))
+                structure = scale < len(weights) - 1
+                maps = ssim_reference.ssim(a, b, window, 1.5, "valid", reach, structure)
+                product = product * maps.mean((2, 3)).clamp(min=0) ** exponent
+            return reduced(product.mean(1), reduction)
+
+        return similarity
+
+    given = 2 if dtype.is_floating_point else 0
+    precision = {"of_gradient": 5e-5, "steep": 1.0, "size": 1.0, "unit": reach}
+    return Case(op, by(FLOAT32), (x, y), given, by(torch.float64), **precision)
 
 
 def by_hand_ssim(x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float) -> Tensor:
@@ -737,7 +783,7 @@ def overlay(draw: Draw) -> Case:
 
 
 CASES: tuple[Callable[[Draw], Case], ...] = (
-    minmax_normalize, is_flat, says_where, ssim, ssim, cam, cam, cam_head, cam_head, saliency_loss,
+    minmax_normalize, is_flat, says_where, ssim, ssim, ssim, ms_ssim, cam, cam, cam_head, cam_head, saliency_loss,
     saliency_loss, saliency_loss, cyborg_loss, cyborg_loss, head_step, head_step, uncertainty, topn_mask,
     topn_dice, dice, bit_mask, kcenter, badge, crop_images, crop_masks, overlay,
 )  # fmt: skip
