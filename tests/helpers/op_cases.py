@@ -196,7 +196,8 @@ def ssim(draw: Draw) -> Case:
     x, y = images(draw, shape, reach, dtype)
     masks = torch.rand(shape[0], *shape[2:], generator=draw.generator)
     masks = draw.one(masks, masks > 0.5, torch.ones_like(masks), torch.ones_like(masks))
-    reduction, out_dtype = draw.one("mean", "sum", "none", "map"), draw.one(None, None, FLOAT32, torch.float64)
+    reduction = draw.one("mean", "sum", "none", "map")
+    out_dtype = draw.one(None, None, FLOAT32, torch.float64)
 
     def op(x: Tensor, y: Tensor, masks: Tensor) -> Tensor:
         given: dict[str, Any] = options | {"data_range": reach, "out_dtype": out_dtype}
@@ -236,7 +237,8 @@ def images(draw: Draw, shape: tuple[int, ...], reach: float, dtype: torch.dtype)
 
 def ms_ssim(draw: Draw) -> Case:
     weights = draw.one((0.3, 0.7), (0.2, 0.3, 0.5), (1.0,))
-    window, dtype, reduction = draw.one(1, 3, 5), draw.one(draw.dtype(), torch.uint8), draw.one("mean", "none")
+    window, dtype = draw.one(1, 3, 5), draw.one(draw.dtype(), torch.uint8)
+    reduction = draw.one("mean", "none")
     least = window << (len(weights) - 1)
     shape = (draw.one(0, 1, 2), draw.one(1, 3), *(side + least for side in draw.sides(24)))
     reach = 255.0 if dtype == torch.uint8 else 1.0
@@ -435,7 +437,8 @@ def saliency_loss(draw: Draw) -> Case:
 
     def by(losses: Function) -> Function:
         return lambda cam, target, has_map: reduced(
-            losses(options, cam, target, has_map | without), reduction  # type: ignore[arg-type]
+            losses(options, cam, target, has_map | without),
+            reduction,  # type: ignore[arg-type]
         )
 
     inputs, precision = (cam, target, has_map), precision_of(options, cam.shape[1:])
@@ -502,35 +505,22 @@ def head_step(draw: Draw) -> Case:
     maps = draw.map_options(sides, with_size=draw.maybe(0.2))
     alpha, smoothing = [draw.one(0.0, 0.3, 1.0) for _ in range(heads)], draw.one(0.0, 0.1)
     probe = draw.one(*ops.PROBES)
+    options: dict[str, Any] = {"alpha": alpha, "label_smoothing": smoothing, "probe": probe} | maps
 
     def op(features: Tensor, *others: Tensor) -> Results:
         weight, bias, labels, rows, target, has_map, class_weight = others
-        return tuple(
-            ops.head_step(
-                features.contiguous(),
-                weight,
-                bias,
-                labels,
-                target,
-                rows=rows,
-                has_map=has_map,
-                alpha=alpha,
-                class_weight=class_weight,
-                label_smoothing=smoothing,
-                probe=probe,
-                **maps,
-            )  # fmt: skip
-        )
+        given = {"rows": rows, "has_map": has_map, "class_weight": class_weight} | options
+        return tuple(ops.head_step(features.contiguous(), weight, bias, labels, target, **given))
 
     def by(head: Function, losses: Function) -> Function:
         def step(features: Tensor, *others: Tensor) -> Results:
             weight, bias, labels, rows, target, has_map, class_weight = others
             given = (x[rows] for x in (features, labels, target, has_map))
-            options = head_step_reference.Options(
+            how = head_step_reference.Options(
                 alpha, class_weight, smoothing, probe, "labelled", sides, 1, maps["border"], maps["kind"]
             )
             return head_step_reference.head_step(
-                head_step_reference.Batch(*given), weight, bias, options, head,  # type: ignore[arg-type]
+                head_step_reference.Batch(*given), weight, bias, how, head,  # type: ignore[arg-type]
                 lambda cam, target, has_map, *_: losses(maps, cam, target, has_map),
             )  # fmt: skip
 
@@ -674,7 +664,7 @@ def kcenter(draw: Draw) -> Case:
 
 
 def badge(draw: Draw) -> Case:
-    """One at a time gives the reference's picks. In blocks, the first pick and the kind of answer are known."""
+    """One at a time gives the reference's picks. In blocks the first pick is known, and that none repeats."""
     rows, seed, dtype = draw.one(0, 1, 5, 40, 150), draw.choices.randrange(2**64), draw.dtype()
     logits = draw.numbers(rows, draw.one(1, 2, 5), kind="normal", scales=(1.0, 8.0))
     features = draw.numbers(rows, draw.one(1, 2, 8), dtype=dtype, kind=draw.one("normal", "relu", "uniform"))
@@ -783,7 +773,8 @@ def overlay(draw: Draw) -> Case:
 
 
 CASES: tuple[Callable[[Draw], Case], ...] = (
-    minmax_normalize, is_flat, says_where, ssim, ssim, ssim, ms_ssim, cam, cam, cam_head, cam_head, saliency_loss,
-    saliency_loss, saliency_loss, cyborg_loss, cyborg_loss, head_step, head_step, uncertainty, topn_mask,
+    minmax_normalize, is_flat, says_where, ssim, ssim, ssim, ms_ssim, cam, cam, cam_head, cam_head,
+    saliency_loss, saliency_loss, saliency_loss, cyborg_loss, cyborg_loss, head_step, head_step, uncertainty,
+    topn_mask,
     topn_dice, dice, bit_mask, kcenter, badge, crop_images, crop_masks, overlay,
 )  # fmt: skip

@@ -209,7 +209,8 @@ def by_vmap(draw: Draw, call: Call) -> list[tuple[Answer, Call]]:
     """Two calls as one batch, each beside the call that it is."""
     batched = [draw.maybe() or i == 0 for i in range(len(call.inputs))]
     places = [
-        draw.one(0, -1) if is_batched and x.ndim else None for is_batched, x in zip(batched, call.inputs, strict=True)
+        draw.one(0, -1) if is_batched and x.ndim else None
+        for is_batched, x in zip(batched, call.inputs, strict=True)
     ]
     others = [x if place is None else x.flip(0) for place, x in zip(places, call.inputs, strict=True)]
     given = [
@@ -301,12 +302,14 @@ class Judge:
             given = self.call.inputs[self.call.wanted[i]]
             assert grad.dtype == given.dtype, f"gradient {i}: {grad.dtype}, expected {given.dtype}"
             rounding = torch.finfo(given.dtype).eps if given.dtype in HALVES else self.case.of_gradient
-            self._hold(f"gradient {i}", grad, lambda answer, i=i: answer.grads[i], rounding, self._slope(given))
+            size = self._slope(given)
+            self._hold(f"gradient {i}", grad, lambda answer, i=i: answer.grads[i], rounding, size)
 
     def _slope(self, given: Tensor) -> float:
         """The size of a gradient that does not cancel. The rounding of one that does is that of its parts."""
         values = max(largest(given), self.case.unit)
-        return self.case.steep * max(self.case.size, *map(largest, self.exact.results)) / values if values else 0.0
+        results = max(self.case.size, *map(largest, self.exact.results))
+        return self.case.steep * results / values if values else 0.0
 
     def _hold(
         self, what: str, got: Tensor, part: Callable[[Answer], Tensor], rounding: float, size: float
