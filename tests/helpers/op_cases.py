@@ -47,7 +47,7 @@ class Case(NamedTuple):
     oracle: Function | None = None  # the results in float64 by other means than the reference
     rounding: float = 1e-6  # of a result of an exact op in float32, relative to the largest
     of_gradient: float = 2e-6  # the same of gradients
-    steep: float = 0.01  # how large a gradient is at least in its parts, as part of results / input
+    steep: float = 0.05  # how large a gradient is at least in its parts, as part of results / input
     unit: float = 0.0  # inputs count as this large at least, too
     slopes: dict[int, int] = {}  # noqa: RUF012  # results that are gradients, and by which input
     size: float = 0.0  # results count as this large at least, where the op's own range says so
@@ -220,7 +220,7 @@ def ssim(draw: Draw) -> Case:
     result = out_dtype or (torch.float64 if dtype == torch.float64 else FLOAT32)
     return Case(
         op, by(ssim_reference.ssim, FLOAT32), (x, y, masks), 2 if dtype.is_floating_point else 0,
-        by(by_hand_ssim, torch.float64), of_gradient=5e-5, steep=1.0, size=1.0, unit=reach, dtype=result,
+        by(by_hand_ssim, torch.float64), of_gradient=5e-5, steep=2.0, size=1.0, unit=reach, dtype=result,
         double=result == torch.float64,
     )  # fmt: skip
 
@@ -261,7 +261,7 @@ def ms_ssim(draw: Draw) -> Case:
         return similarity
 
     given = 2 if dtype.is_floating_point else 0
-    precision = {"of_gradient": 5e-5, "steep": 1.0, "size": 1.0, "unit": reach}
+    precision = {"of_gradient": 5e-5, "steep": 2.0, "size": 1.0, "unit": reach}
     return Case(op, by(FLOAT32), (x, y), given, by(torch.float64), **precision)
 
 
@@ -422,7 +422,7 @@ def by_hand_saliency(options: dict[str, Any], cam: Tensor, target: Tensor, has_m
 def precision_of(options: dict[str, Any], sides: tuple[int, ...]) -> dict[str, Any]:
     """What a case says about the errors of a loss; see `ssim`."""
     alone = options["window"] == 1 or (options["map_size"] or min(sides)) < 3
-    return {"rounding": 5e-5 if alone else 2e-6, "of_gradient": 2e-5, "steep": 100.0 if alone else 0.01}
+    return {"rounding": 5e-5 if alone else 2e-6, "of_gradient": 2e-5, "steep": 100.0 if alone else 0.05}
 
 
 def saliency_loss(draw: Draw) -> Case:
