@@ -46,12 +46,18 @@ struct Buffers {
   Rows ties[2] = {arena.rows(h, args.width), arena.rows(h, args.width)};
 };
 
+// The value that is `weight` of a and the rest of b. Equal values, and the weights 0 and 1, are exact, so
+// that ties at an extreme stay ties.
+template <typename T>
+T blend(T a, T b, float weight) {
+  return weight < 0.5f ? b + weight * (a - b) : a + (1.0f - weight) * (b - a);
+}
+
 // Blends two rows of the CAM to one row of the map. It is not inlined, because the extremes are compared with
 // its results, so that it must round the same way everywhere.
 __attribute__((noinline)) void enlarge(const float* a, const float* b, float weight, int64_t length,
                                        float* out) {
-  for (int64_t j = 0; j < length; j += kLanes)
-    store(weight * load(a + j) + (1.0f - weight) * load(b + j), out + j);
+  for (int64_t j = 0; j < length; j += kLanes) store(blend(load(a + j), load(b + j), weight), out + j);
 }
 
 inline Vec combine(const Banded& matrix, int64_t row, const Rows& rows, int64_t j) {
@@ -160,7 +166,7 @@ class Image : Plane {
       float* const out = buffers_.raw[i];
       for (int64_t j = 0; j < width_; ++j) {
         const auto [from, next, weight] = tables_.columns[j];
-        out[j] = weight * cam[from] + (1.0f - weight) * cam[next];
+        out[j] = blend(cam[from], cam[next], weight);
       }
     }
   }

@@ -102,6 +102,8 @@ def operator(
     * Under `torch.func` and in forward mode the reference runs, because torch transforms it by itself.
     """
     name = schema.split("(")[0]
+    if fallback:
+        fallback = fallback._replace(reference=_without_autocast(fallback.reference))
     inside, beside = (fallback, None) if fallback and fallback.inside else (None, fallback)
 
     def run(*arguments: Any) -> Any:
@@ -136,6 +138,19 @@ def operator(
         return run(*arguments)
 
     return call
+
+
+def _without_autocast(reference: Callable[..., Any]) -> Callable[..., Any]:
+    """The reference in the precision of its arguments, as the kernels compute, also under autocast."""
+
+    def run(first: Tensor, *others: Any) -> Any:
+        device = first.device.type
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return reference(first, *others)
+        with torch.autocast(device, enabled=False):
+            return reference(first, *others)
+
+    return run
 
 
 def _only_first(name: str) -> str:

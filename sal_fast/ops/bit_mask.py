@@ -45,7 +45,8 @@ class BitMask:
         width = mask.shape[2]
         padded = F.pad(mask, (0, -width % _WORD))
         if mask.device.type == "cpu" and plain((mask,)):
-            octets = np.packbits(padded.numpy(), axis=2, bitorder="little")
+            # numpy keeps the order of memory, but a word needs its four octets side by side
+            octets = np.ascontiguousarray(np.packbits(padded.numpy(), axis=2, bitorder="little"))
             return cls(torch.from_numpy(octets.view(np.int32)), width)
         bits = padded.view(torch.uint8).unflatten(2, (-1, 8))
         packed = bits[..., 0].clone(memory_format=torch.contiguous_format)

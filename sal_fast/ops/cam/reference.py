@@ -22,7 +22,10 @@ def cam(features: Tensor, weight: Tensor, target: Tensor, probe: str) -> Tensor:
     with _no_autocast(features):
         features, weight = _compute(features), _compute(weight)
         known = (target >= 0) & (target < weight.shape[0])
-        rows = torch.where(known[..., None], weight[target.clamp(0, weight.shape[0] - 1)], torch.nan)
+        kept = target.clamp(0, weight.shape[0] - 1).flatten()
+        # Torch's vmap has no batch of empty indices, as in weight[kept].
+        rows = weight.index_select(0, kept).view(*target.shape, weight.shape[1])
+        rows = torch.where(known[..., None], rows, torch.nan)
         sums = "bchw,bc->bhw" if target.ndim == 1 else "bchw,btc->bthw"
         if probe == "cam":
             return torch.einsum(sums, features, rows)

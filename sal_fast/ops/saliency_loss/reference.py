@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sal_fast.ops.minmax_normalize.reference import is_flat, minmax_normalize
 from sal_fast.ops.ssim.reference import ssim
+from sal_fast.ops.topn.reference import enlarged
 
 SIGMA = 1.5
 
@@ -31,7 +32,7 @@ def saliency_loss(
 ) -> Tensor:
     """The losses of the images, [B]; see `sal_fast.ops.saliency_loss`."""
     if tuple(cam.shape[-2:]) != size:
-        cam = F.interpolate(cam[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        cam = enlarged(cam, size)  # equal neighbours give equal pixels, so that ties at an extreme stay ties
     human = reduced(target, size, cam)
     counts = ~is_flat(human)
     if has_map is not None:

@@ -26,7 +26,8 @@ def uncertainty(logits: Tensor, kind: str) -> Tensor:
     elif kind == "least-confidence":
         value = others / total
     else:
-        value = (others + weight.scatter(1, first, 0).amax(1, keepdim=True)) / total
+        second = logits.scatter(1, first, -torch.inf).argmax(1, keepdim=True)  # of equals, the lowest column
+        value = (others + weight.scatter(1, first, 0).gather(1, second)) / total
     return value.squeeze(1)
 
 
