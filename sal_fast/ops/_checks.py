@@ -22,14 +22,14 @@ def a_tensor(op: str, name: str, value: object) -> None:
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
 
 
-def integer(op: str, name: str, value: Any) -> int:
+def integer(op: str, name: str, value: Any, expected: str = "an int") -> int:
     """The whole number that `value` is: an int, one of numpy's, or a symbol of a traced graph."""
     if isinstance(value, (int, torch.SymInt)):
         return value  # type: ignore[return-value]
     try:
         return index(value)
     except TypeError:
-        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}") from None
+        raise TypeError(f"{op}: {name} must be {expected}, got {type(value).__name__}") from None
 
 
 def floating(op: str, **tensors: Tensor) -> None:

@@ -144,7 +144,7 @@ def test_empty_batch() -> None:
         ({"class_weight": torch.tensor([1.0, 2, -3, 1, 1])}, ValueError, r"not negative, got -3\.0"),
         ({"class_weight": torch.full((5,), torch.nan)}, ValueError, "must be finite .* got nan"),
         ({"labels": torch.tensor([0, 1, 2, 5])}, ValueError, r"labels must lie in 0\.\.4, got 0\.\.5"),
-        ({"labels": torch.zeros(4)}, TypeError, "labels must be int64, got torch.float32"),
+        ({"labels": torch.zeros(4)}, TypeError, r"must be int64, or \[B, K\] if soft, got torch.float32"),
         ({"labels": torch.zeros(3).long()}, ValueError, r"labels must have shape \[4\], got \[3\]"),
         ({"logits": torch.rand(3, 5)}, ValueError, r"logits must have shape \[4, \*\], got \[3, 5\]"),
         ({"logits": torch.rand(4, 5, device="meta")}, ValueError, "logits on meta, cam on cpu"),

@@ -91,6 +91,8 @@ def _check_labels(labels: Tensor, logits: Tensor, ignore_index: int) -> None:
     batch, classes = logits.shape
     _checks.a_tensor("cyborg_loss", "labels", labels)
     if labels.is_floating_point():
+        if labels.ndim == 1:
+            raise TypeError(f"cyborg_loss: labels must be int64, or [B, K] if soft, got {labels.dtype} [B]")
         _checks.shape("cyborg_loss", "labels", labels, batch, classes)
         if _checks.visible(labels) and not bool((labels >= 0).all()):
             raise ValueError("cyborg_loss: soft labels must be probabilities, got a negative one or NaN")

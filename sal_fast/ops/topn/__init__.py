@@ -49,7 +49,7 @@ def topn_mask(maps: Tensor, n: int | Tensor, *, packed: bool = False) -> Tensor 
         _checks.together("topn_mask", maps=maps, n=n)
         _checks.label_values("topn_mask", "n", n, area + 1)
     else:
-        n = _checks.integer("topn_mask", "n", n)
+        n = _checks.integer("topn_mask", "n", n, "an int or an int64 tensor")
         if not 0 <= n <= area:
             raise ValueError(f"topn_mask: n must lie in 0..{area}, got {n}")
     tensor, count = (n, 0) if isinstance(n, Tensor) else (None, n)
