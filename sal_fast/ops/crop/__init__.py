@@ -113,10 +113,10 @@ def _size(op: str, size: int | tuple[int, int]) -> tuple[int, int]:
     given = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(given) != 2:
         raise TypeError(f"{op}: size must be an int or two, got {size!r}")
-    sides = tuple(_checks.integer(op, "size", side, "an int or two") for side in given)
-    if not 1 <= min(sides) <= max(sides) <= _launch.MOST_SIDE:
+    height, width = (_checks.integer(op, "size", side, "an int or two") for side in given)
+    if not 1 <= min(height, width) <= max(height, width) <= _launch.MOST_SIDE:
         raise ValueError(f"{op}: size must lie in 1..{_launch.MOST_SIDE}, got {size!r}")
-    return sides
+    return height, width
 
 
 def _batch(op: str, name: str, stored: Tensor | BitMask, rows: Tensor | None, box: Tensor | None) -> int:
