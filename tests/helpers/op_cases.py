@@ -420,9 +420,14 @@ def by_hand_saliency(options: dict[str, Any], cam: Tensor, target: Tensor, has_m
 
 
 def precision_of(options: dict[str, Any], sides: tuple[int, ...]) -> dict[str, Any]:
-    """What a case says about the errors of a loss; see `ssim`."""
+    """What a case says about the errors of a loss.
+
+    The kernels sum the moments of `x - 1/2`. A window of one pixel has no variances, so that torch loses
+    nothing, and a dark pixel's similarity is steep in its value.
+    """
     alone = options["window"] == 1 or (options["map_size"] or min(sides)) < 3
-    return {"rounding": 5e-5 if alone else 2e-6, "of_gradient": 2e-5, "steep": 100.0 if alone else 0.05}
+    rounding, steep = (1e-4, 100.0) if alone else (2e-6, 0.05)
+    return {"rounding": rounding, "of_gradient": 2e-5, "steep": steep, "size": 1.0}
 
 
 def saliency_loss(draw: Draw) -> Case:

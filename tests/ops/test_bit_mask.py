@@ -49,3 +49,9 @@ def test_refused() -> None:
         BitMask.pack(torch.zeros(1, 2, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"mask must have shape \[\*, \*, \*\], got \[2, 3\]"):
         BitMask.pack(torch.zeros(2, 3, dtype=torch.bool))
+
+
+def test_a_single_mask_of_any_order_of_memory() -> None:
+    mask = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)) > 0.5
+    for view in (mask.transpose(1, 2), mask.movedim(0, -1).contiguous().movedim(-1, 0), mask[:, :, ::2]):
+        assert torch.equal(BitMask.pack(view).unpack(), view)

@@ -294,3 +294,27 @@ def test_memory_orders(name: str, order: str) -> None:
         assert leaf.grad is not None
         assert whole.grad is not None
         close(leaf.grad, whole.grad)
+
+
+@differentiable
+def test_autocast_changes_nothing(name: str) -> None:
+    """Neither where the kernels run, nor where the reference does."""
+    function, at = DIFFERENTIABLE[name]
+
+    def within(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return function(x)
+
+    x = at.float()
+    close(within(x), function(at))
+    close(grad(squared(within))(x), grad(squared(function))(at))
+
+
+@pytest.mark.parametrize("kind", ["margin", "least-confidence", "entropy"])
+def test_equal_logits_in_a_transform(kind: Any) -> None:
+    """Of equals the lowest class is the first, and the next the second, as in autograd."""
+    logits = torch.tensor([[1.0, 3.0, 3.0, 0.0, 3.0], [2.0, 1.0, 1.0, 1.0, 0.0]])
+    leaf = logits.clone().requires_grad_()
+    ops.uncertainty(leaf, kind).sum().backward()
+    assert leaf.grad is not None
+    close(grad(lambda x: ops.uncertainty(x, kind).sum())(logits), leaf.grad)

@@ -130,6 +130,15 @@ def test_map_size_enlarges_the_cam_bilinearly() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [9, 12, 23])
+def test_plateaus_at_an_extreme_share_its_gradient(size: int) -> None:
+    """Equal columns stay equal when they are enlarged, whatever the weights are; the CAM's ends are exact."""
+    column = torch.tensor([0.34313363, -0.66933310, -0.15720536, 0.61874176])[None, :, None]
+    target = torch.rand(1, 30, 30, generator=torch.Generator().manual_seed(2)) > 0.6
+    check(column.expand(1, 4, 6).contiguous(), target, map_size=size)
+    check(column.flip(1).expand(1, 4, 6).contiguous(), target, map_size=size)
+
+
 @kinds
 @pytest.mark.parametrize("map_size", [None, 9])
 def test_gradcheck(kind: str, map_size: int | None) -> None:
