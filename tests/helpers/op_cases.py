@@ -427,7 +427,7 @@ def precision_of(options: dict[str, Any], sides: tuple[int, ...]) -> dict[str, A
     """
     alone = options["window"] == 1 or (options["map_size"] or min(sides)) < 3
     rounding, steep = (1e-4, 100.0) if alone else (2e-6, 0.05)
-    return {"rounding": rounding, "of_gradient": 2e-5, "steep": steep, "size": 1.0}
+    return {"rounding": rounding, "of_gradient": 5e-5, "steep": steep, "size": 1.0}
 
 
 def saliency_loss(draw: Draw) -> Case:
