@@ -2,10 +2,14 @@
 // `fields` is a dict with the fields of launch/<op>.h by their names: numbers, enums as integers, nested
 // structs as dicts, and for a pointer None or an object with data_ptr(). <op>_workspace(fields) tells the
 // floats of workspace, where a launcher needs any, and is None elsewhere. Launchers of the CPU only have the
-// first of these. sal_fast.ops checks and allocates, and keeps everything alive until the launcher returns.
+// first of these. <op>_prepared(fields) gives a launcher of the CPU that has read its fields: it is called as
+// launcher(threads, *pointers), with the pointers in the order of the fields, the workspace left out, and
+// nested structs in their places. sal_fast.ops checks and allocates, and keeps everything alive until the
+// launcher returns.
 #include <pybind11/pybind11.h>
 
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -52,7 +56,9 @@ T* address_of(py::handle value) {
   if (value.is_none()) return nullptr;
   const auto address = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(value.ptr(), method));
   if (!address) throw py::error_already_set();
-  return reinterpret_cast<T*>(address.cast<uintptr_t>());
+  void* const pointer = PyLong_AsVoidPtr(address.ptr());
+  if (!pointer && PyErr_Occurred()) throw py::error_already_set();
+  return static_cast<T*>(pointer);
 }
 
 template <typename Args>
@@ -94,6 +100,65 @@ Args read(py::handle fields) {
   return args;
 }
 
+// A launcher of the CPU that has read its fields. It is a plain function of Python's, because the call of a
+// bound one takes pybind11 as long as the launcher of a small map.
+template <typename Args>
+struct Prepared {
+  static constexpr const char* kName = "prepared";
+  const Args fields;
+  void (*const cpu)(const Args&, int);
+
+  static PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) noexcept {
+    try {
+      const auto& prepared = *static_cast<const Prepared*>(PyCapsule_GetPointer(self, kName));
+      Args args = prepared.fields;
+      PyObject* const* const end = given + count;
+      if (given == end) throw py::type_error("the number of threads is missing");
+      const int threads = py::handle(*given++).cast<int>();
+      replace_pointers(args, given, end);
+      if (given != end) throw py::type_error("the launcher does not have so many pointers");
+      {
+        const py::gil_scoped_release unlocked;
+        prepared.cpu(args, threads);
+      }
+      return py::none().release().ptr();
+    } catch (py::error_already_set& error) {
+      error.restore();
+    } catch (const py::builtin_exception& error) {
+      error.set_error();
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    return nullptr;
+  }
+
+  // Replaces the pointers of `args` by what is given, in their order.
+  template <typename Struct>
+  static void replace_pointers(Struct& args, PyObject* const*& given, PyObject* const* end) {
+    args.for_each_field([&](const char* name, auto& field) {
+      using T = std::remove_reference_t<decltype(field)>;
+      if constexpr (std::is_class_v<T>) {
+        replace_pointers(field, given, end);
+      } else if constexpr (std::is_pointer_v<T>) {
+        if (std::strcmp(name, "workspace") == 0) return;
+        if (given == end) throw py::type_error(std::string("the pointer ") + name + " is missing");
+        field = address_of<std::remove_pointer_t<T>>(*given++);
+      }
+    });
+  }
+
+  static py::object make(const py::dict& fields, void (*cpu)(const Args&, int)) {
+    static PyMethodDef method = {kName, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call)),
+                                 METH_FASTCALL, nullptr};
+    auto prepared = std::make_unique<Prepared>(Prepared{read<Args>(fields), cpu});
+    const py::capsule self(prepared.get(), kName, [](PyObject* capsule) {
+      delete static_cast<Prepared*>(PyCapsule_GetPointer(capsule, kName));
+    });
+    prepared.release();
+    return py::reinterpret_steal<py::object>(PyCFunction_New(&method, self.ptr()));
+  }
+};
+
 template <typename Args>
 void bind_cpu(py::module_& m, const std::string& name, void (*cpu)(const Args&, int)) {
   m.def((name + "_cpu").c_str(), [cpu](const py::dict& fields, int threads) {
@@ -101,6 +166,8 @@ void bind_cpu(py::module_& m, const std::string& name, void (*cpu)(const Args&, 
     const py::gil_scoped_release unlocked;
     cpu(args, threads);
   });
+  m.def((name + "_prepared").c_str(),
+        [cpu](const py::dict& fields) { return Prepared<Args>::make(fields, cpu); });
 }
 
 template <typename Args>

@@ -3,6 +3,9 @@
 // Bytes moved: the target once, the CAM and its gradient. A pixel at window w takes about 8 multiply-adds
 // each way for the moments of the CAM alone (tables), 4 w for the means of y and x y, 2 w for the gradient of
 // x y, and 2 w more for a graded map. Derivation: sal_fast/ops/saliency_loss/README.md.
+#include <memory>
+#include <vector>
+
 #include "blur.h"
 #include "parallel.h"
 #include "saliency_loss_lanes.h"
@@ -413,23 +416,36 @@ class Image : Plane {
 // Images [begin, end) of a small size, a lane each.
 void run_small(const SaliencyLossArgs& args, const float* taps, int64_t begin, int64_t end) {
   const int64_t pixels = args.height * args.width;
+  const bool dense_cams = args.dtype == DType::float32;
+  const bool dense_targets = args.target_type == TargetType::float32 && has_own_resolution(args);
   const Scratch memory(LaneImages(args, true, nullptr, nullptr).used());
-  const Scratch sums(args.target_width + kSlack), cam(pixels + kSlack), target(pixels + kSlack);
+  const Scratch sums(args.target_width + kSlack);
+  const int64_t stride = pixels + kSlack;
+  const Scratch floats(kLanes * stride * (!dense_cams + !dense_targets));
   LaneImages lanes(args, args.grad != nullptr, taps, memory);
   for (int64_t first = begin; first < end; first += kLanes) {
-    const int64_t last = first + kLanes < end ? first + kLanes : end;
-    lanes.clear();
-    for (int64_t i = first; i < last; ++i) {
-      if (args.has_map && !args.has_map[i]) continue;
-      load_values(args.cam, args.dtype, i * pixels, pixels, cam);
-      average_target(args, i, sums, target);
-      lanes.put(i - first, cam, target);
+    const int64_t count = first + kLanes < end ? kLanes : end - first;
+    const float *cams[kLanes] = {}, *targets[kLanes] = {};
+    float* next = floats;
+    for (int64_t lane = 0; lane < count; ++lane) {
+      const int64_t image = first + lane;
+      if (args.has_map && !args.has_map[image]) continue;
+      cams[lane] = dense_cams ? static_cast<const float*>(args.cam) + image * pixels : next;
+      if (!dense_cams) {
+        load_values(args.cam, args.dtype, image * pixels, pixels, next);
+        next += stride;
+      }
+      targets[lane] =
+          dense_targets ? static_cast<const float*>(args.target) + image * args.target_image_stride : next;
+      if (!dense_targets) {
+        average_target(args, image, sums, next);
+        next += stride;
+      }
     }
+    lanes.put(cams, targets);
     lanes.run();
-    for (int64_t i = first; i < last; ++i) {
-      args.values[i] = lanes.value(i - first);
-      if (args.grad) lanes.gradient(i - first, static_cast<float>(args.weight), args.grad + i * pixels);
-    }
+    for (int64_t lane = 0; lane < count; ++lane) args.values[first + lane] = lanes.value(lane);
+    if (args.grad) lanes.gradients(count, static_cast<float>(args.weight), args.grad + first * pixels);
   }
 }
 
@@ -439,16 +455,18 @@ void saliency_loss_cpu(const SaliencyLossArgs& given, int threads) {
   SaliencyLossArgs args = given;
   const Scratch own(given.values ? 0 : given.images);
   if (!given.values) args.values = own;
-  const SaliencyTables tables(args);
   const bool small = LaneImages::take(args);
+  std::vector<float> taps(args.window);
+  gaussian_taps(args.window, args.sigma, taps.data());
+  const auto tables = small ? nullptr : std::make_unique<const SaliencyTables>(args);
   // Small images take a lane each, so that a piece of work has as many as the widest vector.
   const int64_t together = small ? 16 : 1, pieces = (args.images + together - 1) / together;
   const int64_t cost = 8 * args.height * args.width + args.target_height * args.target_width / 8;
   parallel_for(pieces, together * cost, threads, [&](int64_t begin, int64_t end) {
     const int64_t last = end * together < args.images ? end * together : args.images;
-    if (small) return run_small(args, tables.taps.data(), begin * together, last);
+    if (small) return run_small(args, taps.data(), begin * together, last);
     const Scratch scratch(Buffers{args, Arena(nullptr)}.arena.used());
-    Image image(args, tables, scratch);
+    Image image(args, *tables, scratch);
     for (int64_t i = begin; i < last; ++i) image.run(i);
   });
   if (!args.total) return;

@@ -49,20 +49,28 @@ class LaneImages : Plane {
     }
   }
 
+  // Gives them to all lanes. A lane that is given null for both is empty.
+  void put(const float* const (&cams)[kLanes], const float* const (&targets)[kLanes]) const {
+    put(cams, raw_);
+    put(targets, y_);
+  }
+
   // Computes the losses of all lanes, and the gradients to their CAMs.
   void run() {
-    const Range human = range_of(y_), cam = range_of(raw_);
-    normalize(y_, human, y_);
-    normalize(raw_, cam, x_);
-    Vec loss = pixel_terms();
+    Range cam, human;
+    for (int64_t p = 0; p < pixels_; ++p) {
+      cam.add(raw_[p]);
+      human.add(y_[p]);
+    }
+    cam.finish();
+    human.finish();
+    Vec loss = pixel_terms(cam, human);
     if (kind_ == SaliencyKind::ssim_l1) loss += 1.0f - similarity();
     const Mask counts = ~(human.flat & ~human.bad), bad = human.bad | cam.bad;
     const Vec not_a_number = Vec{} + (kInfinity - kInfinity);
     const auto masked = [&](Vec x) { return counts ? (bad ? not_a_number : x) : Vec{}; };
     store(masked(loss), values_);
-    if (!with_gradient_) return;
-    through_range(cam);
-    for (int64_t p = 0; p < pixels_; ++p) d_.set(p, masked(d_[p]));
+    if (with_gradient_) through_range(cam, masked);
   }
 
   float value(int64_t lane) const { return values_[lane]; }
@@ -72,44 +80,61 @@ class LaneImages : Plane {
     for (int64_t p = 0; p < pixels_; ++p) out[p] = weight * d_.lane(p, lane);
   }
 
- private:
-  struct Range {
-    Vec low, high, inverse;  // inverse: of the range, 0 for a flat map
-    Mask flat, bad;          // bad: NaN or an infinity
-  };
+  // The same for the images of the first `count` lanes, to grad[image].
+  void gradients(int64_t count, float weight, float* grad) const {
+    for (int64_t p = 0; p < whole_; p += kLanes) {
+      Vec square[kLanes];
+      for (int k = 0; k < kLanes; ++k) square[k] = weight * d_[p + k];
+      transpose(square);
+      for (int64_t i = 0; i < count; ++i) store(square[i], grad + i * pixels_ + p);
+    }
+    for (int64_t p = whole_; p < pixels_; ++p)
+      for (int64_t i = 0; i < count; ++i) grad[i * pixels_ + p] = weight * d_.lane(p, i);
+  }
 
-  Range range_of(const Lanes& maps) const {
-    Range range;
-    range.low = range.high = maps[0];
-    Vec other{};
-    for (int64_t p = 0; p < pixels_; ++p) {
-      const Vec x = maps[p];
-      range.low = smaller(x, range.low);
-      range.high = larger(x, range.high);
+ private:
+  void put(const float* const (&images)[kLanes], const Lanes& out) const {
+    for (int64_t p = 0; p < whole_; p += kLanes) {
+      Vec square[kLanes];
+      for (int i = 0; i < kLanes; ++i) square[i] = images[i] ? load(images[i] + p) : Vec{};
+      transpose(square);
+      for (int k = 0; k < kLanes; ++k) out.set(p + k, square[k]);
+    }
+    for (int64_t p = whole_; p < pixels_; ++p)
+      for (int i = 0; i < kLanes; ++i) out.lane(p, i) = images[i] ? images[i][p] : 0.0f;
+  }
+
+  struct Range {
+    Vec low = Vec{} + kInfinity, high = Vec{} - kInfinity, other{};
+    Vec inverse;     // of the range, 0 for a flat map
+    Mask flat, bad;  // bad: NaN or an infinity
+
+    void add(Vec x) {
+      low = smaller(x, low);
+      high = larger(x, high);
       other += x - x;
     }
-    const Vec magnitude = larger(larger(range.high, -range.high), larger(range.low, -range.low));
-    range.flat = range.high - range.low <= larger(kFlat * magnitude, Vec{} + kNoRange);
-    range.bad = other != Vec{};
-    range.inverse = range.flat ? Vec{} : 1.0f / (range.high - range.low);
-    return range;
-  }
-
-  // The result is shifted by half the range. It is exactly 1 at the highest value: |x - y| has no slope where
-  // both are 1.
-  void normalize(const Lanes& maps, const Range& range, const Lanes& out) const {
-    for (int64_t p = 0; p < pixels_; ++p) {
-      const Vec x = (maps[p] - range.low) * range.inverse;
-      out.set(p, ((maps[p] == range.high) & ~range.flat ? Vec{} + 1.0f : x) - constants_.shift);
+    void finish() {
+      const Vec magnitude = larger(larger(high, -high), larger(low, -low));
+      flat = high - low <= larger(kFlat * magnitude, Vec{} + kNoRange);
+      bad = other != Vec{};
+      inverse = flat ? Vec{} : 1.0f / (high - low);
     }
-  }
+    // Exactly 1 at the highest value: |x - y| has no slope where both are 1.
+    Vec normalized(Vec x) const { return (x == high) & ~flat ? Vec{} + 1.0f : (x - low) * inverse; }
+  };
 
-  // The mean of |x - y|, or of (x - y)^2, and its gradient.
-  Vec pixel_terms() {
+  // Normalises the CAM and the map, shifted by half the range. Returns the mean of |x - y|, or of (x - y)^2,
+  // and makes its gradient.
+  Vec pixel_terms(const Range& cam, const Range& human) {
     const float step = 1.0f / static_cast<float>(pixels_);
     Vec total{};
     for (int64_t p = 0; p < pixels_; ++p) {
-      const Vec difference = x_[p] - y_[p];
+      const Vec x = cam.normalized(raw_[p]) - constants_.shift,
+                y = human.normalized(y_[p]) - constants_.shift;
+      x_.set(p, x);
+      y_.set(p, y);
+      const Vec difference = x - y;
       if (kind_ == SaliencyKind::mse) {
         total += difference * difference;
         d_.set(p, 2.0f * step * difference);
@@ -189,8 +214,10 @@ class LaneImages : Plane {
       }
   }
 
-  // d loss / d normalised CAM becomes that to the CAM: through the range and the extremes.
-  void through_range(const Range& cam) {
+  // d loss / d normalised CAM becomes that to the CAM: through the range and the extremes. `masked` gives
+  // what counts of it.
+  template <typename Masked>
+  void through_range(const Range& cam, Masked masked) {
     Vec sum{}, weighted{}, lows{}, highs{};
     for (int64_t p = 0; p < pixels_; ++p) {
       sum += d_[p];
@@ -203,7 +230,7 @@ class LaneImages : Plane {
     const auto where = [](Mask mask, Vec x) { return as_float((Bits)mask & as_bits(x)); };
     for (int64_t p = 0; p < pixels_; ++p) {
       const Vec d = d_[p] * cam.inverse + where(raw_[p] == cam.low, by_low);
-      d_.set(p, d + where(raw_[p] == cam.high, by_high));
+      d_.set(p, masked(d + where(raw_[p] == cam.high, by_high)));
     }
   }
 
@@ -214,6 +241,7 @@ class LaneImages : Plane {
   const bool with_gradient_;
   Arena arena_;
   const int64_t pixels_ = height_ * width_;
+  const int64_t whole_ = pixels_ / kLanes * kLanes;      // the pixels that are transposed, a square at a time
   const Lanes raw_ = lanes(pixels_);                     // the CAM
   const Lanes x_ = lanes(pixels_), y_ = lanes(pixels_);  // it and the map, normalised and shifted
   const Lanes d_ = lanes(pixels_);                       // the gradient

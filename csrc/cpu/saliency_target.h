@@ -133,12 +133,16 @@ inline void average_target_row(const SaliencyLossArgs& args, int64_t image, int6
   }
 }
 
+// Whether the target has the resolution of the loss, and no gaps within an image.
+inline bool has_own_resolution(const SaliencyLossArgs& args) {
+  return args.target_height == args.height && args.target_width == args.width &&
+         args.target_type != TargetType::bits && args.target_column_stride == 1 &&
+         args.target_row_stride == args.target_width;
+}
+
 // The target at the resolution of the loss. A dense one that has it already is one long row.
 inline void average_target(const SaliencyLossArgs& args, int64_t image, float* sums, float* out) {
-  const bool same = args.target_height == args.height && args.target_width == args.width;
-  const bool dense = args.target_type != TargetType::bits && args.target_column_stride == 1 &&
-                     args.target_row_stride == args.target_width;
-  if (same && dense) return sum_target_rows(args, image, 0, 1, args.height * args.width, out);
+  if (has_own_resolution(args)) return sum_target_rows(args, image, 0, 1, args.height * args.width, out);
   for (int64_t i = 0; i < args.height; ++i) average_target_row(args, image, i, sums, out + i * args.width);
 }
 

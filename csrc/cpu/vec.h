@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -241,6 +242,22 @@ inline void store_partial(Vec x, scalar* p, int64_t n) {
   scalar lanes[kLanes];
   store(x, lanes);
   std::memcpy(p, lanes, n * sizeof(scalar));
+}
+
+// Exchanges the lanes of `a` whose number has the bit `step` with those of `b` that do not have it.
+template <int step, size_t... lane>
+inline void exchange_lanes(Vec& a, Vec& b, std::index_sequence<lane...>) {
+  const Vec first = __builtin_shufflevector(a, b, (lane & step ? kLanes + lane - step : lane)...);
+  b = __builtin_shufflevector(a, b, (lane & step ? kLanes + lane : lane + step)...);
+  a = first;
+}
+
+// Lane j of row i becomes lane i of row j.
+template <int step = kLanes / 2>
+inline void transpose(Vec (&rows)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i)
+    if (!(i & step)) exchange_lanes<step>(rows[i], rows[i + step], std::make_index_sequence<kLanes>());
+  if constexpr (step > 1) transpose<step / 2>(rows);
 }
 
 // The last n of the values before `end`, of which there are at least kLanes. The other lanes are -inf.

@@ -59,6 +59,16 @@ def launch(name: str, device: torch.device, **fields: Any) -> None:
         getattr(core, name + "_cuda")(fields, workspace, torch.cuda.current_stream().cuda_stream)
 
 
+def prepared(name: str, **fields: Any) -> Callable[..., None]:
+    """Launcher `name` of the CPU, which reads its fields here once.
+
+    It is called with the number of threads, and with the tensors of the struct's pointers in their order.
+    Those take the place of what was given here, so that None does for any of them.
+    """
+    launcher: Callable[..., None] = getattr(_CORES["cpu"], name + "_prepared")(fields)
+    return launcher
+
+
 class Fallback(NamedTuple):
     """It runs if the kernels do not take the arguments. Both callables get the operator's arguments."""
 

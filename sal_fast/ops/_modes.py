@@ -4,7 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _has_storage, _len_torch_dispatch_stack
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def plain(arguments: tuple[Any, ...]) -> bool:
@@ -13,22 +17,26 @@ def plain(arguments: tuple[Any, ...]) -> bool:
     It is the one condition of every way around torch's dispatcher, and of every look at values. A view with
     the negative bit is none of torch's plain memory: the dispatcher writes it out first.
     """
-    if torch.compiler.is_compiling() or transformed() or torch._C._len_torch_dispatch_stack():
+    if (
+        is_compiling()
+        or _are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or _len_torch_dispatch_stack()
+    ):
         return False
     for argument in arguments:
-        if isinstance(argument, Tensor) and (
-            type(argument) not in (Tensor, torch.nn.Parameter)
-            or not (argument.is_cpu or argument.is_cuda)
-            or argument.is_neg()
-            or not torch._C._has_storage(argument)  # a batch in torch's older vmap, which autograd uses
-        ):
+        if type(argument) in _PLAIN:
+            # a batch in torch's older vmap, which autograd uses, has no storage
+            if argument.is_neg() or not (argument.is_cpu or argument.is_cuda) or not _has_storage(argument):
+                return False
+        elif isinstance(argument, Tensor):
             return False
     return True
 
 
 def transformed() -> bool:
     """True inside `torch.func.grad`, `vmap`, `jvp` and the like, and in forward mode."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
-    active: bool = torch._C._are_functorch_transforms_active()
+    active: bool = _are_functorch_transforms_active()
     return active or forward_ad._current_level >= 0

@@ -131,6 +131,28 @@ def test_a_pointer_is_an_object_with_an_address() -> None:
         _launch.launch("dice", torch.device("cpu"), **fields)
 
 
+@needs_core
+def test_a_prepared_launcher_takes_pointers_in_their_order() -> None:
+    fields = dice_fields()
+    first, second, dice = fields["first"]["data"], fields["second"]["data"], fields["dice"]
+    fields["first"]["data"] = fields["second"]["data"] = fields["dice"] = None
+    launcher = _launch.prepared("dice", **fields)
+    launcher(1, first, second, dice)
+    assert dice.item() == 1
+    launcher(1, torch.zeros_like(first), second, dice)
+    assert dice.item() == 0
+    with pytest.raises(TypeError, match="the pointer dice is missing"):
+        launcher(1, first, second)
+    with pytest.raises(TypeError, match="so many pointers"):
+        launcher(1, first, second, dice, None)
+    with pytest.raises(AttributeError, match="data_ptr"):
+        launcher(1, first, second, 17)
+    with pytest.raises(TypeError, match="the number of threads is missing"):
+        launcher()
+    with pytest.raises(TypeError, match="the field empty is missing"):
+        _launch.prepared("dice", **{name: value for name, value in fields.items() if name != "empty"})
+
+
 @pytest.fixture
 def old_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A build with CUDA kernels on a machine whose driver is too old for them."""

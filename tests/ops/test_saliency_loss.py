@@ -585,7 +585,7 @@ def test_a_cam_larger_than_the_loss_takes_the_reference_on_a_gpu(monkeypatch: py
     with FakeTensorMode():
         target = torch.empty(1, 32, 32, device="cuda")
         taken = [
-            registration._takes(torch.empty(1, *size, device="cuda"), target, None, (32, 32, 32, 7))
+            registration.takes(torch.empty(1, *size, device="cuda"), target, None, (32, 32, 32, 7))
             for size in ((32, 32), (7, 7), (33, 7), (7, 80))
         ]
     assert taken == [True, True, False, False]

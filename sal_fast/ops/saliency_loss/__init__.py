@@ -10,7 +10,7 @@ from sal_fast._util.words import SaliencyKind as Kind
 from sal_fast.ops import _checks
 from sal_fast.ops._reductions import REDUCTIONS, Reduction
 from sal_fast.ops.bit_mask import BitMask
-from sal_fast.ops.saliency_loss import reference, registration
+from sal_fast.ops.saliency_loss import plans, reference, registration
 from sal_fast.ops.ssim import BORDERS, Border, checked_window
 
 
@@ -53,6 +53,9 @@ def saliency_loss(
 
     Source: paper Sec. 3, Eq. 1; docs/method.md, "The loss".
     """
+    signature, plan = plans.find(cam, target, has_map, map_size, window, kind, border, reduction)
+    if plan:
+        return plan(cam, target, has_map)  # type: ignore[arg-type]
     _checks.floating("saliency_loss", cam=cam)
     _checks.shape("saliency_loss", "cam", cam, None, None, None)
     words = stored_target("saliency_loss", target, has_map, cam.shape[0])
@@ -63,6 +66,7 @@ def saliency_loss(
     _checks.choice("saliency_loss", "reduction", reduction, REDUCTIONS)
     height, width, window = resolution("saliency_loss", (cam.shape[1], cam.shape[2]), map_size, window)
     sizes = (target.shape[2], height, width, window)
+    plans.add(signature, cam, words, has_map, sizes, (kind, border, reduction))
     return registration.saliency_loss(cam, words, has_map, sizes, (kind, border, reduction))
 
 

@@ -13,14 +13,15 @@ from sal_fast.ops.ssim.registration import BORDER_CODES
 
 # The codes of launch/saliency_loss.h. int32 stands for the words of a BitMask.
 _KIND_CODES = {"ssim_l1": 0, "mse": 1}
-_TARGET_CODES = _launch.DTYPES | {torch.uint8: 3, torch.bool: 3, torch.int32: 4}
+TARGET_CODES = _launch.DTYPES | {torch.uint8: 3, torch.bool: 3, torch.int32: 4}
 
 # kSaliencyMostWindow of launch/saliency_loss.h.
 _MOST_WINDOW_ON_CUDA = 33
 
 
-def _takes(cam: Tensor, target: Tensor, has_map: Tensor | None, sizes: Sequence[int], *_: Any) -> bool:
+def takes(cam: Tensor, target: Tensor, has_map: Tensor | None, sizes: Sequence[int], *_: Any) -> bool:
     width, *size, window = sizes
+    """True if the kernels take these arguments of the operator."""
     if not _launch.native(cam) or max(*cam.shape[1:], target.shape[1], width, *size) > _launch.MOST_SIDE:
         return False
     if cam.device.type == "cpu":
@@ -34,13 +35,13 @@ def target_fields(
 ) -> dict[str, Any]:
     """The fields of the maps, and of how CAMs are compared with them. `sizes`: as of the operator."""
     target_width, height, width, window = sizes
-    if target.dtype not in _TARGET_CODES:
+    if target.dtype not in TARGET_CODES:
         target = target.float()
     if target.dtype == torch.int32 and target.stride(2) != 1:
         target = target.contiguous()
     image_stride, row_stride, column_stride = target.stride()
     return {
-        "target": target, "target_type": _TARGET_CODES[target.dtype], "target_height": target.shape[1],
+        "target": target, "target_type": TARGET_CODES[target.dtype], "target_height": target.shape[1],
         "target_width": target_width, "target_image_stride": image_stride, "target_row_stride": row_stride,
         "target_column_stride": column_stride, "has_map": None if has_map is None else has_map.contiguous(),
         "height": height, "width": width, "window": window, "sigma": reference.SIGMA,
@@ -86,7 +87,6 @@ def _reference(cam: Tensor, target: Tensor, has_map: Tensor | None, *options: An
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.reduction = inputs[4][2]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(inputs[0], output[1])
@@ -94,14 +94,19 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     cam, gradient = ctx.saved_tensors
-    if ctx.reduction == "none":
+    return gradient_of(cam, gradient, upstream), None, None, None, None, None
+
+
+def gradient_of(cam: Tensor, gradient: Tensor, upstream: Tensor) -> Tensor:
+    """The gradient to the CAM, from the one that the forward made and the one of the result."""
+    if upstream.ndim:
         upstream = upstream[:, None, None]
     grad = gradient * upstream
     if cam.dtype != torch.float32:
         grad = grad.to(cam.dtype)
     if torch.is_grad_enabled():
         grad = _launch.first_derivative("saliency_loss", grad, cam)
-    return grad, None, None, None, None, None
+    return grad
 
 
 _saliency_loss = _launch.operator(
@@ -111,7 +116,7 @@ _saliency_loss = _launch.operator(
     "-> (Tensor loss, Tensor grad)",
     _empty,
     _fill,
-    _launch.Fallback(_takes, _reference),
+    _launch.Fallback(takes, _reference),
     _launch.Derivative(_save, _differentiate, leaving=1),
 )
 
