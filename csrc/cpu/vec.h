@@ -244,11 +244,21 @@ inline void store_partial(Vec x, scalar* p, int64_t n) {
   std::memcpy(p, lanes, n * sizeof(scalar));
 }
 
+// The lanes of a, then those of b, with these numbers.
+template <size_t... lane>
+inline Vec chosen_lanes(Vec a, Vec b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, lane...);
+#else
+  return __builtin_shuffle(a, b, Bits{lane...});
+#endif
+}
+
 // Exchanges the lanes of `a` whose number has the bit `step` with those of `b` that do not have it.
 template <int step, size_t... lane>
 inline void exchange_lanes(Vec& a, Vec& b, std::index_sequence<lane...>) {
-  const Vec first = __builtin_shufflevector(a, b, (lane & step ? kLanes + lane - step : lane)...);
-  b = __builtin_shufflevector(a, b, (lane & step ? kLanes + lane : lane + step)...);
+  const Vec first = chosen_lanes<(lane & step ? kLanes + lane - step : lane)...>(a, b);
+  b = chosen_lanes<(lane & step ? kLanes + lane : lane + step)...>(a, b);
   a = first;
 }
 
