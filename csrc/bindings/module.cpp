@@ -9,7 +9,6 @@
 #include <pybind11/pybind11.h>
 
 #include <cstring>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -100,64 +99,21 @@ Args read(py::handle fields) {
   return args;
 }
 
-// A launcher of the CPU that has read its fields. It is a plain function of Python's, because the call of a
-// bound one takes pybind11 as long as the launcher of a small map.
+// Replaces the pointers of `args` by those given, in their order. `next` is moved behind those that were
+// taken.
 template <typename Args>
-struct Prepared {
-  static constexpr const char* kName = "prepared";
-  const Args fields;
-  void (*const cpu)(const Args&, int);
-
-  static PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) noexcept {
-    try {
-      const auto& prepared = *static_cast<const Prepared*>(PyCapsule_GetPointer(self, kName));
-      Args args = prepared.fields;
-      PyObject* const* const end = given + count;
-      if (given == end) throw py::type_error("the number of threads is missing");
-      const int threads = py::handle(*given++).cast<int>();
-      replace_pointers(args, given, end);
-      if (given != end) throw py::type_error("the launcher does not have so many pointers");
-      {
-        const py::gil_scoped_release unlocked;
-        prepared.cpu(args, threads);
-      }
-      return py::none().release().ptr();
-    } catch (py::error_already_set& error) {
-      error.restore();
-    } catch (const py::builtin_exception& error) {
-      error.set_error();
-    } catch (const std::exception& error) {
-      PyErr_SetString(PyExc_RuntimeError, error.what());
+void replace_pointers(Args& args, const py::args& given, size_t& next) {
+  args.for_each_field([&](const char* name, auto& field) {
+    using T = std::remove_reference_t<decltype(field)>;
+    if constexpr (std::is_class_v<T>) {
+      replace_pointers(field, given, next);
+    } else if constexpr (std::is_pointer_v<T>) {
+      if (std::strcmp(name, "workspace") == 0) return;
+      if (next == given.size()) throw py::type_error(std::string("the pointer ") + name + " is missing");
+      field = address_of<std::remove_pointer_t<T>>(given[next++]);
     }
-    return nullptr;
-  }
-
-  // Replaces the pointers of `args` by what is given, in their order.
-  template <typename Struct>
-  static void replace_pointers(Struct& args, PyObject* const*& given, PyObject* const* end) {
-    args.for_each_field([&](const char* name, auto& field) {
-      using T = std::remove_reference_t<decltype(field)>;
-      if constexpr (std::is_class_v<T>) {
-        replace_pointers(field, given, end);
-      } else if constexpr (std::is_pointer_v<T>) {
-        if (std::strcmp(name, "workspace") == 0) return;
-        if (given == end) throw py::type_error(std::string("the pointer ") + name + " is missing");
-        field = address_of<std::remove_pointer_t<T>>(*given++);
-      }
-    });
-  }
-
-  static py::object make(const py::dict& fields, void (*cpu)(const Args&, int)) {
-    static PyMethodDef method = {kName, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call)),
-                                 METH_FASTCALL, nullptr};
-    auto prepared = std::make_unique<Prepared>(Prepared{read<Args>(fields), cpu});
-    const py::capsule self(prepared.get(), kName, [](PyObject* capsule) {
-      delete static_cast<Prepared*>(PyCapsule_GetPointer(capsule, kName));
-    });
-    prepared.release();
-    return py::reinterpret_steal<py::object>(PyCFunction_New(&method, self.ptr()));
-  }
-};
+  });
+}
 
 template <typename Args>
 void bind_cpu(py::module_& m, const std::string& name, void (*cpu)(const Args&, int)) {
@@ -166,8 +122,16 @@ void bind_cpu(py::module_& m, const std::string& name, void (*cpu)(const Args&, 
     const py::gil_scoped_release unlocked;
     cpu(args, threads);
   });
-  m.def((name + "_prepared").c_str(),
-        [cpu](const py::dict& fields) { return Prepared<Args>::make(fields, cpu); });
+  m.def((name + "_prepared").c_str(), [cpu](const py::dict& fields) {
+    return py::cpp_function([cpu, prepared = read<Args>(fields)](int threads, const py::args& pointers) {
+      Args args = prepared;
+      size_t taken = 0;
+      replace_pointers(args, pointers, taken);
+      if (taken != pointers.size()) throw py::type_error("the launcher does not have so many pointers");
+      const py::gil_scoped_release unlocked;
+      cpu(args, threads);
+    });
+  });
 }
 
 template <typename Args>

@@ -147,8 +147,6 @@ def test_a_prepared_launcher_takes_pointers_in_their_order() -> None:
         launcher(1, first, second, dice, None)
     with pytest.raises(AttributeError, match="data_ptr"):
         launcher(1, first, second, 17)
-    with pytest.raises(TypeError, match="the number of threads is missing"):
-        launcher()
     with pytest.raises(TypeError, match="the field empty is missing"):
         _launch.prepared("dice", **{name: value for name, value in fields.items() if name != "empty"})
 
