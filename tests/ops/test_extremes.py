@@ -129,8 +129,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "saliency_loss, map_size": (
         lambda: ops.saliency_loss(CAMS, MASKS, map_size=9.0), "map_size must be an int, got float"
     ),
-    "topn_mask, n": (lambda: ops.topn_mask(CAMS, 2.5), "topn_mask: n must be an int or an int64 tensor, got float"),
-    "topn_mask, a list": (lambda: ops.topn_mask(CAMS, [2, 3]), "topn_mask: n must be an int or an int64 tensor, got list"),
+    "topn_mask, n": (lambda: ops.topn_mask(CAMS, 2.5), "n must be an int or an int64 tensor, got float"),
+    "topn_mask, a list": (lambda: ops.topn_mask(CAMS, [2, 3]), "int or an int64 tensor, got list"),
     "topn_dice": (lambda: ops.topn_dice(CAMS, MASKS.tolist()), "mask must be a tensor or a Bit"),
     "dice": (lambda: ops.dice(MASKS.numpy(), MASKS), "pred must be a tensor or a BitMask, got ndarray"),
     "uncertainty": (lambda: ops.uncertainty(LOGITS.tolist()), "logits must be a tensor, got list"),
@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: ops.crop_images(PIXELS, [0], size=4, color=COLOR), "rows must be a tensor, got list"
     ),
     "crop_images, size": (
-        lambda: ops.crop_images(PIXELS, size=4.0, color=COLOR), "crop_images: size must be an int or two, got float"
+        lambda: ops.crop_images(PIXELS, size=4.0, color=COLOR), "size must be an int or two, got float"
     ),
     "kcenter, k": (lambda: ops.kcenter(numbers(9, 3), 2.0), "kcenter: k must be an int, got float"),
     "badge, k": (lambda: ops.badge(LOGITS, WEIGHT[:2], "2", seed=0), "badge: k must be an int"),
