@@ -8,10 +8,11 @@
 namespace sal_fast {
 inline namespace SAL_FAST_ISA {
 
-// out[q][i] = sum_k taps[k] in[q][i + k]
-template <int count>
-inline void blur_along(const float* taps, int64_t window, const float* const (&in)[count],
+// out[q][i] = sum_k taps[k] in[q][i + k]. The window is `fixed`, if that is not 0.
+template <int count, int fixed = 0>
+inline void blur_along(const float* taps, int64_t any_window, const float* const (&in)[count],
                        float* const (&out)[count], int64_t length) {
+  const int64_t window = fixed ? fixed : any_window;
   for (int64_t i = 0; i < length; i += kLanes) {
     Vec total[count] = {};
     for (int64_t k = 0; k < window; ++k)
@@ -21,9 +22,10 @@ inline void blur_along(const float* taps, int64_t window, const float* const (&i
 }
 
 // The same for one vector at column i, across the rows of rings: that of row r is ring[r % window].
-template <int count>
-inline void blur_across(const float* taps, int64_t window, const Rows (&ring)[count], int64_t oldest,
+template <int count, int fixed = 0>
+inline void blur_across(const float* taps, int64_t any_window, const Rows (&ring)[count], int64_t oldest,
                         int64_t i, Vec (&total)[count]) {
+  const int64_t window = fixed ? fixed : any_window;
   for (int q = 0; q < count; ++q) total[q] = Vec{};
   for (int64_t k = 0, slot = oldest % window; k < window; ++k, slot = slot + 1 == window ? 0 : slot + 1)
     for (int q = 0; q < count; ++q) total[q] += taps[k] * load(ring[q][slot] + i);

@@ -9,6 +9,7 @@ inline namespace SAL_FAST_ISA {
 constexpr int kDoubles = kLanes / 2;
 
 using Doubles = double __attribute__((vector_size(kDoubles * sizeof(double))));
+using Floats = float __attribute__((vector_size(kDoubles * sizeof(float))));  // as many
 
 inline Doubles load(const double* p) {
   Doubles x;
@@ -28,16 +29,27 @@ inline Doubles load_doubles(const float* p) {
 #if defined(__AVX512F__)
   return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
 #else
-  using Floats = float __attribute__((vector_size(kDoubles * sizeof(float))));
   Floats x;
   std::memcpy(&x, p, sizeof x);
   return __builtin_convertvector(x, Doubles);
 #endif
 }
 
-// The first n of them as floats.
-inline void store_floats(Doubles x, float* p, int64_t n) {
-  for (int64_t i = 0; i < kDoubles && i < n; ++i) p[i] = static_cast<float>(x[i]);
+inline Floats as_floats(Doubles x) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_cvtpd_ps(0xff, (__m512d)x);
+#else
+  return __builtin_convertvector(x, Floats);
+#endif
+}
+
+// The first n of them.
+inline void store_first(Floats x, float* p, int64_t n) {
+  if (n >= kDoubles) {
+    std::memcpy(p, &x, sizeof x);
+  } else {
+    for (int64_t i = 0; i < n; ++i) p[i] = x[i];
+  }
 }
 
 // b is the result where either is NaN.

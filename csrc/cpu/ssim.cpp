@@ -322,22 +322,28 @@ class Band : Plane {
     }
   }
 
-  void store_slopes(const Doubles (&m)[kMoments], const SsimTerms<Doubles>& terms, int row, int64_t j) {
-    const SsimMoments<Doubles> moments{0.5 * (m[0] + m[1]), 0.5 * (m[0] - m[1]), {}, {}, {}};
-    const Doubles scale = args_.weights ? scale_ * load(buffers_.weights[row] + j) : Doubles{} + scale_;
-    const auto slopes = ssim_slopes(moments, terms, scale);
-    const Doubles derivatives[4] = {slopes.square, slopes.cross, slopes.x, slopes.y};
+  // In float: the gradient is.
+  void store_slopes(const Doubles (&m)[kMoments], const SsimTerms<Doubles>& t, int row, int64_t j) {
+    const SsimMoments<Floats> moments{
+        as_floats(0.5 * (m[0] + m[1])), as_floats(0.5 * (m[0] - m[1])), {}, {}, {}};
+    const SsimTerms<Floats> terms{as_floats(t.mean_x),         as_floats(t.mean_y),
+                                  as_floats(t.luminance_over), as_floats(t.luminance_under),
+                                  as_floats(t.structure_over), as_floats(t.structure_under)};
+    const Doubles weight = args_.weights ? load(buffers_.weights[row] + j) : Doubles{} + 1.0;
+    const auto slopes = ssim_slopes(moments, terms, as_floats(scale_ * weight));
+    const Floats derivatives[4] = {slopes.square, slopes.cross, slopes.x, slopes.y};
     for (int q = 0; q < 4; ++q)
-      store_floats(derivatives[q], buffers_.fields[row][q] + window_ - 1 + j, across_ - j);
+      store_first(derivatives[q], buffers_.fields[row][q] + window_ - 1 + j, across_ - j);
   }
 
   // Blurs the fields of positions v along, back over the columns that they come from.
   void spread_fields(int64_t v, int row) {
     float* const* f = buffers_.fields[row];
     const Rows* s = buffers_.spread;
-    sal_fast::blur_along<2>(taps_, window_, {f[0], f[1]}, {slot(s[0], v), slot(s[1], v)}, padded_width_);
-    if (args_.grad_x) sal_fast::blur_along<1>(taps_, window_, {f[2]}, {slot(s[2], v)}, padded_width_);
-    if (args_.grad_y) sal_fast::blur_along<1>(taps_, window_, {f[3]}, {slot(s[3], v)}, padded_width_);
+    sal_fast::blur_along<2, fixed>(taps_, window_, {f[0], f[1]}, {slot(s[0], v), slot(s[1], v)},
+                                   padded_width_);
+    if (args_.grad_x) sal_fast::blur_along<1, fixed>(taps_, window_, {f[2]}, {slot(s[2], v)}, padded_width_);
+    if (args_.grad_y) sal_fast::blur_along<1, fixed>(taps_, window_, {f[3]}, {slot(s[3], v)}, padded_width_);
   }
 
   // The positions [row - window + 1, row] have been seen, so the gradient of this padded row is complete.
@@ -356,7 +362,7 @@ class Band : Plane {
     float* const padded = buffers_.gradient;
     for (int64_t j = 0; j < padded_width_; j += kLanes) {
       Vec g[3];
-      sal_fast::blur_across(taps_, window_, spread, row + 1, j, g);
+      sal_fast::blur_across<3, fixed>(taps_, window_, spread, row + 1, j, g);
       const Vec x = load(self + j) - constants_.shift, y = load(other + j) - constants_.shift;
       store(g[2] + 2.0f * x * g[0] + y * g[1], padded + j);
     }
