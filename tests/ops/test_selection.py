@@ -152,6 +152,18 @@ def test_badge_one_by_one(seed: int, dtype: torch.dtype) -> None:
     assert got.tolist() == badge_by_hand(p.double().numpy(), e.double().numpy(), 60, seed)
 
 
+def test_pools_with_the_negative_bit() -> None:
+    """The imaginary part of a conjugate says another sign than its memory."""
+    draws = torch.Generator().manual_seed(0)
+    probs, features = torch.rand(50, 4, generator=draws), torch.randn(50, 6, generator=draws)
+    views = [torch.complex(torch.zeros_like(x), -x).conj().imag for x in (probs, features)]
+    assert all(view.is_neg() for view in views)
+    for method in ("blocked", "sequential"):
+        expected = ops.badge(probs, features, 10, seed=3, method=method)
+        assert torch.equal(ops.badge(*views, 10, seed=3, method=method), expected)
+    assert torch.equal(ops.kcenter(views[1], 10), ops.kcenter(features, 10))
+
+
 def exact_law(p: np.ndarray, e: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """The first pick, the chances of the second, and those of the third whatever the second was."""
     residual = p - np.eye(p.shape[1])[p.argmax(1)]

@@ -23,7 +23,8 @@ _CPU = torch.device("cpu")
 
 def fields_of(probs: Rows, features: Rows) -> dict[str, Any] | None:
     """The launchers' fields of the pool. None where its rows are not in the memory of a CPU with a core."""
-    p, e = probs.values, features.values
+    # A view with the negative bit says another sign than its memory.
+    p, e = probs.values.resolve_neg(), features.values.resolve_neg()
     takes = p.dtype in _TYPES and e.dtype in _TYPES and _launch.has_core(_CPU)
     if not takes or {probs.device.type, p.device.type, e.device.type} != {"cpu"}:
         return None
