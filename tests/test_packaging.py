@@ -50,7 +50,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def choose(folder: Path, *options: str) -> tuple[str, str]:
-    """What csrc/architectures.cmake chooses on a machine, and all that it says."""
+    """The choice of csrc/architectures.cmake on a machine, and all that it says."""
     (folder / "choose.cmake").write_text(SCRIPT)
     command = ["cmake", *options, "-P", str(folder / "choose.cmake")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -162,8 +162,8 @@ struct Buffers {
   float* gradient = arena.row(width);                 // of a padded row
 };
 
-// What a call asks for, so that the inner loop need not: the mean alone, the mean of the structure's factor
-// alone, or anything, with weights, a map or gradients.
+// The results that a call asks for, so that the inner loop need not ask: the mean alone, the mean of the
+// structure's factor alone, or anything, with weights, a map or gradients.
 enum class Wanted { mean, structure, any };
 
 template <int fixed, Wanted wanted>

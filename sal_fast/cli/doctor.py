@@ -164,7 +164,7 @@ def _number(architecture: str) -> str:
 
 
 def _kernels_for(gpu: int, chip: str) -> str:
-    """Which of the kernels that were compiled a GPU takes.
+    """Name those of the compiled kernels that a GPU takes.
 
     It runs machine code of its own major version and at most its own minor version. It has any PTX compiled
     that is no newer than itself.

@@ -420,7 +420,7 @@ def by_hand_saliency(options: dict[str, Any], cam: Tensor, target: Tensor, has_m
 
 
 def precision_of(options: dict[str, Any], sides: tuple[int, ...]) -> dict[str, Any]:
-    """What a case says about the errors of a loss.
+    """The bounds of a case for the errors of a loss.
 
     The kernels sum the moments of `x - 1/2`. A window of one pixel has no variances, so that torch loses
     nothing, and a dark pixel's similarity is steep in its value.

@@ -1,4 +1,4 @@
-"""What belongs to the whole process: forks, threads, and torch's settings."""
+"""The ops and the state of the process: forks, threads, and torch's settings."""
 
 from __future__ import annotations
 

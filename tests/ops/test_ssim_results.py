@@ -1,4 +1,4 @@
-"""What sal_fast.ops.ssim gives beyond a mean in float32: exact means, whole numbers, masks and maps."""
+"""sal_fast.ops.ssim beyond a mean in float32: exact means, whole numbers, masks and maps."""
 
 from __future__ import annotations
 

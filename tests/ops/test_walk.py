@@ -81,7 +81,7 @@ def arranged(draw: Draw, x: Tensor) -> Tensor:
 
 
 class Answer(NamedTuple):
-    """What a call gives: its results, and the gradients of their weighted sum by some of the inputs."""
+    """The results of a call, and the gradients of their weighted sum by some of the inputs."""
 
     results: tuple[Tensor, ...]
     grads: tuple[Tensor, ...] = ()
