@@ -196,7 +196,7 @@ def test_a_compiled_loss(kind: type[Fused], half: bool, graphs: CompileCounterWi
     """One graph for all steps: the ops break none, and no step compiles anew."""
     ours = network("convnext_tiny", kind)
     ours.loss = torch.compile(ours.loss, fullgraph=True, backend=graphs)  # type: ignore[method-assign]
-    fit(ours, network("convnext_tiny", Plain), batches(3), half=half)
+    fit(ours, network("convnext_tiny", Plain), batches(2), half=half)
     assert graphs.frame_count == 1
 
 
