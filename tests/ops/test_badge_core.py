@@ -166,7 +166,7 @@ def test_instruction_sets_change_no_bit() -> None:
     for capability in ("generic", "avx2", "avx512"):
         environment = {**os.environ, "SAL_FAST_CPU_CAPABILITY": capability}
         done = subprocess.run(
-            [sys.executable, "-c", PICKS, str(Path(__file__).parent)],
+            [sys.executable, "-P", "-c", PICKS, str(Path(__file__).parent)],
             capture_output=True,
             text=True,
             check=True,
