@@ -86,18 +86,18 @@ double take_off(Number* row, int32_t top) {
 // of 16.
 template <typename Number>
 double dot(const Number* a, const Number* b, int64_t count) {
-  typedef double Doubles __attribute__((vector_size(4 * sizeof(double))));
-  typedef Number Numbers __attribute__((vector_size(4 * sizeof(Number))));
-  Doubles sums[4] = {};
+  typedef double FourDoubles __attribute__((vector_size(4 * sizeof(double))));
+  typedef Number FourNumbers __attribute__((vector_size(4 * sizeof(Number))));
+  FourDoubles sums[4] = {};
   for (int64_t j = 0; j < count; j += 16) {
     for (int i = 0; i < 4; ++i) {
-      Numbers x, y;
+      FourNumbers x, y;
       std::memcpy(&x, a + j + 4 * i, sizeof x);
       std::memcpy(&y, b + j + 4 * i, sizeof y);
-      sums[i] += __builtin_convertvector(x, Doubles) * __builtin_convertvector(y, Doubles);
+      sums[i] += __builtin_convertvector(x, FourDoubles) * __builtin_convertvector(y, FourDoubles);
     }
   }
-  const Doubles total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  const FourDoubles total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   return (total[0] + total[1]) + (total[2] + total[3]);
 }
 

@@ -49,7 +49,7 @@ struct Features {
     }
   }
 
-  // This is not inlined, because GCC then keeps the products of the loop in memory instead of registers.
+  // If this were inlined, GCC would keep the products of the loop in memory instead of registers.
   template <int kRows, int kHeads, bool kPool>
   __attribute__((noinline)) void read_rows(int64_t r, float* const* weights, float* const* maps,
                                            float* sums) const {

@@ -27,8 +27,7 @@ COMMANDS = {
     "doctor": "show the machine, the build and the versions, and what is missing",
 }
 
-
-TRAIN = ("run", "score")  # the commands whose own process computes for a while
+LONG = ("run", "score")  # the commands whose own process computes for a while
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         name = chosen(COMMANDS, arguments, "sal-fast", "Saliency-guided active learning.")
         if name is None:
             return 0 if arguments else 2
-        said = waiting.choose() if name in TRAIN else ""  # before torch is imported
+        said = waiting.choose() if name in LONG else ""  # before torch is imported
         from sal_fast._util.progress import heartbeat  # its import costs more than all of `--help`
 
         with output.logs_shown(), heartbeat():

@@ -312,7 +312,7 @@ def test_autocast_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["margin", "least-confidence", "entropy"])
 def test_equal_logits_in_a_transform(kind: Any) -> None:
-    """Of equals the lowest class is the first, and the next the second, as in autograd."""
+    """The lowest of equal classes counts as the first, and the next one as the second, as in autograd."""
     logits = torch.tensor([[1.0, 3.0, 3.0, 0.0, 3.0], [2.0, 1.0, 1.0, 1.0, 0.0]])
     leaf = logits.clone().requires_grad_()
     ops.uncertainty(leaf, kind).sum().backward()

@@ -1,7 +1,7 @@
-"""Plans: what a call on the CPU need not do again if another with the same signature went before it.
+"""Plans: a call on the CPU leaves out the work that an earlier call with the same signature has done.
 
-The kernel takes 4 us for 64 maps of 7 x 7. The checks, the fields of the launcher and the way through the
-operator would take six times as long.
+A call of the core takes 5 us for 64 maps of 7 x 7. The checks, the fields of the launcher and the way through
+the operator took some 30 us.
 """
 
 from collections.abc import Hashable, Sequence
