@@ -13,6 +13,7 @@
 #include <mutex>
 #include <vector>
 
+#include "doubles.h"
 #include "parallel.h"
 #include "scratch.h"
 // vec.h comes first: the templates below find its overloads by ordinary lookup.
@@ -199,26 +200,6 @@ void read(const Number* from, Lanes& to) {
 template <typename Lanes, typename Number>
 void write(const Lanes& from, Number* to) {
   std::memcpy(to, &from, sizeof from);
-}
-
-inline Vec multiply_add(Vec a, Vec b, Vec c) {
-#if defined(__FMA__)
-  return fused(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-using WideVec = LanesOf<double>::type;
-
-inline WideVec multiply_add(WideVec a, WideVec b, WideVec c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_pd(a, b, c);
-#elif defined(__FMA__)
-  return _mm256_fmadd_pd(a, b, c);
-#else
-  return a * b + c;
-#endif
 }
 
 // products[r][i] is the product of row r with column i of a matrix [count, kBatch].

@@ -41,7 +41,7 @@ class Plane {
         window_(args.window),
         height_(args.height),
         width_(args.width),
-        constants_(ssim_constants(data_range)) {}
+        constants_(ssim_constants(data_range, args.window)) {}
 
   // The row or column of the plane that stands in one of the padded plane, or -1 for none.
   int64_t row_at(int64_t row) const { return padded_index(row - pad_, height_, pad_, border_); }

@@ -52,6 +52,17 @@ inline void store_first(Floats x, float* p, int64_t n) {
   }
 }
 
+// a b + c. It is rounded once where the machine can do that.
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
+#if defined(__AVX512F__)
+  return (Doubles)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__)
+  return (Doubles)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+  return a * b + c;
+#endif
+}
+
 // b is the result where either is NaN.
 inline Doubles larger(Doubles a, Doubles b) {
   return a > b ? a : b;

@@ -434,7 +434,7 @@ void ssim_cpu(const SsimArgs& args, int threads) {
       }
     });
   });
-  for (int64_t image = 0; image < args.images; ++image) {
+  for (int64_t image = 0; args.values && image < args.images; ++image) {
     double total = 0;
     for (int64_t part = 0; part < parts_of_image; ++part) total += sums[image * parts_of_image + part];
     total /= total_of(args, image);

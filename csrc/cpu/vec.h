@@ -317,6 +317,15 @@ inline Vec fused(Vec a, Vec b, Vec c) {
 #endif
 }
 
+// The same, but rounded twice where the machine has no instruction for it.
+inline Vec multiply_add(Vec a, Vec b, Vec c) {
+#if defined(__FMA__)
+  return fused(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 // Rounded towards 0. Lanes that no int32 holds give 0x80000000.
 inline Bits as_whole(Vec x) {
 #if defined(__AVX512F__)

@@ -384,7 +384,7 @@ int head_step_cuda(const HeadStepArgs& args, void* stream) {
         }
         SAL_FAST_LAUNCH((maps_kernel<scalar, pack.value>), blocks_for(args.images * args.heads), kThreads,
                         stream, args, maps, work, taps_of<kFewTaps>(maps.window, maps.sigma),
-                        ssim_constants(1.0), pool_first);
+                        ssim_constants(1.0, maps.window), pool_first);
         if (!pool_first) logits();
       });
     }

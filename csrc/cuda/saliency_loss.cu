@@ -71,7 +71,7 @@ int saliency_loss_cuda(const SaliencyLossArgs& given, void* stream) {
   // The kernels' shared memory is sized for a CAM that is enlarged.
   if (args.cam_height > args.height || args.cam_width > args.width) return cudaErrorInvalidValue;
   if (args.images == 0) return cudaSuccess;
-  const SsimConstants constants = ssim_constants(1.0);
+  const SsimConstants constants = ssim_constants(1.0, args.window);
   if (few_pixels(args)) {
     SAL_FAST_LAUNCH(few_pixels_kernel, blocks_for(args.images), kThreads, stream, args,
                     taps_of<kFewTaps>(args.window, args.sigma), constants);

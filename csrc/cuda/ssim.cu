@@ -248,7 +248,7 @@ int64_t workspace_floats(const SsimArgs& args) {
 int ssim_cuda(const SsimArgs& args, void* stream) {
   if (args.images == 0 || args.channels == 0) return cudaSuccess;
   if (args.exact || args.type == ImageType::float64) return cudaErrorInvalidValue;
-  const SsimConstants constants = ssim_constants(args.data_range);
+  const SsimConstants constants = ssim_constants(args.data_range, args.window);
   with_shape<kTileThreads>(args.window, [&](auto shape) {
     using Shape = decltype(shape);
     const auto taps = taps_of<kMostTaps<Shape>>(args.window, args.sigma);
@@ -262,8 +262,9 @@ int ssim_cuda(const SsimArgs& args, void* stream) {
       SAL_FAST_LAUNCH(gradient_kernel<Shape>, blocks_for(pixels.count()), kTileThreads, stream, args, taps,
                       constants, pixels, slopes);
     }
-    SAL_FAST_LAUNCH(mean_kernel, blocks_for(args.images), kTileThreads, stream, args, slopes, args.workspace,
-                    positions.count() / args.images);
+    if (args.values)
+      SAL_FAST_LAUNCH(mean_kernel, blocks_for(args.images), kTileThreads, stream, args, slopes,
+                      args.workspace, positions.count() / args.images);
   });
   return cudaGetLastError();
 }

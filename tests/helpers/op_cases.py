@@ -186,15 +186,23 @@ def says_where(draw: Draw) -> Case:
     return Case(lambda mask: ops.says_where(packed_if(packed, mask), size), reference, (target,))
 
 
+# A gradient is made in float32. The parts that cancel in it are as large as the steepest similarity, which is
+# `1 / sqrt(C2)` a pixel.
+OF_SSIM: dict[str, Any] = {"of_gradient": 5e-6, "steep": 100 / 3, "size": 1.0}
+
+
 def ssim(draw: Draw) -> Case:
-    """The mean, the weighted mean, or the map of images that are floating or whole numbers."""
-    shape = (draw.one(0, 1, 2, 3), draw.one(1, 2, 3), *draw.sides())
-    window, border = draw.one(*range(1, min(*shape[2:], 15) + 1, 2)), draw.one("valid", "zero", "reflect")
+    """The mean, the weighted mean, or the map of images or volumes that are floating or whole numbers."""
+    sides: tuple[int, ...] = draw.sides()
+    if draw.maybe(0.1):
+        sides = (draw.one(1, 3, 6), *draw.sides(12))
+    shape = (draw.one(0, 1, 2, 3), draw.one(1, 2, 3), *sides)
+    window, border = draw.one(*range(1, min(*sides, 15) + 1, 2)), draw.one("valid", "zero", "reflect")
     options = {"window": window, "border": border, "sigma": draw.one(1.5, 1.5, 0.6, 4.0)}
     dtype, reach = draw.one(draw.dtype(), draw.dtype(), torch.uint8, torch.uint16), draw.one(1.0, 255.0, 1e-3)
     reach = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(dtype, reach)
     x, y = images(draw, shape, reach, dtype)
-    masks = torch.rand(shape[0], *shape[2:], generator=draw.generator)
+    masks = torch.rand(shape[0], *sides, generator=draw.generator)
     masks = draw.one(masks, masks > 0.5, torch.ones_like(masks), torch.ones_like(masks))
     reduction = draw.one("mean", "sum", "none", "map")
     out_dtype = draw.one(None, None, FLOAT32, torch.float64)
@@ -210,18 +218,18 @@ def ssim(draw: Draw) -> Case:
             a, b = (image if image.is_floating_point() else image.to(whole) for image in (x, y))
             found: Any = maps(a, b, **options, data_range=reach)
             lost = window // 2 if border == "valid" else 0
-            weights = masks[:, None, lost : shape[2] - lost, lost : shape[3] - lost].to(found.dtype)
-            weights = weights.expand_as(found)
-            means = (found * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3))
+            inside = [slice(lost, side - lost) for side in sides]
+            weights = masks[:, None][..., *inside].to(found.dtype).expand_as(found)
+            means = (found * weights).flatten(1).sum(1) / weights.flatten(1).sum(1)
             return found if reduction == "map" else reduced(means, reduction)
 
         return similarity
 
     result = out_dtype or (torch.float64 if dtype == torch.float64 else FLOAT32)
     return Case(
-        op, by(ssim_reference.ssim, FLOAT32), (x, y, masks), 2 if dtype.is_floating_point else 0,
-        by(by_hand_ssim, torch.float64), of_gradient=5e-5, steep=2.0, size=1.0, unit=reach, dtype=result,
-        double=result == torch.float64,
+        op, by(ssim_reference.ssim if len(sides) == 2 else by_hand_ssim, FLOAT32), (x, y, masks),
+        2 if dtype.is_floating_point else 0, by(by_hand_ssim, torch.float64), **OF_SSIM, unit=reach,
+        dtype=result, double=result == torch.float64,
     )  # fmt: skip
 
 
@@ -261,20 +269,21 @@ def ms_ssim(draw: Draw) -> Case:
         return similarity
 
     given = 2 if dtype.is_floating_point else 0
-    precision = {"of_gradient": 5e-5, "steep": 2.0, "size": 1.0, "unit": reach}
-    return Case(op, by(FLOAT32), (x, y), given, by(torch.float64), **precision)
+    return Case(op, by(FLOAT32), (x, y), given, by(torch.float64), **OF_SSIM, unit=reach)
 
 
 def by_hand_ssim(x: Tensor, y: Tensor, window: int, sigma: float, border: str, data_range: float) -> Tensor:
     """SSIM of every window, with the variances as means of squares about the mean."""
     offsets = torch.arange(window, dtype=x.dtype) - window // 2
     taps = torch.exp(-(offsets**2) / (2 * sigma**2))
-    taps = (taps[:, None] * taps).flatten() / taps.sum() ** 2
-    pad, mode = window // 2, "reflect" if border == "reflect" else "constant"
+    sides, mode = x.ndim - 2, "reflect" if border == "reflect" else "constant"
+    taps = torch.cartesian_prod(*[taps / taps.sum()] * sides).prod(1)
 
     def windows(image: Tensor) -> Tensor:
-        image = image if border == "valid" else F.pad(image, (pad, pad, pad, pad), mode)
-        return image.unfold(2, window, 1).unfold(3, window, 1).flatten(4)
+        image = image if border == "valid" else F.pad(image, [window // 2] * 2 * sides, mode)
+        for side in range(sides):
+            image = image.unfold(2 + side, window, 1)
+        return image.flatten(2 + sides)
 
     a, b = windows(x), windows(y)
     mean_a, mean_b = (a * taps).sum(-1), (b * taps).sum(-1)
@@ -422,11 +431,11 @@ def by_hand_saliency(options: dict[str, Any], cam: Tensor, target: Tensor, has_m
 def precision_of(options: dict[str, Any], sides: tuple[int, ...]) -> dict[str, Any]:
     """The bounds of a case for the errors of a loss.
 
-    The kernels sum the moments of `x - 1/2`. A window of one pixel has no variances, so that torch loses
-    nothing, and a dark pixel's similarity is steep in its value.
+    A window of one pixel leaves the luminance alone, which is steep where a pixel is dark: by up to
+    `1 / (2 sqrt(C1))`, 50.
     """
     alone = options["window"] == 1 or (options["map_size"] or min(sides)) < 3
-    rounding, steep = (1e-4, 100.0) if alone else (2e-6, 0.05)
+    rounding, steep = (2e-6, 50.0) if alone else (2e-6, 0.05)
     return {"rounding": rounding, "of_gradient": 5e-5, "steep": steep, "size": 1.0}
 
 

@@ -28,8 +28,9 @@ struct SsimConstants {
   float shift;  // L/2
 };
 
-inline SsimConstants ssim_constants(double data_range) {
-  const double root1 = kSsimK1 * data_range, root2 = kSsimK2 * data_range;
+// A window of one sample has no variances. A large C2 makes nothing of what rounding leaves of them.
+inline SsimConstants ssim_constants(double data_range, int64_t window) {
+  const double root1 = kSsimK1 * data_range, root2 = (window == 1 ? 100.0 : kSsimK2) * data_range;
   return {static_cast<float>(root1 * root1), static_cast<float>(root2 * root2),
           static_cast<float>(data_range / 2)};
 }

@@ -46,7 +46,7 @@ def _strides(x: Tensor) -> dict[str, int]:
 def _launch_ssim(x: Tensor, y: Tensor, options: Options, weights: Tensor | None, **outputs: Any) -> None:
     images, channels, height, width = x.shape
     if images:
-        fields: dict[str, Any] = {"totals": None, "map": None, "grad_x": None, "grad_y": None, **outputs}
+        fields: dict[str, Any] = dict.fromkeys(("totals", "values", "map", "grad_x", "grad_y")) | outputs
         _launch.launch(
             "ssim", x.device, x=x, y=y, type=_IMAGE_TYPES[x.dtype], images=images, channels=channels,
             height=height, width=width, x_strides=_strides(x), y_strides=_strides(y), weights=weights,
@@ -143,8 +143,7 @@ def _empty_map(x: Tensor, y: Tensor, *rest: Any) -> Tensor:
 
 
 def _fill_map(result: Tensor, x: Tensor, y: Tensor, *rest: Any) -> None:
-    values = x.new_empty(x.shape[0], dtype=result.dtype)
-    _launch_ssim(x, y, Options(*rest), None, values=values, map=result)
+    _launch_ssim(x, y, Options(*rest), None, map=result)
 
 
 def _reference_map(x: Tensor, y: Tensor, *rest: Any) -> Tensor:
@@ -176,10 +175,8 @@ def _fill_gradients(
     results: tuple[Tensor, Tensor], x: Tensor, y: Tensor, upstream: Tensor, *rest: Any
 ) -> None:
     """The sum of the map times the upstream gradient has these gradients."""
-    options = Options(*rest[:-2])
-    values = x.new_empty(x.shape[0], dtype=_result_type(options.exact))
     grad_x, grad_y = (grad if want else None for grad, want in zip(results, rest[-2:], strict=True))
-    _launch_ssim(x, y, options, upstream, values=values, grad_x=grad_x, grad_y=grad_y)
+    _launch_ssim(x, y, Options(*rest[:-2]), upstream, grad_x=grad_x, grad_y=grad_y)
 
 
 _gradients_of_map = _launch.operator(

@@ -44,7 +44,7 @@ SAL_FAST_STRUCT(PlaneStrides, SAL_FAST_PLANE_STRIDES)
   FIELD(double, data_range)                                                                     \
   FIELD(bool, structure)     /* the factor of the structure alone, without the luminance's */   \
   FIELD(bool, exact)         /* values and map are float64. The CPU alone can do this */        \
-  FIELD(void*, values)       /* [images]: the mean over channels and positions */               \
+  FIELD(void*, values)       /* [images]: the mean over channels and positions, or null */      \
   FIELD(void*, map)          /* [images, channels, down, across]: the similarity, or null */    \
   FIELD(float*, grad_x)      /* [images, channels, height, width] contiguous: d values[image] / d x, or null */ \
   FIELD(float*, grad_y)      /* likewise */                                                     \
