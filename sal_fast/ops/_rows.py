@@ -17,7 +17,7 @@ from sal_fast.ops import _checks
 Progress = Callable[[int, int], None]  # called with (picked, to pick) now and then
 
 # The bytes of a block. A GPU is busy only with more rows than a core's cache holds.
-_BLOCK = {"cpu": 4 << 20, "cuda": 256 << 20}
+_BLOCK = {"cpu": 2 << 20, "cuda": 256 << 20}
 # A sum is made of so many parts, each a run of blocks: fixed, so that it does not depend on who sums which.
 PARTS = 256
 # Float32 holds the squares of values below this, and their sums. Below 1 / _SAFE squares vanish.
