@@ -14,7 +14,7 @@ import tyro
 from sal_fast import plugins
 from sal_fast._util import progress
 from sal_fast._util.devices import torch_device
-from sal_fast._util.files import read_json, write_bytes, write_json
+from sal_fast._util.files import claim, write_bytes, write_json
 from sal_fast._util.locks import hold
 from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
         "white": scored.white,
     }
     with hold(out, KEPT):
-        done = _resume(out, identity)
+        done = int(claim(out / KEPT, identity, "scores").get("done", 0))
         if done == len(images):
             say(f"nothing to do; finished: {out}")
             return 0
@@ -199,14 +199,3 @@ def _model(arch: str, path: Path, output_stride: int) -> Classifier:
     if head not in state:
         raise InputError(f"--weights {path}: no head in it ({head}), so no logits")
     return build(arch, len(state[head]), weights=str(path), output_stride=output_stride)
-
-
-def _resume(out: Path, identity: dict[str, object]) -> int:
-    """The number of images that are scored already. Raises InputError if the scores are of anything else."""
-    if not (out / KEPT).exists():
-        write_json(out / KEPT, {**identity, "done": 0})
-    kept = read_json(out / KEPT)
-    differing = [name for name in identity if kept.get(name) != identity[name]]
-    if differing:
-        raise InputError(f"{out} holds scores of other {differing[0]}; choose another --out")
-    return int(kept["done"])

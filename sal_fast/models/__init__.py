@@ -150,7 +150,7 @@ class Classifier(nn.Module):
         if target is not None and target.ndim == 2:
             return self._several(images, target, probe)
         head, layer = self.head, self.cam_layer
-        if layer == FEATURES and self._is_closed(images):
+        if layer == FEATURES and self.closed(images):
             seen = ops.cam_head(self.features(images), head.weight, head.bias, target, probe=probe)
             return Look(seen.logits, seen.cam, seen.classes)
         if layer == FEATURES or probe != "cam":
@@ -161,13 +161,13 @@ class Classifier(nn.Module):
 
     def _several(self, images: Tensor, target: Tensor, probe: ops.Probe) -> Look:
         """Maps of several classes of each image; in the closed form from one forward pass for all."""
-        if self.cam_layer == FEATURES and self._is_closed(images):
+        if self.cam_layer == FEATURES and self.closed(images):
             logits, features = self(images)
             return Look(logits, ops.cam(features, self.head.weight, target, probe=probe), target)
         looks = [self.look(images, classes, probe=probe) for classes in target.unbind(1)]
         return Look(looks[0].logits, torch.stack([one.cam for one in looks], dim=1), target)
 
-    def _is_closed(self, images: Tensor) -> bool:
+    def closed(self, images: Tensor) -> bool:
         """True if the head's input is the mean of the features."""
         place = self._located(images)
         if place is None:

@@ -19,8 +19,8 @@ def write(run: RunFolder) -> None:
     """Bring RUN/model up to the last finished round; nothing is done if it is.
 
     Its files are made of those of the run alone, each whole or not at all. So whatever a killed process has
-    left out, the next call makes. The caller holds the run's lock. Nothing is written for a run without a finished round, or one whose last
-    weights are gone.
+    left out, the next call makes. Nothing is written for a run without a finished round, or one whose last
+    weights are gone. The caller holds the run's lock.
     """
     lines = run.rounds()
     if not lines or not _source(run, lines[-1]).is_file():

@@ -203,10 +203,10 @@ def classifier(
     head = f"{backbone.head_name(model.net)}."
     there = state.get(f"{head}weight")
     if there is None or len(there) != classes:
+        found = "missing" if there is None else f"of {len(there)}"
         raise InputError(
             f"{name}: expected the weights of a whole network with {classes} classes, but {head}weight is "
-            f"{'missing' if there is None else f'of {len(there)}'}; name the folder of the run, or its folder "
-            f"{metadata.FOLDER}"
+            f"{found}; name the folder of the run, or its folder {metadata.FOLDER}"
         )
     model.net.load_state_dict(weights.fitting(model.net, backbone, state, name), strict=False)
     if about["train"] == "all":
