@@ -157,10 +157,9 @@ def to_bytes(model: nn.Module | Mapping[str, Tensor], metadata: Mapping[str, Any
     disk.)
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
-    said = {} if metadata is None else {METADATA: json.dumps(metadata, ensure_ascii=False)}
-    return safetensors.torch.save(
-        {key: value.contiguous().cpu() for key, value in state.items()}, {"format": "pt", **said}
-    )
+    # with a second entry the library would write the header in a random order
+    said = None if metadata is None else {METADATA: json.dumps(metadata, ensure_ascii=False)}
+    return safetensors.torch.save({key: value.contiguous().cpu() for key, value in state.items()}, said)
 
 
 def metadata(path: Path) -> dict[str, Any] | None:

@@ -51,10 +51,26 @@ class WithMap(nn.Module):
         if classifier.cam_layer == FEATURES:
             logits, features = classifier(images)
         else:
-            logits, features = classifier.watched(classifier.cam_layer, images)
+            logits, features = self._layer(images)
         # maps of a list of classes are made in plain torch, which any program can be exported to
         best = logits.argmax(1, keepdim=True)
         return logits, ops.cam(features, classifier.head.weight, best, probe=self.model.probe)[:, 0]
+
+    def _layer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the output of the layer that maps are made of."""
+        classifier, kept = self.model.classifier, []
+        layer = classifier.net.get_submodule(classifier.cam_layer)
+
+        def keep(module: nn.Module, given: object, output: Tensor) -> Tensor:
+            kept.append(output)
+            return output.clone()  # the next module may work in place
+
+        hook = layer.register_forward_hook(keep)
+        try:
+            logits = classifier(images)[0]
+        finally:
+            hook.remove()
+        return logits, classifier.backbone.maps(layer, kept[0])
 
 
 def export(model: SalModel, file: Path, form: Form, *, maps: bool = True) -> float:

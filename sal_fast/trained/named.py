@@ -19,8 +19,8 @@ TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".parquet")
 def table(named: Sequence[Path], white: float | None = None) -> Table:
     """The images that paths name, in the order of their ids; an image that is named twice counts once.
 
-    The id of an image is its path, without the ending, below the folder that all paths have in common. Where
-    two images differ in the ending alone, it stays. A manifest may give other ids.
+    The id of an image is its path, without the ending, below the folder that all of them have in common.
+    Where two images differ in the ending alone, it stays. A manifest may give other ids.
 
     Args:
         named: pictures, folders with pictures at any depth, and manifests with a column `image` and perhaps
@@ -35,7 +35,8 @@ def table(named: Sequence[Path], white: float | None = None) -> Table:
             found.setdefault(file, (name, top))
     if not found:
         raise InputError("no images were named; expected files, folders or manifests")
-    root = os.path.commonpath([os.path.abspath(top) for _, top in found.values()])
+    tops = [os.path.abspath(top) for name, top in found.values() if not name]
+    root = os.path.commonpath(tops or ["/"])
     below = {file: Path(os.path.relpath(file, root)) for file in found}
     times = Counter(path.with_suffix("") for path in below.values())
 

@@ -37,7 +37,7 @@ def predict(
     file = out / f"predictions.{form}"
 
     def work(part: Part) -> pl.DataFrame:
-        ids, paths = ([column[row] for row in part.rows] for column in (images.ids, images.images))
+        ids, paths = [images.ids[row] for row in part.rows], [images.images[row] for row in part.rows]
         logits = finite(in_halves(model, model.normalised(part.images)))
         return _rows(model, ids, paths, logits.softmax(1).cpu(), part)
 

@@ -158,7 +158,8 @@ def test_pictures_of_where_it_looks(
         wanted = ops.overlay(photograph[None], expected[None])[0].numpy()
         assert over.shape == tuple(photograph.shape)
         assert np.abs(over - wanted).mean() < 12  # JPEG of noise
-    assert Image.open(out / "sheet.png").size[0] > 500
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.size[0] > 500
     (out / "sheet.png").unlink()
     assert main(["explain", str(finished.path), str(photographs), "--out", str(out)]) == 0
     assert (out / "sheet.png").is_file()
