@@ -1,5 +1,6 @@
 """Where a model looks: overlays, maps and one sheet, for people to look at."""
 
+import logging
 import re
 import textwrap
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from sal_fast._util.files import whole_file
 from sal_fast._util.suggest import suggest
 from sal_fast._util.words import DecoderName
 from sal_fast.data import Table, files
+from sal_fast.data.files import Unreadable
 from sal_fast.data.reading import Part
 from sal_fast.errors import InputError
 from sal_fast.models import Look
@@ -30,6 +32,7 @@ from sal_fast.trained.predict import finite
 BLOCK = 256  # images whose rows are written together
 LONGEST = 1024  # pixels of the longer side of an overlay; larger photographs are made smaller
 SHEET, COLUMNS = 24, 6  # overlays on the sheet, and in a row of it
+log = logging.getLogger(__name__)
 Rows = dict[str, list[str | float | None]]
 
 
@@ -80,8 +83,14 @@ def explain(
             if at in part.broken:
                 _add(rows, **known, error=part.broken[at].reason)
                 continue
+            try:
+                photograph = _photograph(images.images[row], model.metadata["white"])
+            except Unreadable as error:  # Pillow refuses a few files that other decoders take
+                log.warning("%s; it is passed over", error)
+                _add(rows, **known, error=error.reason)
+                continue
             its = zip(seen.classes[at].tolist(), shares[at].tolist(), strict=True)
-            _draw(rows, known, model, out, list(its), seen.cam[at].float().cpu())
+            _draw(rows, known, model, out, photograph, list(its), seen.cam[at].float().cpu())
         kinds = dict.fromkeys(rows, pl.String) | {"probability": pl.Float32}
         return pl.DataFrame(rows, schema=kinds)
 
@@ -120,17 +129,18 @@ def _draw(
     known: dict[str, str],
     model: SalModel,
     out: Path,
+    photograph: Tensor,
     classes: Sequence[tuple[int, float]],
     maps: Tensor,
 ) -> None:
     """Write the files of one image, and add its rows.
 
-    classes: the number and the probability of T classes. maps: [T, h, w], on the CPU.
+    photograph: uint8 [H, W, 3]. classes: the number and the probability of T classes. maps: [T, h, w]. Both
+    tensors are on the CPU.
     """
     name = known["id"]
     array = _place(out, f"maps/{name}.npy")
     np.save(array, (maps[0] if len(maps) == 1 else maps).numpy())
-    photograph = _photograph(Path(known["image"]), model.metadata["white"])
     size = model.image_size
     large = interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
     grey = (ops.minmax_normalize(large) * 255).round().to(torch.uint8).numpy()
