@@ -46,8 +46,8 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = model.preprocess(["photographs/0.jpg", "photographs/1.jpg"])
     with torch.no_grad():
         logits, maps = model(x), model.explain(x)
-    # Pillow rounds to whole grey levels between the two sizes
-    np.testing.assert_allclose(names["batch"], x.numpy(), atol=0.02)
+    # torch's resize is within a grey level of Pillow's, which rounds once more for the second size
+    np.testing.assert_allclose(names["batch"], x.numpy(), atol=1.6 / 255 / 0.224)
     np.testing.assert_allclose(names["logits"], logits.numpy(), atol=0.05)
     np.testing.assert_allclose(names["where"], maps.numpy(), atol=0.05 * float(maps.abs().max()))
     assert len(list(Path("where/overlays").iterdir())) == 5

@@ -9,7 +9,7 @@ from pathlib import Path
 from sal_fast.data import Table
 from sal_fast.data.meaning import Rule
 from sal_fast.data.readers.manifest import read_rows
-from sal_fast.data.readers.plain import read_images
+from sal_fast.data.readers.plain import below
 from sal_fast.data.table import Sample, make_table
 from sal_fast.errors import InputError
 
@@ -37,11 +37,11 @@ def table(named: Sequence[Path], white: float | None = None) -> Table:
         raise InputError("no images were named; expected files, folders or manifests")
     tops = [os.path.abspath(top) for name, top in found.values() if not name]
     root = os.path.commonpath(tops or ["/"])
-    below = {file: Path(os.path.relpath(file, root)) for file in found}
-    times = Counter(path.with_suffix("") for path in below.values())
+    short = {file: Path(os.path.relpath(file, root)) for file in found}
+    times = Counter(path.with_suffix("") for path in short.values())
 
     def named_by_path(file: Path) -> str:
-        path = below[file]
+        path = short[file]
         return (path if times[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
 
     samples = [Sample(name or named_by_path(file), file) for file, (name, _) in found.items()]
@@ -51,7 +51,10 @@ def table(named: Sequence[Path], white: float | None = None) -> Table:
 def _images(path: Path) -> Iterator[tuple[Path, str, Path]]:
     """The images that one path names, their ids ("" for none yet), and the folder that ids begin in."""
     if path.is_dir():
-        yield from ((file, "", path) for file in read_images(path).images)
+        images = [file for _, file in below(path)]
+        if not images:
+            raise InputError(f"{path}: no images in it; expected a folder of pictures")
+        yield from ((file, "", path) for file in images)
     elif path.suffix.lower() in TABLES:
         for _, (image, name) in read_rows(path, ("image",), ("id",)):
             file = path.parent / image
