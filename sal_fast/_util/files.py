@@ -85,6 +85,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def claim(path: Path, identity: Mapping[str, Any], holds: str) -> dict[str, Any]:
+    """Say in the JSON file `path` what the results beside it are of, or compare with what it says.
+
+    Returns its content, which may have more entries. Raises InputError that names the first difference; the
+    results are called `holds` in it.
+    """
+    if not path.exists():
+        write_json(path, identity)
+    kept = read_json(path)
+    differing = [name for name in identity if kept.get(name) != identity[name]]
+    if differing:
+        raise InputError(f"{path.parent} holds {holds} of other {differing[0]}; choose another --out")
+    return kept
+
+
 def flush(path: Path) -> None:
     """Wait until the disk holds the bytes of a file, or the list of names of a folder."""
     handle = os.open(path, os.O_RDONLY)

@@ -19,6 +19,9 @@ COMMANDS = {
     "run": "run the experiment; the same command continues it",
     "query": "export what a run asks of people, and import their answers",
     "sweep": "run every combination of a grid, here or on a Ray cluster",
+    "predict": "write the classes of images, by a trained model",
+    "explain": "draw where a trained model looks on images",
+    "export": "write a trained model for ONNX Runtime or for torch alone",
     "score": "run a model over images: ids, logits and features for select",
     "select": "choose the images to label next, from any features and logits",
     "report": "make figures, tables and one page from run folders",
@@ -27,7 +30,7 @@ COMMANDS = {
     "doctor": "show the machine, the build and the versions, and what is missing",
 }
 
-LONG = ("run", "score")  # the commands whose own process computes for a while
+LONG = ("run", "predict", "explain", "score")  # the commands whose own process computes for a while
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ EXTRAS = (  # package, what needs it, extra of sal-fast
     ("ray", "sal-fast sweep", "ray"),
     ("timm", "--arch of timm's networks", "timm"),
     ("segment_anything", "--segmenter-weights", "segmenter"),
+    ("onnxruntime", "sal-fast export --to onnx", "export"),
 )
 
 

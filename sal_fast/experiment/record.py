@@ -7,6 +7,7 @@
                       and, if people or a model on trial answer: answers.json, drawn/, predicted/
     start/            their answers to the start set
     teacher.safetensors    the weights of the teacher (regime tait)
+    model/            the model of the last finished round, with its card (`sal_fast.trained.folder`)
     frozen/           the features of the networks, with --train head
     summary.json      written when the run is finished
 
@@ -69,6 +70,7 @@ class Round:
 
     accuracy, dice: on the test set, 0 to 1. dice is None if no test image has a mask.
     dice_floor: the Dice of a random map.
+    dice_std: the standard deviation of Dice over the test images with a mask.
     trial_dice: the Dice between maps that the model foresaw and those that people drew
         (`--human-budget auto`).
     cc, kl: the agreement with graded maps.
@@ -85,6 +87,7 @@ class Round:
     dice_floor: float | None
     seconds: float
     dice_images: int | None = None
+    dice_std: float | None = None
     val_accuracy: float | None = None
     best_epoch: int | None = None
     cc: float | None = None
@@ -101,7 +104,7 @@ class Round:
         for name in ("round", "labelled", "human_maps", "generated_maps", "empty_maps"):
             known[name] = int(line[name])
         known["accuracy"], known["seconds"] = float(line["accuracy"]), float(line["seconds"])
-        for name in ("dice", "dice_floor", "val_accuracy", "cc", "kl", "trial_dice"):
+        for name in ("dice", "dice_floor", "dice_std", "val_accuracy", "cc", "kl", "trial_dice"):
             known[name] = _optional(line[name] if name in ("dice", "dice_floor") else line.get(name))
         if (people := line.get("people")) is not None:
             fields: dict[str, Any] = {name: _optional(people.get(name)) for name in SECONDS}

@@ -30,6 +30,8 @@ from sal_fast.experiment.record import NEW_TIES, TIES, RunFolder, write_query
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
 from sal_fast.models import Classifier, resolved, weights
 from sal_fast.train import Fitted, HeadTraining, Job, Recipe, Scores, Training, evaluate, score
+from sal_fast.trained import folder as trained_folder
+from sal_fast.trained import metadata
 
 
 @dataclass
@@ -94,8 +96,11 @@ class Steps:
         jobs = [Job(self._begun(work, name), alpha, f"{name} model") for name, alpha in wanted]
         work.fitted, *_ = self._fit(work, labelled, jobs)
         if work.folder is not None:
+            record, counts = self.folder.run(), labelled.counts()
+            about = metadata.of_run(record, self.config, work.round_index, counts)
             for (name, _), job in zip(wanted, jobs, strict=True):
-                (work.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(job.model.net))
+                said = about if name == "accuracy" else None
+                (work.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(job.model.net, said))
         accuracy_model = jobs[0].model
         match drawer:
             case "accuracy":
@@ -166,6 +171,7 @@ class Steps:
         self.lines.append(_line(self.answering, work, labelled, time.perf_counter() - begin))
         self.folder.append(self.lines)
         self.folder.prune(round_index)
+        trained_folder.write(self.folder)
         self.on_round()
         if waiting is not None:
             raise waiting
@@ -283,6 +289,7 @@ def _line(answering: Answering, work: Work, labelled: Labelled, seconds: float) 
         "dice": scores.dice,
         "dice_floor": scores.floor,
         "dice_images": scores.images,
+        **_spread_of_dice(scores),
         **({} if scores.correlation is None else {"cc": scores.correlation, "kl": scores.divergence}),
         **({"trial_dice": answering.trials[work.round_index]} if answering.plan.auto else {}),
         **({"people": answering.tally(work.round_index)} if config.annotator == "people" else {}),
@@ -292,6 +299,12 @@ def _line(answering: Answering, work: Work, labelled: Labelled, seconds: float) 
         "timings": {name: round(spent, 4) for name, spent in work.timings.items()},
         "memory": _memory(answering.store.device, work.fitted),
     }
+
+
+def _spread_of_dice(scores: Scores) -> dict[str, float]:
+    """The standard deviation of Dice over the test images with a mask, if there are two of them."""
+    found = scores.examples.dice[~scores.examples.dice.isnan()].double()
+    return {"dice_std": float(found.std())} if len(found) > 1 else {}
 
 
 def _kept_dtype(config: Config, device: torch.device) -> torch.dtype:

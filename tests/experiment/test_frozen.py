@@ -36,11 +36,14 @@ def test_features_are_those_of_the_network(tiny: Tiny, tmp_path: Path) -> None:
     model = run.model()
     shown = np.load(folder / "rounds" / f"{len(run.rounds) - 1:03d}" / "examples.npz")
     paths = [Path(run.config.data) / "images" / f"{name}.jpg" for name in shown["ids"].tolist()]
-    seen = model.look(run.images(paths))
-    assert torch.equal(seen.classes, torch.from_numpy(shown["predicted"]))
-    torch.testing.assert_close(seen.cam, torch.from_numpy(shown["cams"]), rtol=0.01, atol=0.01)
-    assert all(not parameter.requires_grad for parameter in model.net.body.parameters())
-    assert not model.train().net.body.training
+    x = model.preprocess(paths)
+    assert torch.equal(model(x).argmax(1), torch.from_numpy(shown["predicted"]))
+    torch.testing.assert_close(model.explain(x), torch.from_numpy(shown["cams"]), rtol=0.01, atol=0.01)
+    net = model.classifier.net
+    assert all(not parameter.requires_grad for parameter in net.body.parameters())
+    model.train()
+    assert net.head.training
+    assert not net.body.training
 
 
 @pytest.mark.parametrize("options", [HEAD, {**CROPS, "regime": "tait", "teacher_arch": SMALLER}])

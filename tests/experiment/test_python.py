@@ -63,20 +63,21 @@ def test_the_model_sees_what_the_run_saw(finished: sal_fast.Run, shared_folder: 
     table = load_table(str(shared_folder))
     paths = dict(zip(table.ids, table.images, strict=True))
     model = finished.model()
-    images = finished.images([paths[name] for name in seen["ids"]])
+    images = model.preprocess([paths[name] for name in seen["ids"]])
     assert images.shape == (len(seen["ids"]), 3, 32, 32)
     with torch.no_grad():
-        found = model.look(images)
-        logits, _ = model(images)
+        logits = model(images)
     assert torch.equal(logits.argmax(1), torch.from_numpy(seen["predicted"]))
-    torch.testing.assert_close(found.cam, torch.from_numpy(seen["cams"]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.explain(images), torch.from_numpy(seen["cams"]), rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match=r"nothing\.jpg"):
-        finished.images([shared_folder / "nothing.jpg"])
+        model.preprocess([shared_folder / "nothing.jpg"])
 
 
 def test_a_run_without_a_model(finished: sal_fast.Run, tmp_path: Path) -> None:
     shutil.copytree(finished.path, tmp_path / "run")
     (tmp_path / "run/rounds/002/accuracy.safetensors").unlink()
+    assert sal_fast.load(tmp_path / "run").model().metadata["round"] == 2
+    shutil.rmtree(tmp_path / "run/model")
     with pytest.raises(InputError, match="weights are gone"):
         sal_fast.load(tmp_path / "run").model()
     (tmp_path / "run/rounds.jsonl").unlink()

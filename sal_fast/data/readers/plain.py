@@ -88,7 +88,7 @@ class Folder(Reader):
         if not reading.found:
             unread = mistaken.unread(walk(path / "images"))
             raise InputError(f"{path / 'images'}: no images in its class folders ({ENDINGS}){unread}")
-        for _, image in _below(path / "pool"):
+        for _, image in below(path / "pool"):
             _add(reading, path, "", "", [image], {}, options)
         reading.draw_splits_if_only_train()
         return reading
@@ -154,13 +154,13 @@ def _bases(name: str) -> Iterator[str]:
 
 def read_images(root: Path) -> Table:
     """Read every image below a folder, without class or mask; its path, without the suffix, is its id."""
-    samples = [Sample(name, path) for name, path in _below(root)]
+    samples = [Sample(name, path) for name, path in below(root)]
     if not samples:
         raise InputError(f"{root}: no images in it ({ENDINGS}){mistaken.unread(walk(root))}")
     return make_table(root.resolve().name, samples)
 
 
-def _below(root: Path) -> Iterator[tuple[str, Path]]:
+def below(root: Path) -> Iterator[tuple[str, Path]]:
     """Every image below a folder, with its path there, without the suffix; none if there is no folder."""
     for path in sorted(walk(root)):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):

@@ -1,0 +1,57 @@
+"""sal-fast explain: where a trained model looks on images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sal_fast._util.words import DecoderName, Probe
+from sal_fast.cli import parsing
+from sal_fast.cli.output import say
+from sal_fast.cli.predict import Images, Model
+from sal_fast.trained import named
+from sal_fast.trained.explain import explain
+from sal_fast.trained.model import load_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Draw where a model looks on images.
+
+    OUT gets overlays/ID.jpg, the photograph with its map over it; maps/ID.png, the map in grey; maps/ID.npy,
+    the map's numbers; sheet.png, the first overlays on one sheet; and explain.csv, which lists all. A file
+    that cannot be used is named and passed over. The same command continues one that was interrupted.
+    """
+
+    model: Model
+    """The folder of a run, its folder model, or a .safetensors file that a run wrote."""
+    images: Images
+    """Pictures, folders of pictures at any depth, or manifests with a column image and perhaps id."""
+    out: Path
+    """The folder to write to."""
+    classes: Annotated[str | None, tyro.conf.arg(name="class", metavar="CLASS|all|top3")] = None
+    """The class whose map is drawn: a name, all, or top3 (top5, ...) for the most probable ones. Without it
+    each image's predicted class is."""
+    probe: Probe | None = None
+    """The kind of map; without it the one that the run used."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    decoder: DecoderName = "auto"
+    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parsing.one_line(Options, arguments, "sal-fast explain")
+    model = load_model(options.model, options.device)
+    images = named.table(options.images, model.metadata["white"])
+    explain(
+        model,
+        images,
+        options.out,
+        classes=options.classes,
+        probe=options.probe,
+        decoder=options.decoder,
+    )
+    say(f"{len(images)} images: {options.out / 'sheet.png'}, {options.out / 'explain.csv'}")
+    return 0
