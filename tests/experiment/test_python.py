@@ -99,8 +99,8 @@ def test_on_round_takes_the_place_of_the_table(
     sal_fast.run(sal_fast.Config(**options, out=str(tmp_path / "a")))
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == [
-        "round", "labelled", "human", "generated", "empty", "accuracy", "dice", "floor", "seconds", "left"
-    ]  # fmt: skip
+        "round", "labels", "human", "made", "empty", "acc", "bal", "F1", "Dice", "rand", "IoU", "hits", "sec", "left"
+        ]  # fmt: skip
     assert [line.split()[0] for line in shown[1:]] == ["3/3"]
     assert max(map(len, shown)) <= 80
 

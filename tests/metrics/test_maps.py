@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sal_fast.train.agreement import EPSILON, correlation, divergence
 from scipy import special, stats
 from torch import Tensor
-
-from sal_fast.train.agreement import EPSILON, correlation, divergence
 
 
 def blobs(count: int, height: int, width: int, seed: int) -> Tensor:
