@@ -4,7 +4,8 @@
 
     run = sal_fast.run(sal_fast.Config(data="photographs", regime="sal"))
     run.rounds[-1].accuracy
-    model = sal_fast.load("runs/photographs-sal-margin-s0").model()
+    model = sal_fast.load_model("runs/photographs-sal-margin-s0")
+    maps = model.explain(model.preprocess(["photograph.jpg"]))
 
 Importing this module is cheap: torch is imported when a name that needs it is used.
 """
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sal_fast.experiment.loading import Run, load
     from sal_fast.experiment.record import Round
     from sal_fast.experiment.run import Waiting, run
+    from sal_fast.trained.model import SalModel, load_model
 
     __version__: str
 
@@ -30,13 +32,16 @@ _PLACES = {
     "InputError": "sal_fast.errors",
     "Round": "sal_fast.experiment.record",
     "Run": "sal_fast.experiment.loading",
+    "SalModel": "sal_fast.trained.model",
     "Waiting": "sal_fast.experiment.run",
     "build_info": "sal_fast._native",
     "load": "sal_fast.experiment.loading",
+    "load_model": "sal_fast.trained.model",
     "run": "sal_fast.experiment.run",
 }
 __all__ = [
-    "BuildInfo", "Config", "InputError", "Round", "Run", "Waiting", "__version__", "build_info", "load", "run"
+    "BuildInfo", "Config", "InputError", "Round", "Run", "SalModel", "Waiting", "__version__", "build_info",
+    "load", "load_model", "run",
 ]  # fmt: skip
 
 

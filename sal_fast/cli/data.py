@@ -35,6 +35,7 @@ from sal_fast.data.prepared import PreparedTable
 from sal_fast.errors import InputError
 from sal_fast.experiment import frozen
 from sal_fast.experiment.config import Config
+from sal_fast.trained.metadata import like_its_weights
 
 
 def main(arguments: list[str]) -> int:
@@ -119,8 +120,9 @@ class Prepare(FilesWithMasks):
     imagenet-s, ham10000, food201; or file.py:function."""
     out: Path
     """The folder to write to."""
-    image_size: int = 224
-    """The runs' --image-size: pixels a side that the network sees."""
+    image_size: int | None = None
+    """The runs' --image-size, pixels a side that the network sees. Without it that of the model which
+    --weights names is taken, else 224."""
     augment: str = "none"
     """The runs' --augment; for crops, images are kept at 8/7 of image_size. A plug-in crops nothing here."""
     copy: bool = True
@@ -131,9 +133,9 @@ class Prepare(FilesWithMasks):
     """A network whose features are kept too, for runs with --train head and the same --arch, --weights,
     --output-stride and, without weights, --seed."""
     weights: str = "none"
-    """The runs' --weights."""
-    output_stride: int = 32
-    """The runs' --output-stride."""
+    """The runs' --weights. A model that a run has written says --arch, --image-size and --output-stride."""
+    output_stride: int | None = None
+    """The runs' --output-stride; 32 if neither this nor --weights says it."""
     seed: int = 0
     """The runs' --seed, from which random weights follow."""
     allow_leaks: bool = False
@@ -141,11 +143,10 @@ class Prepare(FilesWithMasks):
 
     def run(self) -> int:
         """Prepare the folder; return the exit status."""
-        if self.image_size < 1:
-            raise InputError(f"--image-size {self.image_size}: expected at least 1")
-        Config.of({"augment": self.augment})  # it refuses unknown words
+        config = self._config()
+        size = config.image_size
         table = self.table(self.data)
-        recipe = prepare.Recipe(self.image_size, stored_size(self.augment, self.image_size), self.copy)
+        recipe = prepare.Recipe(size, stored_size(self.augment, size), self.copy)
         with closing(decode.choose(self.decoder, torch_device("auto"))) as decoding:
             broken = prepare.prepare(table, self.out, recipe, decoding)
         for error in broken:
@@ -155,14 +156,18 @@ class Prepare(FilesWithMasks):
                 f"{len(broken)} of {len(table)} samples cannot be used (see above); mend or remove their "
                 f"files, then repeat the command: the others are kept"
             )
-        if self.arch is not None:
-            alike = ("arch", "weights", "output_stride", "image_size", "seed", "decoder")
-            frozen.prepare_features(
-                Config(train="head", data=str(self.out), **{name: getattr(self, name) for name in alike})
-            )
+        if "arch" in config.given:
+            frozen.prepare_features(config)
         _check_twice(prepared.read(self.out), self.allow_leaks)
-        say(f"{len(table)} samples, for --image-size {self.image_size} --augment {self.augment}: {self.out}")
+        say(f"{len(table)} samples, for --image-size {size} --augment {self.augment}: {self.out}")
         return 0
+
+    def _config(self) -> Config:
+        """The options of the runs that the features are for; `arch` is given if features are wanted."""
+        Config.of({"augment": self.augment})  # it refuses unknown words
+        names = ("arch", "weights", "output_stride", "image_size", "seed", "decoder")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return like_its_weights(Config(train="head", data=str(self.out), preset="cyborg", **given))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ from sal_fast.data.readers.plain import read_images
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier, build, network, weights
 from sal_fast.train import score
+from sal_fast.trained import metadata
+from sal_fast.trained.model import classifier
 
 KEPT = "score.json"  # what the scores are of, and how many images are done
 BLOCK = 2000  # images that are decoded, scored and flushed together, so a kill costs no more
@@ -42,17 +44,18 @@ class Options(Files):
 
     data: str
     """A folder of images at any depth, a folder or file in one of the formats of docs/data.md, or builtin."""
-    arch: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(plugins.names("network")) + "}")]
-    """The network, or a plug-in, file.py:function."""
     weights: Path
-    """The network's weights, a .safetensors, .pth, .pt, .ckpt or .bin file. Their head says how many classes
-    there are."""
+    """The model: the folder of a run, its folder model, or a .safetensors file that a run wrote; these say
+    all else. Or the weights of --arch, a .safetensors, .pth, .pt, .ckpt or .bin file, whose head says how
+    many classes there are."""
     out: Path
     """The folder to write to."""
-    image_size: int = 224
-    """Pixels a side that the network sees."""
-    output_stride: int = 32
-    """The output stride that the network was trained with."""
+    arch: Annotated[str | None, tyro.conf.arg(metavar="{" + ",".join(plugins.names("network")) + "}")] = None
+    """The network, or a plug-in, file.py:function, for weights that no run has written."""
+    image_size: int | None = None
+    """Pixels a side that the network sees; 224 if the weights do not say it."""
+    output_stride: int | None = None
+    """The output stride that the network was trained with; 32 if the weights do not say it."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     decoder: DecoderName = "auto"
@@ -61,25 +64,26 @@ class Options(Files):
 
 def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast score")
-    if options.image_size < 1:
+    if options.image_size is not None and options.image_size < 1:
         raise InputError(f"--image-size {options.image_size}: expected at least 1")
-    out, path = options.out, options.weights
+    out = options.out
     images = _images(options)
-    model = _model(options.arch, path, options.output_stride)
+    scored = _scored(options)
+    model, images = scored.model, dataclasses.replace(images, rule=Rule(white=scored.white))
     identity = {
         "ids": hashlib.sha256("\n".join(images.ids).encode()).hexdigest(),
-        "arch": options.arch,
-        "weights": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "image_size": options.image_size,
-        "output_stride": options.output_stride,
-        "white": options.white,
+        "arch": scored.arch,
+        "weights": hashlib.sha256(scored.file.read_bytes()).hexdigest(),
+        "image_size": scored.image_size,
+        "output_stride": scored.output_stride,
+        "white": scored.white,
     }
     with hold(out, KEPT):
         done = _resume(out, identity)
         if done == len(images):
             say(f"nothing to do; finished: {out}")
             return 0
-        _score(options, images, model, identity, done)
+        _score(options, images, scored, identity, done)
         write_bytes(out / "ids.txt", "".join(f"{name}\n" for name in images.ids).encode())
         for name in ("logits", "features"):
             os.replace(out / f"{name}.npy.part", out / f"{name}.npy")
@@ -89,11 +93,44 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _score(
-    options: Options, images: Table, model: Classifier, identity: dict[str, object], done: int
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """A model that scores images, and how it sees them. `file` holds its weights."""
+
+    model: Classifier
+    file: Path
+    arch: str
+    image_size: int
+    stored_size: int
+    output_stride: int
+    white: float | None
+
+
+def _scored(options: Options) -> _Scored:
+    """The model of the options. Raises InputError for options that contradict what its weights say."""
+    path = options.weights
+    file = metadata.find(path) if path.is_dir() else path
+    if not weights.is_file(str(file)):
+        raise InputError(f"--weights {path}: expected {weights.FILE}")
+    about = weights.metadata(file)
+    if about is not None:
+        about = metadata.read(file)
+        given = {"network": options.arch, "image_size": options.image_size}
+        metadata.check(file, about, {**given, "output_stride": options.output_stride})
+        model = classifier(about, weights.read(file), str(file))
+        sizes = about["image_size"], about["stored_size"], about["output_stride"]
+        white = about["white"] if options.white is None else options.white
+        return _Scored(model, file, about["network"], *sizes, white)
+    if options.arch is None:
+        raise InputError(f"missing --arch: {file} does not say which network its weights are for")
+    size, stride = options.image_size or 224, options.output_stride or 32
+    model = _model(options.arch, file, stride)
+    return _Scored(model, file, options.arch, size, size, stride, options.white)
+
+
+def _score(options: Options, images: Table, scored: _Scored, identity: dict[str, object], done: int) -> None:
     """Score the images after the first `done` ones, and keep every block that is finished."""
-    place, out = torch_device(options.device), options.out
+    place, out, model = torch_device(options.device), options.out, scored.model
     model.to(place)
     widths = {"logits": model.head.out_features, "features": model.head.in_features}
     files = {}
@@ -104,7 +141,7 @@ def _score(
         files[name] = np.load(file, mmap_mode="r+")
     decoding = decode.choose(options.decoder, place)
     _log.info(f"{images.name}: {len(images)} images; decoder {decoding.name}")
-    stored = store.StoreOptions(options.image_size, options.image_size, decoding)
+    stored = store.StoreOptions(scored.image_size, scored.stored_size, decoding)
     with progress.bar(f"scoring {images.name}", len(images) - done) as advance:
         for begin in range(done, len(images), BLOCK):
             rows = slice(begin, min(begin + BLOCK, len(images)))

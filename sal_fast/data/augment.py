@@ -27,8 +27,13 @@ ANGLE = 15.0  # degrees; `rotate` turns by at most so many, either way
 LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in brightness, ITU-R BT.601
 GREY = 127.5  # the level that contrast does not change
 
-# The affine map [3, 4] from RGB in 0..255 to what a network takes, (v / 255 - mean) / std.
-NORMALISE = np.column_stack([np.diag(1 / (255 * np.array(STD))), -np.divide(MEAN, STD)])
+
+def normalising(mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """The affine map, float64 [3, 4], from RGB in 0..255 to what a network takes, (v / 255 - mean) / std."""
+    return np.column_stack([np.diag(1 / (255 * np.array(std))), -np.divide(mean, std)])
+
+
+NORMALISE = normalising(MEAN, STD)
 # the meaning of the draws of an image; ratio, brightness, contrast and saturation stand between
 FIRST, LEFT, TOP, FLIP = range(4)
 VERTICAL, QUARTERS, TURN = range(8, 11)

@@ -7,7 +7,6 @@ depend on that. Maps always stay on the device, with one bit per pixel where the
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast._util import progress
-from sal_fast.data import augment, decode, meaning, reading
+from sal_fast.data import augment, meaning, reading
 from sal_fast.data.augment import Augmentation, Draws
 from sal_fast.data.decode import Decoder
 from sal_fast.data.duplicates import Traits
@@ -197,16 +196,3 @@ def read_masks(masks: Sequence[Path], images: Sequence[Path], size: int, decoder
     """
     table = Table("masks", [], [str(path) for path in masks], list(images), [], list(masks))
     return decoded(table, StoreOptions(size, 0, decoder))[1]
-
-
-def read_batch(paths: Sequence[Path], image_size: int, augmentation: str = "none") -> Tensor:
-    """Read picture files as `Store.views` shows them in testing: float32 [B, 3, image_size, image_size].
-
-    Raises InputError that names a file which cannot be read.
-    """
-    with closing(decode.choose("torch", torch.device("cpu"))) as decoder:
-        try:
-            pixels = reading.pictures(paths, augment.stored_size(augmentation, image_size), decoder)
-        except Unreadable as error:
-            raise InputError(str(error)) from None
-    return ops.crop_images(pixels, None, size=image_size, color=augment.plain().color)

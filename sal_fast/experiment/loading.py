@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,7 @@ from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import Round, RunFolder
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sal_fast.models import Classifier
+    from sal_fast.trained.model import SalModel
 
 
 @dataclass(frozen=True)
@@ -60,29 +57,14 @@ class Run:
         predicted = [name for name, count in zip(self.classes, one.per_class.predicted, strict=True) if count]
         return doubts(one.per_class.images, predicted, one.dice_images)
 
-    def model(self, device: str = "cpu") -> Classifier:
-        """The accuracy model of the last finished round, in eval mode, ready to call.
-
-        It is a `sal_fast.models.Classifier`: `model(images)` gives logits `[B, K]` and features
-        `[B, C, h, w]`, and `model.look(images)` gives logits and saliency maps. `Run.images` makes `images`.
+    def model(self, device: str = "cpu") -> SalModel:
+        """The accuracy model of the last finished round, in eval mode: `sal_fast.load_model` of the folder.
 
         Raises InputError if no round is finished, or if the weights of the last one are gone.
         """
-        if not self.rounds:
-            raise InputError(f"{self.path}: no finished round yet, so there is no model; let a round finish")
-        from sal_fast.experiment.networks import kept_model
+        from sal_fast.trained.model import load_model
 
-        weights = RunFolder(self.path).round(self.rounds[-1].round) / "accuracy.safetensors"
-        return kept_model(self.config, len(self.classes), weights, device)
-
-    def images(self, paths: Iterable[str | Path]) -> Tensor:
-        """Read picture files as the run's networks see them: float32 `[B, 3, S, S]`, resized and normalised.
-
-        S is the run's `image_size`. Raises InputError for a file that cannot be read.
-        """
-        from sal_fast.data.store import read_batch
-
-        return read_batch([Path(path) for path in paths], self.config.image_size, self.config.augment)
+        return load_model(self.path, device)
 
 
 def load(path: str | Path) -> Run:

@@ -3,10 +3,8 @@
 import functools
 from pathlib import Path
 
-import torch
-
 from sal_fast import models, seeds
-from sal_fast.distributed import ALONE, Ranks
+from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.models import Classifier, build, frozen, map_shape, weights
@@ -76,18 +74,3 @@ def load_kept(model: Classifier, arch: str, path: Path, ranks: Ranks) -> None:
     if ranks.first:
         weights.load_into(model.net, model.backbone, str(path))
     ranks.same(model)
-
-
-def kept_model(config: Config, classes: int, path: Path, device: str = "cpu") -> Classifier:
-    """A model of a run, in eval mode, with the weights in the file `path`.
-
-    Raises InputError if the file is gone.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: the model's weights are gone; restore them, or repeat the run")
-    config = config.replace(compile=False)
-    model = new_model(config if config.train == "head" else config.replace(weights="none"), classes)
-    load_kept(model, config.arch, path, ALONE)
-    if config.train == "head":
-        model = frozen.with_body(model, whole_model(config, classes))
-    return model.to(torch.device(device)).eval()

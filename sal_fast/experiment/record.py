@@ -7,6 +7,7 @@
                       and, if people or a model on trial answer: answers.json, drawn/, predicted/
     start/            their answers to the start set
     teacher.safetensors    the weights of the teacher (regime tait)
+    model/            the model of the last finished round, with its card (`sal_fast.trained.folder`)
     frozen/           the features of the networks, with --train head
     summary.json      written when the run is finished
 
@@ -99,6 +100,7 @@ class Round:
     dice, iou, pointing: means over the test images that have a mask, 0 to 1; None if none has.
     dice_floor: the Dice of a random map.
     per_class: the figures of each class.
+    dice_std: the standard deviation of Dice over the test images with a mask.
     trial_dice: the Dice between maps that the model foresaw and those that people drew
         (`--human-budget auto`).
     cc, kl: the agreement with graded maps.
@@ -116,6 +118,7 @@ class Round:
     dice_floor: float | None
     seconds: float
     dice_images: int | None = None
+    dice_std: float | None = None
     val_accuracy: float | None = None
     best_epoch: int | None = None
     balanced_accuracy: float | None = None

@@ -31,6 +31,8 @@ from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
 from sal_fast.metrics.summary import Tested, mean, per_class
 from sal_fast.models import Classifier, resolved, weights
 from sal_fast.train import Fitted, HeadTraining, Job, Recipe, Scores, Training, evaluate, score
+from sal_fast.trained import folder as trained_folder
+from sal_fast.trained import metadata
 
 
 @dataclass
@@ -95,8 +97,11 @@ class Steps:
         jobs = [Job(self._begun(work, name), alpha, f"{name} model") for name, alpha in wanted]
         work.fitted, *_ = self._fit(work, labelled, jobs)
         if work.folder is not None:
+            record, counts = self.folder.run(), labelled.counts()
+            about = metadata.of_run(record, self.config, work.round_index, counts)
             for (name, _), job in zip(wanted, jobs, strict=True):
-                (work.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(job.model.net))
+                said = about if name == "accuracy" else None
+                (work.folder / f"{name}.safetensors").write_bytes(weights.to_bytes(job.model.net, said))
         accuracy_model = jobs[0].model
         match drawer:
             case "accuracy":
@@ -167,6 +172,7 @@ class Steps:
         self.lines.append(_line(self.answering, work, labelled, time.perf_counter() - begin))
         self.folder.append(self.lines)
         self.folder.prune(round_index)
+        trained_folder.write(self.folder)
         self.on_round()
         if waiting is not None:
             raise waiting
@@ -295,6 +301,7 @@ def _figures(tested: Tested) -> dict[str, Any]:
     """What a line tells of the test set."""
     confusion, maps = tested.confusion, tested.maps
     means = {name: mean(values) for name, values in maps._asdict().items()}
+    dice = maps.dice[~maps.dice.isnan()]
     classes = per_class(confusion, tested.labels, maps)
     return {
         "accuracy": metrics.accuracy(confusion),
@@ -302,7 +309,8 @@ def _figures(tested: Tested) -> dict[str, Any]:
         "macro_f1": metrics.macro_f1(confusion),
         "dice": means["dice"],
         "dice_floor": means["floor"],
-        "dice_images": int((~maps.dice.isnan()).sum()),
+        "dice_images": len(dice),
+        **({"dice_std": float(dice.double().std())} if len(dice) > 1 else {}),
         "iou": means["iou"],
         "pointing": means["pointing"],
         **({} if means["cc"] is None else {"cc": means["cc"], "kl": means["kl"]}),

@@ -42,6 +42,8 @@ from sal_fast.experiment.networks import new_model
 from sal_fast.experiment.record import Round, RunFolder
 from sal_fast.experiment.rounds import Steps
 from sal_fast.models import feature_size
+from sal_fast.trained import folder as trained_folder
+from sal_fast.trained import metadata
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ def run(
     config = _with_names(
         config, criterion=criterion, arch=network, data=data, generator=generator, augment=augmentation
     )
+    config = metadata.like_its_weights(config)
     config.check()
     checks.check_networks(config)
     folder = RunFolder(config.run_folder)
@@ -167,6 +170,7 @@ def _run(
     """Do the part of a run that every rank does. The first alone reads the run folder and writes to it."""
     if ranks.first:
         folder.check(config.options())
+        _bring_up_to_date(folder)
     if ranks.number(ranks.first and folder.finished()):
         log.info("%s is finished; nothing to do", folder.path)
         return
@@ -202,6 +206,13 @@ def _run(
         active_learning(steps, until)
     if ranks.first and len(steps.lines) == plan.rounds:
         write_json(folder.summary_json, summary(config, steps.lines))
+        trained_folder.write(folder)
+
+
+def _bring_up_to_date(folder: RunFolder) -> None:
+    """Write the run's folder `model` if a killed process, or an older version, has not."""
+    if folder.run_json.exists():
+        trained_folder.write(folder)
 
 
 def _answering(

@@ -10,7 +10,7 @@ from sal_fast import ops, probes
 from sal_fast._util.words import MEAN, STD, CamClass, Precision
 from sal_fast.errors import InputError
 from sal_fast.models import weights as weight_files
-from sal_fast.models.backbone import FEATURES, Backbone, Spec
+from sal_fast.models.backbone import FEATURES, Backbone, Rgb, Spec
 from sal_fast.models.libraries import network
 from sal_fast.probes import Place
 from sal_fast.probes.watch import ToMaps, Watch
@@ -66,6 +66,7 @@ class Classifier(nn.Module):
                 f"--cam-layer {cam_layer} looks into the network, which --compile closes; leave one out"
             )
         self._compiled = torch.compile(self._seen, mode="reduce-overhead") if compiled else None
+        self.given: tuple[Rgb, Rgb] = MEAN, STD  # how the images that it is given are normalised
         self._tap: Tap | None = None  # of a network that is not cut, from its first images on
         self._place: Place | None = None
 
@@ -126,12 +127,12 @@ class Classifier(nn.Module):
         return self._tap.take()
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """Images as the network wants them, from images that are normalised as ImageNet's."""
+        """Images as the network wants them, from images that are normalised as `given` says."""
         wanted = self.backbone.normalisation
-        if wanted == (MEAN, STD):
+        if wanted == self.given:
             return images
         mean, std = (images.new_tensor(values)[:, None, None] for values in wanted)
-        mine, spread = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        mine, spread = (images.new_tensor(values)[:, None, None] for values in self.given)
         return images * (spread / std) + (mine - mean) / std
 
     def look(self, images: Tensor, target: Tensor | None = None, *, probe: ops.Probe = "cam") -> Look:
@@ -144,7 +145,10 @@ class Classifier(nn.Module):
 
         Args:
             target: int64 [B], the classes of the maps. None: the predicted ones, the lowest class on a tie.
+                With int64 [B, T] each image gets T maps: `cam` is [B, T, h, w], and `classes` [B, T].
         """
+        if target is not None and target.ndim == 2:
+            return self._several(images, target, probe)
         head, layer = self.head, self.cam_layer
         if layer == FEATURES and self._is_closed(images):
             seen = ops.cam_head(self.features(images), head.weight, head.bias, target, probe=probe)
@@ -154,6 +158,14 @@ class Classifier(nn.Module):
         logits, maps = self.watched(layer, images)
         classes = logits.detach().argmax(1) if target is None else target
         return Look(logits, ops.cam(maps, head.weight, classes), classes)
+
+    def _several(self, images: Tensor, target: Tensor, probe: ops.Probe) -> Look:
+        """Maps of several classes of each image; in the closed form from one forward pass for all."""
+        if self.cam_layer == FEATURES and self._is_closed(images):
+            logits, features = self(images)
+            return Look(logits, ops.cam(features, self.head.weight, target, probe=probe), target)
+        looks = [self.look(images, classes, probe=probe) for classes in target.unbind(1)]
+        return Look(looks[0].logits, torch.stack([one.cam for one in looks], dim=1), target)
 
     def _is_closed(self, images: Tensor) -> bool:
         """True if the head's input is the mean of the features."""

@@ -54,6 +54,6 @@ def on_features(name: str, shape: tuple[int, int, int], classes: int, seed: int)
     return Classifier(FrozenNet(head), _Frozen(name, shape))
 
 
-def with_body(model: Classifier, body: Classifier) -> Classifier:
-    """A classifier of images, from one of features and the network that gave these."""
-    return Classifier(FrozenNet(model.head, body), Backbone(model.backbone.name))
+def with_body(head: nn.Linear, body: Classifier) -> Classifier:
+    """A classifier of images, from a head on features and the network that gave these."""
+    return Classifier(FrozenNet(head, body), Backbone(body.backbone.name))

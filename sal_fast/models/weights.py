@@ -1,6 +1,7 @@
 """Weights: read without running code, and written so that the network's own library reads them too."""
 
 import functools
+import json
 import logging
 import os
 import pickle
@@ -9,10 +10,11 @@ import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sal_fast._util.suggest import nearest
@@ -30,6 +32,7 @@ PLACES = ("state_dict_ema", "ema", "model_ema", "model_state_dict", "state_dict"
 # What wrappers put before the names of a network's entries, in any nesting: torch.compile,
 # DistributedDataParallel, Lightning, and networks with a part of such a name.
 PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.", "net.", "encoder.")
+METADATA = "sal_fast"  # the key of what a run says about its weights, in the header of a .safetensors file
 
 
 def load_into(net: nn.Module, backbone: Backbone, weights: str) -> None:
@@ -44,7 +47,21 @@ def load_into(net: nn.Module, backbone: Backbone, weights: str) -> None:
     else:
         found = _named(backbone, weights)
         state = {key: value for key, value in found.items() if key in own}  # not those of auxiliary heads
-    head = f"{backbone.head_name(net)}."
+    state, head = fitting(net, backbone, state, weights), f"{backbone.head_name(net)}."
+    if any(key.startswith(head) and key not in state for key in own):
+        _tell_once(f"weights {weights}: they have no head for these classes; it begins at random")
+    net.load_state_dict(state, strict=False)
+
+
+def fitting(
+    net: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], weights: str
+) -> dict[str, Tensor]:
+    """The entries of a state dict that fit a network: all of them, but for a head of another size.
+
+    Raises InputError that names the first entry that is missing, unknown or of another shape. In it the state
+    dict is called `weights`.
+    """
+    own, head = net.state_dict(), f"{backbone.head_name(net)}."
     shapes = [key for key in state if key in own and own[key].shape != state[key].shape]
     reasons = [
         f"{key!r} has shape {list(state[key].shape)}, expected {list(own[key].shape)}"
@@ -59,9 +76,7 @@ def load_into(net: nn.Module, backbone: Backbone, weights: str) -> None:
     reasons += [f"{key!r} is not in the network{_similar(key, missing)}" for key in unknown]
     if reasons:
         raise InputError(f"weights {weights!r} do not fit {backbone.name}: {reasons[0]}")
-    if any(key.startswith(head) and key not in state for key in own):
-        _tell_once(f"weights {weights}: they have no head for these classes; it begins at random")
-    net.load_state_dict(state, strict=False)
+    return state
 
 
 @functools.cache
@@ -135,11 +150,37 @@ def _said(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-def to_bytes(model: nn.Module) -> bytes:
-    """A state dict as safetensors. (Its `save_file` hides the errno of a full disk.)"""
+def to_bytes(model: nn.Module | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> bytes:
+    """The state dict of a network, or one that is given, as safetensors.
+
+    `metadata` is written into the header, as JSON. (`save_file` of safetensors hides the errno of a full
+    disk.)
+    """
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    said = {} if metadata is None else {METADATA: json.dumps(metadata, ensure_ascii=False)}
     return safetensors.torch.save(
-        {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+        {key: value.contiguous().cpu() for key, value in state.items()}, {"format": "pt", **said}
     )
+
+
+def metadata(path: Path) -> dict[str, Any] | None:
+    """What a run said about its weights in the header of a .safetensors file; None for any other file.
+
+    Raises InputError if the file cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    if not path.is_file():
+        raise InputError(f"weights file not found: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA)
+        found = None if text is None else json.loads(text)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"weights file {path} cannot be read: {_said(error)}") from None
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"weights file {path}: its metadata are {type(found).__name__}, expected an object")
+    return found
 
 
 def is_file(weights: str) -> bool:

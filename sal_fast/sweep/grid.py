@@ -14,6 +14,7 @@ from sal_fast.data import catalog
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.config import OPTIONS, Config, short_name
+from sal_fast.trained.metadata import like_its_weights
 
 AXES = tuple(name for name, one in OPTIONS.items() if one.axis)
 ALLOWED = tuple(name for name, one in OPTIONS.items() if one.not_in_a_grid is None)
@@ -106,7 +107,7 @@ class Grid:
     def _config(self, options: dict[str, Any], place: Place) -> Config:
         try:
             config = Config.of(options)
-            config = config.replace(**self._found_at(place, config))
+            config = like_its_weights(config.replace(**self._found_at(place, config)))
             # a segmenter's masks may still be missing while one only asks what a sweep takes
             missing = config.its_regime.uses_a_segmenter and config.segmenter_masks is None
             (config.replace(segmenter_masks="later") if missing else config).check()
