@@ -20,6 +20,7 @@ COMMANDS = {
     "query": "export what a run asks of people, and import their answers",
     "sweep": "run every combination of a grid, here or on a Ray cluster",
     "score": "run a model over images: ids, logits and features for select",
+    "evaluate": "judge a trained model on a data set, with figures, tables and plots",
     "select": "choose the images to label next, from any features and logits",
     "report": "make figures, tables and one page from run folders",
     "data": "check or prepare a data set, or render eye tracking to masks",
@@ -27,7 +28,7 @@ COMMANDS = {
     "doctor": "show the machine, the build and the versions, and what is missing",
 }
 
-LONG = ("run", "score")  # the commands whose own process computes for a while
+LONG = ("run", "score", "evaluate")  # the commands whose own process computes for a while
 
 log = logging.getLogger(__name__)
 

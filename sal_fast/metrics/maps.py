@@ -65,8 +65,9 @@ def _figures(cam: Tensor, human: Mask) -> MapFigures:
     marked = _marked(cam, mask)
     scaled, floor = _scaled(cam, marked), _share(marked)
     dice = ops.topn_dice(cam, mask).dice
-    inside = _energy(scaled, marked)
-    figures = dice, floor, _iou(dice), _pointing(scaled, marked), inside, _gain(inside, floor)
+    outside = _outside(scaled, marked)
+    pointing, gain = _pointing(scaled, marked), _gain(outside, marked)
+    figures = dice, floor, _iou(dice), pointing, 1 - outside, gain
     if graded is None:
         return MapFigures(*figures, *torch.full((5, len(cam)), torch.nan, device=cam.device))
     g = ops.minmax_normalize(graded)
@@ -128,7 +129,7 @@ def energy(cam: Tensor, mask: Mask) -> Tensor:
     networks".
     """
     marked = _marked(cam, mask)
-    return _energy(_scaled(cam, marked), marked)
+    return 1 - _outside(_scaled(cam, marked), marked)
 
 
 @torch.no_grad()
@@ -140,7 +141,7 @@ def energy_gain(cam: Tensor, mask: Mask) -> Tensor:
     negative for a map that avoids the mask. NaN where the mask is empty or full.
     """
     marked = _marked(cam, mask)
-    return _gain(_energy(_scaled(cam, marked), marked), _share(marked))
+    return _gain(_outside(_scaled(cam, marked), marked), marked)
 
 
 # --- beside a graded map ---------------------------------------------------------------------------------
@@ -224,14 +225,17 @@ def _pointing(scaled: Tensor, marked: Tensor) -> Tensor:
     return _where_marked(hits, marked)
 
 
-def _energy(scaled: Tensor, marked: Tensor) -> Tensor:
-    total = scaled.sum((-2, -1))
-    inside = (scaled * marked).sum((-2, -1)) / total
-    return _where_marked(torch.where(total == 0, _share(marked), inside), marked)
+def _outside(scaled: Tensor, marked: Tensor) -> Tensor:
+    """The share of a map's sum that lies outside the mask. A flat map counts as 1 everywhere."""
+    total, free = scaled.sum((-2, -1)), ~marked
+    outside = (scaled * free).sum((-2, -1)) / total
+    return _where_marked(torch.where(total == 0, free.float().mean((-2, -1)), outside), marked)
 
 
-def _gain(inside: Tensor, share: Tensor) -> Tensor:
-    return torch.where(share == 1, torch.nan, (inside - share) / (1 - share))
+def _gain(outside: Tensor, marked: Tensor) -> Tensor:
+    """`(e - a) / (1 - a)`, which is `1 - (1 - e) / (1 - a)`, and so keeps its digits beside a large mask."""
+    free = (~marked).float().mean((-2, -1))
+    return torch.where(free == 0, torch.nan, 1 - outside / free)
 
 
 def _correlation(scaled: Tensor, human: Tensor) -> Tensor:

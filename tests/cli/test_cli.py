@@ -45,7 +45,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
         "sal-fast: error: unknown command 'rum'; did you mean 'run'? "
-        "(expected one of run, query, sweep, score, select, report, data, bench, doctor)\n"
+        "(expected one of run, query, sweep, score, evaluate, select, report, data, bench, doctor)\n"
     )
 
 
@@ -55,6 +55,7 @@ LEAVES = (
     "query import",
     "sweep",
     "score",
+    "evaluate",
     "select",
     "report",
     "data check",
