@@ -71,7 +71,6 @@ def test_a_copy_of_the_model_has_no_run(
     run: sal_fast.Run, make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     """All images of another folder, with a subgroup for each and one class without images."""
-    (run.path / "model").joinpath("model.safetensors").read_bytes()
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "model.safetensors").write_bytes((run.path / "model" / "model.safetensors").read_bytes())
