@@ -154,7 +154,7 @@ def _known(table: Table, classes: Sequence[str]) -> tuple[Table, list[str]]:
     if isinstance(table, PreparedTable):
         raise InputError(f"{table.name}: {bare} images have no class; name the original images instead")
     kept = [row for row, label in enumerate(labels) if label != UNLABELLED]
-    return subset(table, kept), [f"{bare} images without a class are left out"]
+    return subset(table, kept), [f"images without a class, which are left out: {bare}"]
 
 
 def _cut(table: Table, rows: list[int]) -> tuple[Table, list[int]]:
@@ -169,7 +169,7 @@ def _cut(table: Table, rows: list[int]) -> tuple[Table, list[int]]:
 
 def subset(table: Table, rows: Sequence[int]) -> Table:
     """Some rows of a table."""
-    columns = {
+    columns: dict[str, Any] = {
         one.name: [values[row] for row in rows]
         for one in fields(table)
         if one.name != "classes" and isinstance(values := getattr(table, one.name), list) and values

@@ -254,6 +254,7 @@ def test_run_then_run_again_then_report(
     assert page.stat().st_mtime_ns == written
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page")]) == 0
     assert (tmp_path / "page" / "index.html").is_file()
+    assert "note: run: only 6 images were tested, fewer than 50" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "absent")]) == 2
     assert capsys.readouterr().err.startswith("sal-fast: error: ")
 

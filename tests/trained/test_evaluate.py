@@ -133,7 +133,7 @@ def test_what_is_refused(run: sal_fast.Run, shared_folder: Path, tmp_path: Path)
     bare = replace(table, labels=[-1, *table.labels[1:]])
     judged = judge(run.path, bare, split="all")
     assert table.ids[0] not in judged.ids
-    assert "1 images without a class are left out" in judged.notes[0]
+    assert judged.notes[0] == "images without a class, which are left out: 1"
 
 
 def test_a_flat_map_is_told_of(run: sal_fast.Run, shared_folder: Path) -> None:
