@@ -38,6 +38,11 @@ def test_ops() -> None:
             assert bool(parameter.grad.any())
 
 
+def test_evaluate() -> None:
+    names = run_examples("docs/evaluate.md")
+    assert names["figures"].iou.shape == (8,)  # type: ignore[attr-defined]
+
+
 def test_networks() -> None:
     names = run_examples("docs/networks.md")
     assert names["layer"] == names["place"].layer == "layer4"  # type: ignore[attr-defined]

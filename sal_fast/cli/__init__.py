@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": "draw where a trained model looks on images",
     "export": "write a trained model for ONNX Runtime or for torch alone",
     "score": "run a model over images: ids, logits and features for select",
+    "evaluate": "judge a trained model on a data set, with figures, tables and plots",
     "select": "choose the images to label next, from any features and logits",
     "report": "make figures, tables and one page from run folders",
     "data": "check or prepare a data set, or render eye tracking to masks",
@@ -30,7 +31,7 @@ COMMANDS = {
     "doctor": "show the machine, the build and the versions, and what is missing",
 }
 
-LONG = ("run", "predict", "explain", "score")  # the commands whose own process computes for a while
+LONG = ("run", "predict", "explain", "score", "evaluate")  # the commands whose own process computes for a while
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from sal_fast import seeds
 from sal_fast.data.store import Store
-from sal_fast.train import Examples
+from sal_fast.train import Scores
 
 EXAMPLES = 24
 
 
-def keep(folder: Path, seen: Examples, store: Store, test_rows: Tensor, seed: int) -> None:
+def keep(folder: Path, seen: Scores, store: Store, test_rows: Tensor, seed: int) -> None:
     """Write examples.npz into `folder`.
 
     Every run with this data and seed keeps the same images. Images whose mask has a foreground are preferred.
@@ -28,10 +28,10 @@ def keep(folder: Path, seen: Examples, store: Store, test_rows: Tensor, seed: in
         folder / "examples.npz",
         ids=np.array([store.table.ids[row] for row in rows.tolist()]),
         labels=store.labels[rows].cpu().numpy(),
-        predicted=seen.predicted[index].cpu().numpy(),
+        predicted=seen.tested.predicted[index].cpu().numpy(),
         images=store.pictures(rows).cpu().numpy(),
         masks=store.masks.unpack(rows).cpu().numpy(),
         has_mask=has_mask[at],
         cams=seen.cams[index].cpu().numpy(),
-        dice=seen.dice[index].cpu().numpy(),
+        dice=seen.tested.maps.dice[index].cpu().numpy(),
     )

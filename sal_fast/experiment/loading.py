@@ -45,6 +45,18 @@ class Run:
         """The number of labelled images in each round, and the queries that people draw maps for."""
         return self.config.plan(len(self.record["splits"]["train"]))
 
+    def doubts(self, one: Round) -> list[str]:
+        """Sentences on why the test of a round means little; an empty list if nothing speaks against it.
+
+        A round of an older sal-fast, which did not keep the figures of classes, gives none.
+        """
+        from sal_fast.metrics import doubts
+
+        if one.per_class is None:
+            return []
+        predicted = [name for name, count in zip(self.classes, one.per_class.predicted, strict=True) if count]
+        return doubts(one.per_class.images, predicted, one.dice_images)
+
     def model(self, device: str = "cpu") -> SalModel:
         """The accuracy model of the last finished round, in eval mode: `sal_fast.load_model` of the folder.
 

@@ -44,6 +44,16 @@ DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `
 TIES = "ties"  # run.json's key of the rule for ties of a query
 OLD_TIES, NEW_TIES = "position", "key"  # a run.json without this key stands for the first
 SECONDS = ("seconds", "label_seconds", "map_seconds")  # fields of `People`; None if nobody measured
+OPTIONAL = (
+    "balanced_accuracy",
+    "macro_f1",
+    "iou",
+    "pointing",
+    "val_accuracy",
+    "cc",
+    "kl",
+    "trial_dice",
+)  # fields of `Round` that are None where a line does not have them
 OWN_NOTES = ("threads", "device", "decoder", "torch", "torchvision", "numpy")  # a change is noted
 
 
@@ -65,15 +75,36 @@ class People:
 
 
 @dataclass(frozen=True)
+class PerClass:
+    """The figures of each class on the test set, as lists in the order of the classes.
+
+    images, predicted: how many test images have the class, and how many were taken for it. The others are 0
+    to 1, and None where there is nothing to take the share or the mean of.
+    """
+
+    images: list[int]
+    predicted: list[int]
+    recall: list[float | None]
+    precision: list[float | None]
+    f1: list[float | None]
+    dice: list[float | None]
+    iou: list[float | None]
+    pointing: list[float | None]
+
+
+@dataclass(frozen=True)
 class Round:
     """One finished round, which is a line of rounds.jsonl. Its counts are those of the whole labelled set.
 
-    accuracy, dice: on the test set, 0 to 1. dice is None if no test image has a mask.
+    accuracy, balanced_accuracy, macro_f1: on the test set, 0 to 1.
+    dice, iou, pointing: means over the test images that have a mask, 0 to 1; None if none has.
     dice_floor: the Dice of a random map.
+    per_class: the figures of each class.
     dice_std: the standard deviation of Dice over the test images with a mask.
     trial_dice: the Dice between maps that the model foresaw and those that people drew
         (`--human-budget auto`).
     cc, kl: the agreement with graded maps.
+    Runs that are older than `balanced_accuracy`, `macro_f1`, `iou`, `pointing` and `per_class` have None.
     seconds, timings, memory: they depend on the machine.
     """
 
@@ -90,6 +121,11 @@ class Round:
     dice_std: float | None = None
     val_accuracy: float | None = None
     best_epoch: int | None = None
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+    iou: float | None = None
+    pointing: float | None = None
+    per_class: PerClass | None = None
     cc: float | None = None
     kl: float | None = None
     trial_dice: float | None = None
@@ -104,8 +140,12 @@ class Round:
         for name in ("round", "labelled", "human_maps", "generated_maps", "empty_maps"):
             known[name] = int(line[name])
         known["accuracy"], known["seconds"] = float(line["accuracy"]), float(line["seconds"])
-        for name in ("dice", "dice_floor", "dice_std", "val_accuracy", "cc", "kl", "trial_dice"):
+        for name in ("dice", "dice_floor", *OPTIONAL):
             known[name] = _optional(line[name] if name in ("dice", "dice_floor") else line.get(name))
+        if (classes := line.get("per_class")) is not None:
+            known["per_class"] = PerClass(
+                **{name: list(classes[name]) for name in PerClass.__dataclass_fields__}
+            )
         if (people := line.get("people")) is not None:
             fields: dict[str, Any] = {name: _optional(people.get(name)) for name in SECONDS}
             fields |= {name: int(people[name]) for name in People.__dataclass_fields__ if name not in SECONDS}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sal_fast import query, seeds
+from sal_fast import metrics, query, seeds
 from sal_fast._util.files import write_bytes
 from sal_fast.data import augment
 from sal_fast.data.masks import Masks
@@ -28,6 +28,7 @@ from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import NEW_TIES, TIES, RunFolder, write_query
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
+from sal_fast.metrics.summary import Tested, mean, per_class
 from sal_fast.models import Classifier, resolved, weights
 from sal_fast.train import Fitted, HeadTraining, Job, Recipe, Scores, Training, evaluate, score
 from sal_fast.trained import folder as trained_folder
@@ -113,7 +114,7 @@ class Steps:
                 return accuracy_model, None
 
     def test(self, work: Work, model: Classifier) -> Scores:
-        """Measure accuracy and Dice on the test set."""
+        """Measure on the test set how well a model classifies, and whether it looks where people look."""
         with self._timed(work, "evaluate"):
             work.scores = evaluate(model, self.store, self.test_rows, self.recipe.probe, self.ranks)
         return work.scores
@@ -167,7 +168,7 @@ class Steps:
             except Waiting as error:
                 waiting = error
             assert work.scores is not None
-            examples.keep(aside, work.scores.examples, self.store, self.test_rows, self.config.seed)
+            examples.keep(aside, work.scores, self.store, self.test_rows, self.config.seed)
         self.lines.append(_line(self.answering, work, labelled, time.perf_counter() - begin))
         self.folder.append(self.lines)
         self.folder.prune(round_index)
@@ -281,16 +282,11 @@ def _line(answering: Answering, work: Work, labelled: Labelled, seconds: float) 
     """The line of rounds.jsonl. Only `seconds`, `timings` and `memory` depend on the machine."""
     assert work.scores is not None
     assert work.fitted is not None
-    scores, config = work.scores, answering.config
+    config = answering.config
     return {
         "round": work.round_index,
         **labelled.counts(),
-        "accuracy": scores.accuracy,
-        "dice": scores.dice,
-        "dice_floor": scores.floor,
-        "dice_images": scores.images,
-        **_spread_of_dice(scores),
-        **({} if scores.correlation is None else {"cc": scores.correlation, "kl": scores.divergence}),
+        **_figures(work.scores.tested),
         **({"trial_dice": answering.trials[work.round_index]} if answering.plan.auto else {}),
         **({"people": answering.tally(work.round_index)} if config.annotator == "people" else {}),
         "val_accuracy": work.fitted.val_accuracy,
@@ -301,10 +297,30 @@ def _line(answering: Answering, work: Work, labelled: Labelled, seconds: float) 
     }
 
 
-def _spread_of_dice(scores: Scores) -> dict[str, float]:
-    """The standard deviation of Dice over the test images with a mask, if there are two of them."""
-    found = scores.examples.dice[~scores.examples.dice.isnan()].double()
-    return {"dice_std": float(found.std())} if len(found) > 1 else {}
+def _figures(tested: Tested) -> dict[str, Any]:
+    """What a line tells of the test set."""
+    confusion, maps = tested.confusion, tested.maps
+    means = {name: mean(values) for name, values in maps._asdict().items()}
+    dice = maps.dice[~maps.dice.isnan()]
+    classes = per_class(confusion, tested.labels, maps)
+    return {
+        "accuracy": metrics.accuracy(confusion),
+        "balanced_accuracy": metrics.balanced_accuracy(confusion),
+        "macro_f1": metrics.macro_f1(confusion),
+        "dice": means["dice"],
+        "dice_floor": means["floor"],
+        "dice_images": len(dice),
+        **({"dice_std": float(dice.double().std())} if len(dice) > 1 else {}),
+        "iou": means["iou"],
+        "pointing": means["pointing"],
+        **({} if means["cc"] is None else {"cc": means["cc"], "kl": means["kl"]}),
+        "per_class": {name: list(map(_short, values)) for name, values in classes.items()},
+    }
+
+
+def _short(value: float | None) -> float | None:
+    """A figure of a class with as many digits as a table needs; there may be a thousand classes."""
+    return None if value is None else round(value, 6)
 
 
 def _kept_dtype(config: Config, device: torch.device) -> torch.dtype:

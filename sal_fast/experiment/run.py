@@ -264,6 +264,12 @@ def _answering(
     return answering, rows
 
 
+# The figures of the last round that the summary repeats; rounds of an older sal-fast lack some.
+FIGURES = (
+    "accuracy", "balanced_accuracy", "macro_f1", "dice", "dice_floor", "iou", "pointing"
+)  # fmt: skip
+
+
 def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The content of summary.json: areas under the learning curves, and the last round."""
     labelled = [row["labelled"] for row in rows]
@@ -276,7 +282,7 @@ def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "preset": config.preset,
         "aulc_accuracy": aulc(labelled, [row["accuracy"] for row in rows]),
         "aulc_dice": None if None in dice else aulc(labelled, dice),
-        **{name: last[name] for name in ("accuracy", "dice", "dice_floor")},
+        **{name: last[name] for name in FIGURES if name in last},
         **{name: last[name] for name in ("labelled", "human_maps", "generated_maps", "empty_maps")},
         **({"people": last["people"]} if "people" in last else {}),
         "rounds": len(rows),

@@ -10,20 +10,30 @@ from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.loading import Run
 from sal_fast.experiment.record import Round
 
-HEADER = "round labelled human generated empty accuracy  dice floor seconds left"
+# acc: accuracy, bal: balanced accuracy, F1: macro F1, rand: the Dice of a random map, hits: pointing game.
+HEADER = "round labels human made empty  acc  bal   F1 Dice rand  IoU hits   sec left"
 
 
 class Table:
-    """Print a line of the table after each round, with an estimate of the time that is left."""
+    """Print a line of the table after each round, with an estimate of the time that is left.
+
+    A note below a line says why its figures mean little. It is printed when it is new.
+    """
 
     def __init__(self) -> None:
         self._begun = False
+        self._said: list[str] = []
 
     def __call__(self, run: Run, last: Round) -> None:
         if not self._begun:
             print(HEADER)
             self._begun = True
         print(row(run, last), flush=True)
+        doubts = run.doubts(last)
+        for sentence in doubts:
+            if sentence not in self._said:
+                print(f"      {sentence}", flush=True)
+        self._said = doubts
 
 
 def log(run: Run, last: Round) -> None:
@@ -37,13 +47,22 @@ def log(run: Run, last: Round) -> None:
 
 def row(run: Run, last: Round) -> str:
     """The table's line of a round. It counts rounds from 1, as the progress bars do."""
-    dice, floor = ("    -" if value is None else f"{value:.3f}" for value in (last.dice, last.dice_floor))
+    figures = last.accuracy, last.balanced_accuracy, last.macro_f1
+    maps = last.dice, last.dice_floor, last.iou, last.pointing
+    shown = [share(value) for value in (*figures, *maps)]
     left = seconds_left(run)
     return (
-        f"{last.round + 1:>2}/{run.plan.rounds:<2} {last.labelled:>8} {last.human_maps:>5} "
-        f"{last.generated_maps:>9} {last.empty_maps:>5} {last.accuracy:>8.3f} {dice} {floor} "
-        f"{last.seconds:>7.1f} {duration(left) if left else '-'}"
+        f"{last.round + 1:>2}/{run.plan.rounds:<2} {last.labelled:>6} {last.human_maps:>5} "
+        f"{last.generated_maps:>4} {last.empty_maps:>5} {' '.join(shown)} "
+        f"{last.seconds:>5.1f} {duration(left) if left else '-'}"
     )
+
+
+def share(value: float | None) -> str:
+    """A figure from 0 to 1 in four columns: .833, 1.00, or a dash if there is none."""
+    if value is None:
+        return "   -"
+    return "1.00" if value >= 0.9995 else f"{value:.3f}"[1:]
 
 
 def seconds_left(run: Run) -> float:

@@ -30,7 +30,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     for note in notes:
         log.warning("%s", note)
     main = without_alpha_sweep(loaded)
-    table = tables.runs_table(loaded)
+    table, classes = tables.runs_table(loaded), tables.classes_table(loaded)
     found, missing = claims.claims(loaded)
     frames = {
         "summary": tables.summary_table(table),
@@ -40,6 +40,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
         "people": tables.people_table(loaded),
         "runs": table,
         "rounds": tables.rounds_table(loaded),
+        "classes": classes,
     }
     with figures.drawing():
         looks = Looks(main)
@@ -53,6 +54,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
             "heatmaps": heatmaps.sheets(main),
             "single": curves.single(loaded[0]) if len(loaded) == 1 else [],
         }
+    shown = {"classes": tables.mean_classes(classes)}
     csv = {f"{name}.csv": frame.write_csv().encode() for name, frame in frames.items() if len(frame)}
     html = page.render(
         runs=loaded,
@@ -60,7 +62,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
         missing=missing,
         margin=claims.MARGIN,
         compared=compared_options(),
-        tables={name: frame.to_dicts() for name, frame in frames.items()},
+        tables={name: frame.to_dicts() for name, frame in {**frames, **shown}.items()},
         csv=csv,
         rows=rows,
     )

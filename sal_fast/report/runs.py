@@ -141,7 +141,8 @@ def load(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         for run in runs
         if not run.finished
     ]
-    return runs, notes + doubts + unfinished
+    little = [f"{run.name}: {sentence}." for run in runs for sentence in run.doubts(run.last)]
+    return runs, notes + doubts + unfinished + little
 
 
 def by_group(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -9,15 +9,15 @@ from sal_fast.experiment.record import People
 from sal_fast.report.differences import MEASURES, Pairs, gains, over_baseline
 from sal_fast.report.runs import Run, by_panel, compared_options
 
-METRICS = (
-    "accuracy", "dice", "dice_floor", "aulc_accuracy", "aulc_dice", "human_maps", "generated_maps", "seconds"
-)  # fmt: skip
+FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "dice", "dice_floor", "iou", "pointing")
+METRICS = (*FIGURES, "aulc_accuracy", "aulc_dice", "human_maps", "generated_maps", "seconds")
+CLASS_FIGURES = ("recall", "precision", "f1", "dice", "iou", "pointing")
 PEOPLE = ("labelled", "maps", "skipped", "annotators", "seconds")
-APART = ("timings", "memory", "people")  # fields of a round that are tables themselves
+APART = ("timings", "memory", "people", "per_class")  # fields of a round that are tables themselves
 
 
 def runs_table(runs: Sequence[Run]) -> pl.DataFrame:
-    last = ("labelled", "human_maps", "generated_maps", "empty_maps", "accuracy", "dice", "dice_floor")
+    last = ("labelled", "human_maps", "generated_maps", "empty_maps", *FIGURES)
     return frame(
         {
             **_who(run),
@@ -43,6 +43,30 @@ def summary_table(table: pl.DataFrame) -> pl.DataFrame:
         *(value.mean().name.suffix("_mean") for value in values),
         *(value.std(ddof=1).name.suffix("_std") for value in values),
     )
+
+
+def classes_table(runs: Sequence[Run]) -> pl.DataFrame:
+    """The figures of each class in the last round, a line for each run and class."""
+    return frame(
+        {
+            **_who(run),
+            "class": name,
+            **dict(zip(vars(found), values, strict=True)),
+            "group": run.group,
+            "run": run.name,
+        }
+        for run in runs
+        if (found := run.last.per_class)
+        for name, values in zip(run.classes, zip(*vars(found).values(), strict=True), strict=True)
+    )
+
+
+def mean_classes(table: pl.DataFrame) -> pl.DataFrame:
+    """The means over the runs of each group for each class; a run without a figure does not count there."""
+    if not len(table):
+        return table
+    figures = [pl.col(name).mean() for name in ("images", *CLASS_FIGURES)]
+    return table.group_by("data", "group", "class", maintain_order=True).agg(pl.len().alias("n"), *figures)
 
 
 def rounds_table(runs: Sequence[Run]) -> pl.DataFrame:

@@ -13,96 +13,58 @@ from sal_fast._util.memory import roomy
 from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
+from sal_fast.metrics import MapFigures, map_figures
+from sal_fast.metrics.summary import Tested
 from sal_fast.models import Classifier, Look, feature_size
-from sal_fast.train import agreement
 
 BATCH = 256
 Found = TypeVar("Found", Tensor, Look)
 
 
 @dataclass(frozen=True)
-class Examples:
-    """What a model saw in each of E test images.
-
-    predicted: int64 [E]. cams: float32 [E, h, w]. dice: float32 [E], NaN where an image has no mask.
-    """
-
-    predicted: Tensor
-    cams: Tensor
-    dice: Tensor
-
-
-@dataclass(frozen=True)
 class Scores:
-    """How good a model is on a set.
+    """What a model made of E test images, and its maps of the predicted classes, float32 [E, h, w]."""
 
-    accuracy: the share of right classes. dice: the mean Dice of a CAM's top N pixels with the human mask, and
-    floor: the Dice of a random map (N / pixels), both over the `images` that have a mask. correlation and
-    divergence (see `agreement`): means over the images that have a graded map. A mean over no image is None.
-    """
-
-    accuracy: float
-    dice: float | None
-    floor: float | None
-    images: int
-    correlation: float | None
-    divergence: float | None
-    examples: Examples
+    tested: Tested
+    cams: Tensor
 
 
 @torch.no_grad()
 def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ranks: Ranks = ALONE) -> Scores:
-    """Accuracy, and Dice of the predicted class's CAM with the human masks, in the frame (paper Sec. 6).
+    """Classify images, and compare the maps of the predicted classes with the human maps, in the frame.
 
-    A graded map counts as its own top N pixels, N = round(sum of the map). Each rank tests some blocks of
-    images, and all ranks get the scores. Raises InputError if a logit is not finite.
+    Each rank tests some blocks of images, and all ranks get the scores. Source: paper Sec. 6. Raises
+    InputError if a logit is not finite.
     """
     model.eval()
-    one = torch.empty(len(rows), device=store.device)
-    predicted = one.to(torch.int64)
-    cams = one.new_empty(len(rows), *feature_size(model, store.image_size))
-    dices, shares, correlations, divergences = (torch.empty_like(one) for _ in range(4))
-    columns = predicted, cams, dices, shares, correlations, divergences
+    logits = torch.empty(len(rows), model.head.out_features, device=store.device)
+    cams = logits.new_empty(len(rows), *feature_size(model, store.image_size))
+    figures = MapFigures(*(logits.new_empty(len(rows)) for _ in MapFigures._fields))
+    predicted = torch.empty(len(rows), dtype=torch.int64, device=store.device)
+    columns = predicted, logits, cams, *figures
     for at, block, images in blocks(store, rows, ranks):
-        seen = _looked_at(model, store, block, images, probe)
-        for column, values in zip(columns, seen, strict=True):
+        seen = in_halves(partial(model.look, probe=probe), images)
+        if not bool(seen.logits.isfinite().all()):
+            raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
+        found = _beside_human_maps(seen.cam, store, block)
+        for column, values in zip(columns, (seen.classes, seen.logits, seen.cam, *found), strict=True):
             column[at] = values
     for column in columns:
         ranks.complete(column, BATCH)
-    return Scores(
-        accuracy=float((predicted == store.labels[rows]).double().mean()),
-        dice=_mean(dices),
-        floor=_mean(shares[~dices.isnan()]),
-        images=int((~dices.isnan()).sum()),
-        correlation=_mean(correlations),
-        divergence=_mean(divergences),
-        examples=Examples(predicted, cams, dices),
+    tested = Tested(store.table.classes, store.labels[rows], predicted, logits, figures)
+    return Scores(tested, cams)
+
+
+def _beside_human_maps(cams: Tensor, store: Store, rows: Tensor) -> MapFigures:
+    """The figures of the maps of some rows. Only a graded map has those that are for graded maps."""
+    maps = store.masks.batch(rows)
+    if isinstance(maps, ops.BitMask) or maps.dtype == torch.bool:
+        return map_figures(cams, maps)
+    graded = store.masks.place[rows] >= 0
+    found = map_figures(cams, maps)
+    return found._replace(
+        **{name: getattr(found, name).where(graded, torch.nan) for name in MapFigures._fields[6:]}
     )
-
-
-def _looked_at(
-    model: Classifier, store: Store, block: Tensor, images: Tensor, probe: ops.Probe
-) -> tuple[Tensor, ...]:
-    """For each image: the predicted class, its CAM, Dice, N's share of the frame, CC and KL.
-
-    Dice is NaN without a mask; CC and KL are NaN without a graded map.
-    """
-    seen = in_halves(partial(model.look, probe=probe), images)
-    if not bool(seen.logits.isfinite().all()):
-        raise InputError("the model's outputs are not finite numbers; lower --lr or check --weights")
-    maps = store.masks.batch(block)
-    correlation, divergence = torch.full((2, len(block)), torch.nan, device=block.device)
-    if isinstance(maps, ops.BitMask):
-        n, drawn = maps.unpack().sum((-2, -1)), maps
-    else:
-        human = maps.float() / 255
-        n = human.sum((-2, -1)).round().long()
-        drawn = ops.topn_mask(human, n, packed=True)
-        graded = store.masks.place[block] >= 0
-        correlation[graded] = agreement.correlation(seen.cam[graded], human[graded])
-        divergence[graded] = agreement.divergence(seen.cam[graded], human[graded])
-    dice = ops.topn_dice(seen.cam, drawn).dice
-    return seen.classes, seen.cam, dice, n / store.image_size**2, correlation, divergence
 
 
 def blocks(store: Store, rows: Tensor, ranks: Ranks) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -114,12 +76,6 @@ def blocks(store: Store, rows: Tensor, ranks: Ranks) -> Iterator[tuple[slice, Te
     mine = ranks.share(len(parts))
     for i, images in zip(mine, store.views([parts[i] for i in mine]), strict=True):
         yield slice(i * BATCH, i * BATCH + len(images)), parts[i], images
-
-
-def _mean(found: Tensor) -> float | None:
-    """The mean over the images that have a value; None if none has."""
-    found = found[~found.isnan()]
-    return float(found.double().mean()) if len(found) else None
 
 
 @torch.no_grad()

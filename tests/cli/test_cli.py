@@ -45,8 +45,8 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
         "sal-fast: error: unknown command 'rum'; did you mean 'run'? "
-        "(expected one of run, query, sweep, predict, explain, export, score, select, report, data, bench, "
-        "doctor)\n"
+        "(expected one of run, query, sweep, predict, explain, export, score, evaluate, select, report, data, "
+        "bench, doctor)\n"
     )
 
 
@@ -59,6 +59,7 @@ LEAVES = (
     "explain",
     "export",
     "score",
+    "evaluate",
     "select",
     "report",
     "data check",
@@ -257,6 +258,7 @@ def test_run_then_run_again_then_report(
     assert page.stat().st_mtime_ns == written
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page")]) == 0
     assert (tmp_path / "page" / "index.html").is_file()
+    assert "note: run: only 6 images were tested, fewer than 50" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "absent")]) == 2
     assert capsys.readouterr().err.startswith("sal-fast: error: ")
 

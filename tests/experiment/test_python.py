@@ -20,6 +20,7 @@ from sal_fast import plugins
 from sal_fast.cli import main
 from sal_fast.data import load_table
 from sal_fast.errors import InputError
+from sal_fast.experiment.watch import HEADER
 
 Tiny = Callable[..., Path]
 PLUGINS = Path(__file__).parents[2] / "examples" / "plugins"
@@ -99,9 +100,7 @@ def test_on_round_takes_the_place_of_the_table(
     assert capsys.readouterr().out == ""
     sal_fast.run(sal_fast.Config(**options, out=str(tmp_path / "a")))
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].split() == [
-        "round", "labelled", "human", "generated", "empty", "accuracy", "dice", "floor", "seconds", "left"
-    ]  # fmt: skip
+    assert shown[0].split() == HEADER.split()
     assert [line.split()[0] for line in shown[1:]] == ["3/3"]
     assert max(map(len, shown)) <= 80
 

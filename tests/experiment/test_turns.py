@@ -89,7 +89,7 @@ def test_the_table_fits_80_columns_and_counts_from_one() -> None:
     # 10 images took 3 s: 230 more, counted by model
     assert seconds_left(first) == pytest.approx(0.3 * (40 + 60 + 80 + 50))
     shown = row(first, first.rounds[-1])
-    assert shown.split() == ["1/5", "10", "9", "0", "1", "0.500", "-", "-", "3.0", "1", "min", "9", "s"]
+    assert shown.split() == ["1/5", "10", "9", "0", "1", ".500", *"------", "3.0", "1", "min", "9", "s"]
     assert max(len(shown), len(HEADER)) <= 80
     last = loaded(*({**LINE, "round": number} for number in range(5)))
     assert row(last, last.rounds[-1]).split()[-1] == "-"

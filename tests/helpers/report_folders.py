@@ -25,6 +25,7 @@ def make_run(
     dataset: str = "builtin",
     fingerprint: str = "0123456789abcdef",
     people: bool = False,
+    per_class: bool = True,
     **config: Any,
 ) -> Path:
     """Write a run folder. `config` overrides settings; `wrong` are the examples it misclassifies.
@@ -68,10 +69,15 @@ def make_run(
         _line(settings, people, *line)
         for line in zip(range(len(labelled)), labelled, accuracy, dice, strict=True)
     ]
+    if per_class:
+        for line in lines:
+            line |= _figures(line, len(classes))
     (path / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if finished:
         copied = {
-            name: value for name, value in lines[-1].items() if name not in ("timings", "memory", "round")
+            name: value
+            for name, value in lines[-1].items()
+            if name not in ("timings", "memory", "round", "per_class")
         }
         summary = copied | {"rounds": len(lines), "seconds": 99.5}
         (path / "summary.json").write_text(json.dumps(summary))
@@ -83,6 +89,26 @@ def make_run(
             **_examples(settings, examples, len(classes), wrong, dice[-1] is not None),
         )
     return path
+
+
+def _figures(line: dict[str, Any], classes: int) -> dict[str, Any]:
+    """Figures of 200 test images whose classes are told apart equally well."""
+    accuracy, dice = line["accuracy"], line["dice"]
+    shares = {name: [accuracy] * classes for name in ("recall", "precision", "f1")}
+    maps = {"dice": dice, "iou": None if dice is None else dice / (2 - dice), "pointing": dice}
+    images = [200 // classes] * classes
+    return {
+        "balanced_accuracy": accuracy,
+        "macro_f1": accuracy,
+        "iou": maps["iou"],
+        "pointing": maps["pointing"],
+        "per_class": {
+            "images": images,
+            "predicted": images,
+            **shares,
+            **{name: [value] * classes for name, value in maps.items()},
+        },
+    }
 
 
 def _curves(settings: dict[str, Any], rounds: int) -> tuple[list[float], list[float]]:

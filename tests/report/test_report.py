@@ -83,7 +83,7 @@ def test_aulc_by_hand():
 
 def test_tables_of_three_regimes_and_seeds(nine):
     runs = pl.read_csv(nine[1].parent / "runs.csv")
-    assert runs.columns[:19] == [
+    assert runs.columns[:23] == [
         *(
             "data",
             "regime",
@@ -96,7 +96,8 @@ def test_tables_of_three_regimes_and_seeds(nine):
             "finished",
             "labelled",
         ),
-        *("human_maps", "generated_maps", "empty_maps", "accuracy", "dice", "dice_floor"),
+        *("human_maps", "generated_maps", "empty_maps", "accuracy", "balanced_accuracy", "macro_f1"),
+        *("dice", "dice_floor", "iou", "pointing"),
         *("aulc_accuracy", "aulc_dice", "seconds"),
     ]
     assert runs["regime"].to_list() == ["b1"] * 3 + ["b2"] * 3 + ["sal"] * 3
@@ -119,6 +120,34 @@ def test_tables_of_three_regimes_and_seeds(nine):
     assert rounds.filter(run="sal-s1")["seconds_train"].to_list() == [7.0, 8.0, 9.0]
 
 
+def test_tables_of_classes(nine, single, tmp_path):
+    """A line for each run and class in the file; on the page their means over the runs of a group."""
+    classes = pl.read_csv(nine[1].parent / "classes.csv")
+    assert classes.height == 9 * 3
+    sal = classes.filter(run="sal-s0")
+    assert sal["class"].to_list() == ["circle", "square", "triangle"]
+    assert sal["recall"].to_list() == pytest.approx([0.4] * 3)
+    assert sal["iou"].to_list() == pytest.approx([d / (2 - d) for d in sal["dice"]])
+    page = Page(nine[1])
+    assert "Classes in the last round (9)" in page.text  # three groups of three classes
+    assert "Classes in the last round (3)" in Page(single[1]).text
+    old = make_run(tmp_path / "old", per_class=False)
+    page = write([old], tmp_path / "out")
+    assert "Classes in the last round" not in Page(page).text
+    assert not (page.parent / "classes.csv").exists()
+    assert pl.read_csv(page.parent / "runs.csv")["macro_f1"].to_list() == [None]
+
+
+def test_a_note_where_figures_mean_little(tmp_path):
+    run = make_run(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    lines[-1]["per_class"] |= {"images": [9, 9, 9], "predicted": [0, 27, 0]}
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = Page(write([run], tmp_path / "out")).text
+    assert "run: only 27 images were tested, fewer than 50" in text
+    assert "run: every test image was taken for 'square'" in text
+
+
 def test_page_of_three_regimes(nine):
     page = Page(nine[1])
     assert "9 runs" in page.text
@@ -128,7 +157,8 @@ def test_page_of_three_regimes(nine):
     names = {"curves-dice.png", "curves-accuracy.png", "scatter.png", "heatmaps.png"}
     names |= {"budget-aulc-dice.png", "budget-dice.png"}
     assert {file.name for file in nine[1].parent.iterdir()} == names | {
-        "index.html", "runs.csv", "rounds.csv", "summary.csv", "claims.csv", "differences.csv", "gains.csv"
+        "index.html", "runs.csv", "rounds.csv", "classes.csv", "summary.csv", "claims.csv", "differences.csv",
+        "gains.csv",
     }  # fmt: skip
 
 
