@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
     from sal_fast import distributed, report
     from sal_fast.experiment.answers.people import Waiting
     from sal_fast.experiment.run import run
+    from sal_fast.report import gained
 
     try:
         done = run(config)
@@ -43,10 +44,14 @@ def main(arguments: list[str]) -> int:
         )
         return WAITING
     if distributed.is_first():
+        # a baseline writes the summary again, so the page is then made anew
         finished, page = done.path / "summary.json", done.path / "report" / "index.html"
         if not page.exists() or page.stat().st_mtime < finished.stat().st_mtime:
             report.write([done.path], page.parent)
         say(ending(done, page))
+        opening = gained.opening(done)
+        if opening is not None:
+            say("\n".join(["", opening.sentence, opening.basis, *opening.notes]))
     return 0
 
 
@@ -68,6 +73,7 @@ def ending(run: Run, page: Path) -> str:
 
 def parse(arguments: list[str]) -> Config:
     """The configuration of a command line, whose values override --config, which overrides a preset."""
+    arguments = _with_the_baseline_named(arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.exit_on_error = False
     for name in ("resume", *OPTIONS):
@@ -84,6 +90,13 @@ def parse(arguments: list[str]) -> Config:
     defaults = Config.of({**start, **words})
     typed = parsing.one_line(_fields(defaults), arguments, "sal-fast run")
     return Config.of({**start, **{name: getattr(typed, name) for name in named}})
+
+
+def _with_the_baseline_named(arguments: list[str]) -> list[str]:
+    """The arguments with `--baseline b1` for a `--baseline` without a value."""
+    bare = [i for i, word in enumerate(arguments) if word == "--baseline"]
+    alone = [i for i in bare if arguments[i + 1 : i + 2] == [] or arguments[i + 1].startswith("--")]
+    return [word for i, given in enumerate(arguments) for word in [given, *(["b1"] if i in alone else [])]]
 
 
 def _started(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Options:
 
     grid: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")]
     """A .toml file of options, some of which are lists; or a grid that comes with the program
-    (docs/sweep.md): small, paper, paper-swin, paper-probes, paper-budget, paper-alpha, paper-segmenter."""
+    (docs/sweep.md): small, controls, paper, paper-swin, paper-probes, paper-budget, paper-alpha,
+    paper-segmenter."""
     plan: tyro.conf.UseCounterAction[int] = 0
     """Start nothing; tell what the sweep takes: runs, trainings, time, memory, disk, and what is missing."""
     root: str | None = None

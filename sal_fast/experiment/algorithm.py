@@ -1,9 +1,10 @@
 """Algorithm 1 of the paper: saliency in active learning."""
 
+from sal_fast.experiment.answers.labelled import Labelled
 from sal_fast.experiment.rounds import Steps
 
 
-def active_learning(steps: Steps, until: int | None = None) -> None:
+def active_learning(steps: Steps, until: int | None = None) -> Labelled:
     """Train, test, score the pool, query and annotate, until the planned share of the pool is labelled.
 
     The line numbers in the comments are those of Algorithm 1. A finished round is not run again. A round that
@@ -12,6 +13,8 @@ def active_learning(steps: Steps, until: int | None = None) -> None:
     Args:
         steps: does the work of each step.
         until: stop after so many rounds. None: run all of them.
+
+    Returns the labelled set of the last round.
     """
     labelled = steps.labelled_so_far()  # line 2: the start set and the answers so far
     last = min(until or steps.plan.rounds, steps.plan.rounds)
@@ -27,3 +30,4 @@ def active_learning(steps: Steps, until: int | None = None) -> None:
                 # lines 11-16: people draw the maps up to the change point, the other model after it
                 answer = steps.annotate(work, query, drawing_model)
                 labelled = labelled.add(answer)  # line 17
+    return labelled

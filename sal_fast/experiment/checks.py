@@ -55,6 +55,11 @@ def check_maps(config: Config, table: Table) -> None:
             f"{table.name}: no masks for its training images, and regime {config.regime!r} needs them; "
             f"put them in masks/<class>/<name>.png (or the manifest's mask column), or use --regime b1"
         )
+    if config.control_maps == "shuffled" and len(drawn) == 1:
+        raise InputError(
+            f"{table.name}: one training image has a mask, and --control-maps shuffled gives each the mask "
+            f"of another one; add masks, or choose another word"
+        )
     share = config.human_budget
     start, _ = config.fractions(len(table.rows("train")))
     below = not isinstance(share, str) and share < start - budget.TOLERANCE

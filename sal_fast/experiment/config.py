@@ -223,6 +223,27 @@ class Config:
     --segmenter-weights or --generator the missing ones are made there."""
     segmenter_weights: str | None = option(None, affects="maps", path="always", only="uses_a_segmenter")
     """A checkpoint of Segment Anything, for the regime segmenter."""
+    control_maps: str = option(
+        "none",
+        affects="training",
+        choices=("none", "shuffled", "inverted", "random", "centre"),
+        only="uses_human_maps",
+        axis=True,
+    )
+    """The maps that training gets in the place of people's, to see what people's maps are worth. none
+    replaces nothing. shuffled gives each training image the map of another one. inverted turns each map
+    around. random puts the pixels of each map into a random order. centre makes a disc in the middle of
+    them. Maps of test images are never replaced."""
+    baseline: str = option(
+        AUTO,
+        affects="",
+        choices=(AUTO, "none", "b1"),
+        settled=True,
+        not_in_a_grid="list b1 among the regimes, and random among the criteria, instead",
+    )
+    """The models that are trained after the last round for comparison. none trains no more. b1 trains it on
+    the same images without maps, and on images that are drawn at random, so that the report opens with what
+    saliency and the criterion gained. auto does so for the built-in set if --out is not given."""
     warm_start: bool = option(False, affects="training")
     """Train each round from the last round's weights instead of the initial ones."""
     seed: int = option(0, affects="seed", axis=True, least=0, most=2**63 - 1)
@@ -322,6 +343,7 @@ class Config:
                 f"{', '.join(those_that('takes_a_generator'))}"
             )
         self._check_head()
+        self._check_controls()
         if self.segmenter_weights is not None and not (regime.uses_a_segmenter and self.generator is None):
             raise InputError(
                 "--segmenter-weights goes with --regime segmenter, and without --generator: leave one out"
@@ -330,6 +352,29 @@ class Config:
             raise InputError(
                 f"regime {self.regime!r} needs --segmenter-masks FOLDER with <id>.png for every training "
                 f"image; with --segmenter-weights or --generator those that are missing are made there"
+            )
+
+    def _check_controls(self) -> None:
+        """Refuse control maps where no map of people is there to be replaced, and a baseline of itself."""
+        if self.control_maps != "none" and not self.its_regime.uses_human_maps:
+            raise InputError(
+                f"--control-maps {self.control_maps}: regime {self.regime!r} uses no maps of people that "
+                f"could be replaced; expected one of {', '.join(those_that('uses_human_maps'))}"
+            )
+        if self.control_maps != "none" and self.annotator == "people":
+            raise InputError(
+                f"--control-maps {self.control_maps} replaces maps that are there before the run, and "
+                f"--annotator people draws them while it runs; leave one of them out"
+            )
+        if self.baseline == "b1" and self.warm_start:
+            raise InputError(
+                "--baseline b1 trains from the initial weights, and --warm-start goes on from the last "
+                "round's; leave one of them out, or make another run with --regime b1"
+            )
+        if self.baseline == "b1" and not self.can_have_a_baseline:
+            raise InputError(
+                f"--baseline b1: regime {self.regime!r} with criterion {self.criterion!r} is the baseline "
+                f"itself; leave --baseline out"
             )
 
     def _check_head(self) -> None:
@@ -370,13 +415,20 @@ class Config:
         """The run folder: `out`, or one that is named after data, regime, criterion and seed."""
         if self.out is not None:
             return Path(os.path.expanduser(self.out))
-        name = f"{short_name(self.data)}-{self.regime}-{short_name(self.criterion)}-s{self.seed}"
+        control = "" if self.control_maps == "none" else f"-{self.control_maps}"
+        name = f"{short_name(self.data)}-{self.regime}{control}-{short_name(self.criterion)}-s{self.seed}"
         return Path("runs") / name
 
     @property
     def its_regime(self) -> Regime:
         """The properties of the regime."""
         return REGIMES[self.regime]
+
+    @property
+    def can_have_a_baseline(self) -> bool:
+        """True if b1 on images drawn at random differs from this run, in its maps or in its images."""
+        differs = self.its_regime.uses_maps or self.criterion != "random"
+        return differs and not self.warm_start
 
     @property
     def its_rule(self) -> Rule:

@@ -5,6 +5,7 @@ import math
 import torch
 
 from sal_fast._util.progress import duration
+from sal_fast.experiment import baseline
 from sal_fast.experiment.loading import load
 from sal_fast.experiment.rounds import Steps
 from sal_fast.experiment.watch import seconds_left
@@ -19,8 +20,22 @@ def plan_in_words(steps: Steps) -> str:
     queries = f", then {len(sizes)} queries of {_span(sizes)}" if sizes else ""
     return (
         f"plan: {plan.rounds} round{'s' * (plan.rounds != 1)}, {plan.labelled[0]} images at the start"
-        f"{queries}; people label {plan.labelled[-1]} images and draw {_maps(steps)}\n{_time(steps)}"
+        f"{queries}; people label {plan.labelled[-1]} images and draw {_maps(steps)}\n"
+        f"{_baseline(steps)}{_time(steps)}"
     )
+
+
+def _baseline(steps: Steps) -> str:
+    """The models that are trained for comparison after the rounds, as a line; empty if there are none."""
+    sizes = " and ".join(str(steps.plan.labelled[model.round_index]) for model in _baseline_models(steps))
+    told = f"baseline: then b1 is trained on {sizes} images, for comparison (--baseline none leaves it out)\n"
+    return told if sizes else ""
+
+
+def _baseline_models(steps: Steps) -> list[baseline.Model]:
+    if steps.config.baseline == "none":
+        return []
+    return baseline.trained_models(steps.config, steps.plan, len(steps.pool))
 
 
 def _span(sizes: list[int]) -> str:
@@ -80,11 +95,12 @@ def _total(steps: Steps, each: float) -> float:
     """The seconds of all rounds, if training on an image takes `each`, and looking at one a third of it."""
     plan, turns, recipe = steps.plan, steps.answering.turns, steps.recipe
     validated, tested = len(steps.store.rows("val")), len(steps.test_rows)
-    trained, looked = 0, 0
-    for round_index, labelled in enumerate(plan.labelled):
-        work = turns.work(round_index, [])
+    work = [(labelled, turns.work(index, [])) for index, labelled in enumerate(plan.labelled)]
+    looked = sum(len(steps.pool) - labelled for labelled in plan.labelled)
+    work += [(plan.labelled[model.round_index],) * 2 for model in _baseline_models(steps)]
+    trained = 0
+    for labelled, images in work:
         every = validation_interval(labelled, validated) if recipe.val_every == "auto" else recipe.val_every
-        trained += recipe.epochs * work
-        looked += work // labelled * validated * math.ceil(recipe.epochs / every)
-        looked += tested + len(steps.pool) - labelled
+        trained += recipe.epochs * images
+        looked += images // labelled * validated * math.ceil(recipe.epochs / every) + tested
     return each * (trained + looked / FORWARDS)

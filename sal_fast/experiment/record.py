@@ -9,6 +9,7 @@
     teacher.safetensors    the weights of the teacher (regime tait)
     model/            the model of the last finished round, with its card (`sal_fast.trained.folder`)
     frozen/           the features of the networks, with --train head
+    baseline/         what other models say of the test images, and gained.json (--baseline)
     summary.json      written when the run is finished
 
 The same command continues a run from these files. A round is finished when its line is there. Files are

@@ -121,24 +121,22 @@ class Steps:
 
     def select(self, work: Work, model: Classifier, labelled: Labelled) -> Tensor:
         """Choose the query after a round from the remaining pool; int64, rows of the store."""
-        rest = self.pool[~torch.isin(self.pool, torch.cat((labelled.rows, self.answering.skipped)))]
-        if self.ties == "key":
-            rest = rest[query.key_order(self.ids(rest), self.config.seed).to(rest.device)]
+        rest = self.remaining(labelled.rows)
         with self._timed(work, "score"):
             pool = _scored_pool(self, rest, model, labelled)
         with self._timed(work, "select"):
-            result = query.select(
-                self.config.criterion,
-                pool,
-                self.plan.query_size(work.round_index + 1),
-                seed=seeds.integer(self.config.seed, "query", work.round_index + 1),
-                ties=self.ties,
-                key_seed=self.config.seed,
-            )
+            result = queried(self, self.config.criterion, pool, work.round_index + 1)
         chosen = rest[result.positions]
         if work.folder is not None:
             write_query(work.folder, self.ids(chosen), result.scores.tolist())
         return chosen
+
+    def remaining(self, taken: Tensor) -> Tensor:
+        """The rows of the pool that are neither among `taken` nor skipped by people."""
+        rest = self.pool[~torch.isin(self.pool, torch.cat((taken, self.answering.skipped)))]
+        if self.ties == "key":
+            rest = rest[query.key_order(self.ids(rest), self.config.seed).to(rest.device)]
+        return rest
 
     def annotate(self, work: Work, rows: Tensor, model: Classifier | None) -> Labelled:
         """Get the labels of the query after a round, and its maps; `model` draws the maps if a model does.
@@ -251,6 +249,18 @@ class Steps:
         if self.store.device.type == "cuda":
             torch.cuda.synchronize(self.store.device)
         work.timings[name] = work.timings.get(name, 0.0) + time.perf_counter() - begin
+
+
+def queried(steps: Steps, criterion: str, pool: query.Pool, query_index: int) -> query.Query:
+    """The images that a criterion, the run's or another one, chooses for one of the run's queries."""
+    return query.select(
+        criterion,
+        pool,
+        steps.plan.query_size(query_index),
+        seed=seeds.integer(steps.config.seed, "query", query_index),
+        ties=steps.ties,
+        key_seed=steps.config.seed,
+    )
 
 
 def _scored_pool(steps: Steps, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:

@@ -32,7 +32,17 @@ from sal_fast.data import (
 from sal_fast.data.masks import Masks
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
-from sal_fast.experiment import checks, class_weights, forecast, frozen, provenance, settling, start
+from sal_fast.experiment import (
+    baseline,
+    checks,
+    class_weights,
+    forecast,
+    frozen,
+    provenance,
+    references,
+    settling,
+    start,
+)
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
@@ -171,7 +181,7 @@ def _run(
     if ranks.first:
         folder.check(config.options())
         _bring_up_to_date(folder)
-    if ranks.number(ranks.first and folder.finished()):
+    if ranks.number(ranks.first and _nothing_left(config, folder)):
         log.info("%s is finished; nothing to do", folder.path)
         return
     device = _device(config, ranks)
@@ -203,16 +213,24 @@ def _run(
         steps = Steps(config, answering.store, folder, begin, answering, told, ranks)
         if log.isEnabledFor(logging.INFO):  # the estimate takes a few seconds
             log.info("%s\n%s", _announcement(config, steps), forecast.plan_in_words(steps))
-        active_learning(steps, until)
-    if ranks.first and len(steps.lines) == plan.rounds:
-        write_json(folder.summary_json, summary(config, steps.lines))
-        trained_folder.write(folder)
+        labelled = active_learning(steps, until)
+        if ranks.number(ranks.first and len(steps.lines) == plan.rounds):
+            if config.baseline != "none":
+                baseline.compare(steps, labelled)
+            if ranks.first:
+                write_json(folder.summary_json, summary(config, steps.lines) | references.dices(steps.store))
+                trained_folder.write(folder)
 
 
 def _bring_up_to_date(folder: RunFolder) -> None:
     """Write the run's folder `model` if a killed process, or an older version, has not."""
     if folder.run_json.exists():
         trained_folder.write(folder)
+
+
+def _nothing_left(config: Config, folder: RunFolder) -> bool:
+    """True if a run is finished, and its baseline as well if one is asked for by name."""
+    return folder.finished() and (config.baseline != "b1" or baseline.read(folder) is not None)
 
 
 def _answering(

@@ -48,6 +48,9 @@ def _taken(config: Config, pool: int, kept: Mapping[str, Any]) -> dict[str, Any]
         _advise(config, pool)
     if config.its_regime.has_teacher:
         took |= _of_teacher(config.replace(**took), kept, config.weights == AUTO)
+    if "baseline" in names and "baseline" not in took:
+        plain = config.data == "builtin" and config.out is None
+        took["baseline"] = "b1" if plain and config.can_have_a_baseline else "none"
     start, query = config.fractions(pool)
     shares = {"start_fraction": start, "query_fraction": query}
     return {name: value for name, value in shares.items() if name in names} | took

@@ -6,7 +6,18 @@ from pathlib import Path
 
 from sal_fast._util.files import write_bytes
 from sal_fast.errors import InputError
-from sal_fast.report import claims, comparisons, curves, differences, figures, heatmaps, page, tables
+from sal_fast.report import (
+    claims,
+    comparisons,
+    controls,
+    curves,
+    differences,
+    figures,
+    gained,
+    heatmaps,
+    page,
+    tables,
+)
 from sal_fast.report.looks import Looks
 from sal_fast.report.runs import compared_options, load, without_alpha_sweep
 
@@ -35,6 +46,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     frames = {
         "summary": tables.summary_table(table),
         "claims": tables.frame(claims.table(found)),
+        "controls": tables.frame(controls.table(main)),
         "differences": tables.frame(differences.table(main)),
         "gains": tables.gains_table(main),
         "people": tables.people_table(loaded),
@@ -45,6 +57,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     with figures.drawing():
         looks = Looks(main)
         rows = {
+            "gained": gained.figures(loaded),
             "curves": curves.learning_curves(main, looks),
             "scatter": comparisons.scatter(main, looks),
             "budgets": comparisons.budgets(main, looks),
@@ -60,6 +73,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
         runs=loaded,
         notes=notes,
         missing=missing,
+        openings={run.name: opening for run in loaded if (opening := gained.opening(run))},
         margin=claims.MARGIN,
         compared=compared_options(),
         tables={name: frame.to_dicts() for name, frame in {**frames, **shown}.items()},

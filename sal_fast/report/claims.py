@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.report import differences
+from sal_fast.report.controls import is_control
 from sal_fast.report.differences import BASELINE, NAMES, PAPER, Difference, Pairs, gains, interval
 from sal_fast.report.runs import Run, by_dataset, by_group, by_panel, main_panel, split, without_alpha_sweep
 
@@ -55,8 +56,11 @@ class Missing:
 
 
 def claims(runs: Sequence[Run]) -> tuple[list[Claim], list[Missing]]:
-    """Test the claims on `runs`, alpha sweeps included; the results are in the paper's order."""
-    runs = [run for run in runs if run.finished]
+    """Test the claims on `runs`, alpha sweeps included; the results are in the paper's order.
+
+    Runs whose maps are not people's (`--control-maps`) test no claim.
+    """
+    runs = [run for run in runs if run.finished and not is_control(run)]
     main = without_alpha_sweep(runs)
     found: list[Claim | Missing] = []
     for part in by_dataset(main).values():

@@ -201,12 +201,12 @@ def without_alpha_sweep(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.has_own_alpha or (run.panel, run.regime) not in own]
 
 
-def alike(a: Run, b: Run) -> bool:
-    """True if two runs differ in no option that matters to both, but for regime, alpha and seed."""
+def alike(a: Run, b: Run, but: Sequence[str] = ("regime", "alpha")) -> bool:
+    """True if two runs differ in no option that matters to both, except for the seed and those in `but`."""
     return all(
         a.setting(name) == b.setting(name)
         for name, one in OPTIONS.items()
-        if one.tells_runs_apart and name not in ("regime", "alpha")
+        if one.tells_runs_apart and name not in but
         if one.matters_to(a.regime) and one.matters_to(b.regime)
     )
 
@@ -286,6 +286,8 @@ def _spell(name: str, value: Any) -> str:
         return short_name(value) if isinstance(value, str) and plugins.is_reference(value) else str(value)
     if name == "human_budget":
         return "auto budget" if isinstance(value, str) else f"{100 * value:g} % human"
+    if name == "control_maps":
+        return "people's maps" if value == "none" else f"{value} maps"
     return f"{name.replace('_', ' ')} {value}"
 
 

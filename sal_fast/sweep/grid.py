@@ -23,9 +23,10 @@ OWN = "own"  # in the list alpha: the regime's own (TOML has no null)
 BELOW_START, WITHOUT_EFFECT = "budget-below-start", "budget-without-effect"
 RULES = (BELOW_START, WITHOUT_EFFECT)
 
-# The axes that every run's name tells, in this order and with these prefixes. Any other axis is told, by its
-# first letter (alpha) or its name, only if it differs from the default, so that names stay as they are.
+# The axes that every run's name tells, in this order and with these prefixes. Any other axis is told only if
+# it differs from the default, so that names stay as they are; its prefix is its name if there is no other.
 IN_EVERY_NAME = {"data": "", "regime": "", "criterion": "", "probe": "", "arch": "", "human_budget": "h"}
+PREFIXES = {"alpha": "a", "control_maps": ""}
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Grid:
         try:
             config = Config.of(options)
             config = like_its_weights(config.replace(**self._found_at(place, config)))
+            if config.control_maps != "none" and not config.its_regime.uses_human_maps:
+                config = config.replace(control_maps="none")  # there are no maps of people to replace
             # a segmenter's masks may still be missing while one only asks what a sweep takes
             missing = config.its_regime.uses_a_segmenter and config.segmenter_masks is None
             (config.replace(segmenter_masks="later") if missing else config).check()
@@ -253,7 +256,7 @@ def run_name(config: Config) -> str:
     parts = [prefix + _in_name(config, axis) for axis, prefix in IN_EVERY_NAME.items()]
     for axis in AXES:
         if axis not in (*IN_EVERY_NAME, "seed") and getattr(config, axis) != OPTIONS[axis].default:
-            prefix = "a" if axis == "alpha" else axis.replace("_", "-")
+            prefix = PREFIXES.get(axis, axis.replace("_", "-"))
             parts.append(prefix + _in_name(config, axis))
     return "-".join([*parts, f"s{config.seed}"])
 

@@ -171,13 +171,14 @@ def test_the_derived_lists() -> None:
         return {name for name, one in OPTIONS.items() if test(one)}
 
     assert those(lambda one: one.can_change_on_resume) == {
-        "allow_leaks", "decoder", "offline", "store", "tracker", "preset", "out", "config"
+        "allow_leaks", "decoder", "offline", "store", "tracker", "preset", "out", "config", "baseline"
     }  # fmt: skip
     assert those(lambda one: one.settled) == {
-        "weights", "teacher_weights", "start_fraction", "query_fraction"
+        "weights", "teacher_weights", "start_fraction", "query_fraction", "baseline"
     }  # fmt: skip
     assert those(lambda one: one.axis) == {
-        "data", "regime", "criterion", "probe", "arch", "train", "start_by", "human_budget", "alpha", "seed"
+        "data", "regime", "criterion", "probe", "arch", "train", "start_by", "human_budget", "alpha", "seed",
+        "control_maps"
     }  # fmt: skip
     assert those(lambda one: "maps" in one.affects) == {
         "regime", "human_budget", "segmenter_masks", "segmenter_weights", "generator", "alpha",

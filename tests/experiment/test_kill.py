@@ -47,6 +47,8 @@ def finish(out: Path, **options: Any) -> float:
 def same(cut: Path, whole: Path) -> None:
     assert rounds(cut) == rounds(whole)
     assert kept(cut) == kept(whole)
+    for path in whole.glob("baseline/*.npz"):
+        assert (cut / "baseline" / path.name).read_bytes() == path.read_bytes()
     assert not list(cut.rglob("*.part"))
 
 
@@ -74,9 +76,17 @@ def test_killed_before_ever_later_changes_of_names(shared_folder: Path, tmp_path
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("regime", ["sal", "tait"])
-def test_killed_before_every_change_of_names(regime: str, shared_folder: Path, tmp_path: Path) -> None:
-    options = {"data": shared_folder, "regime": regime, "epochs": 1, "stop_fraction": 0.5}
+@pytest.mark.parametrize(("regime", "baseline"), [("sal", "b1"), ("tait", "none")])
+def test_killed_before_every_change_of_names(
+    regime: str, baseline: str, shared_folder: Path, tmp_path: Path
+) -> None:
+    options = {
+        "data": shared_folder,
+        "regime": regime,
+        "epochs": 1,
+        "stop_fraction": 0.5,
+        "baseline": baseline,
+    }
     finish(tmp_path / "whole", **options)
     number, status = 0, -signal.SIGKILL
     while status == -signal.SIGKILL:

@@ -158,7 +158,8 @@ def test_a_run_keeps_what_it_took(own: Callable[..., Config], monkeypatch: pytes
     made = run(own(), until=1)
     record = json.loads((made.path / "run.json").read_text())
     assert record["config"]["weights"] == record["config"]["start_fraction"] == "auto"
-    assert record["took"] == {"weights": "DEFAULT", "start_fraction": 1.0, "query_fraction": 1.0}
+    took = {"weights": "DEFAULT", "baseline": "none", "start_fraction": 1.0, "query_fraction": 1.0}
+    assert record["took"] == took
     assert (made.config.weights, made.config.start_fraction) == ("DEFAULT", 1.0)
     assert sal_fast.load(made.path).plan.labelled == (18,)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.sweep import grid
+from sal_fast.sweep.sharing import shared_rounds
 
 
 def configs(text: str) -> list[Config]:
@@ -98,6 +100,19 @@ def test_alpha() -> None:
     assert config == configs('regime = "b2"\n')[0]
     with pytest.raises(InputError, match="two runs would be called builtin-b2-margin"):
         configs('regime = "b2"\nalpha = ["own", { alpha = 0.9, epochs = 3 }]\n')
+
+
+def test_control_maps() -> None:
+    """One run of a regime without maps of people, and no round that runs with other maps share."""
+    got = configs('regime = ["b1", "sal", "tait"]\ncontrol_maps = ["none", "shuffled", "inverted"]\n')
+    assert [named(config).removeprefix("builtin-") for config in got] == [
+        "b1-margin-cam-resnet18-h0.2-s0",
+        *(f"{regime}-margin-cam-resnet18-h0.2{maps}-s0" for regime in ("sal", "tait")
+          for maps in ("", "-shuffled", "-inverted")),
+    ]  # fmt: skip
+    for one, other in combinations(got, 2):
+        alike = one.regime != "b1" and one.control_maps == other.control_maps
+        assert shared_rounds((one, one.plan(240)), (other, other.plan(240))) == (1 if alike else 0)
 
 
 LISTS = 'data = ["builtin", "cub200"]\nregime = ["b1", "sal"]\nhuman_budget = [0.2, 0.05, 0.1]\n'

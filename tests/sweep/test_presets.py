@@ -18,6 +18,9 @@ from sal_fast.sweep import grid, plan
 COUNTS = {
     # rounds at 10, 20, 30, 40 %: 4 a run, round 0 shared, 2 interpretability models
     "small": (3 * 3, 3 * (4 + 4 + 3 + 2), 3 * (4 + 4 + 3)),
+    # 10, 20, 30, 40, 50 %: 5 rounds a run. b1, and sal with five kinds of maps, which share no round; maps of
+    # queries 2, 3 and 4 by a model
+    "controls": (3 * 6, 3 * (5 + 5 * (5 + 3)), 3 * 6 * 5),
     # 6 criteria, 8 seeds; 6 regimes with a round of their own each and the segmenter; tait's teacher
     "paper": (5 * 6 * 7 * 8, 48 * (7 * 97 - 4 * 12 + 5 * 16 + 5), 48 * (7 * 97 - 4 * 12)),
     "paper-swin": (5 * 6 * 8, 8 * (6 * 97 - 4 * 12 + 5 * 16 + 5), 8 * (6 * 97 - 4 * 12)),
@@ -32,7 +35,7 @@ COUNTS = {
     "paper-alpha": (6 * 8, 48 * 20, 48 * 20),
     "paper-segmenter": (5 * 4 * 8, 8 * (4 * 97 - 12 + 5 * 16), 8 * (4 * 97 - 12)),
 }
-PAPER = sorted(set(COUNTS) - {"small"})
+PAPER = sorted(set(COUNTS) - {"small", "controls"})
 
 
 def test_there_are_these() -> None:
@@ -61,6 +64,7 @@ def test_plan_without_anything_here(
     weights = f"weights 'IMAGENET1K_V1' of {network} are not on this machine"
     expected = {
         "small": [],
+        "controls": [],
         "paper-alpha": [sets[0], f"{weights}"],
         "paper-swin": [*sets, weights],
         "paper-probes": [*sets, weights],

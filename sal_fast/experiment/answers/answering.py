@@ -12,6 +12,7 @@ from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
+from sal_fast.experiment.answers import controls
 from sal_fast.experiment.answers.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
 from sal_fast.experiment.answers.people import Answers, Waiting, map_in_frame, tally
 from sal_fast.experiment.answers.turns import Turns
@@ -196,7 +197,8 @@ class Answering:
 
     def _by_people(self, query_index: int, rows: Tensor) -> Labelled:
         if self.config.annotator == "data":
-            maps, has_map = self.store.masks[rows], self.store.has_mask[rows]
+            maps = controls.people_maps(self.store, rows, self.config.control_maps, self.config.seed)
+            has_map = self.store.has_mask[rows]
         else:
             size = self.store.image_size
             drawn = torch.empty(len(rows), size, size, dtype=torch.uint8, device=rows.device)
