@@ -4,7 +4,8 @@
                       fingerprint, the splits and the rule for ties
     rounds.jsonl      a line for each finished round
     rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (of the last round)
-                      and, if people or a model on trial answer: answers.json, drawn/, predicted/
+                      and, if people or a model on trial answer: answers.json, drawn/, predicted/; with
+                      --stop-fraction auto: stop_set.csv (id, class), what the model predicts
     start/            their answers to the start set
     teacher.safetensors    the weights of the teacher (regime tait)
     frozen/           the features of the networks, with --train head
@@ -71,6 +72,9 @@ class Round:
     dice_floor: the Dice of a random map.
     trial_dice: the Dice between maps that the model foresaw and those that people drew
         (`--human-budget auto`).
+    stop_kappa: the agreement with the round before on the stop set (`--stop-fraction auto`).
+    expected_gain: the accuracy that labelling the whole pool is expected to gain.
+    stopped: True if labelling ended with this round, because the rule held (`stopping.ends`).
     cc, kl: the agreement with graded maps.
     seconds, timings, memory: they depend on the machine.
     """
@@ -90,6 +94,9 @@ class Round:
     cc: float | None = None
     kl: float | None = None
     trial_dice: float | None = None
+    stop_kappa: float | None = None
+    expected_gain: float | None = None
+    stopped: bool = False
     people: People | None = None
     timings: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
@@ -101,8 +108,9 @@ class Round:
         for name in ("round", "labelled", "human_maps", "generated_maps", "empty_maps"):
             known[name] = int(line[name])
         known["accuracy"], known["seconds"] = float(line["accuracy"]), float(line["seconds"])
-        for name in ("dice", "dice_floor", "val_accuracy", "cc", "kl", "trial_dice"):
-            known[name] = _optional(line[name] if name in ("dice", "dice_floor") else line.get(name))
+        optional = ("val_accuracy", "cc", "kl", "trial_dice", "stop_kappa", "expected_gain")
+        for name in ("dice", "dice_floor", *optional):
+            known[name] = _optional(line.get(name) if name in optional else line[name])
         if (people := line.get("people")) is not None:
             fields: dict[str, Any] = {name: _optional(people.get(name)) for name in SECONDS}
             fields |= {name: int(people[name]) for name in People.__dataclass_fields__ if name not in SECONDS}

@@ -106,6 +106,11 @@ class Grid:
     def _config(self, options: dict[str, Any], place: Place) -> Config:
         try:
             config = Config.of(options)
+            if config.stop_fraction == budget.AUTO:
+                raise InputError(
+                    "stop_fraction auto: the runs of a sweep are compared and share rounds, so all must end "
+                    "with the same share of the pool; give a number"
+                )
             config = config.replace(**self._found_at(place, config))
             # a segmenter's masks may still be missing while one only asks what a sweep takes
             missing = config.its_regime.uses_a_segmenter and config.segmenter_masks is None
