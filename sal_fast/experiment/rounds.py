@@ -89,7 +89,7 @@ class Steps:
         """The labelled set: the start set, and the answers to the queries of all finished rounds."""
         labelled = self.answering.answer(0, self.start, None, None)
         for round_index in range(self.finished_rounds - self.ended):
-            rows = self._finished_query(round_index, labelled)
+            rows = _finished_query(self, round_index, labelled)
             labelled = labelled.add(self.answering.answer(round_index + 1, rows, None, None))
         return labelled
 
@@ -236,24 +236,6 @@ class Steps:
     def new_model(self, teacher: bool = False) -> Classifier:
         return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)
 
-    def _finished_query(self, round_index: int, labelled: Labelled) -> Tensor:
-        """The query made after a finished round, as rows. Raises InputError if its file does not fit."""
-        taken = torch.cat((labelled.rows, self.answering.skipped))
-        count = self.plan.query_size(round_index + 1)
-        return self.ranks.of_first(
-            lambda: self._read_query(round_index, taken, count), labelled.rows.new_empty(count)
-        )
-
-    def _read_query(self, round_index: int, taken: Tensor, count: int) -> Tensor:
-        ids = self.folder.query(round_index)
-        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self.ids(taken))
-        if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
-            raise InputError(
-                f"{self.folder.round(round_index) / 'query.csv'}: expected {count} "
-                f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
-            )
-        return torch.tensor([self.row_of[name] for name in ids], dtype=torch.int64)
-
     def ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]
 
@@ -264,6 +246,26 @@ class Steps:
         if self.store.device.type == "cuda":
             torch.cuda.synchronize(self.store.device)
         work.timings[name] = work.timings.get(name, 0.0) + time.perf_counter() - begin
+
+
+def _finished_query(steps: Steps, round_index: int, labelled: Labelled) -> Tensor:
+    """The query made after a finished round, as rows. Raises InputError if its file does not fit."""
+    taken = torch.cat((labelled.rows, steps.answering.skipped))
+    count = steps.plan.query_size(round_index + 1)
+    return steps.ranks.of_first(
+        lambda: _read_query(steps, round_index, taken, count), labelled.rows.new_empty(count)
+    )
+
+
+def _read_query(steps: Steps, round_index: int, taken: Tensor, count: int) -> Tensor:
+    ids = steps.folder.query(round_index)
+    pool = {steps.store.table.ids[row] for row in steps.pool.tolist()} - set(steps.ids(taken))
+    if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
+        raise InputError(
+            f"{steps.folder.round(round_index) / 'query.csv'}: expected {count} "
+            f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
+        )
+    return torch.tensor([steps.row_of[name] for name in ids], dtype=torch.int64)
 
 
 def _scored_pool(steps: Steps, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:

@@ -210,32 +210,17 @@ class Training:
                     spent = spent or time.perf_counter() - begin  # the check has waited for the device
                     reached = self._validated(job) if seen else None
                     if self.on_epoch is not None:
-                        self.on_epoch(self._told(steps, i, _Done(epoch, total, reached, spent)))
+                        self.on_epoch(
+                            _told(
+                                self, i, _Done(epoch, total, reached, spent), self._classification(steps, i)
+                            )
+                        )
                     if reached is not None and reached >= best[i][0].val_accuracy:
                         best[i] = Fitted(epoch, reached, parts), copy.deepcopy(job.model.state_dict())
                 advance()
         for job, (_, state) in zip(self.jobs, best, strict=True):
             job.model.load_state_dict(state)
         return [fitted for fitted, _ in best]
-
-    def _told(self, steps: Any, i: int, done: _Done) -> Epoch:
-        """What a tracker is told of the i-th model after an epoch."""
-        job, recipe, count = self.jobs[i], self.recipe, len(self.rows)
-        loss, saliency = float(done.total), None
-        classification = self._classification(steps, i)
-        if classification is not None and job.alpha < 1:
-            saliency = (loss - job.alpha * classification) / (1 - job.alpha)
-        return Epoch(
-            model=job.name,
-            round=self.round_index,
-            epoch=done.epoch,
-            loss=loss,
-            classification=classification,
-            saliency=saliency,
-            val_accuracy=done.reached,
-            lr=rate(recipe, recipe.lr, done.epoch),
-            images_per_second=count / done.seconds,
-        )
 
     def _classification(self, steps: Any, i: int) -> float | None:
         """The mean cross-entropy of the i-th model in the epoch that has just ended."""
@@ -306,6 +291,25 @@ class Training:
         """The accuracy of a model on the validation set."""
         ranks = self.ranks if self.recipe.data_parallel else ALONE
         return accuracy(model, self.store, self.store.rows("val"), ranks)
+
+
+def _told(training: Training, i: int, done: _Done, classification: float | None) -> Epoch:
+    """What a tracker is told of the i-th model after an epoch."""
+    job, recipe = training.jobs[i], training.recipe
+    loss, saliency = float(done.total), None
+    if classification is not None and job.alpha < 1:
+        saliency = (loss - job.alpha * classification) / (1 - job.alpha)
+    return Epoch(
+        model=job.name,
+        round=training.round_index,
+        epoch=done.epoch,
+        loss=loss,
+        classification=classification,
+        saliency=saliency,
+        val_accuracy=done.reached,
+        lr=rate(recipe, recipe.lr, done.epoch),
+        images_per_second=len(training.rows) / done.seconds,
+    )
 
 
 @cache
