@@ -395,9 +395,10 @@ def _check_table(read: Callable[[], Any]) -> None:
     found = read()
     assert isinstance(found, table.Table), f"expected a sal_fast.data.Table, got {type(found).__name__}"
     assert len(found), "the table is empty"
-    columns = {name: getattr(found, name) for name in ("ids", "images", "labels", "masks", "split")}
+    optional = ("split", "group", "subgroup")
+    columns = {name: getattr(found, name) for name in ("ids", "images", "labels", "masks", *optional)}
     for name, column in columns.items():
-        empty = name == "split" and not column
+        empty = name in optional and not column
         assert empty or len(column) == len(found), f"expected {len(found)} {name}, got {len(column)}"
     assert list(found.ids) == sorted(set(found.ids)), "ids must be unique and in ascending order"
     for one in found.ids:
@@ -423,6 +424,8 @@ def check_tracker(tracker: str | Callable[[Any, Any], None], run: Any = None) ->
 
     * It takes two arguments by position, and returns nothing. It may be a class, of which every run makes one
       object without arguments.
+    * If it has a method `epoch`, this takes two arguments by position, too: the run and an `Epoch`. If it has
+      a method `close`, this takes none.
 
     Args:
         run: a run as `sal_fast.load` gives it. The tracker is called for each of its rounds; without a run it
@@ -435,6 +438,14 @@ def check_tracker(tracker: str | Callable[[Any, Any], None], run: Any = None) ->
         inspect.signature(function).bind(None, None)
     except TypeError as error:
         raise AssertionError(f"a tracker must take two arguments, the run and the round: {error}") from None
+    for name, given in (("epoch", (None, None)), ("close", ())):
+        if hasattr(function, name):
+            try:
+                inspect.signature(getattr(function, name)).bind(*given)
+            except TypeError as error:
+                raise AssertionError(
+                    f"a tracker's {name} must take {len(given)} arguments by position: {error}"
+                ) from None
     for one in () if run is None else run.rounds:
         answer = function(run, one)
         assert answer is None, f"a tracker must return nothing, got {answer!r}"

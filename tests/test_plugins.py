@@ -449,6 +449,14 @@ def test_rules_of_trackers() -> None:
     with pytest.raises(AssertionError, match="expected a function, got int"):
         testing.check_tracker(3)  # type: ignore[arg-type]
 
+    class Told:
+        def __call__(self, run: object, last: object) -> None: ...
+        def epoch(self, record: object) -> None: ...
+
+    with pytest.raises(AssertionError, match="a tracker's epoch must take 2 arguments"):
+        testing.check_tracker(Told())
+    testing.check_tracker("tensorboard")
+
 
 # --- the documents ----------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from sal_fast.data import (
     decode,
     duplicates,
     fixations,
+    groups,
     prepare,
     prepared,
 )
@@ -68,7 +69,8 @@ class Check(FilesWithMasks):
     preview: Path | None = None
     """An .html file to write, with the maps of thirty images laid over them, the oddest first."""
     allow_leaks: bool = False
-    """The run's --allow-leaks: a picture in more than one split or class is no problem."""
+    """The run's --allow-leaks: it is no problem if a picture is in more than one split or class, or a group
+    in more than one split."""
 
     def run(self) -> int:
         """Print what was found; return the exit status."""
@@ -146,6 +148,7 @@ class Prepare(FilesWithMasks):
         config = self._config()
         size = config.image_size
         table = self.table(self.data)
+        groups.check(table, allowed=catalog.allows(table, self.allow_leaks))
         recipe = prepare.Recipe(size, stored_size(self.augment, size), self.copy)
         with closing(decode.choose(self.decoder, torch_device("auto"))) as decoding:
             broken = prepare.prepare(table, self.out, recipe, decoding)

@@ -8,7 +8,7 @@ import torch
 
 from sal_fast import seeds
 from sal_fast._util import progress
-from sal_fast.data import catalog, decode, duplicates, meaning, reading, splits, store
+from sal_fast.data import catalog, decode, duplicates, groups, meaning, reading, splits, store
 from sal_fast.data.files import Unreadable
 from sal_fast.data.load import load_originals
 from sal_fast.data.meaning import Rule, Seen
@@ -52,7 +52,8 @@ def look(
 ) -> Findings:
     """Decode every image and mask of `data` (see `load_table`) as a run does, and say what was found.
 
-    With `allow_leaks` a picture in several splits or classes is a note and no problem.
+    With `allow_leaks` a picture in several splits or classes, or a group in several splits, is a note and no
+    problem.
     """
     table = load_originals(data, root, rule, options)
     problems = []
@@ -60,6 +61,8 @@ def look(
         splits.assign(table, seeds.stream(0, "split"))
     except InputError as error:
         problems.append(str(error))
+    allowed = catalog.allows(table, allow_leaks)
+    cut = groups.problem(table)
     found = _decoded(table)
     rows: dict[str, list[int]] = {kind: [] for kind in KINDS}
     for row in range(len(table)):
@@ -75,12 +78,12 @@ def look(
     ]
     verdict = meaning.judge(named, table.rule)
     notes = catalog.compare(data, table) if data in catalog.ENTRIES else list(table.notes)
-    refused, twice = duplicates.judged(
-        table, duplicates.find(found.traits), allowed=catalog.allows(table, allow_leaks)
-    )
+    refused, twice = duplicates.judged(table, duplicates.find(found.traits), allowed=allowed)
     notes = [*verdict.notes, *meaning.of_deep_images(found.deep, table.rule), *notes]
     notes += duplicates.described(table, twice)
     problems += [*(verdict.problems or meaning.useless(named)), *duplicates.described(table, refused)]
+    if cut is not None:
+        (notes if allowed else problems).append(cut)
     return Findings(table, rows, found.seen, reasons, problems, notes)
 
 

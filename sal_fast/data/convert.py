@@ -15,7 +15,7 @@ from sal_fast.data.files import Encoded
 from sal_fast.data.meaning import Rule
 from sal_fast.data.readers.made import encoded, naming
 from sal_fast.data.reading import each
-from sal_fast.data.table import Table
+from sal_fast.data.table import Table, filled
 from sal_fast.errors import InputError
 
 
@@ -23,28 +23,30 @@ def convert(table: Table, out: Path) -> Path:
     """Copy the files of a table to `out`, which must be new or empty; return what `--data` takes.
 
     Images go to images/<class>/, masks to masks/<class>/, and images without a class to pool/. If there are
-    splits, manifest.csv has them, with the table's ids. If the table has a rule for its masks, they are
-    written as the rule reads them, so that the new folder needs none (but for `grades`, which no file can
-    say). Masks of several objects of an image become one file. Raises InputError if `out` holds anything, or
-    if a file cannot be read.
+    splits, groups or subgroups, manifest.csv has them, with the table's ids. If the table has a rule for its
+    masks, they are written as the rule reads them, so that the new folder needs none (but for `grades`, which
+    no file can say). Masks of several objects of an image become one file. Raises InputError if `out` holds
+    anything, or if a file cannot be read.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there and holds something; name a new folder")
-    places, split = _places(table), any(table.split)
+    places = _places(table)
+    columns = {"split": filled(table.split), "group": table.group, "subgroup": table.subgroup}
+    columns = {name: column for name, column in columns.items() if column}
     with whole_folder(out) as aside:
         work = partial(_copy, table, aside, places)
         written = list(each(work, range(len(table)), f"copying {table.name}"))
-        if split:
+        if columns:
             rows = {
                 "id": table.ids,
                 "image": [image for image, _ in written],
                 "label": [table.class_name(row) for row in range(len(table))],
                 "mask": [mask for _, mask in written],
-                "split": table.split,
+                **columns,
             }
             frame = pl.DataFrame(rows, schema_overrides={"mask": pl.String})
             write_bytes(aside / "manifest.csv", frame.write_csv().encode())
-    return out / "manifest.csv" if split else out
+    return out / "manifest.csv" if columns else out
 
 
 def _places(table: Table) -> list[str]:

@@ -24,7 +24,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from sal_fast.data.table import SPLITS, UNLABELLED, Table
+from sal_fast.data.table import UNLABELLED, Table
 from sal_fast.errors import InputError
 
 SIDE = 16  # pixels a side of a look
@@ -197,8 +197,8 @@ def judged(table: Table, found: Sequence[Twice], *, allowed: bool) -> tuple[list
     """Sort pictures that occur twice into those that a run refuses, and those that it only tells of.
 
     A run refuses a picture that is in several splits or in several classes, unless that is `allowed`. A
-    picture without a class has none that differs. If the table has no splits yet, a run draws them, and any
-    picture that occurs twice may end up in two.
+    picture without a class has none that differs. If the table has no splits yet, a run draws them, and a
+    picture that occurs twice may end up in two, unless its copies are in one group.
     """
     sides: tuple[list[Twice], list[Twice]] = [], []
     for twice in found:
@@ -209,7 +209,13 @@ def judged(table: Table, found: Sequence[Twice], *, allowed: bool) -> tuple[list
 def _leaks(table: Table, twice: Twice) -> bool:
     classes = {table.labels[row] for row in twice.rows} - {UNLABELLED}
     splits = {table.split[row] for row in twice.rows}
-    return len(classes) > 1 or len(splits) > 1 or not splits <= set(SPLITS)
+    return len(classes) > 1 or len(splits) > 1 or _may_be_parted(table, twice)
+
+
+def _may_be_parted(table: Table, twice: Twice) -> bool:
+    """True if a run draws the splits, and may put the copies of a picture into different ones."""
+    together = bool(table.group) and len({table.group[row] for row in twice.rows}) == 1
+    return not together and not all(table.split[row] for row in twice.rows)
 
 
 def described(table: Table, found: Sequence[Twice]) -> list[str]:
@@ -233,7 +239,7 @@ def _line(table: Table, twice: Twice) -> str:
     if len(twice.rows) > 4:
         named.append(f"{len(twice.rows) - 4} more")
     what = "are the same file, byte by byte" if twice.exact else "look the same"
-    drawn = "" if all(table.split) else "; the splits that a run draws may part them"
+    drawn = "; the splits that a run draws may part them" if _may_be_parted(table, twice) else ""
     return f"{', '.join(named[:-1])} and {named[-1]} {what}{drawn}"
 
 

@@ -240,6 +240,8 @@ def _finish(table: Table, out: Path, recipe: Recipe, entries: list[Entry]) -> No
             "label": [table.class_name(row) for row in range(len(table))],
             "mask": [[str(path.absolute()) for path in _paths(mask)] for mask in table.masks],
             "split": table.split,
+            **({"group": table.group} if table.group else {}),
+            **({"subgroup": table.subgroup} if table.subgroup else {}),
             **{name: [getattr(entry, name) for entry in entries] for name in DONE},
         },
         schema_overrides={"mask": pl.List(pl.String)},

@@ -1,7 +1,8 @@
 """A prepared folder, as `sal-fast data prepare` leaves it, read as a table and opened as a store.
 
 prepared.json   what the folder was made from and for; written last, so it marks a finished folder
-table.parquet   the samples: id, image, label, mask, split, digest, and where their pixels and maps are
+table.parquet   the samples: id, image, label, mask, split, digest, and where their pixels and maps are; group
+                and subgroup if there are any
 images.bin      uint8 [M, S, S, 3], decoded and resized; missing with --copy False
 masks.bin       int32 [M, F, ceil(F / 32)], one bit per pixel (ops.BitMask)
 graded.bin      uint8 [G, F, F], the graded maps
@@ -103,6 +104,8 @@ def read(folder: Path) -> PreparedTable:
             labels=numbered(columns["label"], about["classes"]),
             masks=[_mask([Path(path) for path in paths]) for paths in columns["mask"]],
             split=columns["split"],
+            group=columns.get("group", []),
+            subgroup=columns.get("subgroup", []),
             rule=Rule(white=about["white"]),
             notes=tuple(about["notes"]),
             said=about["rule"],

@@ -1,10 +1,11 @@
-"""Stratified splits, splits that keep groups together, and the stratified start set."""
+"""Stratified splits, the splits of HAM10000, and the stratified start set. `groups` has splits by group."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from sal_fast.data import groups
 from sal_fast.data.table import SPLITS, UNLABELLED, Table
 from sal_fast.errors import InputError
 
@@ -18,7 +19,8 @@ def assign(table: Table, rng: np.random.Generator) -> Table:
 
     Every class keeps at least one image in each split, so a class needs three images. If there are images
     without a label, these are train, and half of each class's other images are val, half test; a class needs
-    two then.
+    two then. If the table has groups, no group is cut, and a class needs as many groups
+    (`groups.with_splits`).
 
     Raises:
         InputError: a class has too few images, some samples have a split and others not, or the manifest's
@@ -30,6 +32,8 @@ def assign(table: Table, rng: np.random.Generator) -> Table:
     if given:
         row = table.split.index("")
         raise InputError(f"{table.name}: {table.ids[row]!r} has no split, others have; fill all rows or none")
+    if table.group:
+        return _checked(groups.with_splits(table, SHARE, rng))
     split = np.full(len(table), "train", dtype=object)
     labels = np.asarray(table.labels)
     pool = UNLABELLED in table.labels
@@ -84,7 +88,12 @@ def start_set(labels: Sequence[int], size: int, rng: np.random.Generator) -> lis
 
 
 def with_val(table: Table, share: float, rng: np.random.Generator) -> Table:
-    """Move `round(share * n)` of the n training samples of each class, drawn at random, to val."""
+    """Move `round(share * n)` of the n training samples of each class, drawn at random, to val.
+
+    If the table has groups, whole groups are moved (`groups.with_val`).
+    """
+    if table.group and share:
+        return groups.with_val(table, share, rng)
     split = np.array(table.split, dtype=object)
     train, labels = split == "train", np.asarray(table.labels)
     for label in np.unique(labels[train]):
@@ -101,7 +110,8 @@ def by_group(
 
     The totals are exact and every class is shared out as the whole is, as far as the groups allow. Groups of
     several samples come first, large before small, each into a split of its class that has room for it.
-    Single samples fill what is left. A group belongs to the class of its first sample.
+    Single samples fill what is left. A group belongs to the class of its first sample. The splits of
+    HAM10000 are drawn by this rule, and stay what they have been; other data go by `groups.with_splits`.
     """
     members: dict[str, list[int]] = {}
     for row, group in enumerate(groups):

@@ -28,6 +28,10 @@ class Sample(NamedTuple):
     mask: the file of its human map; or a folder that holds several annotators' masks, which are averaged; or
         a tuple of files, one for each object (instance) in the image, which are united; or None.
     split: train, val or test, or "" in all rows if the splits are to be drawn.
+    group: what the image shares with others that must be in the same split, such as a patient or a video; ""
+        in all rows if there are no groups.
+    subgroup: the part of the images whose figures are told apart, such as a hospital or a camera. It may lie
+        in all splits; "" if it is not known.
     """
 
     id: str
@@ -35,19 +39,24 @@ class Sample(NamedTuple):
     label: str = ""
     mask: str | Path | tuple[Path, ...] | None = None
     split: str = ""
+    group: str = ""
+    subgroup: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
     """All samples of a data set in the order of their ids; `make_table` builds one.
 
-    Every column is a list with one entry per sample.
+    Every column is a list with one entry per sample; `group` and `subgroup` are empty lists if no sample has
+    any.
 
     name: what the data set is called on screen and in reports.
     classes: the names of the classes, in the order of their numbers.
     labels: the number of each sample's class, or UNLABELLED if people have yet to give one.
     masks: see `Sample.mask`; None if there is no human map.
     split: train, val or test; "" until `sal_fast.data.splits` fills it.
+    group: the unit that a split never cuts, such as a patient.
+    subgroup: the unit of worst-group figures; "" if it is not known.
     rule: how mask files are read.
     notes: sentences for the user: how the files were read, and which of them are not used.
     """
@@ -59,6 +68,8 @@ class Table:
     labels: list[int]
     masks: list[Mask | None]
     split: list[str] = field(default_factory=list)
+    group: list[str] = field(default_factory=list)
+    subgroup: list[str] = field(default_factory=list)
     rule: Rule = field(default_factory=Rule)
     notes: tuple[str, ...] = ()
 
@@ -94,7 +105,8 @@ def make_table(
             has no rule of its own.
 
     Raises:
-        InputError: there is no sample, an id occurs twice or cannot be a file name, or a split is unknown.
+        InputError: there is no sample, an id occurs twice or cannot be a file name, a split is unknown, or
+            some samples have a group and others not.
         TypeError: a dictionary lacks `id` or `image`, or has a field that `Sample` does not have.
     """
     rows = [sample if isinstance(sample, Sample) else Sample(**sample) for sample in samples]
@@ -114,6 +126,13 @@ def make_table(
             raise InputError(
                 f"{name}: {row.id!r} has the split {row.split!r}; expected {', '.join(SPLITS)} or nothing"
             )
+    alone = next((row.id for row in rows if not row.group), None)
+    if alone is not None and any(row.group for row in rows):
+        raise InputError(
+            f"{name}: {alone!r} has no group, others have, so nobody can tell which images belong into one "
+            f"split with it; give every image a group (its own name, if it stands alone), or none: "
+            f"--columns group= leaves the column out"
+        )
     classes = sorted({row.label for row in rows} - {""})
     return Table(
         name=name,
@@ -123,8 +142,15 @@ def make_table(
         labels=numbered([row.label for row in rows], classes),
         masks=[Path(row.mask) if isinstance(row.mask, str) else row.mask for row in rows],
         split=[row.split for row in rows],
+        group=filled([row.group for row in rows]),
+        subgroup=filled([row.subgroup for row in rows]),
         rule=Rule(own=foreground),
     )
+
+
+def filled(column: list[str]) -> list[str]:
+    """The column, or an empty list if none of its entries says anything."""
+    return column if any(column) else []
 
 
 def numbered(names: Iterable[str], classes: Iterable[str]) -> list[int]:

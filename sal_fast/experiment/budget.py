@@ -28,11 +28,14 @@ class Plan:
     human: human[r] is True if people draw the maps of query r. That is so for the start set, and as long as
         start + r * query <= human_budget.
     auto: True if people draw the maps of every query until `takes_over` says otherwise.
+    open_end: True if the run may end after any round (`stopping.ends`); then `labelled` goes on to the whole
+        pool.
     """
 
     labelled: tuple[int, ...]
     human: tuple[bool, ...]
     auto: bool = False
+    open_end: bool = False
 
     @property
     def rounds(self) -> int:
@@ -46,12 +49,13 @@ class Plan:
         return self.labelled[number] - (self.labelled[number - 1] if number else 0)
 
 
-def plan(pool: int, start: float, query: float, stop: float, human_budget: float | str) -> Plan:
+def plan(pool: int, start: float, query: float, stop: Share, human_budget: Share) -> Plan:
     """The plan for a training pool of `pool` images.
 
-    The other arguments are shares of that pool; `human_budget` may also be `auto`. Raises InputError for a
-    share that is out of range or less than one image.
+    The other arguments are shares of that pool; `stop` and `human_budget` may also be `auto`. Raises
+    InputError for a share that is out of range or less than one image.
     """
+    open_end, stop = isinstance(stop, str), _share_of(stop, "--stop-fraction")
     for name, value in (("start", start), ("query", query), ("stop", stop)):
         if not 0 < value <= 1:
             raise InputError(
@@ -64,9 +68,7 @@ def plan(pool: int, start: float, query: float, stop: float, human_budget: float
             )
     if stop < start:
         raise InputError(f"--stop-fraction {stop:g} is below --start-fraction {start:g}")
-    auto, most = isinstance(human_budget, str), 1.0 if isinstance(human_budget, str) else human_budget
-    if auto and human_budget != AUTO:
-        raise InputError(f"--human-budget {human_budget}: expected a share of the pool, 0 to 1, or auto")
+    auto, most = isinstance(human_budget, str), _share_of(human_budget, "--human-budget")
     if not 0 <= most <= 1:
         raise InputError(f"--human-budget {most:g}: expected a share of the pool, 0 to 1, or auto")
     if most > 0 and _count(pool, most) < 1:
@@ -82,17 +84,24 @@ def plan(pool: int, start: float, query: float, stop: float, human_budget: float
             human.append(auto or not human or reached <= most + TOLERANCE)
         if last:
             break
-    return Plan(tuple(labelled), tuple(human), auto)
+    return Plan(tuple(labelled), tuple(human), auto, open_end)
 
 
-def fractions(pool: int, start: Share, query: Share, stop: float) -> tuple[float, float]:
+def _share_of(value: Share, option: str) -> float:
+    """The largest share that a value may turn out to be: itself, or the whole pool for `auto`."""
+    if isinstance(value, str) and value != AUTO:
+        raise InputError(f"{option} {value}: expected a share of the pool, 0 to 1, or auto")
+    return 1.0 if isinstance(value, str) else value
+
+
+def fractions(pool: int, start: Share, query: Share, stop: Share) -> tuple[float, float]:
     """The shares that the start set and a query have of a training pool of `pool` images.
 
     `auto` is 0.05 for both, as in the paper, if that is at least ten images. In a smaller pool the start set
     has ten images, and the queries share what remains up to `stop` equally, with at least ten images each. If
     less than ten images remain, the start set takes them, too.
     """
-    least = LEAST_IMAGES / pool
+    least, stop = LEAST_IMAGES / pool, _share_of(stop, "--stop-fraction")
     if not isinstance(start, str):
         first = start
     else:

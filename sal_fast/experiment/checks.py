@@ -5,7 +5,7 @@ import logging
 import torch
 
 from sal_fast import models
-from sal_fast.data import Store, Table, catalog, duplicates
+from sal_fast.data import Store, Table, catalog, duplicates, groups
 from sal_fast.data.table import UNLABELLED
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
@@ -98,6 +98,14 @@ def check_twice(config: Config, samples: Store) -> None:
     if samples.traits is not None:
         allowed = catalog.allows(samples.table, config.allow_leaks)
         duplicates.check(samples.table, samples.traits, allowed=allowed)
+
+
+def check_groups(config: Config, table: Table, *, begun: bool) -> None:
+    """Refuse a group that lies in several splits, unless the configuration allows it.
+
+    A run that is `begun` keeps its splits, so it is only told.
+    """
+    groups.check(table, allowed=begun or catalog.allows(table, config.allow_leaks))
 
 
 def check_features(config: Config, table: Table, plan: budget.Plan) -> None:

@@ -67,8 +67,9 @@ class Config:
     format: str = option("auto", affects="data", choices=("auto",), plugin="reader")
     """The format of --data, such as coco or labelme. auto takes the one that the files look like."""
     columns: str = option("", affects="data")
-    """The names in a manifest, a Parquet or an array file by ours, such as image=filename,label=dx. Ours are
-    id, image, label, mask and split."""
+    """The names in a manifest, a Parquet, an array or an annotation file by ours, such as image=filename.
+    Ours are id, image, label, mask, split, group (images that no split parts, such as a patient's) and
+    subgroup (whose figures are told apart)."""
     foreground: str | None = option(None, affects="data")
     """The values of mask files that are foreground, such as 1,2 or 1-5, where a file has more values than 0
     and one other. grades says that they are degrees of grey."""
@@ -81,8 +82,8 @@ class Config:
     """The number that is white in images and masks of more than 8 bits, such as 4095 for 12 bits. Without it
     65535 is white for 16 bits, and 1 for fractions."""
     allow_leaks: bool = option(False, affects="")
-    """Go on although a picture, or a copy of it, is in more than one split or class. Without it such data are
-    refused, except the paper's data sets, for which it is only told."""
+    """Go on although a picture, or a copy of it, is in more than one split or class, or a group in more than
+    one split. Without it such data are refused, except the paper's data sets, for which it is only told."""
     regime: str = option("sal", affects="maps network", choices=tuple(REGIMES), axis=True)
     """The rule that says which saliency maps are used, and who draws them (paper Sec. 5)."""
     criterion: str = option("margin", affects="query", plugin="criterion", compared=True, axis=True)
@@ -200,8 +201,9 @@ class Config:
     images."""
     query_fraction: float | Literal["auto"] = option(0.05, affects="rounds", settled=True)
     """The share of the training pool that each query asks for. auto takes 0.05, but at least ten images."""
-    stop_fraction: float = option(1.0, affects="rounds")
-    """The share of the training pool that is labelled when the run ends."""
+    stop_fraction: float | Literal["auto"] = option(1.0, affects="rounds")
+    """The share of the training pool that is labelled when the run ends. With auto it ends once predictions
+    on the pool are stable, and labelling the rest is expected to gain at most 0.01 of accuracy."""
     human_budget: float | Literal["auto"] = option(
         0.2, affects="maps rounds", only="uses_the_budget", axis=True
     )
@@ -264,9 +266,14 @@ class Config:
     shards: int = option(6, affects="training", least=1)
     """The parts of a batch with --data-parallel --deterministic. Each has its own batch statistics."""
     tracker: str = option(
-        "table", affects="", plugin="tracker", not_in_a_grid="a sweep shows its runs itself"
+        "table",
+        affects="",
+        joined=True,
+        plugin="tracker",
+        not_in_a_grid="a sweep shows its runs itself",
     )
-    """The plug-in that is told of every finished round: table, log, or file.py:function."""
+    """The plug-ins that are told of every finished round: table, log, csv, tensorboard, wandb or mlflow,
+    several of them joined by +, as in table+csv; or file.py:function."""
     preset: str = option(presets.AUTO, affects="", choices=(presets.AUTO, *presets.PRESETS))
     """The values that options have if they are not given. auto takes the data set's own preset, or own for
     data of your own. cyborg is the public CYBORG code's. own is that with pretrained weights where they can

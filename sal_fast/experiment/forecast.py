@@ -17,10 +17,11 @@ def plan_in_words(steps: Steps) -> str:
     """The rounds, the images of a query, what people are asked for, and the time that it may take."""
     plan = steps.plan
     sizes = [plan.query_size(query_index) for query_index in range(1, plan.rounds)]
+    most = "at most " * plan.open_end
     queries = f", then {len(sizes)} queries of {_span(sizes)}" if sizes else ""
     return (
-        f"plan: {plan.rounds} round{'s' * (plan.rounds != 1)}, {plan.labelled[0]} images at the start"
-        f"{queries}; people label {plan.labelled[-1]} images and draw {_maps(steps)}\n"
+        f"plan: {most}{plan.rounds} round{'s' * (plan.rounds != 1)}, {plan.labelled[0]} images at the start"
+        f"{queries}; people label {most}{plan.labelled[-1]} images and draw {_maps(steps)}\n"
         f"{_baseline(steps)}{_time(steps)}"
     )
 
@@ -62,7 +63,7 @@ def _maps(steps: Steps) -> str:
 
 
 def _time(steps: Steps) -> str:
-    if steps.finished_rounds == steps.plan.rounds:
+    if steps.ended:
         return "time: all rounds are finished"
     if steps.finished_rounds:
         left = seconds_left(load(steps.folder.path)) if steps.ranks.first else 0.0

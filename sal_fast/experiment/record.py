@@ -4,7 +4,8 @@
                       fingerprint, the splits and the rule for ties
     rounds.jsonl      a line for each finished round
     rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (of the last round)
-                      and, if people or a model on trial answer: answers.json, drawn/, predicted/
+                      and, if people or a model on trial answer: answers.json, drawn/, predicted/; with
+                      --stop-fraction auto: stop_set.csv (id, class), what the model predicts
     start/            their answers to the start set
     teacher.safetensors    the weights of the teacher (regime tait)
     model/            the model of the last finished round, with its card (`sal_fast.trained.folder`)
@@ -104,6 +105,9 @@ class Round:
     dice_std: the standard deviation of Dice over the test images with a mask.
     trial_dice: the Dice between maps that the model foresaw and those that people drew
         (`--human-budget auto`).
+    stop_kappa: the agreement with the round before on the stop set (`--stop-fraction auto`).
+    expected_gain: the accuracy that labelling the whole pool is expected to gain.
+    stopped: True if labelling ended with this round, because the rule held (`stopping.ends`).
     cc, kl: the agreement with graded maps.
     Runs that are older than `balanced_accuracy`, `macro_f1`, `iou`, `pointing` and `per_class` have None.
     seconds, timings, memory: they depend on the machine.
@@ -130,6 +134,9 @@ class Round:
     cc: float | None = None
     kl: float | None = None
     trial_dice: float | None = None
+    stop_kappa: float | None = None
+    expected_gain: float | None = None
+    stopped: bool = False
     people: People | None = None
     timings: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)

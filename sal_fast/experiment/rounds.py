@@ -28,9 +28,10 @@ from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import NEW_TIES, TIES, RunFolder, write_query
 from sal_fast.experiment.regimes import INTERPRETABILITY_ALPHA, TEACHER_ALPHA
+from sal_fast.experiment.stopping import Stopping
 from sal_fast.metrics.summary import Tested, mean, per_class
 from sal_fast.models import Classifier, resolved, weights
-from sal_fast.train import Fitted, HeadTraining, Job, Recipe, Scores, Training, evaluate, score
+from sal_fast.train import Epoch, Fitted, HeadTraining, Job, Recipe, Scores, Training, evaluate, score
 from sal_fast.trained import folder as trained_folder
 from sal_fast.trained import metadata
 
@@ -40,12 +41,14 @@ class Work:
     """A round while it runs: the folder for its files, and the results of its steps.
 
     folder: it is renamed to rounds/NNN at the end. None on the ranks that write nothing.
+    stop: what the round's line says of `--stop-fraction auto`.
     """
 
     round_index: int
     folder: Path | None
     fitted: Fitted | None = None
     scores: Scores | None = None
+    stop: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
 
@@ -53,7 +56,8 @@ class Steps:
     """The steps of one run. Every rank takes every step; the first alone writes, and tells the others.
 
     start: int64, the rows of the start set. finished_rounds: the number of rounds that were finished before.
-    on_round: it is called after each round.
+    ended: True once no query follows the last round. on_round, on_epoch: they are called after each round and
+    after each epoch of each model.
     """
 
     def __init__(
@@ -65,26 +69,30 @@ class Steps:
         answering: Answering,
         on_round: Callable[[], None] = lambda: None,
         ranks: Ranks = ALONE,
+        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> None:
         self.config, self.store, self.folder, self.start = config, store, folder, start
         self.answering, self.plan = answering, answering.plan
-        self.on_round, self.ranks = on_round, ranks
+        self.on_round, self.on_epoch, self.ranks = on_round, on_epoch, ranks
         by_key = ranks.number(ranks.first and folder.run()[TIES] == NEW_TIES)
         self.ties: query.Ties = "key" if by_key else "position"
         self.pool = store.rows("train")
         self.test_rows = store.rows("test")
         self.lines = folder.rounds() if ranks.first else []
         self.finished_rounds = int(ranks.number(len(self.lines)))
+        stopped = bool(self.lines) and bool(self.lines[-1].get("stopped"))
+        self.ended = bool(ranks.number(stopped)) or self.finished_rounds == self.plan.rounds
         self.row_of = {name: row for row, name in enumerate(store.table.ids)}
         self.recipe = recipe(config, store.table.classes)
+        self.stopping = Stopping(config.seed, store, folder, ranks) if self.plan.open_end else None
 
     # --- the steps ---------------------------------------------------------------------------------------
 
     def labelled_so_far(self) -> Labelled:
         """The labelled set: the start set, and the answers to the queries of all finished rounds."""
         labelled = self.answering.answer(0, self.start, None, None)
-        for round_index in range(min(self.finished_rounds, self.plan.rounds - 1)):
-            rows = self._finished_query(round_index, labelled)
+        for round_index in range(self.finished_rounds - self.ended):
+            rows = _finished_query(self, round_index, labelled)
             labelled = labelled.add(self.answering.answer(round_index + 1, rows, None, None))
         return labelled
 
@@ -118,6 +126,17 @@ class Steps:
         with self._timed(work, "evaluate"):
             work.scores = evaluate(model, self.store, self.test_rows, self.recipe.probe, self.ranks)
         return work.scores
+
+    def goes_on(self, work: Work, model: Classifier, labelled: Labelled) -> bool:
+        """True if a query follows the round: the plan has one, and the rule does not end labelling."""
+        if self.stopping is not None:
+            assert work.fitted is not None
+            with self._timed(work, "stop"):
+                work.stop = self.stopping.judge(
+                    model, labelled.rows, work.fitted.val_accuracy, work.folder, self.lines
+                )
+        self.ended = bool(work.stop.get("stopped")) or work.round_index + 1 == self.plan.rounds
+        return not self.ended
 
     def select(self, work: Work, model: Classifier, labelled: Labelled) -> Tensor:
         """Choose the query after a round from the remaining pool; int64, rows of the store."""
@@ -216,28 +235,11 @@ class Steps:
     ) -> Training:
         """The training of some models on some rows; `store`: another than the run's."""
         kind: type[Training] = HeadTraining if self.config.train == "head" else Training
-        return kind(jobs, store or self.store, rows, maps, has_map, self.recipe, round_index, self.ranks)
+        data = store or self.store, rows, maps, has_map
+        return kind(jobs, *data, self.recipe, round_index, self.ranks, self.on_epoch)
 
     def new_model(self, teacher: bool = False) -> Classifier:
         return new_model(self.config, len(self.store.table.classes), teacher).to(self.store.device)
-
-    def _finished_query(self, round_index: int, labelled: Labelled) -> Tensor:
-        """The query made after a finished round, as rows. Raises InputError if its file does not fit."""
-        taken = torch.cat((labelled.rows, self.answering.skipped))
-        count = self.plan.query_size(round_index + 1)
-        return self.ranks.of_first(
-            lambda: self._read_query(round_index, taken, count), labelled.rows.new_empty(count)
-        )
-
-    def _read_query(self, round_index: int, taken: Tensor, count: int) -> Tensor:
-        ids = self.folder.query(round_index)
-        pool = {self.store.table.ids[row] for row in self.pool.tolist()} - set(self.ids(taken))
-        if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
-            raise InputError(
-                f"{self.folder.round(round_index) / 'query.csv'}: expected {count} "
-                f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
-            )
-        return torch.tensor([self.row_of[name] for name in ids], dtype=torch.int64)
 
     def ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]
@@ -261,6 +263,26 @@ def queried(steps: Steps, criterion: str, pool: query.Pool, query_index: int) ->
         ties=steps.ties,
         key_seed=steps.config.seed,
     )
+
+
+def _finished_query(steps: Steps, round_index: int, labelled: Labelled) -> Tensor:
+    """The query made after a finished round, as rows. Raises InputError if its file does not fit."""
+    taken = torch.cat((labelled.rows, steps.answering.skipped))
+    count = steps.plan.query_size(round_index + 1)
+    return steps.ranks.of_first(
+        lambda: _read_query(steps, round_index, taken, count), labelled.rows.new_empty(count)
+    )
+
+
+def _read_query(steps: Steps, round_index: int, taken: Tensor, count: int) -> Tensor:
+    ids = steps.folder.query(round_index)
+    pool = {steps.store.table.ids[row] for row in steps.pool.tolist()} - set(steps.ids(taken))
+    if len(ids) != count or len(set(ids)) != len(ids) or not set(ids) <= pool:
+        raise InputError(
+            f"{steps.folder.round(round_index) / 'query.csv'}: expected {count} "
+            f"unlabelled training images, each once, got {len(ids)}; restore it or choose another --out"
+        )
+    return torch.tensor([steps.row_of[name] for name in ids], dtype=torch.int64)
 
 
 def _scored_pool(steps: Steps, rest: Tensor, model: Classifier, labelled: Labelled) -> query.Pool:
@@ -298,6 +320,7 @@ def _line(answering: Answering, work: Work, labelled: Labelled, seconds: float) 
         **labelled.counts(),
         **_figures(work.scores.tested),
         **({"trial_dice": answering.trials[work.round_index]} if answering.plan.auto else {}),
+        **work.stop,
         **({"people": answering.tally(work.round_index)} if config.annotator == "people" else {}),
         "val_accuracy": work.fitted.val_accuracy,
         "best_epoch": work.fitted.epoch + 1,

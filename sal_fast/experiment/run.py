@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -52,6 +53,7 @@ from sal_fast.experiment.networks import new_model
 from sal_fast.experiment.record import Round, RunFolder
 from sal_fast.experiment.rounds import Steps
 from sal_fast.models import feature_size
+from sal_fast.train import Epoch
 from sal_fast.trained import folder as trained_folder
 from sal_fast.trained import metadata
 
@@ -117,6 +119,8 @@ def run(
         except Waiting:
             ranks.number(0)  # torchrun ends all when one ends: we wait until the first has written its round
             raise
+        finally:
+            plug_ins.close()
     return load(folder.path)
 
 
@@ -125,15 +129,16 @@ class _PlugIns:
     """The objects that a run's configuration names, and that the run calls itself."""
 
     generator: annotate.Generator | None
-    trackers: Sequence[OnRound]
+    trackers: Sequence[Any]
 
     @classmethod
     def of(cls, config: Config, on_round: OnRound | None) -> _PlugIns:
         generator = None if config.generator is None else plugins.load("generator", config.generator)
         trackers = [] if on_round is None else [on_round]
         if on_round is None or "tracker" in config.given:
-            tracker = plugins.load("tracker", config.tracker)
-            trackers.append(tracker() if isinstance(tracker, type) else tracker)
+            names = [config.tracker] if plugins.is_reference(config.tracker) else config.tracker.split("+")
+            loaded = [plugins.load("tracker", name) for name in names]
+            trackers += [one() if isinstance(one, type) else one for one in loaded]
         plugins.load("criterion", config.criterion)  # refuse it before anything is computed
         return cls(generator, trackers)
 
@@ -142,6 +147,31 @@ class _PlugIns:
         run = load(folder.path)
         for tracker in self.trackers:
             tracker(run, run.rounds[-1])
+
+    def on_epoch(self, folder: RunFolder, ranks: Ranks) -> Callable[[Epoch], None] | None:
+        """A function that tells trackers of each epoch; None if none of them has a method `epoch`.
+
+        The first process alone tells, of the models that it trains.
+        """
+        told = [one.epoch for one in self.trackers if hasattr(one, "epoch")]
+        if not told or not ranks.first:
+            return None
+
+        @functools.cache
+        def before(round_index: int) -> Run:
+            """The run as it is during a round. One that is not told of its epochs is not read."""
+            return load(folder.path)
+
+        def tell(epoch: Epoch) -> None:
+            for one in told:
+                one(before(epoch.round), epoch)
+
+        return tell
+
+    def close(self) -> None:
+        """Let the trackers write what they still hold."""
+        for tracker in self.trackers:
+            getattr(tracker, "close", lambda: None)()
 
 
 def _with_names(config: Config, **given: Any) -> Config:
@@ -187,6 +217,8 @@ def _run(
     device = _device(config, ranks)
     table = _with_splits(config, folder, ranks, table or _table(config))
     checks.check_labels(config, table)
+    if ranks.first:
+        checks.check_groups(config, table, begun=folder.run_json.exists())
     class_weights.resolved(config.class_weights, table.classes)  # it refuses a file that does not fit
     pool = len(table.rows("train"))
     asked, config = config, settling.settle(config, pool, folder.took() if ranks.first else {}, ranks)
@@ -209,12 +241,12 @@ def _run(
         if ranks.first:
             checks.check_drawn(config, stores[0])
         answering, begin = _answering(asked, config, folder, ranks, plug_ins, stores, decoder)
-        told = partial(plug_ins.tell, folder)
-        steps = Steps(config, answering.store, folder, begin, answering, told, ranks)
+        told, epoch = partial(plug_ins.tell, folder), plug_ins.on_epoch(folder, ranks)
+        steps = Steps(config, answering.store, folder, begin, answering, told, ranks, epoch)
         if log.isEnabledFor(logging.INFO):  # the estimate takes a few seconds
             log.info("%s\n%s", _announcement(config, steps), forecast.plan_in_words(steps))
         labelled = active_learning(steps, until)
-        if ranks.number(ranks.first and len(steps.lines) == plan.rounds):
+        if ranks.number(ranks.first and steps.ended):
             if config.baseline != "none":
                 baseline.compare(steps, labelled)
             if ranks.first:
@@ -303,6 +335,7 @@ def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: last[name] for name in FIGURES if name in last},
         **{name: last[name] for name in ("labelled", "human_maps", "generated_maps", "empty_maps")},
         **({"people": last["people"]} if "people" in last else {}),
+        **({"stopped": last["stopped"]} if "stopped" in last else {}),
         "rounds": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows), 3),
     }
@@ -400,12 +433,13 @@ def _segmented(
 
 def _announcement(config: Config, steps: Steps) -> str:
     """What a run says before it begins."""
+    most = "at most " * steps.plan.open_end
     start = "the last round's" if config.warm_start else f"the same initial ({config.weights})"
     return (
         f"{_data_in_words(steps)}\n"
         f"regime {config.regime}, criterion {config.criterion}, {config.arch}, preset {config.preset}, "
         f"seed {config.seed}, on {steps.store.device}\n"
-        f"every round trains from {start} weights; {steps.plan.rounds} rounds, "
+        f"every round trains from {start} weights; {most}{steps.plan.rounds} rounds, "
         f"{steps.finished_rounds} finished; {steps.folder.path}"
     )
 

@@ -66,12 +66,14 @@ def share(value: float | None) -> str:
 
 
 def seconds_left(run: Run) -> float:
-    """An estimate of the seconds that the rounds to come take.
+    """An estimate of the seconds that the rounds to come take, or with `--stop-fraction auto` may take.
 
     A round is taken to need `fixed + each * work` seconds, neither of them negative: the line that fits the
     last five rounds best. After the first round `fixed` is 0, so the estimate is then too high rather than
     too low.
     """
+    if run.rounds[-1].stopped:
+        return 0.0
     turns, trials = Turns.of(run.config, run.plan), [one.trial_dice for one in run.rounds]
     recent = run.rounds[-5:]
     work = np.array([turns.work(one.round, trials) for one in recent], dtype=float)

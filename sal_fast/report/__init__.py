@@ -56,22 +56,25 @@ def write(runs: Sequence[Path], out: Path) -> Path:
     }
     with figures.drawing():
         looks = Looks(main)
+        maps, unseen = heatmaps.generated(loaded)
         rows = {
             "gained": gained.figures(loaded),
             "curves": curves.learning_curves(main, looks),
             "scatter": comparisons.scatter(main, looks),
             "budgets": comparisons.budgets(main, looks),
             "trials": comparisons.trials(main, looks),
+            "endings": comparisons.endings(main, looks),
             "probes": comparisons.probes(main, looks),
             "alphas": comparisons.alphas(loaded, looks),
             "heatmaps": heatmaps.sheets(main),
+            "generated": maps,
             "single": curves.single(loaded[0]) if len(loaded) == 1 else [],
         }
     shown = {"classes": tables.mean_classes(classes)}
     csv = {f"{name}.csv": frame.write_csv().encode() for name, frame in frames.items() if len(frame)}
     html = page.render(
         runs=loaded,
-        notes=notes,
+        notes=[*notes, *unseen],
         missing=missing,
         openings={run.name: opening for run in loaded if (opening := gained.opening(run))},
         margin=claims.MARGIN,

@@ -8,6 +8,8 @@ from statistics import fmean
 import numpy as np
 from matplotlib.axes import Axes
 
+from sal_fast.experiment.budget import AUTO
+from sal_fast.experiment.stopping import AGREE, GAIN
 from sal_fast.report.differences import NAMES, gains, over_baseline
 from sal_fast.report.figures import Drawn, Row, legend, mark, mark_entry, mean_and_sigma, new_figure, rows
 from sal_fast.report.looks import BLACK, GREY, GRID, LINES, Looks, Style, criterion_of
@@ -182,6 +184,30 @@ def _trials(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
     legend(figure)
     alt = f"Dice of generated maps with the human maps of the same images, by round, {title}."
     yield "trials", alt, figure
+
+
+def endings(runs: Sequence[Run], looks: Looks) -> list[Row]:
+    """What decided when labelling ends (`--stop-fraction auto`), for each panel with such runs."""
+    asked = [run for run in runs if run.config.stop_fraction == AUTO]
+    return rows(by_panel(asked), partial(_endings, looks=looks))
+
+
+def _endings(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
+    """Draw kappa and the expected gain, a line for each run. A dot is where the rule ended labelling."""
+    for metric, name, limit in (
+        ("stop_kappa", "agreement with the round before (kappa)", AGREE),
+        ("expected_gain", "accuracy that the rest would gain", GAIN),
+    ):
+        figure, axes = new_figure(title, "labelled images", name, whole=False)
+        for run in runs:
+            style = dict(looks.line(run.line, run), linewidth=1.6)
+            curve = run.curve(metric)
+            axes.plot([*curve], [*curve.values()], **style, label=f"{run.line}, seed {run.seed}")
+            if run.last.stopped and curve:
+                axes.plot([run.last.labelled], [curve[run.last.labelled]], "o", color=BLACK, zorder=3)
+        axes.axhline(limit, color=GREY, linewidth=1.0, linestyle="--", label=f"limit, {limit:g}")
+        legend(figure)
+        yield f"ending-{metric.replace('_', '-')}", f"{name} by labelled images, {title}.", figure
 
 
 def _varied(runs: Sequence[Run], option: str, place: Callable[[Run], str]) -> dict[str, list[Run]]:

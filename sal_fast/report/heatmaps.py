@@ -1,4 +1,4 @@
-"""The heat-map sheet: where each regime's model looks, on the same test images."""
+"""The sheets of maps: where each regime's model looks, on the same test images, and what machines drew."""
 
 import textwrap
 from collections import Counter
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from sal_fast import ops
 from sal_fast.errors import InputError
 from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.sheet import of_query
 from sal_fast.report.figures import Row, numbered, picture, short
 from sal_fast.report.looks import VERMILLION
 from sal_fast.report.runs import Run, by_dataset, by_group, by_label, by_panel, main_panel
 
 MOST_IMAGES = 6
+MOST_MAPS = 12
 MOST_COLUMNS = 8
 _KEYS = ("ids", "labels", "predicted", "images", "masks", "has_mask", "cams", "dice")
 
@@ -48,6 +50,48 @@ def sheets(runs: Sequence[Run]) -> list[Row]:
             caption = _caption(part, list(shown.values()), chosen, wrong)
             drawn.append(Row(dataset, [sheet], caption=caption))
     return drawn
+
+
+def generated(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
+    """Sheets of the maps that machines drew, beside the images; and notes on those that cannot be shown.
+
+    A run has two: of its first query with such maps, and of its last. Of each data set the runs are those of
+    `sheets`.
+    """
+    drawn, notes = [], []
+    shown = [run for part in by_dataset(runs).values() for run in _columns(main_panel(part)).values()]
+    for i, run in enumerate(shown):
+        with_maps = [one.round for one in run.rounds if (_round(run, one.round) / "maps").is_dir()]
+        pictures, told = [], []
+        for place in dict.fromkeys((*with_maps[:1], *with_maps[-1:])):
+            try:
+                sheet = of_query(run, place, most=MOST_MAPS)
+            except InputError as error:
+                notes.append(f"The generated maps of {run.name} are not shown: {error}.")
+                break
+            if sheet is None:
+                continue
+            name = numbered(f"maps-{place + 1}", i, len(shown))
+            alt = f"Images of query {place + 1} of {run.name}, each with the map that was generated for it."
+            pictures.append(picture(_plain(sheet.pixels), name, alt))
+            told.append(f"query {place + 1}: {', '.join(sheet.ids)}")
+        if pictures:
+            drawn.append(
+                Row(run.name, pictures, caption=f"{run.name}, {run.group}. By rank, {'; '.join(told)}.")
+            )
+    return drawn, notes
+
+
+def _round(run: Run, round_index: int) -> Path:
+    return RunFolder(run.path).round(round_index)
+
+
+def _plain(pixels: NDArray[np.uint8]) -> Figure:
+    """A figure that is nothing but these pixels."""
+    height, width = pixels.shape[:2]
+    figure = Figure(figsize=(width / 160, height / 160))
+    _show(figure.add_axes((0, 0, 1, 1)), pixels)
+    return figure
 
 
 def choose(columns: Sequence[Column]) -> tuple[list[str], int]:

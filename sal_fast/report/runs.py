@@ -142,7 +142,18 @@ def load(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if not run.finished
     ]
     little = [f"{run.name}: {sentence}." for run in runs for sentence in run.doubts(run.last)]
-    return runs, notes + doubts + unfinished + little
+    return runs, notes + doubts + unfinished + _ended_apart(runs) + little
+
+
+def _ended_apart(runs: Sequence[Run]) -> list[str]:
+    """A note on runs whose areas under the curve are means over different numbers of labelled images."""
+    stopped = [run.name for run in runs if run.last.stopped]
+    if not stopped or len({run.last.labelled for run in runs}) == 1:
+        return []
+    return [
+        f"{', '.join(stopped)} ended by --stop-fraction auto. AULC is a mean over the images that a run "
+        f"labelled, so it cannot be compared with that of a run that labelled more or fewer."
+    ]
 
 
 def by_group(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -108,6 +108,11 @@ class Grid:
     def _config(self, options: dict[str, Any], place: Place) -> Config:
         try:
             config = Config.of(options)
+            if config.stop_fraction == budget.AUTO:
+                raise InputError(
+                    "stop_fraction auto: the runs of a sweep are compared and share rounds, so all must end "
+                    "with the same share of the pool; give a number"
+                )
             config = like_its_weights(config.replace(**self._found_at(place, config)))
             if config.control_maps != "none" and not config.its_regime.uses_human_maps:
                 config = config.replace(control_maps="none")  # there are no maps of people to replace

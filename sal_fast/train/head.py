@@ -20,7 +20,8 @@ from sal_fast.train.recipe import Group, optimizer, set_rates
 class _Heads:
     """The heads of all jobs, which take their steps together.
 
-    weight: float32 [M, K, C]. bias: float32 [M, K]. A parameter of each head lies over its part of them. (One
+    weight: float32 [M, K, C]. bias: float32 [M, K]. told: float32 [M], the sums of the cross-entropies in
+    this epoch, or None if nobody asks. A parameter of each head lies over its part of them. (One
     parameter for all would be cut into vectors where other heads end, which changes last digits.)
     """
 
@@ -34,6 +35,8 @@ class _Heads:
         self.optimizer = optimizer(training.recipe, groups)
         self.class_weight = training.class_weight()
         self.alphas = [job.alpha for job in training.jobs]
+        tells = training.on_epoch is not None
+        self.told = torch.zeros(len(heads), device=self.weight.device) if tells else None
 
     def step(self, grad_weight: Tensor, grad_bias: Tensor) -> None:
         """Let the optimizer make a step by these gradients, of the shapes of `weight` and `bias`."""
@@ -65,7 +68,7 @@ class HeadTraining(Training):
         shown = torch.from_numpy(crop).to(device)
         total = torch.zeros(len(self.jobs), device=device)
         for part in batches(torch.from_numpy(order).to(device), recipe.batch_size):
-            total += self._step(heads, part, shown[part])
+            total += self._step(heads, part, shown[part]) * (len(part) / count)
         for job, weight, bias in zip(self.jobs, heads.weight, heads.bias, strict=True):
             job.model.head.load_state_dict({"weight": weight, "bias": bias})
         return list(total)
@@ -92,7 +95,22 @@ class HeadTraining(Training):
             label_smoothing=recipe.label_smoothing,
         )
         heads.step(done.grad_weight, done.grad_bias)
+        if heads.told is not None:
+            for i, logits in enumerate(done.logits):
+                heads.told[i] += self._cross_entropy(logits, store.labels[self.rows[part]], heads)
         return done.loss
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, heads: _Heads) -> Tensor:
+        """The sum of the cross-entropies of a batch."""
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits, labels, heads.class_weight, reduction="sum", label_smoothing=smoothing)
+
+    def _classification(self, heads: _Heads, i: int) -> float | None:
+        if heads.told is None:
+            return None
+        total = float(heads.told[i])
+        heads.told[i] = 0
+        return total / len(self.rows)
 
     def _accuracy(self, model: Classifier) -> float:
         rows = self.store.rows("val")

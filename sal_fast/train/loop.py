@@ -3,11 +3,11 @@
 import copy
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.models import Classifier
 from sal_fast.train.evaluate import accuracy
-from sal_fast.train.recipe import Recipe, balanced_weights, validation_interval
+from sal_fast.train.recipe import Recipe, balanced_weights, rate, validation_interval
 from sal_fast.train.step import Step
 
 LONG = 2.0  # seconds
@@ -55,6 +55,40 @@ class Fitted:
     parts: int = 1
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What a tracker is told of an epoch of one model.
+
+    model: its name, such as `accuracy model`. round, epoch: counted from 0.
+    loss: the mean over the images of Eq. 1, `alpha classification + (1 - alpha) saliency`.
+    classification, saliency: its two parts, before they are weighted. Images without a map count as 0 in the
+        second. It is None if no map is looked at (alpha 1), and both are None if several processes share
+        the batches.
+    val_accuracy: None if the model was not validated after this epoch.
+    lr: the learning rate of the epoch, without that of the head.
+    images_per_second: of the training, for all models of the round that are trained together.
+    """
+
+    model: str
+    round: int
+    epoch: int
+    loss: float
+    classification: float | None
+    saliency: float | None
+    val_accuracy: float | None
+    lr: float
+    images_per_second: float
+
+
+class _Done(NamedTuple):
+    """An epoch of a model: its mean loss, its validation accuracy if there was one, the time of training."""
+
+    epoch: int
+    total: Tensor
+    reached: float | None
+    seconds: float
+
+
 _FAILED = Fitted(-1, -1.0)
 
 
@@ -67,7 +101,8 @@ class Training:
     (seed, purpose, round), so a model does not depend on what is trained beside it.
 
     rows: int64 [L], rows of the store. maps: L maps, human or generated, one for each row. has_map: bool [L];
-    a map counts only where it is True. round_index: of the round, from 0.
+    a map counts only where it is True. round_index: of the round, from 0. on_epoch: it is called after each
+    epoch, with one model after the other.
     """
 
     jobs: Sequence[Job]
@@ -78,6 +113,7 @@ class Training:
     recipe: Recipe
     round_index: int
     ranks: Ranks = ALONE
+    on_epoch: Callable[[Epoch], None] | None = None
 
     def fit(self) -> list[Fitted]:
         """Train the models in place, and keep for each the weights of the best validation accuracy.
@@ -166,19 +202,30 @@ class Training:
         title = f"round {self.round_index + 1}: {self._names}"
         with progress.bar(title, recipe.epochs, log=False) as advance:
             for epoch in range(recipe.epochs):
+                begin, spent = time.perf_counter(), 0.0
                 totals = self._epoch(steps, epoch)
                 seen = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs
                 for i, (job, total) in enumerate(zip(self.jobs, totals, strict=True)):
                     self._check_finite(job, total, epoch)
-                    if not seen:
-                        continue
-                    reached = self._validated(job)
-                    if reached >= best[i][0].val_accuracy:
+                    spent = spent or time.perf_counter() - begin  # the check has waited for the device
+                    reached = self._validated(job) if seen else None
+                    if self.on_epoch is not None:
+                        self.on_epoch(
+                            _told(
+                                self, i, _Done(epoch, total, reached, spent), self._classification(steps, i)
+                            )
+                        )
+                    if reached is not None and reached >= best[i][0].val_accuracy:
                         best[i] = Fitted(epoch, reached, parts), copy.deepcopy(job.model.state_dict())
                 advance()
         for job, (_, state) in zip(self.jobs, best, strict=True):
             job.model.load_state_dict(state)
         return [fitted for fitted, _ in best]
+
+    def _classification(self, steps: Any, i: int) -> float | None:
+        """The mean cross-entropy of the i-th model in the epoch that has just ended."""
+        told: float | None = steps[i].told()
+        return None if told is None else told / len(self.rows)
 
     def _steps(self, parts: int) -> Any:
         """What takes the steps of training: for each model a `Step`."""
@@ -188,11 +235,12 @@ class Training:
             "ranks": self.ranks,
             "noise": seeds.integer(self.recipe.seed, "dropout", self.round_index),
             "class_weight": self.class_weight(),
+            "tells": self.on_epoch is not None,
         }
         return [Step(job.model, alpha=job.alpha, **own) for job in self.jobs]
 
     def _epoch(self, steps: Any, epoch: int) -> list[Tensor]:
-        """Train on every row once, and return the sum of each model's losses."""
+        """Train on every row once, and return each model's mean loss over the images."""
         recipe, device = self.recipe, self.store.device
         for job in self.jobs:
             job.model.train()
@@ -206,7 +254,7 @@ class Training:
             with _side_by_side(streams):
                 for step, total, stream in zip(steps, totals, streams, strict=True):
                     with torch.cuda.stream(stream):
-                        total += step(*batch)
+                        total += step(*batch) * (len(part) / len(self.rows))
         for step in steps:
             step.end_epoch()
         return totals
@@ -243,6 +291,25 @@ class Training:
         """The accuracy of a model on the validation set."""
         ranks = self.ranks if self.recipe.data_parallel else ALONE
         return accuracy(model, self.store, self.store.rows("val"), ranks)
+
+
+def _told(training: Training, i: int, done: _Done, classification: float | None) -> Epoch:
+    """What a tracker is told of the i-th model after an epoch."""
+    job, recipe = training.jobs[i], training.recipe
+    loss, saliency = float(done.total), None
+    if classification is not None and job.alpha < 1:
+        saliency = (loss - job.alpha * classification) / (1 - job.alpha)
+    return Epoch(
+        model=job.name,
+        round=training.round_index,
+        epoch=done.epoch,
+        loss=loss,
+        classification=classification,
+        saliency=saliency,
+        val_accuracy=done.reached,
+        lr=rate(recipe, recipe.lr, done.epoch),
+        images_per_second=len(training.rows) / done.seconds,
+    )
 
 
 @cache

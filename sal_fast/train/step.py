@@ -25,14 +25,17 @@ class Loss(nn.Module):
         super().__init__()
         self.model, self.alpha, self.recipe = model, alpha, recipe
         self.class_weight = class_weight  # it is no buffer: buffers are parts of a model's state
+        self.told: Tensor | None = None  # the sum of the cross-entropies so far, if somebody asks for it
 
     def forward(
         self, images: Tensor, labels: Tensor, targets: Tensor | ops.BitMask, has_map: Tensor
     ) -> Tensor:
         if self.alpha == 1:
-            return self._classification(self.model(images)[0], labels)
+            return self._tell(self._classification(self.model(images)[0], labels), len(images))
         target = labels if self.recipe.cam_class == "labelled" else None
         seen = self.model.look(images, target, probe=self.recipe.probe)
+        if self.told is not None:
+            self._tell(self._classification(seen.logits.detach(), labels), len(images))
         return ops.cyborg_loss(
             seen.logits,
             seen.cam,
@@ -45,6 +48,12 @@ class Loss(nn.Module):
             class_weight=self.class_weight,
             label_smoothing=self.recipe.label_smoothing,
         )
+
+    def _tell(self, mean: Tensor, images: int) -> Tensor:
+        """Add the mean cross-entropy of some images to the sum, and return it."""
+        if self.told is not None:
+            self.told += mean.detach() * images
+        return mean
 
     def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy of `ops.cyborg_loss`: its mean divides by the images, not by their weights."""
@@ -69,6 +78,7 @@ class Step:
         noise: the seed of random numbers that the network draws itself (dropout, stochastic depth). The
             caller's random numbers are left as they are.
         class_weight: float32 [K], the weights of the classes; None: 1 each.
+        tells: whether `told` is asked for.
     """
 
     def __init__(
@@ -81,10 +91,13 @@ class Step:
         ranks: Ranks = ALONE,
         noise: int = 0,
         class_weight: Tensor | None = None,
+        tells: bool = False,
     ) -> None:
         self.model, self.parts, self.recipe = model, parts, recipe
         self.loss = Loss(model, alpha, recipe, class_weight)
         device = model.head.weight.device
+        if tells and not (recipe.data_parallel and ranks.count > 1):
+            self.loss.told = torch.zeros((), device=device)
         if device.type == "cuda":
             model.to(memory_format=torch.channels_last)
         self.optimizer = optimizer(recipe, list(_groups(model)))
@@ -113,6 +126,14 @@ class Step:
         """Set the rates of the next epoch."""
         self.epochs += 1
         set_rates(self.optimizer, self.recipe, self.epochs)
+
+    def told(self) -> float | None:
+        """The sum of the cross-entropies of all images since the last call; None if it is not known."""
+        if self.loss.told is None:
+            return None
+        total = float(self.loss.told)
+        self.loss.told.zero_()
+        return total
 
     def _gradient(self, batch: Batch) -> Tensor:
         if self.parts == 1:

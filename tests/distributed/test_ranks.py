@@ -20,6 +20,7 @@ from rank_process import together
 from sal_fast import distributed, plugins
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
+from sal_fast.experiment import stopping
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.loading import load
 from sal_fast.experiment.run import run
@@ -67,6 +68,25 @@ def test_what_the_first_process_takes_goes_for_all(
     assert shared.record["took"] == alone.record["took"]
     assert shared.config.weights == "DEFAULT"
     assert rounds(shared.path) == rounds(alone.path)
+
+
+def test_labelling_ends_in_the_same_round(
+    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two processes see of the rule, and when they end, is what one does."""
+    options = {**SIDE_BY_SIDE, "data": str(shared_folder), "epochs": 1, "stop_fraction": "auto"}
+    monkeypatch.setattr(stopping, "ends", lambda kappas, gain: len(kappas) == 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the ranks
+    alone = run(Config.of({**options, "out": str(tmp_path / "alone")}))
+    torch.set_num_threads(threads)
+    together(tmp_path / "ranks", 2, [{**options, "out": str(tmp_path / "two"), "ends_after": 2}])
+    assert [line["stopped"] for line in rounds(tmp_path / "two")] == [False, True]
+    assert rounds(tmp_path / "two") == rounds(alone.path)
+    for number in (0, 1):
+        files = (path / f"rounds/00{number}" / stopping.FILE for path in (alone.path, tmp_path / "two"))
+        assert len({file.read_bytes() for file in files}) == 1
+    assert load(tmp_path / "two").finished
 
 
 def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 FOLDER/options.json lists the runs. For each the ranks meet at another port, as torchrun would arrange.
 If a run waits for people, the first rank answers as the data set would, and the list may name the run again.
-With `takes_over_after` the model of a run with `human_budget: auto` takes over after so many trials.
+With `takes_over_after` the model of a run with `human_budget: auto` takes over after so many trials, and with
+`ends_after` labelling ends after so many rounds (`stop_fraction: auto`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main(folder: Path) -> None:
     sys.path.append(str(Path(__file__).parent))
     from experiment_runs import answer
 
-    from sal_fast.experiment import budget
+    from sal_fast.experiment import budget, stopping
     from sal_fast.experiment.answers.people import Waiting
     from sal_fast.experiment.config import Config
     from sal_fast.experiment.record import RunFolder
@@ -76,6 +77,9 @@ def main(folder: Path) -> None:
         queries = options.pop("takes_over_after", None)
         if queries is not None:  # whatever the trials say: they hang on how small trainings fall
             budget.takes_over = lambda trials, queries=queries: len(trials) - trials.count(None) >= queries
+        last = options.pop("ends_after", None)
+        if last is not None:
+            stopping.ends = lambda kappas, gain, last=last: len(kappas) == last
         try:
             run(Config.of(options))
         except Waiting as waiting:  # no rank ends before the first has written its round: torchrun ends all

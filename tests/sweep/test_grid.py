@@ -306,3 +306,10 @@ def test_names_of_grids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_options_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "small", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_runs_of_a_sweep_end_alike() -> None:
+    with pytest.raises(
+        InputError, match="stop_fraction auto: the runs of a sweep are compared and share rounds"
+    ):
+        configs('regime = ["b1", "sal"]\nstop-fraction = "auto"\n')

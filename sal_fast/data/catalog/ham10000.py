@@ -39,7 +39,7 @@ def read(entry: Entry, root: Path) -> list[Sample]:
     images, masks = _files(root)
     if not masks:
         raise InputError(f"{root}: no file *{MASK_ENDING} found; expected {entry.layout}")
-    samples, lesions = [], {}
+    samples = []
     for line, (lesion, name, diagnosis) in read_rows(metadata, ("lesion_id", "image_id", "dx")):
         if not (lesion and name):
             raise InputError(f"{metadata}, line {line}: {'image_id' if lesion else 'lesion_id'!r} is empty")
@@ -47,12 +47,12 @@ def read(entry: Entry, root: Path) -> list[Sample]:
             raise InputError(
                 f"{metadata}, line {line}: dx {diagnosis!r}; expected one of {', '.join(DIAGNOSES)}"
             )
-        samples.append(Sample(name, images.get(name, root / f"{name}.jpg"), diagnosis, masks.get(name)))
-        lesions[name] = lesion
+        image = images.get(name, root / f"{name}.jpg")
+        samples.append(Sample(name, image, diagnosis, masks.get(name), group=lesion))
     samples.sort(key=lambda sample: sample.id)
     shared = splits.by_group(
         [sample.label for sample in samples],
-        [lesions[sample.id] for sample in samples],
+        [sample.group for sample in samples],
         [entry.counts[name] for name in SPLITS],
         entry.stream(),
     )

@@ -34,6 +34,13 @@ def read(path: Path, options: Options) -> Table:
     reading = _reader(name).read(path, options)
     if path.is_dir():
         _count_the_rest(path, reading)
+    for column in ("group", "subgroup"):
+        said = options.columns.get(column)
+        if said and not any(getattr(row, column) for row in reading.found):
+            raise InputError(
+                f"{path}: --columns {column}={said}, and no image has one (read as {name}); a manifest, "
+                f"Hugging Face's files, COCO, LabelMe and Label Studio can tell it (docs/data.md)"
+            )
     table = as_table(path.resolve().name if path.is_dir() else path.stem, reading.found)
     notes = [f"read as {name}{f', because {why}' if why else ''}", *dict.fromkeys(reading.notes)]
     notes += [f"{what}: {count:,}, such as {first}" for what, (first, count) in reading.counted.items()]

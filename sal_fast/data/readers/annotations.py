@@ -12,7 +12,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from sal_fast.data.readers.base import (
     Options,
     Reader,
     Reading,
+    as_text,
     holds,
     is_picture,
     sample_id,
@@ -54,6 +56,7 @@ class Entry(NamedTuple):
     image: the image itself; None if it is not there.
     marks: those of each annotator.
     id: the sample's id; "" for the image's path below the folder that is read.
+    fields: what else the file says of the image, by name; its group and subgroup are among them.
     """
 
     file: Path
@@ -63,6 +66,7 @@ class Entry(NamedTuple):
     marks: Sequence[Marks]
     split: str = ""
     id: str = ""
+    fields: Mapping[str, Any] = MappingProxyType({})
 
 
 class Source(NamedTuple):
@@ -162,7 +166,10 @@ def _sample(entry: Entry, image: Path | Picture, source: Source) -> Found | None
         reading.count(shown, SEVERAL)
     label = labels[0][0]
     masks = [mask for its, mask in given if its == label and mask is not None]
-    return Found(name, image, label, masks if len(masks) > 1 else next(iter(masks), None), entry.split)
+    mask = masks if len(masks) > 1 else next(iter(masks), None)
+    names = source.options.columns
+    group, subgroup = (as_text(entry.fields.get(names.get(one, one))) for one in ("group", "subgroup"))
+    return Found(name, image, label, mask, entry.split, group, subgroup)
 
 
 def _judged(file: Path, part: str, marks: Marks) -> tuple[str, Picture | None]:

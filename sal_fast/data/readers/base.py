@@ -63,7 +63,7 @@ class Options:
         return cls(format, {name.strip(): value.strip() for name, _, value in pairs})
 
 
-COLUMNS = ("id", "image", "label", "mask", "split")
+COLUMNS = ("id", "image", "label", "mask", "split", "group", "subgroup")
 
 
 class Reading:
@@ -121,6 +121,11 @@ def split_in(name: str) -> str:
     """The split that one of the words in a file's name means, such as instances_val2017; "" if none does."""
     found = {split_of(word) for word in re.split(r"[^a-z]+", name.lower())} - {""}
     return found.pop() if len(found) == 1 else ""
+
+
+def as_text(value: object) -> str:
+    """A cell of a table as stripped text; "" for an empty one, which some programs write as NaN."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def folded(text: str) -> str:

@@ -68,7 +68,8 @@ class Coco(Annotations):
                     shapes[label].append(partial(drawn, segmentation, size))
                 name, split = str(one["file_name"]), source.split or split_in(file.stem)
                 image = source.pictures.find(name, split, file.parent)
-                yield Entry(file, f"image {one['id']}", name, image, [Marks(shapes)], source.split)
+                marks, part = [Marks(shapes)], f"image {one['id']}"
+                yield Entry(file, part, name, image, marks, source.split, fields=one)
 
 
 def drawn(segmentation: Any, size: Size) -> np.ndarray:

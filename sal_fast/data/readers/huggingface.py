@@ -15,6 +15,7 @@ from sal_fast.data.readers.base import (
     Options,
     Reader,
     Reading,
+    as_text,
     some,
     split_in,
     split_of,
@@ -132,7 +133,8 @@ def _samples(file: Path, root: Path, options: Options, reading: Reading) -> Iter
         mask = picture("mask", nth) if row.get("mask") else None
         name = "" if label is None else str(label)
         own = split_of(str(row.get("split") or "")) or split
-        yield Found(f"{stem}/{nth:06d}", picture("image", nth), name, mask, own)
+        group, subgroup = (as_text(row.get(ours)) for ours in ("group", "subgroup"))
+        yield Found(f"{stem}/{nth:06d}", picture("image", nth), name, mask, own, group, subgroup)
 
 
 def _used_columns(file: Path, options: Options, reading: Reading) -> dict[str, str]:
@@ -142,7 +144,7 @@ def _used_columns(file: Path, options: Options, reading: Reading) -> dict[str, s
         "image": _first(("image", "img", *pictures), pictures),
         "mask": _first(MASKS, pictures),
         "label": _first(LABELS, names),
-        "split": _first(("split",), names),
+        **{ours: _first((ours,), names) for ours in ("split", "group", "subgroup")},
     } | {ours: theirs for ours, theirs in options.columns.items() if ours != "id"}
     for ours, theirs in columns.items():
         there = pictures if ours in ("image", "mask") else names

@@ -48,11 +48,11 @@ class LabelStudio(Annotations):
                 if value.startswith("data:"):
                     image = Picture(file, part, partial(base64.b64decode, value.partition(",")[2]))
                     name = str(task["data"].get("id") or part.replace(" ", "-"))
-                    yield Entry(file, part, part, image, marks, id=name)
+                    yield Entry(file, part, part, image, marks, id=name, fields=task["data"])
                     continue
                 path = PurePosixPath(_path(value))
                 found = pictures.find(str(path)) or pictures.find(UPLOADED.sub("", path.name))
-                yield Entry(file, part, value, found, marks)
+                yield Entry(file, part, value, found, marks, fields=task["data"])
 
 
 def _marks(annotation: dict[str, Any]) -> Marks:

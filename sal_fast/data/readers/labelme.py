@@ -71,7 +71,8 @@ def _entry(file: Path, data: dict[str, Any], source: Source) -> Entry:
     place = image if isinstance(image, Path) else file
     folders = reversed(place.parent.relative_to(source.pictures.root).parts)
     split = next((split_of(one) for one in folders if split_of(one)), "")
-    return Entry(file, "the annotation", str(data["imagePath"]), image, [Marks(shapes, flags)], split)
+    marks, name = [Marks(shapes, flags)], str(data["imagePath"])
+    return Entry(file, "the annotation", name, image, marks, split, fields=data)
 
 
 def drawn(shape: dict[str, Any], kind: str, size: Size) -> np.ndarray:

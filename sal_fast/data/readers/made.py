@@ -58,6 +58,8 @@ class Found(NamedTuple):
     label: str = ""
     mask: Made | None = None
     split: str = ""
+    group: str = ""
+    subgroup: str = ""
 
     def pictures(self) -> Iterator[tuple[str, Picture]]:
         """The pictures to be made, with the names of their files below the folder of the cache."""
@@ -93,7 +95,10 @@ def as_table(name: str, found: list[Found]) -> Table:
 
     table = make_table(  # it refuses ids that cannot name files, before any is written
         name,
-        (Sample(row.id, placed(row, row.image, "images"), row.label, mask(row), row.split) for row in found),
+        (
+            Sample(**row._asdict() | {"image": placed(row, row.image, "images"), "mask": mask(row)})
+            for row in found
+        ),
     )
     if pictures:
         _write(name, folder, pictures)

@@ -9,7 +9,16 @@ from pathlib import Path
 import polars as pl
 
 from sal_fast.data.readers import plain
-from sal_fast.data.readers.base import COLUMNS, SPLIT_WORDS, Look, Options, Reader, Reading, split_of
+from sal_fast.data.readers.base import (
+    COLUMNS,
+    SPLIT_WORDS,
+    Look,
+    Options,
+    Reader,
+    Reading,
+    as_text,
+    split_of,
+)
 from sal_fast.data.readers.made import Found, as_table
 from sal_fast.data.table import Table
 from sal_fast.errors import InputError
@@ -17,19 +26,29 @@ from sal_fast.errors import InputError
 BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)  # damaged files raise these
 SHEETS = (".xlsx", ".xls", ".ods")
 TEXTS = (".csv", ".tsv", ".tab", ".jsonl")
-NOT_USED = ("group", "subgroup")  # known, but nothing reads them
 OTHER_SPLITS = ("set", "subset", "partition", "fold")  # names that may stand for a column of splits
 OTHER_NAMES = {  # suggested, never taken by themselves
     "image": ("filename", "file_name", "file", "path", "filepath", "image_path", "img", "image_id"),
     "label": ("class", "category", "dx", "diagnosis", "target", "species", "y"),
+    "group": (
+        "patient",
+        "patient_id",
+        "patientid",
+        "subject",
+        "subject_id",
+        "lesion_id",
+        "video",
+        "video_id",
+    ),
 }
 
 
 class Manifest(Reader):
-    """The columns are image and label, and perhaps id, mask and split; `--columns` gives other names.
+    """The columns are image and label, and perhaps id, mask, split, group and subgroup.
 
-    Without ids, an image's path without the ending is its id. Relative paths start at the manifest's folder
-    and stay inside it. An empty label is one that people have yet to give.
+    `--columns` gives other names. Without ids, an image's path without the ending is its id. Relative paths
+    start at the manifest's folder and stay inside it. An empty label is one that people have yet to give. A
+    group is given for all images or for none.
     """
 
     def looks(self, path: Path) -> Look | None:
@@ -63,7 +82,8 @@ def add_rows(path: Path, frame: pl.DataFrame, options: Options, reading: Reading
             raise InputError(f"{path}, line {line}: {value!r} leads out of the manifest's folder")
         return target
 
-    for line, (image, label, name, mask, split) in _rows(frame, ("image", "label", "id", "mask", "split")):
+    names = ("image", "label", "id", "mask", "split", "group", "subgroup")
+    for line, (image, label, name, mask, split, group, subgroup) in _rows(frame, names):
         if not image or ("id" in frame.columns and not name):
             raise InputError(f"{path}, line {line}: {'id' if image else 'image'!r} is empty")
         file = inside(image, line)
@@ -72,7 +92,8 @@ def add_rows(path: Path, frame: pl.DataFrame, options: Options, reading: Reading
                 f"{image} in line {line}", f"{path.name}: rows without a label, which people may give"
             )
         name = name or os.path.splitext(os.path.normpath(image).lstrip("/"))[0]
-        row = Found(name, file, label, inside(mask, line) if mask else None, split_of(split) or split)
+        drawn = inside(mask, line) if mask else None
+        row = Found(name, file, label, drawn, split_of(split) or split, group, subgroup)
         plain.add(reading, row, options)
 
 
@@ -99,17 +120,13 @@ def renamed(path: Path, frame: pl.DataFrame, columns: Mapping[str, str], reading
     for name in ("image", "label"):
         if name not in ours:
             raise InputError(
-                f"{path}: column {name!r} is missing; expected image, label and, perhaps, id, mask, split; "
-                f"{found}{_hint(ours, there)}"
+                f"{path}: column {name!r} is missing; expected image, label and, perhaps, id, mask, split, "
+                f"group, subgroup; {found}{_hint(ours, there)}"
             )
-    known = [name for name in frame.columns if name.strip().lower() in NOT_USED]
-    rest = [name for name in frame.columns if name not in (*ours.values(), *known)]
-    for names, why in (
-        (known, "columns that a run does not use"),
-        (rest, "columns that are not known and not used"),
-    ):
-        if names:
-            reading.notes.append(f"{path.name}: {why}: {', '.join(names)}")
+    rest = [name for name in frame.columns if name not in ours.values()]
+    if rest:
+        hint = "" if "group" in columns else _group_hint(ours, there)
+        reading.notes.append(f"{path.name}: columns that are not known and not used: {', '.join(rest)}{hint}")
     return frame.select(pl.col(theirs).alias(name) for name, theirs in ours.items())
 
 
@@ -122,6 +139,14 @@ def _hint(ours: Mapping[str, str], there: Mapping[str, str]) -> str:
     }
     pairs = [f"{name}={word}" for name, word in known.items() if word]
     return f"; perhaps --columns {','.join(pairs)}" if pairs else ""
+
+
+def _group_hint(ours: Mapping[str, str], there: Mapping[str, str]) -> str:
+    """The end of a note: which column may be the group, if none is and one has a well-known name."""
+    found = next((there[word] for word in OTHER_NAMES["group"] if word in there), None)
+    if found is None or found in ours.values() or "group" in ours:
+        return ""
+    return f"; if images with one {found!r} belong into one split, say --columns group={found}"
 
 
 def _other_split(path: Path, frame: pl.DataFrame, there: Mapping[str, str]) -> dict[str, str]:
@@ -161,7 +186,7 @@ def read_rows(
 def _rows(frame: pl.DataFrame, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     for line, row in enumerate(frame.iter_rows(named=True), start=2):
         values = (row.get(name) for name in names)
-        yield line, ["" if value is None else str(value).strip() for value in values]
+        yield line, [as_text(value) for value in values]
 
 
 def read_frame(path: Path) -> pl.DataFrame:

@@ -281,6 +281,9 @@ def add(reading: Reading, row: Found, options: Options) -> None:
     if len(images) == 1:
         reading.found.append(row._replace(image=images[0], mask=masks[0] if len(masks) == 1 else mask))
         return
+    if not row.group and not row.split:
+        parted = "which splits may part; a manifest with a column group keeps them together"
+        reading.count(image, f"files of several pictures, {parted}")
     if mask is not None and len(masks) != len(images):
         raise InputError(
             f"{mask}: {len(masks)} pictures in it, its image {image} has {len(images)}; expected as many"

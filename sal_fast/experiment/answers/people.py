@@ -180,7 +180,7 @@ def asked(folder: RunFolder) -> Question:
             f"--annotator people"
         )
     query_index, plan = len(lines), config.plan(len(run["splits"]["train"]))
-    if query_index >= plan.rounds:
+    if query_index >= plan.rounds or (lines and lines[-1].get("stopped")):
         raise InputError(f"{folder.path} is finished; it asks nothing more")
     ids = [str(name) for name in run["start"]] if query_index == 0 else folder.query(query_index - 1)
     table = load_table(config.data, config.root, config.its_rule, config.its_format)

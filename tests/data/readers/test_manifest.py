@@ -66,12 +66,37 @@ def test_a_column_called_set_that_is_none(tmp_path: Path) -> None:
     assert table.split == ["", ""]
 
 
-def test_groups_are_named_and_not_used(tmp_path: Path) -> None:
-    table = written(tmp_path, "image,label,Group,subgroup,age\n1.png,a,g,h,3\n")
-    assert table.notes[1:] == (
-        "list.csv: columns that a run does not use: Group, subgroup",
-        "list.csv: columns that are not known and not used: age",
-    )
+def test_groups_and_subgroups(tmp_path: Path) -> None:
+    text = "image,label,Group,subgroup,age\n1.png,a, g ,h,3\n2.png,a,7,,4\n"
+    table = written(tmp_path, text)
+    assert (table.group, table.subgroup) == (["g", "7"], ["h", ""])
+    assert table.notes[1:] == ("list.csv: columns that are not known and not used: age",)
+    without = written(tmp_path, text, columns="group=,subgroup=age")
+    assert (without.group, without.subgroup) == ([], ["3", "4"])
+
+
+def test_a_group_is_given_for_all_images_or_none(tmp_path: Path) -> None:
+    text = "image,label,group\n1.png,a,g\n2.png,a,\n"
+    with pytest.raises(InputError, match=r"list: '2' has no group, others have, .*--columns group="):
+        written(tmp_path, text)
+    assert written(tmp_path, text, columns="group=").group == []
+    assert written(tmp_path, text.replace(",g", ",")).group == []
+
+
+def test_the_nan_of_an_empty_cell_is_no_group(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"image": ["1.png", "2.png"], "label": ["a", "b"], "subgroup": [1.5, float("nan")]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    assert load_table(str(tmp_path / "a.parquet")).subgroup == ["1.5", ""]
+
+
+def test_a_column_that_looks_like_a_group_is_pointed_out(tmp_path: Path) -> None:
+    text = "image,label,Patient_ID\n1.png,a,g\n"
+    hint = "; if images with one 'Patient_ID' belong into one split, say --columns group=Patient_ID"
+    assert written(tmp_path, text).notes[-1].endswith(f"not used: Patient_ID{hint}")
+    assert not written(tmp_path, text, columns="group=").notes[-1].endswith(hint)
+    table = written(tmp_path, text, columns="group=Patient_ID")
+    assert table.group == ["g"]
+    assert len(table.notes) == 1
 
 
 @pytest.mark.parametrize(
