@@ -31,7 +31,8 @@ COMMANDS = {
     "doctor": "show the machine, the build and the versions, and what is missing",
 }
 
-LONG = ("run", "predict", "explain", "score", "evaluate")  # the commands whose own process computes for a while
+# the commands whose own process computes for a while
+LONG = ("run", "predict", "explain", "score", "evaluate")
 
 log = logging.getLogger(__name__)
 

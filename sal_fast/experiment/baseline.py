@@ -189,7 +189,7 @@ def compare(steps: Steps, labelled: Labelled) -> None:
     steps: of the run, whose rounds are finished. labelled: the labelled set of its last round.
     """
     begin = time.perf_counter()
-    found = comparisons(steps.config, steps.plan, len(steps.pool))
+    found = comparisons(steps.config, _plan(steps), len(steps.pool))
     tested: dict[Model, _Tested] = {}
     for model in dict.fromkeys(model for one in found for model in (one.having, one.lacking)):
         path = place(steps.folder) / f"{model.name}.npz"
@@ -229,12 +229,12 @@ class _Tested:
 def _test(steps: Steps, wanted: Model, labelled: Labelled, path: Path) -> None:
     """Train a model, or load it if it is the run's own; keep what it says of each test image."""
     model = steps.new_model()
-    if _is_own(wanted, steps.config, steps.plan):
+    if _is_own(wanted, steps.config, _plan(steps)):
         weights = steps.folder.round(wanted.round_index) / "accuracy.safetensors"
         load_kept(model, steps.config.arch, weights, steps.ranks)
     else:
         _train(steps, model, _rows(steps, wanted, labelled), wanted)
-    seen = evaluate(model, steps.store, steps.test_rows, steps.recipe.probe, steps.ranks).examples
+    seen = evaluate(model, steps.store, steps.test_rows, steps.recipe.probe, steps.ranks).tested
     if steps.ranks.first:
         file = io.BytesIO()
         np.savez_compressed(
@@ -242,9 +242,14 @@ def _test(steps: Steps, wanted: Model, labelled: Labelled, path: Path) -> None:
             ids=np.array(steps.ids(steps.test_rows)),
             labels=steps.store.labels[steps.test_rows].cpu().numpy(),
             predicted=seen.predicted.cpu().numpy(),
-            dice=seen.dice.cpu().numpy(),
+            dice=seen.maps.dice.cpu().numpy(),
         )
         write_bytes(path, file.getvalue())
+
+
+def _plan(steps: Steps) -> Plan:
+    """The plan up to the last round that was run; `--stop-fraction auto` may end labelling before its last."""
+    return steps.plan.until(int(steps.ranks.number(len(steps.lines))))
 
 
 def _is_own(model: Model, config: Config, plan: Plan) -> bool:
@@ -256,7 +261,7 @@ def _rows(steps: Steps, wanted: Model, labelled: Labelled) -> Tensor:
     """The images that a model is trained on, in the order in which they are labelled."""
     if wanted.images == "random":
         return _drawn_at_random(steps, wanted.round_index)
-    last = wanted.round_index == steps.plan.rounds - 1
+    last = wanted.round_index == _plan(steps).rounds - 1
     return labelled.rows if last else labelled.rows[: steps.plan.labelled[wanted.round_index]]
 
 

@@ -1,9 +1,11 @@
 """The plan of a run: how many images are labelled in each round, and for which queries people draw maps."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sal_fast.errors import InputError
@@ -40,6 +42,10 @@ class Plan:
     @property
     def rounds(self) -> int:
         return len(self.labelled)
+
+    def until(self, rounds: int) -> Plan:
+        """The plan of a run that ended after `rounds` rounds."""
+        return replace(self, labelled=self.labelled[:rounds], human=self.human[:rounds], open_end=False)
 
     def asks_people(self, number: int, trials: Sequence[float | None]) -> bool:
         """True if people draw the maps of query `number`. `trials` are those of the queries before it."""

@@ -55,6 +55,8 @@ OPTIONAL = (
     "cc",
     "kl",
     "trial_dice",
+    "stop_kappa",
+    "expected_gain",
 )  # fields of `Round` that are None where a line does not have them
 OWN_NOTES = ("threads", "device", "decoder", "torch", "torchvision", "numpy")  # a change is noted
 

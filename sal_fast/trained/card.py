@@ -19,7 +19,7 @@ MORE = {
     "balanced_accuracy": "Balanced accuracy",
     "macro_f1": "Macro F1",
     "iou": "IoU",
-    "pointing_game": "Pointing game",
+    "pointing": "Pointing game",
     "cc": "CC with graded maps",
     "kl": "KL with graded maps",
     "val_accuracy": "Validation accuracy",
