@@ -48,11 +48,11 @@ class BitMask:
             # numpy keeps the order of memory, but a word needs its four octets side by side
             octets = np.ascontiguousarray(np.packbits(padded.numpy(), axis=2, bitorder="little"))
             return cls(torch.from_numpy(octets.view(np.int32)), width)
-        bits = padded.view(torch.uint8).unflatten(2, (-1, 8))
-        packed = bits[..., 0].clone(memory_format=torch.contiguous_format)
-        for bit in range(1, 8):
-            packed |= bits[..., bit] << bit
-        return cls(packed.view(torch.int32), width)
+        bits = padded.unflatten(2, (-1, _WORD))
+        words = bits[..., 0].to(torch.int32, memory_format=torch.contiguous_format)
+        for bit in range(1, _WORD):
+            words |= bits[..., bit].to(torch.int32) << bit
+        return cls(words, width)
 
     def unpack(self) -> Tensor:
         """The masks as a bool tensor [B, H, W]."""
