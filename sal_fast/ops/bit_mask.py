@@ -48,11 +48,13 @@ class BitMask:
             # numpy keeps the order of memory, but a word needs its four octets side by side
             octets = np.ascontiguousarray(np.packbits(padded.numpy(), axis=2, bitorder="little"))
             return cls(torch.from_numpy(octets.view(np.int32)), width)
-        bits = padded.view(torch.uint8).unflatten(2, (-1, 8))
-        packed = bits[..., 0].clone(memory_format=torch.contiguous_format)
+        # A view of another dtype would copy less, but vmap has no rule for it in torch 2.11.
+        bits = padded.to(torch.uint8).unflatten(2, (-1, _WORD // 8, 8))
+        octets = bits[..., 0].clone(memory_format=torch.contiguous_format)
         for bit in range(1, 8):
-            packed |= bits[..., bit] << bit
-        return cls(packed.view(torch.int32), width)
+            octets |= bits[..., bit] << bit
+        places = torch.arange(0, _WORD, 8, dtype=torch.int32, device=mask.device)
+        return cls((octets.to(torch.int32) << places).sum(-1, dtype=torch.int32), width)
 
     def unpack(self) -> Tensor:
         """The masks as a bool tensor [B, H, W]."""

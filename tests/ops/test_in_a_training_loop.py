@@ -47,7 +47,7 @@ def batches(count: int) -> list[Batch]:
 
 
 class Fused(nn.Module):
-    """A network as its owner writes it who uses the ops: a LightningModule without Lightning."""
+    """A network as a user of the ops writes it: a LightningModule without Lightning."""
 
     def __init__(self, trunk: nn.Module, channels: int) -> None:
         super().__init__()

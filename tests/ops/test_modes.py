@@ -20,7 +20,7 @@ from sal_fast import ops
 
 Function = Callable[[Tensor], Tensor]
 # torch itself warns when its own transforms are imported
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
 class Case(NamedTuple):

@@ -214,6 +214,15 @@ def test_windows_and_borders(window: int, border: str, map_size: int | None, dev
     check(cam, boxes(3, 50, 61).to(device), window=window, border=border, map_size=map_size)
 
 
+@pytest.mark.parametrize("map_size", [None, 20], ids=str)
+def test_a_window_of_one_pixel_has_no_variances(map_size: int | None, device: torch.device) -> None:
+    """Rounding leaves some of them, which must not count: a dark pixel's similarity is steep."""
+    cam, target = random_cams(200, 4, 4).to(device), random_cams(200, 4, 4, seed=1).sigmoid().to(device)
+    given = {"window": 1, "map_size": map_size, "reduction": "none"}
+    exact = ops.saliency_loss(cam.double(), target, **given)
+    assert (ops.saliency_loss(cam, target, **given) - exact).abs().max() < 1e-6
+
+
 def test_a_large_window(device: torch.device) -> None:
     """Above what the CUDA kernels take, too."""
     check(random_cams(2, 9, 9).to(device), boxes(2, 60, 60).to(device), window=41, map_size=60)

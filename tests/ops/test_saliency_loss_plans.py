@@ -17,7 +17,7 @@ from sal_fast.ops.saliency_loss import KINDS, plans
 pytestmark = [
     pytest.mark.skipif(_native.core() is None, reason="there is no native core"),
     # torch itself warns when its own transforms are imported
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
 SHAPE = (5, 7, 7)
 

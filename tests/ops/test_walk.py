@@ -24,7 +24,7 @@ from precision import error, full, name_of
 from torch import Tensor, nn
 
 # torch itself warns when its own transforms are imported
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 QUICK, LONG, PARTS = 200, 10_000, 10
 
