@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
-from sal_fast.cli.files import FilesWithMasks
+from sal_fast.cli.files import FilesWithMasks, Machine
 from sal_fast.cli.output import say, tell
+from sal_fast.cli.predict import Model
 from sal_fast.data import load_table
 from sal_fast.errors import InputError
 from sal_fast.metrics.summary import Figure, figures, subgroups
@@ -47,14 +45,14 @@ NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(FilesWithMasks):
+class Options(FilesWithMasks, Machine):
     """Judge a trained model on a data set: as a classifier, and whether it looks where people look.
 
     Figures are shown, each with the number of images that it is of. OUT gets them as CSV and JSON, with a
     line for each class and each image, the confusion matrix and the reliability plot.
     """
 
-    model: Annotated[Path, tyro.conf.Positional]
+    model: Model
     """The folder of a run, its folder model, or a .safetensors file that a run wrote."""
     data: str
     """A data set whose classes the model knows: what `sal-fast run` takes, or a prepared folder."""
@@ -66,10 +64,6 @@ class Options(FilesWithMasks):
     changed_images: int = 100
     """How many images, evenly spread, are changed for insertion and deletion, which take 66 passes of the
     network for each; 0 leaves these figures out."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    decoder: DecoderName = "auto"
-    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
 
 
 def main(arguments: list[str]) -> int:

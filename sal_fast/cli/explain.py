@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from sal_fast._util.words import DecoderName, Probe
+from sal_fast._util.words import Probe
 from sal_fast.cli import parsing
+from sal_fast.cli.files import Machine
 from sal_fast.cli.output import say
 from sal_fast.cli.predict import Images, Model
 from sal_fast.trained import named
@@ -16,7 +17,7 @@ from sal_fast.trained.model import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Machine):
     """Draw where a model looks on images.
 
     OUT gets overlays/ID.jpg, the photograph with its map over it; maps/ID.png, the map in grey; maps/ID.npy,
@@ -35,10 +36,6 @@ class Options:
     each image's predicted class is."""
     probe: Probe | None = None
     """The kind of map; without it the one that the run used."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    decoder: DecoderName = "auto"
-    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
-"""Options that say how the files of a data set are read. Several commands share them with `sal-fast run`."""
+"""Options that several commands share: how files are read, and where a model runs."""
 
 from dataclasses import dataclass
 
+from sal_fast._util.words import DecoderName
 from sal_fast.data import Table, load_originals
 from sal_fast.data.meaning import Rule
 from sal_fast.data.readers import Options
@@ -45,3 +46,13 @@ class FilesWithMasks(Files):
     def table(self, data: str) -> Table:
         """Read the samples that `data` names. Raises InputError for a prepared folder, too."""
         return load_originals(data, self.root, self.its_rule, self.its_format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a trained model runs, and what decodes its images."""
+
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    decoder: DecoderName = "auto"
+    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""

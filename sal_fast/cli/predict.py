@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
+from sal_fast.cli.files import Machine
 from sal_fast.cli.output import say
 from sal_fast.trained import named
 from sal_fast.trained.model import load_model
@@ -18,7 +18,7 @@ Images = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Machine):
     """Write the class and the probabilities of images to a table.
 
     The table is OUT/predictions.csv, with a row for each image: id, image, predicted, probability, p_CLASS
@@ -34,10 +34,6 @@ class Options:
     """The folder to write to."""
     form: Annotated[Literal["csv", "parquet"], tyro.conf.arg(name="format")] = "csv"
     """The format of the table."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    decoder: DecoderName = "auto"
-    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
 
 
 def main(arguments: list[str]) -> int:

@@ -16,9 +16,8 @@ from sal_fast._util import progress
 from sal_fast._util.devices import torch_device
 from sal_fast._util.files import claim, write_bytes, write_json
 from sal_fast._util.locks import hold
-from sal_fast._util.words import DecoderName
 from sal_fast.cli import parsing
-from sal_fast.cli.files import Files
+from sal_fast.cli.files import Files, Machine
 from sal_fast.cli.output import say
 from sal_fast.data import Table, decode, load_table, store
 from sal_fast.data.meaning import Rule
@@ -35,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Files):
+class Options(Files, Machine):
     """Run a model over images, and write ids.txt, logits.npy and features.npy (penultimate).
 
     `sal-fast select` reads these files. They are written block by block, so the same command continues where
@@ -56,10 +55,6 @@ class Options(Files):
     """Pixels a side that the network sees; 224 if the weights do not say it."""
     output_stride: int | None = None
     """The output stride that the network was trained with; 32 if the weights do not say it."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    decoder: DecoderName = "auto"
-    """dali, torch, pillow, or auto (dali on a GPU where it is installed, else torch)."""
 
 
 def main(arguments: list[str]) -> int:

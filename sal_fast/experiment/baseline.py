@@ -39,11 +39,11 @@ from sal_fast.experiment.networks import load_kept
 from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.regimes import REGIMES
 from sal_fast.experiment.rounds import Steps, queried
+from sal_fast.metrics.doubts import FEW
 from sal_fast.models import Classifier
 from sal_fast.train import Job, evaluate
 
 GAINED = "gained.json"
-FEW = 50  # test images, below which a note is made
 RESAMPLES, CONFIDENCE = 10_000, 0.95
 NUMBERS_AT_ONCE = 2**22  # of the resamples, so that many test images need not much memory
 
@@ -248,7 +248,7 @@ def _test(steps: Steps, wanted: Model, labelled: Labelled, path: Path) -> None:
 
 
 def _plan(steps: Steps) -> Plan:
-    """The plan up to the last round that was run; `--stop-fraction auto` may end labelling before its last."""
+    """The plan up to the last round that was run, which `--stop-fraction auto` may have made earlier."""
     return steps.plan.until(int(steps.ranks.number(len(steps.lines))))
 
 

@@ -210,8 +210,10 @@ def _run(
     """Do the part of a run that every rank does. The first alone reads the run folder and writes to it."""
     if ranks.first:
         folder.check(config.options())
-        _bring_up_to_date(folder)
-    if ranks.number(ranks.first and _nothing_left(config, folder)):
+    nothing_left = ranks.number(ranks.first and _nothing_left(config, folder))
+    if ranks.first:
+        trained_folder.write(folder)  # a killed process, or an older version, has not
+    if nothing_left:
         log.info("%s is finished; nothing to do", folder.path)
         return
     device = _device(config, ranks)
@@ -252,12 +254,6 @@ def _run(
             if ranks.first:
                 write_json(folder.summary_json, summary(config, steps.lines) | references.dices(steps.store))
                 trained_folder.write(folder)
-
-
-def _bring_up_to_date(folder: RunFolder) -> None:
-    """Write the run's folder `model` if a killed process, or an older version, has not."""
-    if folder.run_json.exists():
-        trained_folder.write(folder)
 
 
 def _nothing_left(config: Config, folder: RunFolder) -> bool:

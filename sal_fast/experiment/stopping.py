@@ -32,7 +32,7 @@ from sal_fast.experiment.record import RunFolder
 from sal_fast.models import Classifier
 from sal_fast.train import score
 
-MOST = 2000  # images of the stop set, as in the paper on stabilising predictions
+MOST = 2000  # images of the stop set
 LEAST = 30  # images without a label that kappa needs
 WINDOW = 3  # kappas whose mean has to reach AGREE
 AGREE = 0.99

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from scipy.stats import binomtest
+
+from sal_fast.metrics import wilson_interval
+from sal_fast.metrics.doubts import FEW
 
 FILE = "README.md"
-FEW = 50  # test images below which a figure is worth little
 NORMAL = 1.96  # standard errors on both sides of a mean within which 95 % of a normal distribution lie
 # Other figures of a round that are shown if its line has them: the names there, and those in the card.
 MORE = {
@@ -54,7 +55,7 @@ def text(about: Mapping[str, Any], line: Mapping[str, Any], summary: Mapping[str
 
 def _figures(line: Mapping[str, Any], tests: int) -> Iterator[tuple[str, str, str, str]]:
     """Rows of the table: the figure, its value, its interval, and what it is over."""
-    low, high = wilson(line["accuracy"], tests)
+    low, high = wilson_interval(round(line["accuracy"] * tests), tests)
     yield "Accuracy", f"{line['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", f"{tests} test images"
     if line.get("dice") is not None:
         count, spread = line.get("dice_images"), line.get("dice_std")
@@ -73,9 +74,3 @@ def _figures(line: Mapping[str, Any], tests: int) -> Iterator[tuple[str, str, st
                 "–",
                 "validation images" if name == "val_accuracy" else "test images",
             )
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's interval (95 %) of a share of `count` images (Wilson 1927)."""
-    found = binomtest(round(share * count), count).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)

@@ -101,7 +101,7 @@ def test_on_round_takes_the_place_of_the_table(
     sal_fast.run(sal_fast.Config(**options, out=str(tmp_path / "a")))
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == HEADER.split()
-    assert [line.split()[0] for line in shown[1:]] == ["3/3"]
+    assert [line.split()[0] for line in shown[1:] if not line.startswith("      ")] == ["3/3"]
     assert max(map(len, shown)) <= 80
 
 

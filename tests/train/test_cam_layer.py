@@ -192,11 +192,11 @@ def test_tested_and_drawn_with_by_halves(
     size = models.feature_size(model, 32)
     whole = train.evaluate(model, samples, rows, probe)
     drawn = annotate.generate(model, samples, rows, probe)
-    assert whole.examples.cams.shape == (len(rows), *size)
+    assert whole.cams.shape == (len(rows), *size)
     monkeypatch.setattr(model, "_run", short_of_memory(2, model._run))
     parts = train.evaluate(model, samples, rows, probe)
-    torch.testing.assert_close(parts.examples.cams, whole.examples.cams, rtol=1e-3, atol=1e-5)
-    assert torch.equal(parts.examples.predicted, whole.examples.predicted)
+    torch.testing.assert_close(parts.cams, whole.cams, rtol=1e-3, atol=1e-5)
+    assert torch.equal(parts.tested.predicted, whole.tested.predicted)
     again = annotate.generate(model, samples, rows, probe)
     assert float((again != drawn).float().mean()) < 0.01
 

@@ -130,10 +130,9 @@ def test_a_network_looks_where_its_maps_say(samples: store.Store) -> None:
     def dice(maps: torch.Tensor, seed: int) -> float:
         recipe = replace(RECIPE, epochs=8, lr=0.05, seed=seed)
         model, _ = fit(samples, alpha=0.1, recipe=recipe, maps=Masks.pack(maps[rows]), has_map=every)
-        found = train.evaluate(model, on_the_left, rows, "cam")
-        assert found.floor == 0.5
-        assert found.dice is not None
-        return found.dice
+        found = train.evaluate(model, on_the_left, rows, "cam").tested.maps
+        assert found.floor.unique().tolist() == [0.5]
+        return float(found.dice.mean())
 
     guided, misguided = ([dice(maps, seed) for seed in range(3)] for maps in (left, 255 - left))
     assert sum(guided) / 3 > 0.75
@@ -225,7 +224,7 @@ def test_augmentation_runs_and_repeats(samples: store.Store, preset: Any) -> Non
     recipe = replace(RECIPE, augment=preset)
     assert same(fit(larger, recipe=recipe)[0], fit(larger, recipe=recipe)[0])
     scores = train.evaluate(fit(larger, recipe=recipe)[0], larger, larger.rows("test"), "gradcam++")
-    assert scores.images == 6
+    assert int((~scores.tested.maps.dice.isnan()).sum()) == 6
 
 
 def test_scoring_keeps_the_order_and_the_pooled_features(samples: store.Store) -> None:
@@ -245,15 +244,15 @@ def test_graded_masks_and_missing_masks_in_evaluation(samples: store.Store) -> N
     ramp = torch.arange(32 * 32, dtype=torch.float32).view(32, 32) / 1023
     masks[test[1]] = (ramp * 255).to(torch.uint8)
     scores = train.evaluate(model, replace(samples, masks=Masks.pack(masks)), test, "cam")
-    assert scores.images == len(test) - 1
-    assert scores.examples.dice[0].isnan()
-    assert scores.correlation is not None
-    assert scores.divergence is not None
+    maps = scores.tested.maps
+    assert maps.dice.isnan().tolist() == [True] + [False] * (len(test) - 1)
+    for graded in maps[6:]:  # the figures beside graded maps, of which there is one
+        assert graded.isnan().tolist() == [True, False] + [True] * (len(test) - 2)
     n = int((masks[test[1]].float() / 255).sum().round())
     from sal_fast import ops
 
     truth = torch.zeros(1, 32 * 32, dtype=torch.bool)
     truth[0, -n:] = True
     # equal values fill up from the lowest index, so only whole steps of the ramp can be told here
-    expected = ops.topn_dice(scores.examples.cams[1:2], truth.view(1, 32, 32)).dice
-    assert float(scores.examples.dice[1]) == pytest.approx(float(expected), abs=0.01)
+    expected = ops.topn_dice(scores.cams[1:2], truth.view(1, 32, 32)).dice
+    assert float(maps.dice[1]) == pytest.approx(float(expected), abs=0.01)

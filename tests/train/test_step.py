@@ -317,7 +317,7 @@ def test_bfloat16_trains_and_keeps_float32_weights(samples: store.Store) -> None
     moved, other = (model.head.weight.detach() - start for model in (exact, half))
     assert 0 < float((other - moved).norm() / moved.norm()) < 0.5  # it is 0.11
     scores = train.evaluate(half, samples, samples.rows("test"), "cam")
-    assert scores.examples.cams.dtype == torch.float32
+    assert scores.cams.dtype == torch.float32
 
 
 @pytest.mark.full

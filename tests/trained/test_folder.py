@@ -23,7 +23,7 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import RunFolder
 from sal_fast.models import weights
-from sal_fast.trained import card, folder, metadata
+from sal_fast.trained import folder, metadata
 
 
 @pytest.fixture
@@ -88,11 +88,6 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     low = 0.0 if right == 0 else brentq(beyond, 0, share - 1e-9)
     high = 1.0 if right == count else brentq(beyond, share + 1e-9, 1)
     return low, high
-
-
-@pytest.mark.parametrize(("right", "count"), [(0, 1), (1, 1), (0, 6), (3, 6), (6, 6), (41, 200)])
-def test_wilson(right: int, count: int) -> None:
-    np.testing.assert_allclose(card.wilson(right / count, count), wilson(right, count), atol=1e-9)
 
 
 def test_a_killed_run_gets_its_folder(copy: Path, finished: sal_fast.Run) -> None:
