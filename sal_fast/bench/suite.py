@@ -20,7 +20,7 @@ MODULES = {
     "data": "data",
     "training": "step score",
     "run": "run",
-    "trained": "predict",
+    "trained": "predict figures",
     "selection": "select growth uncertainty kcenter badge",
     "saliency": "cam_head minmax_normalize saliency_loss ssim cyborg_loss topn_dice probes",
     "frozen": "head_step",

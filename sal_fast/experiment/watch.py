@@ -1,6 +1,7 @@
 """Trackers, which are told of every finished round. `Table` is the default: the table on the screen."""
 
 import logging
+from textwrap import fill
 
 import numpy as np
 from scipy.optimize import nnls
@@ -12,6 +13,7 @@ from sal_fast.experiment.record import Round
 
 # acc: accuracy, bal: balanced accuracy, F1: macro F1, rand: the Dice of a random map, hits: pointing game.
 HEADER = "round labels human made empty  acc  bal   F1 Dice rand  IoU hits   sec left"
+WIDTH, BELOW = 79, " " * 6  # of a note below a line
 
 
 class Table:
@@ -32,7 +34,7 @@ class Table:
         doubts = run.doubts(last)
         for sentence in doubts:
             if sentence not in self._said:
-                print(f"      {sentence}", flush=True)
+                print(fill(sentence, WIDTH, initial_indent=BELOW, subsequent_indent=BELOW), flush=True)
         self._said = doubts
 
 

@@ -33,6 +33,7 @@ RATIOS = {
     "run": ["train / whole run", "evaluate / whole run"],
     "growth": ["240 / 30", "24 / 3"],
     "predict": ["predict / decode, bare forward loop", "DataLoader, torchvision / predict"],
+    "figures": ["graded / forward", "masks / forward"],
     "cyborg_loss": ["eager / sal_fast", "cross_entropy / sal_fast"],
     "head_step": ["ops / sal_fast", "eager / sal_fast"],
     "kcenter": ["cdist / sal_fast", "differences / sal_fast"],

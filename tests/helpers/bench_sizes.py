@@ -21,5 +21,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "data": {"images": 33, "workers": 0},
     "run": {"epochs": 1, "image_size": 48, "criterion": "margin"},
     "predict": {"images": 5, "arch": "resnet18", "image_size": 48},
+    "figures": {"maps": 3, "frame": 48},
     "crop": {"batch": 3, "stored": 4, "side": 20, "frame": 16},
 }

@@ -1,4 +1,4 @@
-"""A trained model in use, from files to a table of classes."""
+"""A trained model in use: from files to a table of classes, and what it costs to judge its maps."""
 
 import tempfile
 import time
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
+from sal_fast import metrics, ops
 from sal_fast._util.words import MEAN, STD
 from sal_fast.bench.cases.data import write_pool
 from sal_fast.bench.suite import Case, Ratio, Setup, benchmark
@@ -72,6 +73,34 @@ def predict(setup: Setup, images: int = 128, arch: str = "resnet50", image_size:
 
         ratios = [Ratio(PREDICT, BARE, at_most=1.05), Ratio(LOADER, PREDICT)]
         yield Case(parts=parts, ratios=ratios, items=images)
+
+
+@benchmark(unit="maps")
+def figures(setup: Setup, maps: int = 64, side: int = 7, frame: int = 224) -> Iterator[Case]:
+    """The figures of maps beside what people marked, against a forward pass of a ResNet-18 on the images.
+
+    The figures are those of `metrics.map_figures`: Dice, IoU, pointing game and energy, and beside graded
+    maps CC, KL, NSS, SIM and AUC-Judd as well. Insertion and deletion are left out, because they are passes
+    of the network.
+
+    Args:
+        maps: maps, and images.
+        side: pixels a side of a CAM.
+        frame: pixels a side of the human maps and of the images.
+    """
+    randn, rand, _ = setup.draws(0)
+    network = build("resnet18", 10).to(setup.place).eval()
+    images, cams = randn(maps, 3, frame, frame), rand(maps, side, side)
+    around = torch.linspace(-2, 2, frame, device=setup.place).square()
+    graded = (255 * torch.exp(-around[:, None] - around)).byte().expand(maps, -1, -1).contiguous()
+    masks = ops.BitMask.pack(graded > 127)
+    variants = {
+        "graded": lambda: metrics.map_figures(cams, graded),
+        "masks": lambda: metrics.map_figures(cams, masks),
+        "forward": torch.no_grad()(lambda: network(images)),
+    }
+    ratios = [Ratio("graded", "forward", at_most=0.1), Ratio("masks", "forward", at_most=0.1)]
+    yield Case(variants=variants, ratios=ratios, items=maps)
 
 
 def made(arch: str, image_size: int) -> SalModel:
