@@ -54,7 +54,7 @@ def _sentence(run: loading.Run, found: Gained) -> str:
     place = f"On {run.record['data']['name']}"
     if not parts:
         return f"{place} it cannot be told what saliency and the criterion gained."
-    return f"{place}, {'; '.join(parts)}."
+    return f"{place}, with this one seed, {'; '.join(parts)}."
 
 
 def _amount(gain: Gain) -> str:
@@ -87,7 +87,7 @@ def _basis(run: loading.Run, found: Gained) -> str:
         sizes = " or ".join(str(count) for count in sorted({gain.images for gain in found.gains}))
         parts.append(
             f"The intervals (95 %, paired bootstrap) are over the {sizes} test images alone: they leave out "
-            f"what another seed would change, which `sal-fast sweep` shows."
+            f"what another seed would change, which is often more, and which sal-fast sweep shows."
         )
     return " ".join(parts)
 

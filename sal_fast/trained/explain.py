@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -190,17 +191,24 @@ def _sheet(rows: pl.DataFrame, out: Path) -> None:
     shown = drawn.head(SHEET)
     if not len(shown):
         return
+    pictures = [_pixels(out / name) for name in shown["overlay"]]
+    tallest = max(one.shape[0] / one.shape[1] for one in pictures)
     high = -(-len(shown) // COLUMNS)
-    figure = Figure(figsize=(2 * COLUMNS, 2.5 * high + 0.3), layout="constrained")
+    size = 2 * COLUMNS, (2 * min(tallest, 2) + 0.5) * high + 0.3  # inches; two lines of text for each row
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(high, COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
-    for axes, row in zip(grid, shown.iter_rows(named=True), strict=False):
-        with Image.open(out / row["overlay"]) as image:
-            axes.imshow(np.asarray(image), interpolation="antialiased")
+    for axes, pixels, row in zip(grid, pictures, shown.iter_rows(named=True), strict=False):
+        axes.imshow(pixels, interpolation="antialiased")
         said = textwrap.shorten(row["class"], 24, placeholder="…")
         axes.set_title(f"{row['id'][-26:]}\n{said} {float(row['probability']):.2f}", fontsize=8)
     if len(drawn) > len(shown):
         figure.supxlabel(f"The first {len(shown)} of {len(drawn)}; explain.csv lists all.", fontsize=8)
     with whole_file(out / "sheet.png") as aside:
         figure.savefig(aside, format="png", dpi=120)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
