@@ -86,17 +86,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def claim(path: Path, identity: Mapping[str, Any], holds: str) -> dict[str, Any]:
-    """Say in the JSON file `path` what the results beside it are of, or compare with what it says.
+    """Write to the JSON file `path` what the results beside it belong to, or compare with what it says.
 
-    Returns its content, which may have more entries. Raises InputError that names the first difference; the
-    results are called `holds` in it.
+    Returns its content, which may have more entries. Raises InputError that names the first difference; it
+    calls the results `holds`.
     """
     if not path.exists():
         write_json(path, identity)
     kept = read_json(path)
     differing = [name for name in identity if kept.get(name) != identity[name]]
     if differing:
-        raise InputError(f"{path.parent} holds {holds} of other {differing[0]}; choose another --out")
+        raise InputError(f"{path.parent} holds {holds} that differ in {differing[0]!r}; choose another --out")
     return kept
 
 

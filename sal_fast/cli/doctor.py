@@ -18,7 +18,12 @@ EXTRAS = (  # package, what needs it, extra of sal-fast
     ("ray", "sal-fast sweep", "ray"),
     ("timm", "--arch of timm's networks", "timm"),
     ("segment_anything", "--segmenter-weights", "segmenter"),
+    ("onnx", "sal-fast export --to onnx", "export"),
     ("onnxruntime", "sal-fast export --to onnx", "export"),
+    ("onnxscript", "sal-fast export --to onnx", "export"),
+    ("tensorboard", "--tracker tensorboard", "tensorboard"),
+    ("wandb", "--tracker wandb", "wandb"),
+    ("mlflow", "--tracker mlflow", "mlflow"),
 )
 
 

@@ -21,9 +21,9 @@ Images = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar
 class Options(Machine):
     """Write the class and the probabilities of images to a table.
 
-    The table is OUT/predictions.csv, with a row for each image: id, image, predicted, probability, p_CLASS
-    for every class, and error for a file that cannot be used. The same command continues one that was
-    interrupted.
+    The table is OUT/predictions.csv, or .parquet with --format parquet. It has a row for each image: id,
+    image, predicted, probability, p_CLASS for every class, and error for a file that cannot be used. The same
+    command continues one that was interrupted.
     """
 
     model: Model

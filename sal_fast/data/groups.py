@@ -15,7 +15,7 @@ import numpy as np
 from sal_fast.data.table import SPLITS, UNLABELLED, Table
 from sal_fast.errors import InputError
 
-VISITS = 1000  # the search starts again until it has begun with so many groups
+VISITS = 1000  # groups over all starts of the search: 50 groups are searched from 20 random divisions
 OFF = 0.05  # a split whose share of the images is off by more than this is warned of
 
 log = logging.getLogger(__name__)

@@ -56,7 +56,7 @@ class Table:
     masks: see `Sample.mask`; None if there is no human map.
     split: train, val or test; "" until `sal_fast.data.splits` fills it.
     group: the unit that a split never cuts, such as a patient.
-    subgroup: the unit of worst-group figures; "" if it is not known.
+    subgroup: the part of the images whose figures are told apart; "" if it is not known.
     rule: how mask files are read.
     notes: sentences for the user: how the files were read, and which of them are not used.
     """

@@ -14,7 +14,7 @@ def active_learning(steps: Steps, until: int | None = None) -> Labelled:
         steps: does the work of each step.
         until: stop after so many rounds. None: run all of them.
 
-    Returns the labelled set of the last round.
+    Returns the labelled set of the last round, or, if `until` ended the run, that of the round to come.
     """
     labelled = steps.labelled_so_far()  # line 2: the start set and the answers so far
     last = min(until or steps.plan.rounds, steps.plan.rounds)

@@ -103,7 +103,7 @@ def check_twice(config: Config, samples: Store) -> None:
 def check_groups(config: Config, table: Table, *, begun: bool) -> None:
     """Refuse a group that lies in several splits, unless the configuration allows it.
 
-    A run that is `begun` keeps its splits, so it is only told.
+    A run that is `begun` keeps its splits, so the user is only warned.
     """
     groups.check(table, allowed=begun or catalog.allows(table, config.allow_leaks))
 

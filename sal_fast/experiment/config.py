@@ -67,9 +67,9 @@ class Config:
     format: str = option("auto", affects="data", choices=("auto",), plugin="reader")
     """The format of --data, such as coco or labelme. auto takes the one that the files look like."""
     columns: str = option("", affects="data")
-    """The names in a manifest, a Parquet, an array or an annotation file by ours, such as image=filename.
-    Ours are id, image, label, mask, split, group (images that no split parts, such as a patient's) and
-    subgroup (whose figures are told apart)."""
+    """The columns or fields of a manifest, a Parquet, an array or an annotation file that stand for ours,
+    such as image=filename. Ours are id, image, label, mask, split, group (images that no split parts, such
+    as a patient's) and subgroup (whose figures are told apart)."""
     foreground: str | None = option(None, affects="data")
     """The values of mask files that are foreground, such as 1,2 or 1-5, where a file has more values than 0
     and one other. grades says that they are degrees of grey."""
@@ -233,9 +233,9 @@ class Config:
         axis=True,
     )
     """The maps that training gets in the place of people's, to see what people's maps are worth. none
-    replaces nothing. shuffled gives each training image the map of another one. inverted turns each map
-    around. random puts the pixels of each map into a random order. centre makes a disc in the middle of
-    them. Maps of test images are never replaced."""
+    replaces nothing. shuffled gives each training image the map of another one. inverted swaps
+    black and white in each map. random puts the pixels of each map into a random order. centre makes a disc
+    in the middle of them. Maps of test images are never replaced."""
     baseline: str = option(
         AUTO,
         affects="",
@@ -243,9 +243,9 @@ class Config:
         settled=True,
         not_in_a_grid="list b1 among the regimes, and random among the criteria, instead",
     )
-    """The models that are trained after the last round for comparison. none trains no more. b1 trains it on
-    the same images without maps, and on images that are drawn at random, so that the report opens with what
-    saliency and the criterion gained. auto does so for the built-in set if --out is not given."""
+    """The models that are trained after the last round for comparison. b1, or --baseline alone, trains regime
+    b1 on the same images, and on images drawn at random; the report then opens with what saliency and the
+    criterion gained. none trains nothing more. auto is b1 for the built-in set if --out is not given."""
     warm_start: bool = option(False, affects="training")
     """Train each round from the last round's weights instead of the initial ones."""
     seed: int = option(0, affects="seed", axis=True, least=0, most=2**63 - 1)

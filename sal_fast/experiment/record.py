@@ -1,4 +1,4 @@
-"""The files of a run folder. This module is their only reader and writer.
+"""The files of a run folder. This module alone reads and writes run.json, rounds.jsonl and query.csv.
 
     run.json          the configuration, what the run took where it says `auto`, the environment, the data's
                       fingerprint, the splits and the rule for ties
@@ -46,6 +46,8 @@ DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `
 TIES = "ties"  # run.json's key of the rule for ties of a query
 OLD_TIES, NEW_TIES = "position", "key"  # a run.json without this key stands for the first
 SECONDS = ("seconds", "label_seconds", "map_seconds")  # fields of `People`; None if nobody measured
+# The figures of a round that the summary and the report repeat; rounds of an older sal-fast lack some.
+FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "dice", "dice_floor", "iou", "pointing")
 OPTIONAL = (
     "balanced_accuracy",
     "macro_f1",

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from sal_fast import ops
 from sal_fast.data.store import Store
+from sal_fast.metrics.maps import as_mask
 
 BATCH = 256
 
@@ -39,11 +40,8 @@ def _dice(store: Store, shown: Tensor | None) -> float | None:
         return None
     found = []
     for part in store.rows("test").split(BATCH):
-        maps = store.masks.batch(part)
-        if not isinstance(maps, ops.BitMask):
-            human = maps.float() / 255
-            maps = ops.topn_mask(human, human.sum((-2, -1)).round().long(), packed=True)
-        found.append(ops.topn_dice(shown.expand(len(part), -1, -1), maps).dice)
+        masks, _ = as_mask(store.masks.batch(part))
+        found.append(ops.topn_dice(shown.expand(len(part), -1, -1), masks).dice)
     dice = torch.cat(found) if found else torch.empty(0)
     dice = dice[~dice.isnan()]
     return float(dice.double().mean()) if len(dice) else None

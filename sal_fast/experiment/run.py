@@ -50,7 +50,7 @@ from sal_fast.experiment.answers.people import Waiting
 from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.loading import Run, load
 from sal_fast.experiment.networks import new_model
-from sal_fast.experiment.record import Round, RunFolder
+from sal_fast.experiment.record import FIGURES, Round, RunFolder
 from sal_fast.experiment.rounds import Steps
 from sal_fast.models import feature_size
 from sal_fast.train import Epoch
@@ -308,12 +308,6 @@ def _answering(
         config, samples, teacher_samples, folder, loss_size, segmented, plug_ins.generator, ranks
     )
     return answering, rows
-
-
-# The figures of the last round that the summary repeats; rounds of an older sal-fast lack some.
-FIGURES = (
-    "accuracy", "balanced_accuracy", "macro_f1", "dice", "dice_floor", "iou", "pointing"
-)  # fmt: skip
 
 
 def summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class MapFigures(NamedTuple):
     auc_judd: Tensor
 
 
+GRADED = ("cc", "kl", "nss", "sim", "auc_judd")  # the figures that are for graded maps
+
+
 @torch.no_grad()
 def map_figures(cam: Tensor, human: Mask) -> MapFigures:
     """All figures of maps beside what people marked. Each map is enlarged once for all of them.
@@ -61,7 +64,7 @@ def map_figures(cam: Tensor, human: Mask) -> MapFigures:
 
 
 def _figures(cam: Tensor, human: Mask) -> MapFigures:
-    mask, graded = _as_mask(human)
+    mask, graded = as_mask(human)
     marked = _marked(cam, mask)
     scaled, floor = _scaled(cam, marked), _share(marked)
     dice = ops.topn_dice(cam, mask).dice
@@ -69,7 +72,7 @@ def _figures(cam: Tensor, human: Mask) -> MapFigures:
     pointing, gain = _pointing(scaled, marked), _gain(outside, marked)
     figures = dice, floor, _iou(dice), pointing, 1 - outside, gain
     if graded is None:
-        return MapFigures(*figures, *torch.full((5, len(cam)), torch.nan, device=cam.device))
+        return MapFigures(*figures, *torch.full((len(GRADED), len(cam)), torch.nan, device=cam.device))
     g = ops.minmax_normalize(graded)
     return MapFigures(
         *figures,
@@ -81,7 +84,7 @@ def _figures(cam: Tensor, human: Mask) -> MapFigures:
     )
 
 
-def _as_mask(human: Mask) -> tuple[Mask, Tensor | None]:
+def as_mask(human: Mask) -> tuple[Mask, Tensor | None]:
     """What people marked as a mask, and as a graded map in float32, if it is one."""
     if isinstance(human, ops.BitMask) or human.dtype == torch.bool:
         return human, None

@@ -123,17 +123,14 @@ def per_class(confusion: Tensor, labels: Tensor, maps: MapFigures) -> dict[str, 
 
 def subgroups(tested: Tested) -> list[dict[str, Any]]:
     """The figures of each subgroup, one dictionary for each, in the order of their names."""
-    return list(_subgroups(tested))
-
-
-def _subgroups(tested: Tested) -> Iterator[dict[str, Any]]:
+    rows = []
     for name in sorted(set(tested.subgroups) - {""}):
         inside = torch.tensor([one == name for one in tested.subgroups], device=tested.labels.device)
         confusion = judged.confusion_matrix(
             tested.labels[inside], tested.predicted[inside], len(tested.classes)
         )
         whole = _accuracy("accuracy", confusion, None)
-        yield {
+        row = {
             "subgroup": name,
             "images": whole.images,
             "accuracy": whole.value,
@@ -142,6 +139,8 @@ def _subgroups(tested: Tested) -> Iterator[dict[str, Any]]:
             "balanced_accuracy": _number(judged.balanced_accuracy(confusion)),
             **{one: mean(getattr(tested.maps, one)[inside]) for one in MAPS},
         }
+        rows.append(row)
+    return rows
 
 
 def _worst(rows: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:

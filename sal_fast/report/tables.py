@@ -5,11 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from sal_fast.experiment.record import People
+from sal_fast.experiment.record import FIGURES, People
 from sal_fast.report.differences import MEASURES, Pairs, gains, over_baseline
 from sal_fast.report.runs import Run, by_panel, compared_options
 
-FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "dice", "dice_floor", "iou", "pointing")
 METRICS = (*FIGURES, "aulc_accuracy", "aulc_dice", "human_maps", "generated_maps", "seconds")
 CLASS_FIGURES = ("recall", "precision", "f1", "dice", "iou", "pointing")
 PEOPLE = ("labelled", "maps", "skipped", "annotators", "seconds")

@@ -14,6 +14,7 @@ from sal_fast.data.store import Store
 from sal_fast.distributed import ALONE, Ranks
 from sal_fast.errors import InputError
 from sal_fast.metrics import MapFigures, map_figures
+from sal_fast.metrics.maps import GRADED
 from sal_fast.metrics.summary import Tested
 from sal_fast.models import Classifier, Look, feature_size
 
@@ -58,13 +59,11 @@ def evaluate(model: Classifier, store: Store, rows: Tensor, probe: ops.Probe, ra
 def _beside_human_maps(cams: Tensor, store: Store, rows: Tensor) -> MapFigures:
     """The figures of the maps of some rows. Only a graded map has those that are for graded maps."""
     maps = store.masks.batch(rows)
-    if isinstance(maps, ops.BitMask) or maps.dtype == torch.bool:
+    if isinstance(maps, ops.BitMask):
         return map_figures(cams, maps)
     graded = store.masks.place[rows] >= 0
     found = map_figures(cams, maps)
-    return found._replace(
-        **{name: getattr(found, name).where(graded, torch.nan) for name in MapFigures._fields[6:]}
-    )
+    return found._replace(**{name: getattr(found, name).where(graded, torch.nan) for name in GRADED})
 
 
 def blocks(store: Store, rows: Tensor, ranks: Ranks) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -21,7 +21,7 @@ class _Heads:
     """The heads of all jobs, which take their steps together.
 
     weight: float32 [M, K, C]. bias: float32 [M, K]. told: float32 [M], the sums of the cross-entropies in
-    this epoch, or None if nobody asks. A parameter of each head lies over its part of them. (One
+    this epoch, or None if no tracker wants them. A parameter of each head lies over its part of them. (One
     parameter for all would be cut into vectors where other heads end, which changes last digits.)
     """
 

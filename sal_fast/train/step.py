@@ -78,7 +78,7 @@ class Step:
         noise: the seed of random numbers that the network draws itself (dropout, stochastic depth). The
             caller's random numbers are left as they are.
         class_weight: float32 [K], the weights of the classes; None: 1 each.
-        tells: whether `told` is asked for.
+        tells: True if `told` is going to be called.
     """
 
     def __init__(

@@ -33,6 +33,7 @@ def go_through(
     *,
     identity: Mapping[str, Any],
     size: int,
+    holds: str,
     decoder: DecoderName = "auto",
 ) -> None:
     """Do `work` with all images, in parts of up to 64, and write the rows of all parts to `file`.
@@ -47,6 +48,7 @@ def go_through(
         work: takes some decoded images, and returns their rows.
         identity: what the rows depend on, beside the images and the model.
         size: images in a block.
+        holds: what messages call the results.
         decoder: what decodes.
 
     Raises InputError if the folder holds results of anything else.
@@ -55,7 +57,7 @@ def go_through(
     own = {"images": _digest(images), "model": _weights_of(model), **identity}
     blocks = [range(at, min(at + size, len(images))) for at in range(0, len(images), size)]
     with hold(out, said.name):
-        claim(said, own, file.stem)
+        claim(said, own, holds)
         if file.is_file():
             log.info("%s is finished; nothing to do", file)
             return

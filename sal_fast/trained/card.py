@@ -25,6 +25,11 @@ MORE = {
     "kl": "KL with graded maps",
     "val_accuracy": "Validation accuracy",
 }
+OVER = {
+    "val_accuracy": "validation images",
+    **dict.fromkeys(("iou", "pointing"), "the test images with a mask"),
+    **dict.fromkeys(("cc", "kl"), "the test images with a graded map"),
+}
 
 
 def text(about: Mapping[str, Any], line: Mapping[str, Any], summary: Mapping[str, Any] | None) -> str:
@@ -68,9 +73,4 @@ def _figures(line: Mapping[str, Any], tests: int) -> Iterator[tuple[str, str, st
         yield "Dice of a random map", f"{line['dice_floor']:.3f}", "–", over
     for name, said in MORE.items():
         if line.get(name) is not None:
-            yield (
-                said,
-                f"{line[name]:.3f}",
-                "–",
-                "validation images" if name == "val_accuracy" else "test images",
-            )
+            yield said, f"{line[name]:.3f}", "–", OVER.get(name, "test images")

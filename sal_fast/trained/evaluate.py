@@ -20,9 +20,9 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.record import RunFolder
 from sal_fast.metrics import deletion, doubts, insertion
 from sal_fast.metrics.summary import Tested
-from sal_fast.models import Classifier, weights
+from sal_fast.models import Classifier
 from sal_fast.train import Scores, evaluate
-from sal_fast.trained import folder, metadata
+from sal_fast.trained import folder
 from sal_fast.trained.model import classifier
 
 Split = Literal["auto", "train", "val", "test", "all"]
@@ -64,7 +64,8 @@ def judge(
 
     Raises InputError for a model or images that cannot be used, and for a class that the model does not know.
     """
-    model, about = opened(path)
+    about, state, source = folder.opened(path)
+    model = classifier(about, state, str(source)).eval()
     table, notes = _known(table, about["classes"])
     rows, more = chosen(table, split, _splits_of_run(path))
     table, rows = _cut(table, rows)
@@ -81,16 +82,6 @@ def judge(
     return Judged(path, table.name, [table.ids[row] for row in rows], tested, notes)
 
 
-def opened(path: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The network of a trained model, for images that are normalised as ImageNet's, and its metadata."""
-    if (path / "run.json").is_file():
-        about, state = folder.last(RunFolder(path))
-    else:
-        file = metadata.find(path)
-        about, state = metadata.read(file), weights.read(file)
-    return classifier(about, state, str(path)).eval(), about
-
-
 def chosen(table: Table, split: Split, splits: dict[str, list[str]] | None) -> tuple[list[int], list[str]]:
     """The rows of a table that a model is to be tested on, and notes for the user.
 
@@ -103,6 +94,11 @@ def chosen(table: Table, split: Split, splits: dict[str, list[str]] | None) -> t
     """
     split_of = {name: kind for kind, names in (splits or {}).items() for name in names}
     notes = []
+    if splits is None:
+        notes.append(
+            "this model lies outside the folder of its run, so it cannot be told whether these images are "
+            "among those that it was trained with"
+        )
     if split_of and set(table.ids) == split_of.keys():
         table = table.with_split([split_of[name] for name in table.ids])
         notes.append("these images have the names of the run's own, so the splits are those of the run")
@@ -125,7 +121,8 @@ def chosen(table: Table, split: Split, splits: dict[str, list[str]] | None) -> t
 
 def _splits_of_run(path: Path) -> dict[str, list[str]] | None:
     """The splits of the run that a model belongs to; None if the model lies outside its run."""
-    for place in (path, path.parent, path.parent.parent):
+    path = path.resolve()
+    for place in (path, *path.parents[:3]):
         if (place / "run.json").is_file():
             splits: dict[str, list[str]] = RunFolder(place).run()["splits"]
             return splits

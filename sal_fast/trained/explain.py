@@ -95,7 +95,7 @@ def explain(
         kinds = dict.fromkeys(rows, pl.String) | {"probability": pl.Float32}
         return pl.DataFrame(rows, schema=kinds)
 
-    blocks.go_through(model, images, file, work, identity=identity, size=BLOCK, decoder=decoder)
+    blocks.go_through(model, images, file, work, identity=identity, size=BLOCK, holds="maps", decoder=decoder)
     if not (out / "sheet.png").is_file():
         _sheet(pl.read_csv(file, infer_schema=False, glob=False), out)
     return file
@@ -113,7 +113,10 @@ def _top(classes: str) -> int:
 
 
 def _look(model: SalModel, classes: str | None, probe: ops.Probe, x: Tensor) -> Look:
-    """The logits of images, and the maps of T classes each. A class goes before a word of its name."""
+    """The logits of images, and the maps of T classes each.
+
+    A class that is called `all` or `top3` goes before the word.
+    """
     count, look = len(model.classes), partial(model.classifier.look, x, probe=probe)
     if classes is None:
         seen = look()

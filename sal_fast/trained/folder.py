@@ -53,6 +53,18 @@ def last(run: RunFolder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, _whole(run, about, source)
 
 
+def opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """What is known of a model, its weights, and the file or the run that they were read from.
+
+    path: the folder of a run, finished or not; its folder `model`, or a copy of it; or a .safetensors file
+    that a run has written. Raises InputError if there is no model, or if its files are damaged.
+    """
+    if (path / "run.json").is_file():
+        return *last(RunFolder(path)), path
+    file = metadata.find(path)
+    return metadata.read(file), weights.read(file), file
+
+
 def _about(run: RunFolder, line: dict[str, Any]) -> dict[str, Any]:
     return metadata.of_run(run.run(), run.config(), line["round"], line)
 

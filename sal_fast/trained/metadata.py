@@ -5,7 +5,7 @@ A run writes these entries as JSON into the header of its .safetensors files:
     classes           the names of the classes, in the order of the model's outputs
     network           what --arch takes; the path of a plug-in is absolute
     image_size        pixels a side of what the network sees
-    stored_size       pixels a side that an image is resized to first; it is then cropped to image_size
+    stored_size       pixels a side that an image is resized to first, and from there to image_size
     output_stride     pixels for each feature
     normalisation     mean and std of red, green and blue in 0 to 1, as the network wants them
     cam_layer, probe  the layer and the kind of its saliency maps
@@ -15,7 +15,7 @@ A run writes these entries as JSON into the header of its .safetensors files:
     version           the version of sal-fast that began the run
     data              the name and the fingerprint of the data set, and its images in train, val and test
     counts            labelled images, and maps by origin
-    setting           the run's regime, criterion, seed and initial weights
+    setting           the run's regime, criterion, seed, initial weights and control maps
 """
 
 import os
@@ -80,6 +80,7 @@ def of_run(
             "criterion": config.criterion,
             "seed": config.seed,
             "weights": initial,
+            "control_maps": config.control_maps,
         },
     }
 
@@ -135,7 +136,7 @@ def check(path: Path, about: Mapping[str, Any], given: Mapping[str, Any], **spel
 
 
 def like_its_weights(config: Config) -> Config:
-    """The options of a run that starts from a trained model: the network, the size and the stride are its.
+    """The options of a run that starts from a trained model, whose network, size and stride it takes over.
 
     `weights` and `teacher_weights` may also name the folder of a run or of a model, for which the file is put
     in. A file that no run has written changes nothing. Raises InputError if an option that was given
@@ -159,7 +160,7 @@ def like_its_weights(config: Config) -> Config:
 
 
 def _of_option(value: str) -> tuple[Path | None, dict[str, Any] | None]:
-    """The file that --weights names, and its entries; None and None if it names no file of a run's."""
+    """The file that --weights names, None if it names none, and its entries, None if no run wrote it."""
     path = Path(os.path.expanduser(value))
     is_model = any((path / one).is_file() for one in (FILE, f"{FOLDER}/{FILE}"))
     if not (is_model or (weights.is_file(value) and path.exists())):

@@ -13,7 +13,6 @@ from sal_fast._util.suggest import suggest
 from sal_fast._util.words import PROBES
 from sal_fast.data import augment
 from sal_fast.errors import InputError
-from sal_fast.experiment.record import RunFolder
 from sal_fast.models import Classifier, frozen, weights
 from sal_fast.trained import folder, metadata
 from sal_fast.trained.pictures import Picture, stacked
@@ -71,7 +70,7 @@ class SalModel(nn.Module):
         return self.normalised(pixels.to(self.device))
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Crop nothing, resize and normalise images that have the run's stored size.
+        """Resize whole images from the run's stored size to the network's input, and normalise them.
 
         Args:
             pixels: uint8 [B, s, s, 3], where s is `metadata["stored_size"]`.
@@ -167,14 +166,9 @@ def load_model(
 
     Raises InputError if there is no model, or if its files are damaged.
     """
-    place, path = torch_device(device), Path(path).expanduser()
-    if (path / "run.json").is_file():
-        about, state = folder.last(RunFolder(path))
-    else:
-        file = metadata.find(path)
-        about, state = metadata.read(file), weights.read(file)
-        path = file
-    model = SalModel(classifier(about, state, str(path), network), about)
+    place = torch_device(device)
+    about, state, source = folder.opened(Path(path).expanduser())
+    model = SalModel(classifier(about, state, str(source), network), about)
     return model.to(place).eval()
 
 

@@ -19,7 +19,8 @@ TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".parquet")
 def table(named: Sequence[Path], white: float | None = None) -> Table:
     """The images that paths name, in the order of their ids; an image that is named twice counts once.
 
-    The id of an image is its path, without the ending, below the folder that all of them have in common.
+    The id of an image is its path, without the ending, below the folder that was named. If several paths are
+    named, it is below the folder that they have in common.
     Where two images differ in the ending alone, it stays. A manifest may give other ids.
 
     Args:

@@ -41,7 +41,16 @@ def predict(
         logits = finite(in_halves(model, model.normalised(part.images)))
         return _rows(model, ids, paths, logits.softmax(1).cpu(), part)
 
-    blocks.go_through(model, images, file, work, identity={"form": form}, size=BLOCK, decoder=decoder)
+    blocks.go_through(
+        model,
+        images,
+        file,
+        work,
+        identity={"form": form},
+        size=BLOCK,
+        holds="predictions",
+        decoder=decoder,
+    )
     return file
 
 

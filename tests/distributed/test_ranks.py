@@ -73,7 +73,7 @@ def test_what_the_first_process_takes_goes_for_all(
 def test_labelling_ends_in_the_same_round(
     shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What two processes see of the rule, and when they end, is what one does."""
+    """Two processes write the same stop set and end after the same round as one."""
     options = {**SIDE_BY_SIDE, "data": str(shared_folder), "epochs": 1, "stop_fraction": "auto"}
     monkeypatch.setattr(stopping, "ends", lambda kappas, gain: len(kappas) == 2)
     threads = torch.get_num_threads()

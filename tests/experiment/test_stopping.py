@@ -113,7 +113,7 @@ def test_both_conditions_have_to_hold(kappas: list[float | None], gain: float | 
 
 
 def simulated(floor: float, height: float, exponent: float, settles: int) -> int:
-    """The labelled images when labelling ends in a pool of 2,000, of which a query takes 100.
+    """Return how many images are labelled when labelling ends. The pool has 2,000, and each query takes 100.
 
     Predictions change until `settles` images are labelled: kappa is 0.9 before and 1 after.
     """

@@ -73,7 +73,7 @@ def test_what_follows_from_the_confusion_matrix(kind: str) -> None:
 
 
 def test_torchmetrics_counts_a_class_without_images_in_its_macro_recall() -> None:
-    """Which is why balanced accuracy is not taken from there."""
+    """This is why balanced accuracy is not taken from there."""
     labels, predicted = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 1, 1])
     confusion = metrics.confusion_matrix(labels, predicted, 3)
     assert metrics.balanced_accuracy(confusion) == 0.75
@@ -105,7 +105,7 @@ def test_no_image() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_auroc(kind: str) -> None:
-    """By all pairs."""
+    """The areas are those of a count over all pairs."""
     labels, _, probabilities = case(kind)
     found = metrics.auroc(probabilities, labels)
     y, p = labels.numpy(), probabilities.numpy()

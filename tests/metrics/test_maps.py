@@ -280,7 +280,7 @@ def test_no_figure_of_a_map_that_is_not_finite(name: str, value: float) -> None:
 
 
 def test_neighbours_of_one_value_keep_it() -> None:
-    """Whatever the size, and at every edge: a tie of cells is a tie of pixels."""
+    """Cells of one value give pixels of one value, at every size and edge."""
     cam = torch.rand(1, 1, 1, generator=torch.Generator().manual_seed(0)).expand(1, 7, 7).contiguous()
     assert maps.enlarged(cam, (224, 193)).unique().numel() == 1
     for size in ((7, 7), (33, 20), (3, 4)):

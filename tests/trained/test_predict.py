@@ -63,7 +63,7 @@ def test_a_table_of_classes(
     assert main([*words, "--out", str(tmp_path / "csv")]) == 0
     assert "is finished; nothing to do" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "photographs/notes.txt"), "--out", str(tmp_path / "csv")]) == 2
-    assert "holds predictions of other images; choose another --out" in capsys.readouterr().err
+    assert "holds predictions that differ in 'images'; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "explain"])

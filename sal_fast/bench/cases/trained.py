@@ -41,7 +41,7 @@ def predict(setup: Setup, images: int = 128, arch: str = "resnet50", image_size:
         image_size: pixels a side that the network sees.
     """
     if setup.trace is not None:
-        raise InputError("--trace: it measures no single call; `sal-fast bench score` has one")
+        raise InputError("--trace: predict measures a command, not one call; `sal-fast bench score` has it")
     model = made(arch, image_size).to(setup.place).eval()
     with tempfile.TemporaryDirectory() as place:
         pool = write_pool(Path(place) / "pool", images)

@@ -11,7 +11,7 @@ from typing import Any
 from sal_fast._util.files import write_bytes
 from sal_fast.experiment.loading import Run
 from sal_fast.experiment.record import Round
-from sal_fast.experiment.trackers.base import flat
+from sal_fast.experiment.trackers.base import PLACES, flat
 from sal_fast.train import Epoch
 
 ROUNDS, EPOCHS = "rounds.csv", "epochs.csv"
@@ -21,7 +21,7 @@ class Csv:
     """Writes a line for each round and for each epoch of each model.
 
     Both files are whole at any time. A round that was interrupted and runs again takes the place of its first
-    attempt.
+    attempt, and so does an epoch.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,14 @@ class Csv:
         if self._epochs is None:
             finished = len(run.rounds)
             self._epochs = [row for row in _read(run.path / EPOCHS) if int(row["round"]) < finished]
-        self._epochs.append(asdict(one))
+        row = asdict(one)
+        self._epochs = [*(other for other in self._epochs if _place(other) != _place(row)), row]
         _write(run.path / EPOCHS, self._epochs)
+
+
+def _place(row: dict[str, Any]) -> tuple[str, ...]:
+    """The model, the round and the epoch of a line, which a file may hold as text."""
+    return tuple(str(row[name]) for name in PLACES)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ FOLDER = "tensorboard"
 class TensorBoard(Numbers):
     """`tensorboard --logdir RUN` shows the run.
 
-    Epochs that a killed round sent are hidden when it runs again.
+    Epochs that a killed round sent are hidden when it runs again. Those of a baseline's model are not.
     """
 
     def begin(self, run: Run) -> None:
