@@ -11,7 +11,7 @@ from sal_fast.cli.output import say, tell
 from sal_fast.cli.predict import Model
 from sal_fast.data import load_table
 from sal_fast.errors import InputError
-from sal_fast.metrics.summary import Figure, figures, subgroups
+from sal_fast.metrics.summary import MAPS, Figure, figures, subgroups
 from sal_fast.report import evaluation
 from sal_fast.trained.evaluate import Judged, Split, judge
 
@@ -102,7 +102,7 @@ def _shown(judged: Judged) -> Iterator[str]:
     yield from _table(columns, _rows(evaluation.classes_table(tested).to_dicts(), columns))
     if tested.subgroups:
         yield ""
-        columns = ["subgroup", "images", "accuracy", "low", "high", "balanced_accuracy", "dice", "pointing"]
+        columns = ["subgroup", "images", "accuracy", "low", "high", "balanced_accuracy", "maps", *MAPS]
         yield from _table(columns, _rows(subgroups(tested), columns))
 
 

@@ -1,23 +1,19 @@
 """sal-fast explain: where a trained model looks on images."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from sal_fast._util.words import Probe
 from sal_fast.cli import parsing
-from sal_fast.cli.files import Machine
 from sal_fast.cli.output import say
-from sal_fast.cli.predict import Images, Model
-from sal_fast.trained import named
+from sal_fast.cli.predict import OnImages
 from sal_fast.trained.explain import explain
-from sal_fast.trained.model import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Machine):
+class Options(OnImages):
     """Draw where a model looks on images.
 
     OUT gets overlays/ID.jpg, the photograph with its map over it; maps/ID.png, the map in grey; maps/ID.npy,
@@ -25,12 +21,6 @@ class Options(Machine):
     that cannot be used is named and passed over. The same command continues one that was interrupted.
     """
 
-    model: Model
-    """The folder of a run, its folder model, or a .safetensors file that a run wrote."""
-    images: Images
-    """Pictures, folders of pictures at any depth, or manifests with a column image and perhaps id."""
-    out: Path
-    """The folder to write to."""
     classes: Annotated[str | None, tyro.conf.arg(name="class", metavar="CLASS|all|top3")] = None
     """The class whose map is drawn: a name, all, or top3 (top5, ...) for the most probable ones. Without it
     each image's predicted class is."""
@@ -40,8 +30,7 @@ class Options(Machine):
 
 def main(arguments: list[str]) -> int:
     options = parsing.one_line(Options, arguments, "sal-fast explain")
-    model = load_model(options.model, options.device)
-    images = named.table(options.images, model.metadata["white"])
+    model, images = options.loaded()
     explain(
         model,
         images,

@@ -57,7 +57,16 @@ def with_val(table: Table, share: float, rng: np.random.Generator) -> Table:
     member, counts = _counted(table, train)
     total = counts.sum(axis=0)
     few = np.rint(total * share).astype(np.int64)
+    if len(counts) < 2:
+        raise InputError(
+            f"{table.name}: its training images lie in one group, so no val can be taken from them; {WAYS}"
+        )
     place = divided(counts, np.stack([total - few, few], axis=1), rng)
+    if not place.any():
+        raise InputError(
+            f"{table.name}: no val was found that cuts none of the {len(counts)} groups of training images; "
+            f"{WAYS}"
+        )
     split = np.array(table.split, dtype=object)
     split[train] = np.array(SPLITS[:2], dtype=object)[place][member[train]]
     return table.with_split(split.tolist())

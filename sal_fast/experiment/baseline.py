@@ -199,7 +199,7 @@ def compare(steps: Steps, labelled: Labelled) -> None:
             tested[model] = _Tested.read(path)
     if steps.ranks.first:
         gains = [gain for one in found for gain in _gains(steps, one, tested, labelled)]
-        notes = [*_left_out(steps, found), *_notes(tested, steps.store.table.classes)]
+        notes = [*_left_out(steps, found), *_notes(tested, gains, steps.store.table.classes)]
         seconds = round(time.perf_counter() - begin, 3)
         write_json(place(steps.folder) / GAINED, asdict(Gained(gains, notes, seconds)))
 
@@ -317,7 +317,7 @@ def _left_out(steps: Steps, found: list[Comparison]) -> Iterator[str]:
             yield "The criterion is not compared: in no round has a query left images of the pool out."
 
 
-def _notes(tested: dict[Model, _Tested], classes: list[str]) -> Iterator[str]:
+def _notes(tested: dict[Model, _Tested], gains: list[Gain], classes: list[str]) -> Iterator[str]:
     """Sentences about figures that mean little."""
     for model, one in tested.items():
         if len(np.unique(one.predicted)) == 1 < len(classes):
@@ -329,3 +329,9 @@ def _notes(tested: dict[Model, _Tested], classes: list[str]) -> Iterator[str]:
     count = len(next(iter(tested.values())).labels) if tested else FEW
     if count < FEW:
         yield f"The {count} test images are few: intervals over fewer than {FEW} images are too narrow."
+    for gain in gains:
+        if gain.images < FEW <= count:
+            yield (
+                f"Only {gain.images} of the test images have a map: the interval of Dice over fewer than "
+                f"{FEW} images is too narrow."
+            )

@@ -47,7 +47,7 @@ from sal_fast.experiment import (
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
-from sal_fast.experiment.config import OPTIONS, Config
+from sal_fast.experiment.config import AUTO, OPTIONS, Config
 from sal_fast.experiment.loading import Run, load
 from sal_fast.experiment.networks import new_model
 from sal_fast.experiment.record import FIGURES, Round, RunFolder
@@ -137,7 +137,7 @@ class _PlugIns:
         trackers = [] if on_round is None else [on_round]
         if on_round is None or "tracker" in config.given:
             names = [config.tracker] if plugins.is_reference(config.tracker) else config.tracker.split("+")
-            loaded = [plugins.load("tracker", name) for name in names]
+            loaded = [plugins.load("tracker", name) for name in dict.fromkeys(names)]
             trackers += [one() if isinstance(one, type) else one for one in loaded]
         plugins.load("criterion", config.criterion)  # refuse it before anything is computed
         return cls(generator, trackers)
@@ -257,8 +257,11 @@ def _run(
 
 
 def _nothing_left(config: Config, folder: RunFolder) -> bool:
-    """True if a run is finished, and its baseline as well if one is asked for by name."""
-    return folder.finished() and (config.baseline != "b1" or baseline.read(folder) is not None)
+    """True if a run is finished, and its baseline as well if it has one."""
+    if not folder.finished():
+        return False
+    wanted = folder.took().get("baseline") if config.baseline == AUTO else config.baseline
+    return wanted != "b1" or baseline.read(folder) is not None
 
 
 def _answering(

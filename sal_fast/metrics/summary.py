@@ -122,7 +122,10 @@ def per_class(confusion: Tensor, labels: Tensor, maps: MapFigures) -> dict[str, 
 
 
 def subgroups(tested: Tested) -> list[dict[str, Any]]:
-    """The figures of each subgroup, one dictionary for each, in the order of their names."""
+    """The figures of each subgroup, one dictionary for each, in the order of their names.
+
+    `images` counts its images, and `maps` those that the figures of maps are means of.
+    """
     rows = []
     for name in sorted(set(tested.subgroups) - {""}):
         inside = torch.tensor([one == name for one in tested.subgroups], device=tested.labels.device)
@@ -133,6 +136,7 @@ def subgroups(tested: Tested) -> list[dict[str, Any]]:
         row = {
             "subgroup": name,
             "images": whole.images,
+            "maps": int((~tested.maps.dice[inside].isnan()).sum()),
             "accuracy": whole.value,
             "low": whole.low,
             "high": whole.high,
@@ -153,7 +157,8 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
         if known:
             worst = min(known, key=lambda row: float(row[name]))
             low, high = (worst["low"], worst["high"]) if name == "accuracy" else (None, None)
-            yield Figure(f"worst_subgroup_{name}", worst[name], worst["images"], low, high)
+            images = worst["maps" if name in MAPS else "images"]
+            yield Figure(f"worst_subgroup_{name}", worst[name], images, low, high)
 
 
 def _number(value: float) -> float | None:

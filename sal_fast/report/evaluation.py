@@ -32,18 +32,18 @@ MOST_NAMES = 60  # classes up to which it shows their names
 
 
 def write(judged: Judged, out: Path) -> None:
-    """Write all files into a folder, each of them whole."""
+    """Write all files into a folder, each of them whole; figures.json is the last."""
     tested = judged.tested
     found = reliability(tested.probabilities, tested.labels)
     tables = {
-        "figures": pl.DataFrame([asdict(one) for one in figures(tested)]),
+        "figures": pl.DataFrame([asdict(one) for one in figures(tested)], infer_schema_length=None),
         "classes": classes_table(tested),
         "confusion": _confusion_table(tested),
         "reliability": _reliability_table(found),
         "images": images_table(judged),
     }
     if tested.subgroups:
-        tables["subgroups"] = pl.DataFrame(subgroups(tested))
+        tables["subgroups"] = pl.DataFrame(subgroups(tested), infer_schema_length=None)
     whole: dict[str, Any] = {
         "model": str(judged.model),
         "data": judged.data,
@@ -56,6 +56,8 @@ def write(judged: Judged, out: Path) -> None:
             picture(confusion_figure(tested), "confusion", "Test images by class and predicted class."),
             picture(reliability_figure(found), "reliability", "Accuracy of predictions by confidence."),
         ]
+    for name in ("figures.json", *(["subgroups.csv"] if "subgroups" not in tables else [])):
+        (out / name).unlink(missing_ok=True)  # of another model
     for name, table in tables.items():
         write_bytes(out / f"{name}.csv", table.write_csv().encode())
     for one in drawn:

@@ -1,6 +1,7 @@
 """Go through many images with a model, block by block, so that a kill costs no more than one block."""
 
 import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from sal_fast._util import progress
 from sal_fast._util.files import claim, whole_file
 from sal_fast._util.locks import hold
 from sal_fast._util.words import DecoderName
-from sal_fast.data import StoreOptions, Table, decode, reading
+from sal_fast.data import StoreOptions, Table, decode, meaning, reading
 from sal_fast.data.reading import Part
 from sal_fast.trained.model import SalModel
 
@@ -54,7 +55,7 @@ def go_through(
     Raises InputError if the folder holds results of anything else.
     """
     out, said = file.parent, file.with_suffix(".json")
-    own = {"images": _digest(images), "model": _weights_of(model), **identity}
+    own = {"images": _digest(images), "model": _content_of(model), **identity}
     blocks = [range(at, min(at + size, len(images))) for at in range(0, len(images), size)]
     with hold(out, said.name):
         claim(said, own, holds)
@@ -68,15 +69,18 @@ def go_through(
             torch.no_grad(),
         ):
             options = StoreOptions(model.image_size, model.metadata["stored_size"], decoding)
-            parts = reading.ahead(_parts(images, todo, options), depth=1)
+            parts, deep = reading.ahead(_parts(images, todo, options), depth=1), list[int]()
             for at, its in groupby(parts, key=lambda one: one[0]):
                 rows = []
                 for _, part in its:
                     for error in part.broken.values():
                         log.warning("%s; it is passed over", error)
+                    deep += part.deep.values()
                     rows.append(work(part))
                     advance(len(part.rows))
                 _write(pl.concat(rows), _kept(out, at))
+        for note in meaning.of_deep_images(deep, images.rule):
+            log.warning("%s", note)
         _write(pl.concat([pl.read_parquet(_kept(out, at), glob=False) for at in range(len(blocks))]), file)
         shutil.rmtree(out / BLOCKS, ignore_errors=True)
 
@@ -103,14 +107,26 @@ def _kept(out: Path, at: int) -> Path:
 
 
 def _digest(images: Table) -> str:
-    """SHA-256 of the ids and paths of the images."""
-    lines = (f"{name}\t{path}\n" for name, path in zip(images.ids, images.images, strict=True))
+    """SHA-256 of the ids of the images, their paths, sizes and times of change."""
+    lines = (
+        f"{name}\t{path.absolute()}\t{_stamp(path)}\n"
+        for name, path in zip(images.ids, images.images, strict=True)
+    )
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def _weights_of(model: SalModel) -> str:
-    """SHA-256 of the model's weights."""
-    digest = hashlib.sha256()
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """The size and the time of change of a file; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _content_of(model: SalModel) -> str:
+    """SHA-256 of the model's weights, and of what is known of it."""
+    digest = hashlib.sha256(json.dumps(model.metadata, sort_keys=True).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

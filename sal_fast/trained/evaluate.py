@@ -66,8 +66,9 @@ def judge(
     """
     about, state, source = folder.opened(path)
     model = classifier(about, state, str(source)).eval()
-    table, notes = _known(table, about["classes"])
-    rows, more = chosen(table, split, _splits_of_run(path))
+    names = table.ids
+    table, notes = _known(_scaled_as(table, about["white"]), about["classes"])
+    rows, more = chosen(table, split, _splits_of_run(path), names)
     table, rows = _cut(table, rows)
     place = torch_device(device)
     with closing(decode.choose(decoder, place)) as decoding:
@@ -82,13 +83,16 @@ def judge(
     return Judged(path, table.name, [table.ids[row] for row in rows], tested, notes)
 
 
-def chosen(table: Table, split: Split, splits: dict[str, list[str]] | None) -> tuple[list[int], list[str]]:
+def chosen(
+    table: Table, split: Split, splits: dict[str, list[str]] | None, names: Sequence[str] | None = None
+) -> tuple[list[int], list[str]]:
     """The rows of a table that a model is to be tested on, and notes for the user.
 
     Args:
         split: `auto` takes the test images of the run if the table has the run's images, else those that the
             table itself calls `test`, else all.
         splits: the ids of the run's images by split; None if the run is not known.
+        names: the ids of all images of the data, if some of them are not in the table.
 
     Raises InputError if the split is empty.
     """
@@ -99,7 +103,7 @@ def chosen(table: Table, split: Split, splits: dict[str, list[str]] | None) -> t
             "this model lies outside the folder of its run, so it cannot be told whether these images are "
             "among those that it was trained with"
         )
-    if split_of and set(table.ids) == split_of.keys():
+    if split_of and set(names or table.ids) == split_of.keys():
         table = table.with_split([split_of[name] for name in table.ids])
         notes.append("these images have the names of the run's own, so the splits are those of the run")
     has_splits = bool(table.split) and any(table.split)
@@ -127,6 +131,13 @@ def _splits_of_run(path: Path) -> dict[str, list[str]] | None:
             splits: dict[str, list[str]] = RunFolder(place).run()["splits"]
             return splits
     return None
+
+
+def _scaled_as(table: Table, white: float | None) -> Table:
+    """The table, with the number that is white in the model's images, unless the table says one itself."""
+    if table.rule.white is not None or isinstance(table, PreparedTable):
+        return table
+    return replace(table, rule=replace(table.rule, white=white))
 
 
 def _known(table: Table, classes: Sequence[str]) -> tuple[Table, list[str]]:

@@ -1,5 +1,6 @@
 """Where a model looks: overlays, maps and one sheet, for people to look at."""
 
+import hashlib
 import logging
 import re
 import textwrap
@@ -32,6 +33,7 @@ from sal_fast.trained.predict import finite
 
 BLOCK = 256  # images whose rows are written together
 LONGEST = 1024  # pixels of the longer side of an overlay; larger photographs are made smaller
+LONGEST_NAME = 250  # bytes of a file's name without its ending
 SHEET, COLUMNS = 24, 6  # overlays on the sheet, and in a row of it
 log = logging.getLogger(__name__)
 Rows = dict[str, list[str | float | None]]
@@ -85,7 +87,7 @@ def explain(
                 _add(rows, **known, error=part.broken[at].reason)
                 continue
             try:
-                photograph = _photograph(images.images[row], model.metadata["white"])
+                photograph = _photograph(images.images[row], images.rule.white)
             except Unreadable as error:  # Pillow refuses a few files that other decoders take
                 log.warning("%s; it is passed over", error)
                 _add(rows, **known, error=error.reason)
@@ -149,7 +151,7 @@ def _draw(
     large = interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
     grey = (ops.minmax_normalize(large) * 255).round().to(torch.uint8).numpy()
     for at, (number, share) in enumerate(classes):
-        own = name if len(maps) == 1 else f"{name}.{number}-{_plain(model.classes[number])}"
+        own = name if len(maps) == 1 else _fitting(f"{name}.{number}-{_plain(model.classes[number])}")
         over, map_ = _place(out, f"overlays/{own}.jpg"), _place(out, f"maps/{own}.png")
         shown = ops.overlay(photograph[None], maps[at][None])[0]
         Image.fromarray(shown.numpy()).save(over, quality=90)
@@ -173,6 +175,13 @@ def _add(rows: Rows, **entries: str | float) -> None:
 def _plain(name: str) -> str:
     """A class's name as a part of a file's name."""
     return re.sub(r"[^\w-]+", "_", name)[:60]
+
+
+def _fitting(name: str) -> str:
+    """A file's path without its ending, whose last part is replaced if it is too long for a file's name."""
+    folder, slash, last = name.rpartition("/")
+    size = len(last.encode())
+    return name if size <= LONGEST_NAME else folder + slash + hashlib.sha256(last.encode()).hexdigest()[:32]
 
 
 def _place(out: Path, name: str) -> Path:
@@ -205,7 +214,8 @@ def _sheet(rows: pl.DataFrame, out: Path) -> None:
     for axes, pixels, row in zip(grid, pictures, shown.iter_rows(named=True), strict=False):
         axes.imshow(pixels, interpolation="antialiased")
         said = textwrap.shorten(row["class"], 24, placeholder="…")
-        axes.set_title(f"{row['id'][-26:]}\n{said} {float(row['probability']):.2f}", fontsize=8)
+        title = f"{row['id'][-26:]}\n{said} {float(row['probability']):.2f}"
+        axes.set_title(title, fontsize=8, parse_math=False)
     if len(drawn) > len(shown):
         figure.supxlabel(f"The first {len(shown)} of {len(drawn)}; explain.csv lists all.", fontsize=8)
     with whole_file(out / "sheet.png") as aside:

@@ -46,6 +46,8 @@ def last(run: RunFolder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     about = _about(run, lines[-1])
     kept = _said(run.path / FOLDER / FILE)
     if kept is not None and kept.get("round") == about["round"]:
+        # The run names a plug-in as it was typed; the file has its absolute path.
+        about["network"] = kept.get("network", about["network"])
         return about, weights.read(run.path / FOLDER / FILE)
     source = _source(run, lines[-1])
     if not source.is_file():

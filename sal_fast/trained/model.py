@@ -136,7 +136,12 @@ class SalModel(nn.Module):
                     f"expected the classes of {len(x)} images as int64 [B] or [B, T], got {class_.dtype} "
                     f"{list(class_.shape)}"
                 )
-            return None if class_ is None else class_.to(x.device)
+            if class_ is None:
+                return None
+            if class_.numel():
+                self.class_number(int(class_.min()))
+                self.class_number(int(class_.max()))
+            return class_.to(x.device)
         return torch.full((len(x),), self.class_number(class_), device=x.device)
 
     def _checked(self, x: Tensor) -> Tensor:

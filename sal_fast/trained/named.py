@@ -16,7 +16,7 @@ from sal_fast.errors import InputError
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".parquet")
 
 
-def table(named: Sequence[Path], white: float | None = None) -> Table:
+def table(named: Sequence[Path], white: float | None = None, out: Path | None = None) -> Table:
     """The images that paths name, in the order of their ids; an image that is named twice counts once.
 
     The id of an image is its path, without the ending, below the folder that was named. If several paths are
@@ -27,26 +27,40 @@ def table(named: Sequence[Path], white: float | None = None) -> Table:
         named: pictures, folders with pictures at any depth, and manifests with a column `image` and perhaps
             `id`, whose relative paths begin in their own folder.
         white: the number that is white in files of more than 8 bits.
+        out: a folder whose pictures are left out, because the command itself writes them.
 
     Raises InputError if a path does not exist or has no images in it, and if two images have one id.
     """
-    found: dict[Path, tuple[str, Path]] = {}
+    found: dict[tuple[str, str], Path] = {}  # files by their absolute paths and the ids that manifests give
+    tops = []
     for path in named:
         for file, name, top in _images(path):
-            found.setdefault(file, (name, top))
+            place = Path(os.path.abspath(file))
+            if out is not None and place.is_relative_to(os.path.abspath(out)):
+                continue
+            found.setdefault((str(place), name), file)
+            if not name:
+                tops.append(os.path.abspath(top))
     if not found:
         raise InputError("no images were named; expected files, folders or manifests")
-    tops = [os.path.abspath(top) for name, top in found.values() if not name]
-    root = os.path.commonpath(tops or ["/"])
-    short = {file: Path(os.path.relpath(file, root)) for file in found}
-    times = Counter(path.with_suffix("") for path in short.values())
-
-    def named_by_path(file: Path) -> str:
-        path = short[file]
-        return (path if times[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
-
-    samples = [Sample(name or named_by_path(file), file) for file, (name, _) in found.items()]
+    own = {place for place, name in found if name}
+    found = {key: file for key, file in found.items() if key[1] or key[0] not in own}
+    ids = _named_by_path([place for place, name in found if not name], os.path.commonpath(tops or ["/"]))
+    samples = [Sample(name or ids[place], file) for (place, name), file in found.items()]
     return replace(make_table("images", samples), rule=Rule(white=white))
+
+
+def _named_by_path(places: Sequence[str], root: str) -> dict[str, str]:
+    """The ids of files: their paths below `root`, without the ending unless two differ in it alone."""
+    short = {place: Path(os.path.relpath(place, root)) for place in places}
+    times = Counter(path.with_suffix("") for path in short.values())
+    ids = {
+        place: (path if times[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
+        for place, path in short.items()
+    }
+    if len(set(ids.values())) < len(ids):  # such as a.jpg, a.png and a.jpg.png
+        return {place: path.as_posix() for place, path in short.items()}
+    return ids
 
 
 def _images(path: Path) -> Iterator[tuple[Path, str, Path]]:
@@ -57,7 +71,9 @@ def _images(path: Path) -> Iterator[tuple[Path, str, Path]]:
             raise InputError(f"{path}: no images in it; expected a folder of pictures")
         yield from ((file, "", path) for file in images)
     elif path.suffix.lower() in TABLES:
-        for _, (image, name) in read_rows(path, ("image",), ("id",)):
+        for line, (image, name) in read_rows(path, ("image",), ("id",)):
+            if not image:
+                raise InputError(f"{path}, line {line}: 'image' is empty")
             file = path.parent / image
             yield file, name, file.parent
     elif path.exists():

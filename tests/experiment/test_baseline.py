@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,17 @@ def test_figures_that_mean_little_are_named(run: Path) -> None:
             for note in found.notes
         )
         assert named or len(np.unique(one["predicted"])) > 1
+
+
+def test_one_that_was_removed_is_made_again(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """Also by a command that does not ask for a baseline, if the run has one."""
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy/baseline/gained.json").unlink()
+    again = baseline.read(RunFolder(tiny(tmp_path / "copy")))
+    first = baseline.read(RunFolder(run))
+    assert again is not None
+    assert first is not None
+    assert again.gains == first.gains
 
 
 def test_a_damaged_baseline_is_refused(run: Path, tmp_path: Path) -> None:

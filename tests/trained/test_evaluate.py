@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,16 @@ import polars as pl
 import pytest
 import torch
 from experiment_runs import TINY
+from PIL import Image
 
 import sal_fast
 from sal_fast.cli import main
 from sal_fast.data import load_table
 from sal_fast.errors import InputError
+from sal_fast.metrics import MapFigures
+from sal_fast.models import weights
 from sal_fast.report import evaluation
+from sal_fast.trained import metadata
 from sal_fast.trained.evaluate import Judged, chosen, judge, subset
 
 
@@ -99,7 +104,10 @@ def test_which_images_are_taken(shared_folder: Path) -> None:
     table = load_table(str(shared_folder))
     names = table.ids
     everything = list(range(len(names)))
-    assert chosen(table, "auto", None) == (everything, [])
+    rows, notes = chosen(table, "auto", None)
+    assert rows == everything
+    assert len(notes) == 1
+    assert "lies outside the folder of its run, so it cannot be told" in notes[0]
     own = {"train": names[:20], "val": names[20:24], "test": names[24:]}
     rows, notes = chosen(table, "auto", own)
     assert rows == everything[24:]
@@ -107,6 +115,9 @@ def test_which_images_are_taken(shared_folder: Path) -> None:
     rows, notes = chosen(table, "all", own)
     assert rows == everything
     assert "24 of 30 images have the names of images that the run trained or validated with" in notes[1]
+    # the run's data, of which images without a class are left out
+    part = subset(table, everything[10:])
+    assert chosen(part, "auto", own, names)[0] == everything[14:20]
     # a data set of its own, which shares some names with the run's
     rows, notes = chosen(table, "auto", {"train": names[:2], "val": [], "test": ["other"]})
     assert rows == everything
@@ -134,6 +145,60 @@ def test_what_is_refused(run: sal_fast.Run, shared_folder: Path, tmp_path: Path)
     judged = judge(run.path, bare, split="all")
     assert table.ids[0] not in judged.ids
     assert judged.notes[0] == "images without a class, which are left out: 1"
+
+
+def test_deep_images_are_scaled_as_the_model_wants_them(run: sal_fast.Run, tmp_path: Path) -> None:
+    """A model of 12 bits judges files of 12 bits, whose white is 4095, without being told so again."""
+    copy = tmp_path / "model"
+    shutil.copytree(run.path / "model", copy)
+    about, state = metadata.read(copy / "model.safetensors"), weights.read(copy / "model.safetensors")
+    (copy / "model.safetensors").write_bytes(weights.to_bytes(state, {**about, "white": 4095}))
+    draws = np.random.default_rng(0)
+    for number in range(6):
+        path = tmp_path / "deep" / "images" / run.classes[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 4096, (40, 40)).astype(np.uint16)).save(path)
+    table = load_table(str(tmp_path / "deep"))
+    model = sal_fast.load_model(copy)
+    with torch.no_grad():
+        expected = model(model.preprocess(table.images))
+    judged = judge(copy, table)
+    torch.testing.assert_close(judged.tested.logits, expected, rtol=1e-4, atol=1e-4)
+    dark = judge(run.path / "model", table).tested.logits
+    assert float((dark - expected).abs().max()) > 1e-3
+
+
+def test_a_smaller_judgement_leaves_no_file_of_a_larger_one(
+    run: sal_fast.Run, shared_folder: Path, tmp_path: Path
+) -> None:
+    table = load_table(str(shared_folder))
+    judged = judge(run.path, replace(table, subgroup=[f"{at % 7}" for at in range(len(table))]))
+    evaluation.write(judged, tmp_path)
+    assert (tmp_path / "subgroups.csv").exists()
+    evaluation.write(replace(judged, tested=replace(judged.tested, subgroups=[])), tmp_path)
+    assert not (tmp_path / "subgroups.csv").exists()
+
+
+def test_many_subgroups_of_which_few_have_maps(
+    run: sal_fast.Run, shared_folder: Path, tmp_path: Path
+) -> None:
+    judged = judge(run.path, load_table(str(shared_folder)), split="all")
+    tested, copies = judged.tested, 5
+    dice = torch.full((copies * len(tested.labels),), torch.nan)
+    dice[-1] = 0.25
+    many = replace(
+        tested,
+        labels=tested.labels.repeat(copies),
+        predicted=tested.predicted.repeat(copies),
+        logits=tested.logits.repeat(copies, 1),
+        maps=MapFigures(*(one.repeat(copies) for one in tested.maps))._replace(dice=dice),
+        subgroups=[f"{at:03}" for at in range(len(dice))],
+    )
+    evaluation.write(replace(judged, tested=many, ids=judged.ids * copies), tmp_path)
+    rows = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    worst = next(one for one in rows if one["name"] == "worst_subgroup_dice")
+    assert (worst["value"], worst["images"]) == (0.25, 1)
+    assert pl.read_csv(tmp_path / "subgroups.csv")["maps"].to_list() == [0] * (len(dice) - 1) + [1]
 
 
 def test_a_flat_map_is_told_of(run: sal_fast.Run, shared_folder: Path) -> None:

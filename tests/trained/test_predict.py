@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -191,5 +192,69 @@ def test_several_classes(
         explaining.explain(model, named.table([photographs]), tmp_path / "none", classes="rad")
     assert not (tmp_path / "none").exists()
     both = named.table([photographs / "b"])
-    with pytest.raises(InputError, match="of other classes"):
+    with pytest.raises(InputError, match="that differ in 'classes'"):
         explaining.explain(model, both, tmp_path / "all", classes="top1", probe="gradcam++")
+
+
+def test_other_content_is_not_taken_for_the_same(
+    finished: sal_fast.Run, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Files that have changed, and files of one relative path in another folder, need another --out."""
+    words = ["predict", str(finished.path), str(photographs), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    (photographs / "a/0.jpg").write_bytes((photographs / "b/6.jpg").read_bytes())
+    assert main(words) == 2
+    assert "holds predictions that differ in 'images'" in capsys.readouterr().err
+
+
+def test_pictures_in_out_are_no_input(finished: sal_fast.Run, photographs: Path) -> None:
+    words = ["explain", str(finished.path), str(photographs), "--out", str(photographs / "out")]
+    assert main(words) == 0
+    assert main(words) == 0
+    assert len(pl.read_csv(photographs / "out/explain.csv")) == 8
+
+
+def test_names_that_are_hard_to_write(finished: sal_fast.Run, tmp_path: Path) -> None:
+    """A name with mathematics in it, and one that leaves no room for a class."""
+    for name in ("price_$5_$_x", "n" * 245):
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "odd.jpg")
+        (tmp_path / "odd.jpg").rename(tmp_path / f"{name}.jpg")
+    words = ["explain", str(finished.path), *map(str, sorted(tmp_path.glob("*.jpg"))), "--class", "all"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    rows = pl.read_csv(tmp_path / "out/explain.csv")
+    assert len(rows) == 6
+    assert len(set(rows["overlay"])) == 6
+    assert all((tmp_path / "out" / one).is_file() for one in rows["overlay"])
+    assert (tmp_path / "out/sheet.png").is_file()
+
+
+def test_ids_of_manifests_and_of_paths_that_differ_in_their_endings(photographs: Path) -> None:
+    table = photographs / "list.csv"
+    table.write_text("Image,ID\na/0.jpg,first\na/0.jpg,second\n")
+    assert named.table([table]).ids == ["first", "second"]
+    assert named.table([table, photographs / "a/0.jpg"]).ids == ["first", "second"]
+    table.write_text("image,id\na/0.jpg,first\n,second\n")
+    with pytest.raises(InputError, match=r"list\.csv, line 3: 'image' is empty"):
+        named.table([table])
+    folder = photographs / "c"
+    folder.mkdir()
+    for name in ("x.jpg", "x.jpg.png", "x.png"):
+        (folder / name).write_bytes((photographs / "a/0.jpg").read_bytes())
+    assert named.table([folder]).ids == ["x.jpg", "x.jpg.png", "x.png"]
+    both = named.table([photographs / "a", Path(os.path.relpath(photographs / "a"))])
+    assert both.ids == ["0", "1", "2", "3", "broken"]
+
+
+def test_dark_images_of_many_bits_are_told_of(
+    finished: sal_fast.Run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(deep).save(tmp_path / "in/0.png")
+    words = ["predict", str(finished.path), str(tmp_path / "in"), "--out"]
+    assert main([*words, str(tmp_path / "dark")]) == 0
+    assert "for 12 bits say --white 4095" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, str(tmp_path / "light"), "--white", "4095"]) == 0
+    assert "come out dark" not in capsys.readouterr().err
+    tables = [pl.read_csv(tmp_path / name / "predictions.csv") for name in ("dark", "light")]
+    assert not np.allclose(tables[0]["p_red"], tables[1]["p_red"])

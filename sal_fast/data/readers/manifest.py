@@ -170,10 +170,14 @@ def read_rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and values of a table's file: those of `columns`, then of `others`.
 
-    Values are stripped text; "" stands for none, and for those of `others` that the file does not have.
+    Columns are found in any case. Values are stripped text; "" stands for none, and for those of `others`
+    that the file does not have.
     Raises InputError if the file is missing, cannot be read, lacks one of `columns`, or has no rows.
     """
     frame = read_frame(path)
+    there = {name.strip().lower(): name for name in reversed(frame.columns)}
+    wanted = [name for name in (*columns, *others) if name not in frame.columns and name in there]
+    frame = frame.rename({there[name]: name for name in wanted})
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from sal_fast.errors import InputError
@@ -23,10 +24,21 @@ class Numbers:
     """A tracker that sends everything in a round's line, a sheet of its query, and the numbers of each epoch.
 
     A subclass says how: `begin`, `send`, `show` and `finish`. Rounds are counted from 0. The epochs of all
-    rounds are counted in one sequence, so that a curve goes on from round to round.
+    rounds are counted in one sequence, so that a curve goes on from round to round. It names its `library`,
+    the program's `title` and our `extra` that installs it.
+
+    Raises InputError if the library is not installed.
     """
 
+    library: str
+    title: str
+    extra: str
+
     def __init__(self) -> None:
+        if find_spec(self.library) is None:
+            raise InputError(
+                f'--tracker {self.extra} needs {self.title}: pip install "sal-fast[{self.extra}]"'
+            )
         self._begun = False
 
     def __call__(self, run: Run, last: Round) -> None:

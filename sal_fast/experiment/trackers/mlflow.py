@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sal_fast._util.files import write_bytes
-from sal_fast.errors import InputError
 from sal_fast.experiment.loading import Run
 from sal_fast.experiment.sheet import Pixels
 from sal_fast.experiment.trackers.base import Numbers
@@ -18,11 +17,11 @@ LONGEST = 500  # characters of a parameter's value
 class MlFlow(Numbers):
     """Metrics are `round/...` and `epoch/...`; the sheets of queries are artifacts."""
 
+    library, title, extra = "mlflow", "MLflow", "mlflow"
+
     def begin(self, run: Run) -> None:
-        try:
-            import mlflow
-        except ImportError:
-            raise InputError('--tracker mlflow needs MLflow: pip install "sal-fast[mlflow]"') from None
+        import mlflow
+
         self._module: Any = mlflow
         known = run.path / FILE
         if known.exists():

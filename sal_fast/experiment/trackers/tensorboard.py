@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sal_fast.errors import InputError
 from sal_fast.experiment.loading import Run
 from sal_fast.experiment.sheet import Pixels
 from sal_fast.experiment.trackers.base import Numbers
@@ -19,13 +18,11 @@ class TensorBoard(Numbers):
     Epochs that a killed round sent are hidden when it runs again. Those of a baseline's model are not.
     """
 
+    library, title, extra = "tensorboard", "TensorBoard", "tensorboard"
+
     def begin(self, run: Run) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise InputError(
-                '--tracker tensorboard needs TensorBoard: pip install "sal-fast[tensorboard]"'
-            ) from None
+        from torch.utils.tensorboard import SummaryWriter
+
         first = len(run.rounds) * run.config.epochs
         self._writer: Any = SummaryWriter(str(run.path / FOLDER), purge_step=first)
 

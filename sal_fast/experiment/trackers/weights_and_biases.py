@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sal_fast.errors import InputError
+from sal_fast._util.files import write_bytes
 from sal_fast.experiment.loading import Run
 from sal_fast.experiment.sheet import Pixels
 from sal_fast.experiment.trackers.base import Numbers
 
+FILE = "wandb.txt"  # in the run folder: the id of the run there
 PROJECT = "sal-fast"  # unless WANDB_PROJECT says another
 
 
 class WeightsAndBiases(Numbers):
-    """A run that goes on after a kill is the same run there, because its id follows from its folder."""
+    """A run that goes on after a kill is the same run there, because its folder keeps its id."""
+
+    library, title, extra = "wandb", "Weights & Biases", "wandb"
 
     def begin(self, run: Run) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise InputError(
-                '--tracker wandb needs Weights & Biases: pip install "sal-fast[wandb]"'
-            ) from None
+        import wandb
+
+        known = run.path / FILE
+        if not known.exists():
+            write_bytes(known, uuid.uuid4().hex[:16].encode())
         self._module: Any = wandb
         settings = wandb.Settings(init_timeout=60)
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=run.path.resolve().name,
-            id=hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:16],
+            id=known.read_text(encoding="utf-8").strip(),
             resume="allow",
             dir=str(run.path),
             config=run.config.options(),
