@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -170,13 +171,15 @@ def _example(model: SalModel) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' notes for programmers off the screen."""
+    """Keep the exporters' notes for programmers off the screen, such as what is deprecated in them."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)

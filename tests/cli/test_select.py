@@ -190,7 +190,7 @@ def test_score_then_select(
     assert main(scored(shared_folder, tmp_path, "parts")) == 130
     assert not (tmp_path / "parts/logits.npy").exists()
     assert main(scored(shared_folder, tmp_path, "parts", "--output-stride", "16")) == 2
-    assert "scores of other output_stride" in capsys.readouterr().err
+    assert "scores that differ in 'output_stride'" in capsys.readouterr().err
     assert main(scored(shared_folder, tmp_path, "parts")) == 0
     assert len(calls) == 4  # 12, killed, 12, 6
     for name in ("logits", "features"):

@@ -171,12 +171,13 @@ def test_tensorboard(finished: Run) -> None:
 
 
 def test_weights_and_biases(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from sal_fast.experiment.trackers.weights_and_biases import WeightsAndBiases
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     told(WeightsAndBiases(), finished)
+    wandb.teardown()  # as at the end of a process: its files are then complete
     (folder,) = (finished.path / "wandb").glob("offline-run-*")
     (record,) = folder.glob("*.wandb")
     assert b"round/accuracy" in record.read_bytes()
