@@ -55,7 +55,12 @@ def go_through(
     Raises InputError if the folder holds results of anything else.
     """
     out, said = file.parent, file.with_suffix(".json")
-    own = {"images": _digest(images), "model": _content_of(model), **identity}
+    own = {
+        "images": _digest(images),
+        "white": images.rule.white,
+        "model": _content_of(model),
+        **identity,
+    }
     blocks = [range(at, min(at + size, len(images))) for at in range(0, len(images), size)]
     with hold(out, said.name):
         claim(said, own, holds)

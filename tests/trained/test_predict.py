@@ -256,5 +256,7 @@ def test_dark_images_of_many_bits_are_told_of(
     assert "for 12 bits say --white 4095" in " ".join(capsys.readouterr().err.split())
     assert main([*words, str(tmp_path / "light"), "--white", "4095"]) == 0
     assert "come out dark" not in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "dark"), "--white", "4095"]) == 2
+    assert "that differ in 'white'" in capsys.readouterr().err
     tables = [pl.read_csv(tmp_path / name / "predictions.csv") for name in ("dark", "light")]
     assert not np.allclose(tables[0]["p_red"], tables[1]["p_red"])
