@@ -67,11 +67,13 @@ def reports(
     return "\n".join(re.findall(r"emulation: .*", done.stdout))
 
 
+@pytest.mark.full
 def test_a_missing_barrier_of_a_warp_is_found(tmp_path: Path, objects: Path) -> None:
     found = reports(tmp_path, objects, "uncertainty.cu", BARRIER, "")
     assert re.search(r"writes global memory at \S+ that another lane of its warp wrote at ", found), found
 
 
+@pytest.mark.full
 def test_a_missing_barrier_of_a_block_is_found(tmp_path: Path, objects: Path) -> None:
     found = reports(tmp_path, objects, "dice.cu", BARRIER, "")
     assert "no barrier stands between them" in found

@@ -129,6 +129,7 @@ def test_it_changes_nothing_about_the_run(run: Path, tiny: Tiny, tmp_path: Path)
     assert json.loads((again / "summary.json").read_text())["rounds"] == 3
 
 
+@pytest.mark.full
 def test_one_that_was_killed_goes_on(
     run: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -223,6 +223,7 @@ def test_runs_are_taught_other_maps_and_tested_on_the_same(
     assert len(starts) == 1
 
 
+@pytest.mark.full
 def test_a_control_run_goes_on_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     options = {"control_maps": "shuffled", "epochs": 1}
     whole = tiny(tmp_path / "whole", **options)

@@ -27,6 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.full
 def test_disk_full(small_disk: Path, shared_folder: Path, tmp_path: Path) -> None:
     out = small_disk / "run"
     words = arguments(data=shared_folder, regime="b2", epochs=1, out=out)

@@ -199,6 +199,7 @@ def test_a_run_ends_by_itself_and_goes_on_the_same_after_any_end(shared_folder: 
     assert rounds(parted) == rounds(tmp_path / "whole")
 
 
+@pytest.mark.full
 def test_a_run_whose_predictions_change_goes_on_to_the_end(
     shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_run_whose_predictions_change_goes_on_to_the_end(
     assert all({"stop_kappa", "expected_gain", "stopped"} <= line.keys() for line in lines)
 
 
+@pytest.mark.full
 def test_another_run_says_nothing_of_the_rule(shared_folder: Path, tmp_path: Path) -> None:
     found = run(options(shared_folder, tmp_path / "run", stop_fraction=0.5), on_round=QUIET)
     assert not any("stop" in name for line in rounds(tmp_path / "run") for name in line)

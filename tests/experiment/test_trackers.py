@@ -97,6 +97,7 @@ def test_a_tracker_changes_nothing(shared_folder: Path, tmp_path: Path) -> None:
     assert rounds(tmp_path / "told") == rounds(tmp_path / "quiet")
 
 
+@pytest.mark.full
 def test_csv_is_whole_after_an_interruption(shared_folder: Path, tmp_path: Path) -> None:
     class Stops(Csv):
         def epoch(self, run: Run, one: Epoch) -> None:
