@@ -100,6 +100,7 @@ def test_features_that_were_cut_short_are_continued(
     np.testing.assert_allclose(*values, rtol=2e-3, atol=2e-3)  # blocks of another size round otherwise
 
 
+@pytest.mark.full
 def test_any_number_of_processes_gives_the_same(shared_folder: Path, tiny: Tiny, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the ranks

@@ -263,6 +263,7 @@ def test_the_plan_of_an_open_budget() -> None:
         plan(100, 0.1, 0.1, 1.0, "atuo")
 
 
+@pytest.mark.full
 def test_a_model_on_trial_takes_over(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions are files beside the query, their Dice with the human maps is the next round's line.
 

@@ -257,6 +257,7 @@ def test_a_pool_without_labels(tiny: Tiny, make_folder: Callable[..., Path], tmp
     assert all(name.startswith("pool/") for name in splits["train"])
 
 
+@pytest.mark.full
 def test_answers_that_are_changed_after_maps_were_drawn_for_them(
     tiny: Tiny, shared_folder: Path, tmp_path: Path
 ) -> None:
