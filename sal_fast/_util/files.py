@@ -85,6 +85,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def stamp(path: Path) -> str:
+    """The absolute path of a file with its size and its time of change, which tell if it is another one."""
+    try:
+        there = path.stat()
+    except OSError:
+        return f"{path.absolute()}\0missing"
+    return f"{path.absolute()}\0{there.st_size} {there.st_mtime_ns}"
+
+
 def claim(path: Path, identity: Mapping[str, Any], holds: str) -> dict[str, Any]:
     """Write to the JSON file `path` what the results beside it belong to, or compare with what it says.
 

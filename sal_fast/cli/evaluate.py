@@ -62,8 +62,8 @@ class Options(FilesWithMasks, Machine):
     """The images to take: auto takes the run's test images if the data are the run's, else those that the
     data call test, else all."""
     changed_images: int = 100
-    """How many images, evenly spread, are changed for insertion and deletion, which take 66 passes of the
-    network for each; 0 leaves these figures out."""
+    """The number of images, evenly spread, that are changed for insertion and deletion. Each takes 66 passes
+    of the network; 0 leaves these figures out."""
 
 
 def main(arguments: list[str]) -> int:

@@ -24,8 +24,7 @@ class Options:
     to: Form
     """onnx for ONNX Runtime, which needs pip install "sal-fast[export]"; pt2 for torch.export."""
     out: Path | None = None
-    """The file to write. Without it the file is model.onnx or model.pt2 in the
-    current folder."""
+    """The file to write. Without it the file is model.onnx or model.pt2 in the current folder."""
     maps: bool = True
     """False leaves the maps out: the file then gives logits alone."""
 

@@ -50,7 +50,7 @@ class FilesWithMasks(Files):
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a trained model runs, and what decodes its images."""
+    """The device that a trained model runs on, and the decoder of its images."""
 
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sal_fast import ops
+from sal_fast._util.files import stamp
 from sal_fast.data import reading, store
 from sal_fast.data.duplicates import SIDE, Traits
 from sal_fast.data.files import Unreadable
@@ -187,14 +188,8 @@ def _stamp(table: Table, row: int) -> str:
         paths = reading.sources(table, row)
     except Unreadable as error:
         paths = [table.images[row], error.path]
-    told = []
-    for path in paths:
-        try:
-            there = path.stat()
-            told.append(f"{path.absolute()}\0{there.st_size} {there.st_mtime_ns}")
-        except OSError:
-            told.append(f"{path.absolute()}\0missing")
-    return hashlib.blake2b("\0".join(told).encode(), digest_size=16).hexdigest()
+    told = "\0".join(map(stamp, paths))
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
 def cut(path: Path, there: int, end: int) -> InputError:

@@ -82,7 +82,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Gain:
-    """What saliency or the criterion gained in one measure: the mean difference over test images.
+    """The gain of saliency or of the criterion in one measure: the mean difference over test images.
 
     measure: accuracy or dice. labelled: the number of images that both models were trained on. having,
     lacking: the means of the model with it and of the one without it. mean, low, high: their difference and
@@ -115,7 +115,7 @@ def place(folder: RunFolder) -> Path:
 
 
 def read(folder: RunFolder) -> Gained | None:
-    """What a run gained; None if it has no baseline, or its baseline is not finished."""
+    """Read what a run gained; None if it has no baseline, or its baseline is not finished."""
     path = place(folder) / GAINED
     if not path.exists():
         return None
@@ -127,7 +127,7 @@ def read(folder: RunFolder) -> Gained | None:
 
 
 def comparisons(config: Config, plan: Plan, pool: int) -> list[Comparison]:
-    """What can be compared for a run with a pool of `pool` training images.
+    """List what can be compared for a run with a pool of `pool` training images.
 
     Without the labels of all images, images drawn at random cannot be trained on.
     """
@@ -206,7 +206,7 @@ def compare(steps: Steps, labelled: Labelled) -> None:
 
 @dataclass(frozen=True)
 class _Tested:
-    """What a model says of T test images: labels and predicted classes, int64 [T], and Dice, float32 [T]."""
+    """A model's answers to T test images: labels and predicted classes, int64 [T], and Dice, float32 [T]."""
 
     labels: np.ndarray
     predicted: np.ndarray
@@ -286,7 +286,7 @@ def _train(steps: Steps, model: Classifier, rows: Tensor, wanted: Model) -> None
 
 
 def _gains(steps: Steps, one: Comparison, tested: dict[Model, _Tested], labelled: Labelled) -> Iterator[Gain]:
-    """What a comparison finds in each of its measures. One that fewer than two images have is left out."""
+    """Yield the gain in each measure of a comparison. One that fewer than two images have is left out."""
     having, lacking = tested[one.having], tested[one.lacking]
     for measure in one.measures:
         with_it, without = having.values(measure), lacking.values(measure)
@@ -309,7 +309,7 @@ def _gains(steps: Steps, one: Comparison, tested: dict[Model, _Tested], labelled
 
 
 def _left_out(steps: Steps, found: list[Comparison]) -> Iterator[str]:
-    """Why the criterion is not compared."""
+    """Say why the criterion is not compared."""
     if steps.config.criterion != "random" and all(one.what != "criterion" for one in found):
         if steps.config.annotator == "people":
             yield "The criterion is not compared: people have not labelled images drawn at random."

@@ -233,9 +233,9 @@ class Config:
         axis=True,
     )
     """The maps that training gets in the place of people's, to see what people's maps are worth. none
-    replaces nothing. shuffled gives each training image the map of another one. inverted swaps
-    black and white in each map. random puts the pixels of each map into a random order. centre makes a disc
-    in the middle of them. Maps of test images are never replaced."""
+    replaces nothing. shuffled gives each training image the map of another one. inverted swaps black and
+    white in each map. random puts the pixels of each map into a random order. centre makes a disc in the
+    middle of them. Maps of test images are never replaced."""
     baseline: str = option(
         AUTO,
         affects="",

@@ -331,7 +331,7 @@ def _line(answering: Answering, work: Work, labelled: Labelled, seconds: float) 
 
 
 def _figures(tested: Tested) -> dict[str, Any]:
-    """What a line tells of the test set."""
+    """The entries of a line on the test set."""
     confusion, maps = tested.confusion, tested.maps
     means = {name: mean(values) for name, values in maps._asdict().items()}
     dice = maps.dice[~maps.dice.isnan()]

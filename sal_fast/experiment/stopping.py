@@ -111,7 +111,7 @@ class Stopping:
         aside: Path | None,
         lines: Sequence[Mapping[str, Any]],
     ) -> dict[str, Any]:
-        """What a round's line says of the rule: `stop_kappa`, `expected_gain`, and `stopped` if it holds.
+        """Return `stop_kappa`, `expected_gain` and `stopped` (the rule holds) for the round's line.
 
         Args:
             model: the accuracy model of the round.

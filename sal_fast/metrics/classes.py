@@ -138,7 +138,7 @@ def auroc(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often predictions of each confidence were right, in M bins of equal width.
+    """The share of right predictions at each confidence, in M bins of equal width.
 
     edges: float64 [M + 1], 0 to 1. images: int64 [M]. confidence: float64 [M], the mean probability of the
     predicted class. accuracy: float64 [M], the share of right predictions. A bin without images has NaN.

@@ -85,7 +85,7 @@ def _figures(cam: Tensor, human: Mask) -> MapFigures:
 
 
 def as_mask(human: Mask) -> tuple[Mask, Tensor | None]:
-    """What people marked as a mask, and as a graded map in float32, if it is one."""
+    """Return what people marked as a mask, and in float32 if it is a graded map."""
     if isinstance(human, ops.BitMask) or human.dtype == torch.bool:
         return human, None
     graded = human.float() / 255 if human.dtype == torch.uint8 else human.float()

@@ -20,7 +20,7 @@ MAPS = ("dice", "iou", "pointing")
 
 @dataclass(frozen=True)
 class Tested:
-    """What a model made of E images of K classes.
+    """The answers of a model to E images of K classes.
 
     classes: the names of the classes. labels, predicted: int64 [E]. logits: float [E, K]. maps: the figures
     of its maps. faithfulness: `deletion` and `insertion`, float [E], where they were measured. subgroups: the

@@ -58,8 +58,8 @@ def fitting(
 ) -> dict[str, Tensor]:
     """The entries of a state dict that fit a network: all of them, but for a head of another size.
 
-    Raises InputError that names the first entry that is missing, unknown or of another shape. It
-    calls the state dict `weights`.
+    Raises InputError that names the first entry that is missing, unknown or of another shape. It calls
+    the state dict `weights`.
     """
     own, head = net.state_dict(), f"{backbone.head_name(net)}."
     shapes = [key for key in state if key in own and own[key].shape != state[key].shape]
@@ -163,7 +163,7 @@ def to_bytes(model: nn.Module | Mapping[str, Tensor], metadata: Mapping[str, Any
 
 
 def metadata(path: Path) -> dict[str, Any] | None:
-    """What a run said about its weights in the header of a .safetensors file; None for any other file.
+    """Read what a run said about its weights in the header of a .safetensors file; None for any other file.
 
     Raises InputError if the file cannot be read.
     """

@@ -187,7 +187,7 @@ def _trials(title: str, runs: Sequence[Run], looks: Looks) -> Iterator[Drawn]:
 
 
 def endings(runs: Sequence[Run], looks: Looks) -> list[Row]:
-    """What decided when labelling ends (`--stop-fraction auto`), for each panel with such runs."""
+    """Draw what decided when labelling ends (`--stop-fraction auto`), for each panel with such runs."""
     asked = [run for run in runs if run.config.stop_fraction == AUTO]
     return rows(by_panel(asked), partial(_endings, looks=looks))
 

@@ -58,7 +58,7 @@ def _sentence(run: loading.Run, found: Gained) -> str:
 
 
 def _amount(gain: Gain) -> str:
-    """What was gained in one measure, as the rest of a sentence."""
+    """Tell what was gained in one measure, as the rest of a sentence."""
     measure, mean, low, high = SHOWN[gain.measure], gain.mean, gain.low, gain.high
     if low > 0:
         return f"gained {mean:.3f} of {measure} ({low:.3f} to {high:.3f})"
@@ -69,7 +69,7 @@ def _amount(gain: Gain) -> str:
 
 
 def _basis(run: loading.Run, found: Gained) -> str:
-    """What was compared, and what the intervals are over."""
+    """Tell what was compared, and what the intervals are over."""
     by_what = {gain.what: gain for gain in found.gains}
     parts = []
     if "saliency" in by_what:

@@ -24,7 +24,7 @@ Found = TypeVar("Found", Tensor, Look)
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model made of E test images, and its maps of the predicted classes, float32 [E, h, w]."""
+    """The answers of a model to E test images, and its maps of the predicted classes, float32 [E, h, w]."""
 
     tested: Tested
     cams: Tensor

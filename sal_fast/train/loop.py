@@ -57,7 +57,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a tracker is told of an epoch of one model.
+    """The numbers of an epoch of one model, for trackers.
 
     model: its name, such as `accuracy model`. round, epoch: counted from 0.
     loss: the mean over the images of Eq. 1, `alpha classification + (1 - alpha) saliency`.
@@ -294,7 +294,7 @@ class Training:
 
 
 def _told(training: Training, i: int, done: _Done, classification: float | None) -> Epoch:
-    """What a tracker is told of the i-th model after an epoch."""
+    """The numbers of the i-th model after an epoch, for trackers."""
     job, recipe = training.jobs[i], training.recipe
     loss, saliency = float(done.total), None
     if classification is not None and job.alpha < 1:

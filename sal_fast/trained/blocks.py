@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from sal_fast._util import progress
-from sal_fast._util.files import claim, whole_file
+from sal_fast._util.files import claim, stamp, whole_file
 from sal_fast._util.locks import hold
 from sal_fast._util.words import DecoderName
 from sal_fast.data import StoreOptions, Table, decode, meaning, reading
@@ -113,20 +113,8 @@ def _kept(out: Path, at: int) -> Path:
 
 def _digest(images: Table) -> str:
     """SHA-256 of the ids of the images, their paths, sizes and times of change."""
-    lines = (
-        f"{name}\t{path.absolute()}\t{_stamp(path)}\n"
-        for name, path in zip(images.ids, images.images, strict=True)
-    )
+    lines = (f"{name}\t{stamp(path)}\n" for name, path in zip(images.ids, images.images, strict=True))
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """The size and the time of change of a file; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def _content_of(model: SalModel) -> str:

@@ -31,7 +31,7 @@ BATCH = 32  # images whose pixels are changed together
 
 @dataclass(frozen=True)
 class Judged:
-    """What a model made of a data set.
+    """The answers of a model to a data set.
 
     model: its path. data: the name of the data set. ids: the names of the images, in the order of `tested`.
     notes: sentences on how the images were chosen, and why figures may mean little.
@@ -206,7 +206,7 @@ def _faithfulness(
 
 
 def _doubts(tested: Tested) -> list[str]:
-    """Why the figures of a test may mean little."""
+    """Say why the figures of a test may mean little."""
     confusion, maps = tested.confusion, tested.maps
     predicted = [name for name, count in zip(tested.classes, confusion.sum(0).tolist(), strict=True) if count]
     said = doubts(confusion.sum(1).tolist(), predicted, int((~maps.dice.isnan()).sum()))

@@ -109,7 +109,7 @@ def _check(model: SalModel, classes: str | None) -> None:
 
 
 def _top(classes: str) -> int:
-    """How many classes a word such as top3 asks for; 0 for any other word."""
+    """The number of classes that a word such as top3 asks for; 0 for any other word."""
     found = re.fullmatch(r"top([1-9]\d*)", classes)
     return int(found[1]) if found else 0
 

@@ -35,7 +35,7 @@ def write(run: RunFolder) -> None:
 
 
 def last(run: RunFolder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What is known of the model of the last finished round, and its weights.
+    """Read what is known of the model of the last finished round, and its weights.
 
     They are those of RUN/model if it is there, else of the round. Raises InputError if no round is finished,
     or if the weights are gone.
@@ -56,7 +56,7 @@ def last(run: RunFolder) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
-    """What is known of a model, its weights, and the file or the run that they were read from.
+    """Read a model: the entries of its metadata, its weights, and the file or the run that holds them.
 
     path: the folder of a run, finished or not; its folder `model`, or a copy of it; or a .safetensors file
     that a run has written. Raises InputError if there is no model, or if its files are damaged.
@@ -76,7 +76,7 @@ def _source(run: RunFolder, line: dict[str, Any]) -> Path:
 
 
 def _said(file: Path) -> dict[str, Any] | None:
-    """What a weights file says of itself; None if it is not there, or says nothing that can be read."""
+    """Read what a weights file says of itself; None if it is not there, or says nothing that can be read."""
     try:
         return weights.metadata(file)
     except InputError:

@@ -179,7 +179,7 @@ def test_a_smaller_judgement_leaves_no_file_of_a_larger_one(
     assert not (tmp_path / "subgroups.csv").exists()
 
 
-def test_many_subgroups_of_which_few_have_maps(
+def test_many_subgroups_of_which_one_has_a_map(
     run: sal_fast.Run, shared_folder: Path, tmp_path: Path
 ) -> None:
     judged = judge(run.path, load_table(str(shared_folder)), split="all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -197,10 +198,21 @@ def test_several_classes(
 
 
 def test_other_content_is_not_taken_for_the_same(
-    finished: sal_fast.Run, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    finished: sal_fast.Run,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Files that have changed, and files of one relative path in another folder, need another --out."""
-    words = ["predict", str(finished.path), str(photographs), "--out", str(tmp_path / "out")]
+    words = ["predict", str(finished.path), photographs.name, "--out", str(tmp_path / "out")]
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 0
+    shutil.copytree(photographs, tmp_path / "other" / photographs.name)
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(words) == 2
+    assert "holds predictions that differ in 'images'" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
     assert main(words) == 0
     (photographs / "a/0.jpg").write_bytes((photographs / "b/6.jpg").read_bytes())
     assert main(words) == 2
