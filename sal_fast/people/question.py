@@ -192,26 +192,35 @@ def fill_template(name: str, **fields: Any) -> str:
     return environment.get_template(name).render(**fields)
 
 
-def pictures(question: Question) -> Iterator[tuple[str, bytes, str]]:
-    """Yield (id, bytes, suffix) of every image, as an 8-bit, upright JPEG or PNG that any program can show.
+def picture(path: Path) -> tuple[bytes, str]:
+    """The bytes and the suffix of an image as an 8-bit, upright JPEG or PNG that any program can show.
 
     A file that already is one is copied. Anything else becomes a JPEG of quality 95 if it was a JPEG, else a
-    PNG. Raises InputError that names all files that cannot be read.
+    PNG. Raises Unreadable if it cannot be read.
+    """
+    file = files.read(path)
+    pixels = files.rgb(file)
+    jpeg = file.data.startswith(b"\xff\xd8")
+    data = file.data if file.plain or file.grey else _encoded(pixels, jpeg)
+    return data, ".jpg" if jpeg else ".png"
+
+
+def pictures(question: Question) -> Iterator[tuple[str, bytes, str]]:
+    """Yield (id, bytes, suffix) of every image (`picture`).
+
+    Raises InputError that names all files that cannot be read.
     """
     problems = Problems(f"query {question.query_index}")
     for name, path in zip(question.ids, question.images, strict=True):
         if not names_a_file(name):
             raise InputError(f"id {name!r} cannot be used as a file name")
         try:
-            file = files.read(path)
-            pixels = files.rgb(file)
+            data, suffix = picture(path)
         except files.Unreadable as error:
             problems.add("", str(error))
             continue
-        jpeg = file.data.startswith(b"\xff\xd8")
         if not problems.found:
-            data = file.data if file.plain or file.grey else _encoded(pixels, jpeg)
-            yield name, data, ".jpg" if jpeg else ".png"
+            yield name, data, suffix
     problems.check()
 
 

@@ -30,9 +30,8 @@ class Suggested:
 
     def write(self, folder: Path) -> None:
         """Write the file into the folder of a query."""
-        out = io.BytesIO()
-        arrays = {"classes": self.classes, "shares": self.shares, "maps": self.maps}
-        np.savez_compressed(out, ids=np.array(self.ids, dtype=np.str_), **arrays)
+        out, ids = io.BytesIO(), np.array(self.ids, dtype=np.str_)
+        np.savez_compressed(out, ids=ids, classes=self.classes, shares=self.shares, maps=self.maps)
         write_bytes(folder / FILE, out.getvalue())
 
     @classmethod
