@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,23 @@ def segment_anything(checkpoint: str, device: torch.device) -> Generator:
     It runs the library's automatic mask generator with its default settings. Raises InputError if the library
     is not installed, or if the checkpoint is not an official `sam_vit_*.pth`.
     """
+    library, model = load(checkpoint, device)
+    segmenter = library.SamAutomaticMaskGenerator(model)
+
+    def draw(pictures: Sequence[np.ndarray], labels: Sequence[int]) -> list[np.ndarray]:
+        return [_best(segmenter.generate(picture), picture.shape[:2]) for picture in pictures]
+
+    return draw
+
+
+def load(checkpoint: str, device: torch.device) -> tuple[Any, torch.nn.Module]:
+    """The library of Segment Anything, and its model with the weights of a checkpoint.
+
+    Raises InputError if the library is not installed, or if the checkpoint is not an official
+    `sam_vit_*.pth`.
+    """
     try:
-        from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+        import segment_anything as library
     except ImportError:
         raise InputError(
             '--segmenter-weights needs the library of Segment Anything: pip install "sal-fast[segmenter]"'
@@ -33,18 +49,13 @@ def segment_anything(checkpoint: str, device: torch.device) -> Generator:
             f"--segmenter-weights {checkpoint}: expected a checkpoint of Segment Anything, "
             f"{', '.join(KINDS.values())}"
         )
-    sam = sam_model_registry[KINDS[width]]()
+    sam = library.sam_model_registry[KINDS[width]]()
     try:
         sam.load_state_dict(state)
     except RuntimeError as error:
         said = str(error).splitlines()[1:2] or [str(error)]
         raise InputError(f"--segmenter-weights {checkpoint}: {said[0].strip()}") from None
-    segmenter = SamAutomaticMaskGenerator(sam.to(device).eval())
-
-    def draw(pictures: Sequence[np.ndarray], labels: Sequence[int]) -> list[np.ndarray]:
-        return [_best(segmenter.generate(picture), picture.shape[:2]) for picture in pictures]
-
-    return draw
+    return library, sam.to(device).eval()
 
 
 def _best(found: Sequence[dict[str, object]], size: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from sal_fast.errors import InputError
 from sal_fast.people import suggested
@@ -18,7 +19,7 @@ RULES_OF_POINTS: tuple[str, ...] = ("grabcut", "model", "segmenter")
 
 SIDE = 512  # pixels of the longer side of the copy that GrabCut works on
 AROUND = 0.5  # the part of the picture that it sees around a box, in the box's width and height
-DISC = 0.04  # the radius of a point's disc, in the longer side of the picture
+CERTAIN, LIKELY = 0.02, 0.2  # the radii of a point's two discs, in the longer side of the picture
 ROUNDS = 2  # of GrabCut
 SEED = 0  # for the clusters of colours that it begins with
 
@@ -105,10 +106,11 @@ def from_points(
 ) -> np.ndarray:
     """Make a map from points: uint8 [H, W] of 0 and 255. It is empty if no point is inside.
 
-    grabcut: a disc around each point is certain to be foreground or background; its radius is DISC of the
-        longer side of the picture. A pixel in several discs goes with the nearest point. GrabCut decides on
-        all other pixels, which it takes for background at first. Connected parts of its foreground without
-        an inside point are left out. Size, enlargement and seed are those of `from_box`.
+    grabcut: a pixel goes with its nearest point. Within CERTAIN of the longer side of the picture around a
+        point, it is certain to be foreground or background. GrabCut decides on all others. At first it takes
+        those within LIKELY around inside points for foreground, and the rest for background. Connected parts
+        of its foreground without an inside point are left out. Size, enlargement and seed are those of
+        `from_box`.
     model: marks the connected parts of the model's map, cut at THRESHOLD of `suggested`, that contain an
         inside point and no outside point. Pixels that touch at a corner are connected.
     segmenter: marks what the segmenter answers to the points.
@@ -131,9 +133,7 @@ def from_points(
         return _segmenter(segmenter).mask(picture, points=points)
     if rule == "grabcut":
         return _map(_cut_by_points(picture, points))
-    _enlarged(small, (1, 1))  # refuse a missing map
-    assert small is not None
-    marked = suggested.mask(small, (width, height)) > 0
+    marked = _enlarged(small, (width, height)) > suggested.THRESHOLD * 255
     kept = _touched(marked, points, inside=True) & ~_touched(marked, points, inside=False)
     return _map(kept)
 
@@ -164,14 +164,15 @@ def _cut_by_points(picture: np.ndarray, points: Sequence[Point]) -> np.ndarray:
     """The foreground of the parts of a picture that hold inside points, bool [H, W]."""
     cv2 = _opencv()
     copy, scale = _copy(picture)
-    radius = max(DISC * max(copy.shape[:2]), 1)
     rows, columns = np.indices(copy.shape[:2], sparse=True)
     squares = [(columns + 0.5 - x * scale) ** 2 + (rows + 0.5 - y * scale) ** 2 for x, y, _ in points]
-    nearest = np.argmin(squares, axis=0)
-    kinds = np.array([cv2.GC_FGD if inside else cv2.GC_BGD for *_, inside in points], dtype=np.uint8)
-    in_disc = np.min(squares, axis=0) <= radius**2
-    known = np.where(in_disc, kinds[nearest], np.uint8(cv2.GC_PR_BGD))
-    if not ((known == cv2.GC_BGD) | (known == cv2.GC_PR_BGD)).any():
+    distance, nearest = np.sqrt(np.min(squares, axis=0)), np.argmin(squares, axis=0)
+    inside = np.array([kind for *_, kind in points])[nearest]
+    side = max(copy.shape[:2])
+    likely = np.where(inside & (distance <= LIKELY * side), cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+    certain = np.where(inside, cv2.GC_FGD, cv2.GC_BGD)
+    known = np.where(distance <= max(CERTAIN * side, 1), certain, likely).astype(np.uint8)
+    if inside.all() and (distance <= LIKELY * side).all():
         return np.ones(picture.shape[:2], dtype=bool)
     found = _cut(copy, known)
     scaled = [(x * scale, y * scale, inside) for x, y, inside in points]

@@ -53,10 +53,15 @@ class Suggested:
         return self.ids.index(name) if name in self.ids else None
 
 
+def enlarged(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Enlarge a small map, uint8 [h, w], bilinearly to `size` (width, height): float32 [H, W], 0 to 255."""
+    large = Image.fromarray(small.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(large)
+
+
 def mask(small: np.ndarray, size: tuple[int, int], threshold: float = THRESHOLD) -> np.ndarray:
     """Enlarge a small map, uint8 [h, w], bilinearly to `size` (width, height), and cut it.
 
     Returns uint8 [H, W], 255 where the enlarged map, divided by 255, is above `threshold`, and 0 elsewhere.
     """
-    large = Image.fromarray(small.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    return np.where(np.asarray(large) > threshold * 255, np.uint8(255), np.uint8(0))
+    return np.where(enlarged(small, size) > threshold * 255, np.uint8(255), np.uint8(0))
