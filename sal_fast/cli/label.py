@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
         from sal_fast.people.page import server
     except ImportError as error:
         raise InputError(f'sal-fast label needs {error.name}: pip install "sal-fast[label]"') from None
+    from sal_fast.people.page.rule import Rules
     from sal_fast.people.page.session import Session, Settings, token
 
     run, made_with = _run(label, options)
@@ -75,14 +76,14 @@ def main(arguments: list[str]) -> int:
         classes=tuple(
             dict.fromkeys(filter(None, (" ".join(one.split()) for one in label.classes.split(","))))
         ),
-        segmenter=None if label.segmenter_weights is None else str(label.segmenter_weights),
     )
     folder = run / PEOPLE
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"another page serves {run} already; open its address, or end it first"
     with locked(folder / ".page.lock", busy), _socket(label) as listening:
         session, secret = Session(run, settings, made_with), token(folder)
-        app = server.application(session, secret, label.host)
+        rules = Rules(None if label.segmenter_weights is None else str(label.segmenter_weights))
+        app = server.application(session, rules, secret, label.host)
         port = listening.getsockname()[1]
         shown = socket.gethostname() if label.host in EVERYWHERE else label.host
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/?token={secret}"
@@ -97,6 +98,7 @@ def main(arguments: list[str]) -> int:
             pass
         finally:
             session.close()
+            rules.close()
     say(f"\nThe page is closed. The same command goes on:\n  sal-fast label {label.run}")
     return 0
 
@@ -152,15 +154,15 @@ def _check(run: Path) -> None:
 
 def _rules(label: Label) -> tuple[str, ...]:
     """The rules that can be taken, the preferred one first."""
-    from sal_fast.people.rules import RULES
+    from sal_fast.people.rules import RULES, available
 
-    if label.rule not in RULES:
-        raise InputError(f"--rule {label.rule}: expected one of {', '.join(RULES)}")
+    there = available(model=True, segmenter=label.segmenter_weights is not None)
     if label.rule == "segmenter" and label.segmenter_weights is None:
         raise InputError("--rule segmenter needs --segmenter-weights FILE, a checkpoint of Segment Anything")
+    if label.rule not in there:
+        raise InputError(f"--rule {label.rule}: expected one of {', '.join(RULES)}")
     if label.answers_each < 1:
         raise InputError(f"--answers-each {label.answers_each}: expected 1 or more")
-    there = [rule for rule in RULES if rule != "segmenter" or label.segmenter_weights is not None]
     return (label.rule, *(rule for rule in there if rule != label.rule))
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from sal_fast.errors import InputError
 from sal_fast.people import suggested

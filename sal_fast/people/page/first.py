@@ -6,6 +6,7 @@ pool.
 
     first/classes/    the question about classes, and its answers
     first/maps/       the question about maps of the test images, and its answers
+    first/images.json the images in the order in which people are asked about them
     first/data.csv    the manifest; masks/ beside it has the maps
     first/ready.json  written at the end: the manifest's name, or null if the data has classes of its own
     classes.json      the classes that people typed
@@ -21,7 +22,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +48,7 @@ SHARE, LEAST, MOST = (
 )  # of the images that get a class first: a share, but so many at least, at most
 WANTED = 2  # images of each class that have to be found, one for val and one for test
 CLASSES, MAPS = -1, -2  # numbers of the two questions, which are no queries of a run
+LOOKED = 64  # pixels a side at which images are compared
 LONGEST = 200  # characters of a class
 
 log = logging.getLogger("sal_fast.first")
@@ -134,13 +136,16 @@ def _step(place: Path, config: Config) -> None:
     if any(label != UNLABELLED for label in table.labels):
         write_json(place / "ready.json", {"data": None})
         return
-    order = [table.ids[row] for row in seeds.stream(config.seed, "first").permutation(len(table))]
-    if len(order) < 2 * LEAST:
-        raise InputError(f"{table.name} has {len(order)} images; expected {2 * LEAST} at least")
     if not (place / "classes" / people.POSED).exists():
+        order = [table.ids[row] for row in _own(table)]
+        order = [order[at] for at in seeds.stream(config.seed, "first").permutation(len(order))]
+        if len(order) < 2 * LEAST:
+            raise InputError(f"{table.name} has {len(order)} images; expected {2 * LEAST} at least")
         _check(config, table, len(order) - wanted(len(order)))
+        write_json(place / "images.json", {"order": order})
         _pose(place / "classes", CLASSES, order[: wanted(len(order))], image, maps=False)
         return
+    order = list(read_json(place / "images.json")["order"])
     given = {name: one.label for name, one in Answers(place / "classes").verdicts().items()}
     found: dict[str, list[str]] = {}
     for name in order:
@@ -162,10 +167,30 @@ def _step(place: Path, config: Config) -> None:
         labels = {name: str(given[name]) for name in test}
         _pose(place / "maps", MAPS, test, image, maps=True, labels=labels)
         return
-    _write_data(place, image, given, split)
+    _write_data(place, order, image, given, split)
     write_json(place / "ready.json", {"data": "data.csv"})
     counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
     log.info("%d images are for val and %d for test, stratified by class", *counts)
+
+
+def _own(table: Table) -> list[int]:
+    """The rows of the table without those that look like an earlier one.
+
+    A copy of a test image in the pool would make the test worth less. All files are read, so one that cannot
+    be used is named before people begin.
+    """
+    import torch
+
+    from sal_fast.data import StoreOptions, decode, duplicates, open_store, plan_store
+
+    with closing(decode.choose("auto", torch.device("cpu"))) as decoder:
+        samples = open_store(table, plan_store(table, StoreOptions(LOOKED, LOOKED, decoder, "resident")))
+    assert samples.traits is not None
+    copies = {row for one in duplicates.find(samples.traits) for row in one.rows[1:]}
+    if copies:
+        first = table.ids[min(copies)]
+        log.info("%d images look like another one and are left out, such as %s", len(copies), first)
+    return [row for row in range(len(table)) if row not in copies]
 
 
 def _check(config: Config, table: Table, pool: int) -> None:
@@ -225,7 +250,11 @@ def _pose(
 
 
 def _write_data(
-    place: Path, image: Mapping[str, Path], given: Mapping[str, str | None], split: Mapping[str, str]
+    place: Path,
+    order: Sequence[str],
+    image: Mapping[str, Path],
+    given: Mapping[str, str | None],
+    split: Mapping[str, str],
 ) -> None:
     """Write the manifest: val and test with their classes and maps, and the pool without classes.
 
@@ -237,7 +266,7 @@ def _write_data(
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(("id", "image", "label", "mask", "split"))
-    for name in sorted(image):
+    for name in sorted(order):
         if name in given and (given[name] is None or later.get(name, "") is None):
             continue
         mask = ""

@@ -10,15 +10,21 @@ import numpy as np
 from sal_fast.data import files
 from sal_fast.errors import InputError
 from sal_fast.people import rules
+from sal_fast.people.segmenter import Segmenter
 
 MOST_POINTS = 200
 
 
 class Rules:
-    """Makes maps. `segmenter` is a checkpoint of Segment Anything for the rule `segmenter`, or None."""
+    """Makes maps. `checkpoint` holds the weights of Segment Anything for the rule `segmenter`, or is None."""
 
-    def __init__(self, segmenter: str | None) -> None:
-        self.segmenter = segmenter
+    def __init__(self, checkpoint: str | None) -> None:
+        self.segmenter = None if checkpoint is None else Segmenter(checkpoint)
+
+    def close(self) -> None:
+        """End the segmenter's process."""
+        if self.segmenter is not None:
+            self.segmenter.close()
 
     def made(self, path: Path, small: np.ndarray | None, says: Mapping[str, Any]) -> np.ndarray:
         """The map, uint8 [H, W] of 0 or 255, that a rule makes of what the page says.
@@ -36,7 +42,7 @@ class Rules:
             if not isinstance(box, list) or len(box) != 4 or not all(map(_number, box)):
                 raise InputError("a box has four numbers; draw it again")
             x0, y0, x1, y1 = map(float, box)
-            return rules.from_box(rule, picture, (x0, y0, x1, y1), small)
+            return rules.from_box(rule, picture, (x0, y0, x1, y1), small, self.segmenter)
         if not isinstance(points, list) or not 0 < len(points) <= MOST_POINTS:
             raise InputError(f"expected a box, or 1 to {MOST_POINTS} points")
         if not all(isinstance(one, list) and len(one) == 3 and all(map(_number, one)) for one in points):

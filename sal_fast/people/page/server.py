@@ -25,8 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sal_fast.data import files
 from sal_fast.errors import InputError
 from sal_fast.people.page import desk as desks
-from sal_fast.people.page import rule, runs
+from sal_fast.people.page import runs
 from sal_fast.people.page.desk import AskBack, Gone
+from sal_fast.people.page.rule import Rules
 from sal_fast.people.page.session import Session
 
 STATIC = resources("sal_fast.people.page") / "static"
@@ -44,9 +45,9 @@ LOCKED = (
 )
 
 
-def application(session: Session, token: str, host: str) -> Starlette:
+def application(session: Session, rules: Rules, token: str, host: str) -> Starlette:
     """The page of a session. `token` is the secret of its address, and `host` the one that it listens on."""
-    pages = _Pages(session)
+    pages = _Pages(session, rules)
     get = {
         "/": pages.index,
         "/static/{name}": pages.static,
@@ -149,9 +150,8 @@ class Door:
 class _Pages:
     """One method for each address. Each gets the request and its body, an object."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.rules = rule.Rules(session.settings.segmenter)
+    def __init__(self, session: Session, rules: Rules) -> None:
+        self.session, self.rules = session, rules
 
     # --- pages and pictures ------------------------------------------------------------------------------
 

@@ -34,15 +34,13 @@ class Settings:
     """The options of the page.
 
     ask: the way in which people make maps. rules: the rules for boxes and points, the preferred one first.
-    each: the number of people who answer each picture. classes: the classes, if the data has none. port: 0
-    for any. segmenter: a checkpoint of Segment Anything for the rule `segmenter`.
+    each: the number of people who answer each picture. classes: the classes, if the data has none.
     """
 
     ask: Ask = "brush"
     rules: tuple[str, ...] = ("grabcut", "box", "model")
     each: int = 1
     classes: tuple[str, ...] = ()
-    segmenter: str | None = None
 
 
 class Session:
@@ -211,9 +209,7 @@ class Session:
     def _learn(self) -> None:
         """Start the program, unless another process computes already."""
         self.stage = "learn"
-        self.text = (
-            "The model learns from the answers. This page goes on by itself when it has a new question."
-        )
+        self.text = "The model learns from the answers. The page goes on by itself with the next question."
         if self.program.running:
             return
         try:
