@@ -99,13 +99,13 @@ def _agreement(found: Agreement) -> Iterator[str]:
         if found.empty_images:
             said += f"; {found.empty_images} of them have empty maps alone, which counts as 1"
         yield f"{said}."
-    if found.dice is not None and found.own_images < found.map_images:
-        began = "Maps that began as the same model's map are alike whatever people think"
+    if found.own_dice != found.dice:
+        began = "Two maps that began as the same model's map are alike whatever people think"
         if found.own_dice is None:
-            yield f"{began}, and here each two maps have one that began so."
+            yield f"{began}, and here all pairs are such."
         else:
             images = f"{found.own_images} image{'s' if found.own_images != 1 else ''}"
-            yield f"{began}: without them the mean Dice is {found.own_dice:.2f}, over {images}."
+            yield f"{began}: without such pairs the mean Dice is {found.own_dice:.2f}, over {images}."
 
 
 def _count(images: int) -> str:

@@ -88,7 +88,7 @@ def test_few_answers_are_named(tmp_path: Path) -> None:
             ],
         ),
         (
-            replace(AGREED, kappa=None, no_kappa="they said one thing", dice=None, map_images=0, images=1),
+            replace(AGREED, kappa=None, no_kappa="they said one thing", dice=None, own_dice=None, images=1),
             [
                 "1 image has a class by two people or more: kappa is undefined, because they said one thing, "
                 "and two answers name the same class in 90 % of the cases."
@@ -99,8 +99,8 @@ def test_few_answers_are_named(tmp_path: Path) -> None:
             [
                 "12 images have two maps or more, whose mean Dice is 0.75; 2 of them have empty maps alone, "
                 "which counts as 1.",
-                "Maps that began as the same model's map are alike whatever people think: without them the "
-                "mean Dice is 0.50, over 1 image.",
+                "Two maps that began as the same model's map are alike whatever people think: without such "
+                "pairs the mean Dice is 0.50, over 1 image.",
             ],
         ),
         (
@@ -109,8 +109,8 @@ def test_few_answers_are_named(tmp_path: Path) -> None:
                 "30 images have a class by two people or more: kappa is 0.80 (mean over 3 pairs of people), "
                 "and two answers name the same class in 90 % of the cases.",
                 "12 images have two maps or more, whose mean Dice is 0.75.",
-                "Maps that began as the same model's map are alike whatever people think, and here each two "
-                "maps have one that began so.",
+                "Two maps that began as the same model's map are alike whatever people think, and here all "
+                "pairs are such.",
             ],
         ),
     ],
