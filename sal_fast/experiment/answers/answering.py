@@ -21,7 +21,8 @@ from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.regimes import GENERATED, Source
 from sal_fast.models import Classifier
-from sal_fast.people.answers import Answers, tally
+from sal_fast.people.answers import Answers
+from sal_fast.people.entry import entry
 
 SEVERAL = 5  # maps that people left empty tell that a class has nothing to show
 
@@ -107,8 +108,10 @@ class Answering:
         return answer
 
     def tally(self, query_index: int) -> dict[str, Any]:
-        """Counts of what people did, over all queries up to this one."""
-        return tally(Answers(self.folder.asked(one)) for one in range(query_index + 1))
+        """Counts, times and agreement of the people who answered the queries up to this one."""
+        numbers = range(query_index + 1)
+        without_maps = (one for one in numbers[1:] if self.turns.source(one, self.trials) != "human")
+        return entry([Answers(self.folder.asked(one)) for one in numbers], next(without_maps, None))
 
     # --- a machine's maps --------------------------------------------------------------------------------
 
