@@ -2,22 +2,13 @@
 
 import { fromRuns } from "./mask.js";
 import { Refused, Talk } from "./talk.js";
-import { Tools, measured, times } from "./tools.js";
+import { HELP, NAMES, Tools, measured, times } from "./tools.js";
 import { View } from "./view.js";
 import { Work } from "./work.js";
 
 const $ = (id) => document.getElementById(id);
 const MANY = 9;
 const PENDING = 500; // milliseconds after a change until the draft is sent
-const TOOLS = {
-  brush: ["Brush", "B"],
-  polygon: ["Polygon", "P"],
-  rectangle: ["Rectangle", "R"],
-  fill: ["Fill", "F"],
-  box: ["Box", "O"],
-  points: ["Points", "T"],
-  hand: ["Move", "H"],
-};
 const HAND_MADE = ["brush", "polygon", "rectangle", "fill"];
 const FOR_ASK = {
   brush: HAND_MADE,
@@ -25,15 +16,6 @@ const FOR_ASK = {
   points: ["points", ...HAND_MADE],
   mixed: [...HAND_MADE, "box", "points"],
   accept: [],
-};
-const HELP = {
-  brush: "Paint over the object.",
-  polygon: "Click the corners. Close it with Enter.",
-  rectangle: "Drag from one corner to the other.",
-  fill: "Click a hole inside the outline.",
-  box: "Drag a box around the object.",
-  points: "Click on the object. Click beside it with Alt or the right button.",
-  hand: "Drag the picture.",
 };
 const RULES = {
   grabcut: "the colours (GrabCut)",
@@ -55,38 +37,8 @@ const REASONS = [
   "I do not know.",
   "The picture is broken.",
 ];
-const KEYS = [
-  ["1 to 9", "choose a class"],
-  ["/", "find a class; the arrow keys and Enter choose one"],
-  ["Enter", "done, or close the polygon"],
-  ["A", "accept the model’s map as it is"],
-  ["N", "answer without a map"],
-  ["X", "hide the model’s map, or show it"],
-  ["< >", "threshold of the model’s map"],
-  ["B P R F", "brush, polygon, rectangle, fill"],
-  ["O T", "box, points"],
-  ["H", "move the picture (also the middle button, or Space and drag)"],
-  ["E", "draw or erase (the right button does the other)"],
-  ["[ ]", "size of the brush"],
-  ["Ctrl+Z, Ctrl+Y", "undo, redo"],
-  ["C I", "clear, invert"],
-  ["+ - 0", "zoom in, zoom out, whole picture (also the wheel)"],
-  [", .", "opacity of the map"],
-  ["( ) { }", "brightness, contrast"],
-  ["G", "picture and map as they were"],
-  ["V", "open how it looks"],
-  ["S", "skip the picture"],
-  ["Backspace", "go back to the answer before"],
-  ["Shift+Backspace", "go on to the answer after"],
-  ["W", "withdraw the answer that is shown"],
-  ["Esc", "stop, or return to the picture in hand"],
-  ["L", "my answers"],
-  ["M", "note"],
-  ["Y", "rule that makes the map"],
-  ["K", "add a class"],
-  ["J D", "name, light or dark"],
-  ["Arrows, Space", "on the picture: move the cross-hair (Shift: far), press and lift it"],
-];
+const EMPTY = { origin: null, touched: false, hidden: true, points: [], box: null };
+const LOOKS = { opacity: 45, brightness: 100, contrast: 100 };
 
 const store = {
   get(name) {
@@ -124,14 +76,35 @@ let lastActive = performance.now();
 const view = new View($("stage"), $("picture"), $("map"), $("marks"));
 const talk = new Talk(told, away);
 const tools = new Tools(view, $("ring"), $("cross"), {
-  work: () => (current && !current.votes && !saving ? current : null),
+  work: () => (free() && !current.votes ? current : null),
   began: () => {
     current.strokeSeconds ??= current.clock.seconds;
   },
-  changed: () => changed(),
-  rule: (box, points) => askRule(box, points),
+  changed,
+  rule: askRule,
   say,
 });
+
+const free = () => current !== null && !saving;
+const inHand = () => [current, aside, ...ahead].filter(Boolean);
+const who = () => `person=${encodeURIComponent(person ?? "")}`;
+const count = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
+const percent = (share) => `${Math.round(share * 100)} %`;
+
+function time(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+/** Make an element. Texts are never read as HTML. */
+function make(tag, fields = {}, ...inside) {
+  const { data, ...others } = fields;
+  const made = Object.assign(document.createElement(tag), tag === "button" ? { type: "button" } : {}, others);
+  Object.assign(made.dataset, data);
+  made.append(...inside);
+  return made;
+}
 
 // What the person is told
 
@@ -141,31 +114,35 @@ function say(text) {
 
 function away(yes, waiting) {
   $("away").hidden = !yes;
-  if (!yes) {
-    $("away").textContent = "";
-    return;
+  $("away").textContent = !yes ? "" :
+    "The server does not answer. Go on: your work is kept here, and it is sent when the server is back." +
+    (waiting ? ` ${count(waiting, "answer waits", "answers wait")}.` : "");
+  if (yes && saving) goOn();
+}
+
+/** Wait for an answer. Say what the server refused; then the result is null. */
+async function heard(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    refused(error);
+    return null;
   }
-  const kept = waiting === 1 ? " One answer waits." : waiting ? ` ${waiting} answers wait.` : "";
-  $("away").textContent =
-    `The server does not answer. Go on: your work is kept here, and it is sent when the server is back.${kept}`;
-  if (saving) goOn();
 }
 
-function seconds(value) {
-  if (value < 90) return `${Math.round(value)} s`;
-  if (value < 5400) return `${Math.round(value / 60)} min`;
-  return `${(value / 3600).toFixed(1)} h`;
+function refused(error) {
+  if (!(error instanceof Refused)) throw error;
+  say(error.message);
+  // Another query has begun.
+  if (error.status === 410) poll();
 }
-
-const percent = (share) => `${Math.round(share * 100)} %`;
 
 function heading() {
-  if (!state) return;
-  const { counts, rounds } = state;
-  $("title").textContent = state.run;
-  document.title = `${state.run}: labelling`;
+  const { counts, rounds, purpose, run } = state;
+  $("title").textContent = run;
+  document.title = `${run}: labelling`;
   const parts = [`Round ${Math.min(rounds.done + 1, rounds.total)} of ${rounds.total}`];
-  if (state.purpose === "maps of test images") parts[0] = "Maps of test images";
+  if (purpose === "maps of test images") parts[0] = "Maps of test images";
   if (rounds.accuracy !== null) parts.push(`accuracy ${percent(rounds.accuracy)}`);
   if (rounds.dice !== null) parts.push(`Dice ${rounds.dice.toFixed(2)}`);
   $("round").textContent = parts.join(" · ");
@@ -174,27 +151,22 @@ function heading() {
   $("bar").max = Math.max(1, counts.images);
   $("bar").value = done;
   $("count").textContent = `${done} of ${counts.images} done`;
-  const figures = [];
-  if (counts.skipped) figures.push(`${counts.skipped} skipped`);
-  figures.push(`${left} left`);
+  const figures = [`${left} left`];
+  if (counts.skipped) figures.unshift(`${counts.skipped} skipped`);
   if (state.seconds_each !== null) {
-    figures.push(`${seconds(state.seconds_each)} each`);
-    if (left) figures.push(`about ${seconds(left * state.seconds_each)} more`);
+    figures.push(`${time(state.seconds_each)} each`);
+    if (left) figures.push(`about ${time(left * state.seconds_each)} more`);
   }
   $("figures").textContent = `· ${figures.join(" · ")}`;
   $("ties").hidden = !counts.ties;
-  $("ties").textContent =
-    counts.ties === 1 ? "People disagree on one picture" : `People disagree on ${counts.ties} pictures`;
-  $("ties").title = `${$("ties").textContent} (U)`;
-  $("ties").setAttribute("aria-keyshortcuts", "U");
-  $("who").textContent = person ?? "";
-  $("who").title = `Name: ${person ?? ""}. Change it (J)`;
+  $("ties").textContent = `People disagree on ${count(counts.ties, "picture")}`;
+  $("who").textContent = person;
 }
 
 // The picture in hand
 
+/** Put a picture on the screen. `from` is the time of the key that asked for it. */
 function show(work, from = null) {
-  const start = from ?? performance.now();
   current?.clock.stop();
   tools.stop();
   if (current && current !== work && current !== aside && !ahead.includes(current)) current.close();
@@ -207,7 +179,8 @@ function show(work, from = null) {
   work.clock.start();
   $("blank").hidden = !work.error;
   $("blank").textContent = work.error ?? "";
-  pickTool();
+  const here = toolsHere();
+  tools.choose(here.includes(chosenTool) ? chosenTool : here[0]);
   view.suggested = work.untouched;
   $("search").value = "";
   hot = -1;
@@ -216,30 +189,28 @@ function show(work, from = null) {
   panel();
   view.resize();
   view.show(work.levels, work.mask);
-  tools.sketch();
-  if (!document.querySelector("dialog[open]")) $("map").focus({ preventScroll: true });
-  if (from !== null) {
-    requestAnimationFrame(() => {
-      const channel = new MessageChannel();
-      channel.port1.onmessage = () => measured("next", start);
-      channel.port2.postMessage(null);
-    });
-  }
+  if (!document.querySelector("dialog[open]")) focusPicture();
+  if (from === null) return;
+  requestAnimationFrame(() => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => measured("next", from);
+    channel.port2.postMessage(null);
+  });
 }
+
+const focusPicture = () => $("map").focus({ preventScroll: true });
 
 /** Choose which of the two screens is shown: the picture, or the calm one. */
 function place() {
-  const working = current !== null;
   const was = $("work").hidden;
-  $("work").hidden = !working;
-  $("calm").hidden = working || !state;
-  if (was && working) view.resize();
-  if (!working) calm();
+  $("work").hidden = !current;
+  $("calm").hidden = Boolean(current) || !state;
+  if (was && current) view.resize();
+  if (!current && state) calm();
 }
 
 function calm() {
-  if (!state) return;
-  const { stage, step } = state;
+  const { stage, step, counts } = state;
   const titles = {
     ask: nothingLeft ? "Nothing is left for you" : "The next picture comes",
     learn: "The model learns",
@@ -247,11 +218,10 @@ function calm() {
     failed: "The run has stopped",
     classes: "Which classes are there?",
   };
-  let text = state.text;
+  let { text } = state;
   if (stage === "ask" && !nothingLeft) text = "It is on its way.";
-  else if (stage === "ask" && state.counts.held_by_others) {
-    const n = state.counts.held_by_others;
-    text = `${n === 1 ? "One picture is" : `${n} pictures are`} in other people’s hands. This page goes on by itself.`;
+  else if (stage === "ask" && counts.held_by_others) {
+    text = `Other people work on ${count(counts.held_by_others, "picture")}. This page goes on by itself.`;
   }
   $("calm-title").textContent = titles[stage];
   $("calm-text").textContent = text;
@@ -259,11 +229,11 @@ function calm() {
   if (step) {
     $("calm-bar").max = Math.max(1, step.total);
     $("calm-bar").value = step.done;
-    const rest = step.seconds_left ? ` · about ${seconds(step.seconds_left)} more` : "";
+    const rest = step.seconds_left ? ` · about ${time(step.seconds_left)} more` : "";
     $("calm-name").textContent = `${step.name} · ${step.done} of ${step.total}${rest}`;
   }
   $("calm-report").hidden = stage !== "done";
-  $("calm-answers").hidden = stage === "classes" || stage === "done" || !state.counts.mine;
+  $("calm-answers").hidden = stage === "classes" || stage === "done" || !counts.mine;
   $("names").hidden = stage !== "classes";
   const lines = state.log.join("\n");
   $("calm-log").hidden = !lines || !["learn", "failed"].includes(stage);
@@ -275,24 +245,17 @@ function calm() {
 }
 
 function toolsHere() {
-  if (!current?.wants_map || current.votes) return [];
-  const made = state.rules.length > 0;
-  return FOR_ASK[current.ask].filter((name) => made || !["box", "points"].includes(name));
-}
-
-function pickTool() {
-  const here = [...toolsHere(), "hand"];
-  const name = here.includes(chosenTool) ? chosenTool : here[0];
-  tools.choose(name);
+  if (!current?.wants_map || current.votes) return ["hand"];
+  const rules = state.rules.length > 0;
+  return [...FOR_ASK[current.ask].filter((name) => rules || HAND_MADE.includes(name)), "hand"];
 }
 
 function chooseTool(name) {
-  if (![...toolsHere(), "hand"].includes(name)) return;
+  if (!toolsHere().includes(name)) return;
   chosenTool = name;
   tools.choose(name);
-  tools.sketch();
   panel();
-  say(`${TOOLS[name][0]}: ${HELP[name]}`);
+  say(`${NAMES[name]}: ${HELP[name]}`);
 }
 
 function setErases(yes) {
@@ -304,17 +267,20 @@ function setErases(yes) {
 
 /** Show in the panel what is chosen and what can be done. */
 function panel() {
-  if (!current) return;
   const work = current;
+  if (!work) return;
+  const { votes, reopened: earlier, proposed, untouched } = work;
+  const { hidden } = work.state;
+  const draws = work.wants_map && !votes;
   const here = toolsHere();
-  const accepts = work.ask === "accept" && work.wants_map;
+  const accepts = draws && work.ask === "accept";
+  const press = (button, yes) => button.setAttribute("aria-pressed", Boolean(yes));
   $("picture-name").textContent = `Picture ${work.number}`;
   $("map").setAttribute("aria-label", `Drawing area, picture ${work.number}`);
-  $("tools").hidden = !work.wants_map || Boolean(work.votes);
+  $("tools").hidden = !draws;
   for (const button of $("choice").children) {
-    const { name } = button.dataset;
-    button.hidden = !here.includes(name) && name !== "hand";
-    button.setAttribute("aria-pressed", name === tools.name);
+    button.hidden = !here.includes(button.dataset.name);
+    press(button, button.dataset.name === tools.name);
   }
   $("steps").hidden = accepts;
   $("undo").disabled = !work.mask?.past.length;
@@ -322,92 +288,81 @@ function panel() {
 
   classButtons();
   for (const button of $("classes").children) {
-    button.setAttribute("aria-pressed", button.dataset.name === work.label);
-    const votes = work.votes?.[button.dataset.name];
-    button.querySelector(".votes").textContent = votes ? `${votes} ${votes === 1 ? "vote" : "votes"}` : "";
+    press(button, button.dataset.name === work.label);
+    const n = votes?.[button.dataset.name];
+    button.lastChild.textContent = n ? count(n, "vote") : "";
   }
-  $("class-title").textContent = work.votes
-    ? "Which class is right?"
-    : work.given ? "Is this class right?" : "What does it show?";
+  $("class-title").textContent =
+    votes ? "Which class is right?" : work.given ? "Is this class right?" : "What does it show?";
   $("add").hidden = !state.new_classes;
 
-  $("model-part").hidden = !work.wants_map || Boolean(work.votes) || (!work.suggested && !accepts);
-  const proposed = work.proposed;
-  const shown = work.untouched;
-  let text = "";
-  if (proposed === null) {
-    text = !work.suggested ? "The model has no map for this picture, so only the class is asked."
-      : "The model has no map for this class.";
-    if (work.suggested && accepts) text += " Only the class is asked.";
-  } else if (work.label === null) text = `The model’s first guess is “${proposed}”.`;
-  else if (shown) text = `This is the model’s map of “${proposed}”.`;
-  else if (work.state.hidden) text = "The model’s map is hidden.";
+  $("model-part").hidden = !draws || (!work.suggested && !accepts);
+  let text = "Your own map is shown.";
+  if (!work.suggested) text = "The model has no map for this picture.";
+  else if (proposed === null) text = "The model has no map for this class.";
+  else if (work.label === null) text = `The model’s first guess is “${proposed}”.`;
+  else if (untouched) text = `This is the model’s map of “${proposed}”.`;
+  else if (hidden) text = "The model’s map is hidden.";
   else if (work.state.origin === "model") text = "You corrected the model’s map.";
-  else text = "Your own map is shown.";
+  if (accepts && proposed === null) text += " Only the class is asked.";
   $("model-text").textContent = text;
-  $("threshold-part").hidden = !shown;
+  $("threshold-part").hidden = $("accept").hidden = !untouched;
   $("threshold").value = work.percent;
   $("threshold-value").textContent = `${work.percent} %`;
-  $("accept").hidden = !shown;
   $("refuse").hidden = !accepts || proposed === null;
-  $("hide").hidden = accepts || proposed === null || !(shown || work.state.hidden);
-  $("hide-text").textContent = work.state.hidden ? "Show" : "Start from nothing";
+  $("hide").hidden = accepts || proposed === null || !(untouched || hidden);
+  $("hide-text").textContent = hidden ? "Show" : "Hide";
   $("model-row").hidden = $("accept").hidden && $("refuse").hidden && $("hide").hidden;
 
-  $("draw-part").hidden = !here.length;
+  const points = tools.name === "points";
+  $("draw-part").hidden = here.length < 2;
   $("draw-text").textContent = HELP[tools.name];
-  $("draws").setAttribute("aria-pressed", !tools.erases);
-  $("erases").setAttribute("aria-pressed", tools.erases);
-  $("draws").textContent = tools.name === "points" ? "Inside" : "Draw";
-  $("erases").textContent = tools.name === "points" ? "Outside" : "Erase";
+  press($("draws"), !tools.erases);
+  press($("erases"), tools.erases);
+  $("draws").textContent = points ? "Inside" : "Draw";
+  $("erases").textContent = points ? "Outside" : "Erase";
   $("mode").hidden = tools.name === "hand" || tools.name === "box";
   $("size-part").hidden = tools.name !== "brush";
   $("size").value = tools.radius;
   $("size-value").textContent = `${Math.round(2 * tools.radius)} px`;
-  const rules = state.rules.filter((name) => name !== "box" || tools.name !== "points");
+  const rules = state.rules.filter((name) => name !== "box" || !points);
+  const before = $("rule").value;
   $("rule-part").hidden = !["box", "points"].includes(tools.name) || rules.length < 2;
   if ($("rule").dataset.names !== rules.join()) {
-    const before = $("rule").value;
     $("rule").replaceChildren(...rules.map((name) => new Option(RULES[name] ?? name, name)));
     $("rule").dataset.names = rules.join();
     if (rules.includes(before)) $("rule").value = before;
   }
 
   if (document.activeElement !== $("note")) $("note").value = work.note;
-  $("opacity-part").hidden = !work.wants_map;
-  const earlier = Boolean(work.reopened);
+  $("opacity-part").hidden = !draws;
   $("reopened").hidden = !earlier;
-  if (earlier) {
-    const about = work.votes ? "People disagree on this picture. The class that you choose settles it."
-      : work.skipped ? `You skipped picture ${work.number}: ${work.reason || "no reason was given"}`
-      : work.question ? `Picture ${work.number} has a question.`
-      : `This is your answer to picture ${work.number}. You can change it.`;
-    $("reopened-text").textContent = about;
-    const at = mine.findIndex((answer) => answer.key === work.key);
-    $("earlier").hidden = Boolean(work.votes) || at === 0;
-    $("later").hidden = Boolean(work.votes) || at < 0 || at === mine.length - 1;
-    $("withdraw").hidden = Boolean(work.votes) || !work.answer;
-  }
-  $("done").hidden = Boolean(work.votes);
+  $("reopened-text").textContent =
+    votes ? "People disagree on this picture. The class that you choose settles it."
+    : work.skipped ? `You skipped picture ${work.number}: ${work.reason || "no reason was given"}`
+    : work.question ? `There is a question about picture ${work.number}.`
+    : `This is your answer to picture ${work.number}. You can change it.`;
+  const at = mine.findIndex((answer) => answer.key === work.key);
+  $("earlier").hidden = Boolean(votes) || at === 0;
+  $("later").hidden = Boolean(votes) || at < 0 || at === mine.length - 1;
+  $("withdraw").hidden = Boolean(votes) || !work.answer;
+  $("actions").hidden = Boolean(votes);
   $("done-text").textContent = earlier ? "Save the change" : "Done";
   $("done").classList.toggle("ready", work.label !== null);
-  $("skip").hidden = Boolean(work.votes);
-  $("back").hidden = Boolean(work.votes) || earlier;
-  $("back").disabled = !earlier && !state.counts.mine && !talk.answered.size;
+  $("back").hidden = Boolean(earlier);
+  $("back").disabled = !state.counts.mine && !talk.answered.size;
 }
 
-/** Say what the map is now, draw it, and send the draft a little later. */
-function changed() {
-  view.suggested !== current.untouched ? repaint() : view.update();
+/** Draw the map as it is now, and send the draft a little later. */
+function changed(all = false) {
+  if (all || view.suggested !== current.untouched) {
+    view.suggested = current.untouched;
+    current.mask?.changed();
+    view.redraw();
+  } else view.update();
   tools.sketch();
   panel();
   draftSoon();
-}
-
-function repaint() {
-  view.suggested = Boolean(current?.untouched);
-  current?.mask?.changed();
-  view.redraw();
 }
 
 function draftSoon() {
@@ -415,11 +370,15 @@ function draftSoon() {
   draftTimer = setTimeout(draftNow, PENDING);
 }
 
-function draftNow() {
-  if (!draftTimer) return;
+function noDraft() {
   clearTimeout(draftTimer);
   draftTimer = 0;
-  if (!current?.mask || current.votes || saving) return;
+}
+
+function draftNow() {
+  if (!draftTimer) return;
+  noDraft();
+  if (!free() || !current.mask || current.votes) return;
   if (current.mask.step) draftSoon();
   else talk.put("draft", current.key, { person, query: state.query, ...current.saved() });
 }
@@ -428,115 +387,107 @@ function draftNow() {
 
 function classButtons() {
   const names = state.classes;
-  const signature = JSON.stringify(names);
-  if ($("classes").dataset.names === signature) return;
-  $("classes").dataset.names = signature;
+  if ($("classes").dataset.names === JSON.stringify(names)) return;
+  $("classes").dataset.names = JSON.stringify(names);
   $("find").hidden = names.length <= MANY;
   $("classes").replaceChildren(
     ...names.map((name, i) => {
-      const button = document.createElement("button");
-      button.className = "class";
-      button.dataset.name = name;
-      const key = document.createElement("kbd");
-      key.textContent = i < MANY ? i + 1 : "";
-      const text = document.createElement("span");
-      text.className = "text";
-      text.textContent = name;
-      const votes = document.createElement("span");
-      votes.className = "votes";
-      button.append(key, text, votes);
-      button.title = i < MANY ? `${name} (${i + 1})` : name;
-      if (i < MANY) button.setAttribute("aria-keyshortcuts", i + 1);
-      button.addEventListener("click", () => chooseClass(name));
+      const key = i < MANY ? `${i + 1}` : "";
+      const button = make(
+        "button",
+        { className: "class", title: key ? `${name} (${key})` : name, data: { name }, onclick: () => chooseClass(name) },
+        make("kbd", { textContent: key }),
+        make("span", { className: "text", textContent: name }),
+        make("span", { className: "votes" }),
+      );
+      if (key) button.setAttribute("aria-keyshortcuts", key);
       return button;
     }),
   );
 }
 
 function chooseClass(name) {
+  if (!free() || name === undefined) return;
   const work = current;
-  if (!work || saving || name === undefined) return;
   if (work.votes) {
-    settle(name);
+    work.label = name;
+    send(work, { settles: true, sure: true, kind: null, runs: null }, `Picture ${work.number} is settled: ${name}`);
     return;
   }
   work.classSeconds ??= work.clock.seconds;
   const before = work.proposed;
   work.label = name;
-  const own = work.state.touched || (work.state.origin !== "model" && work.state.origin !== null) ||
-    (work.state.origin === null && work.mask.any);
-  if (work.mask && !own && work.proposed !== before && work.wants_map) {
-    work.propose();
-    repaint();
-  }
+  const again = work.mask && work.wants_map && !work.own && work.proposed !== before;
+  if (again) work.propose();
   say(`Class: ${name}`);
-  changed();
+  changed(again);
 }
+
+const seenClasses = () => [...$("classes").children].filter((button) => !button.hidden);
 
 function search() {
   const words = $("search").value.trim().toLowerCase();
-  const buttons = [...$("classes").children];
-  for (const button of buttons) button.hidden = !button.dataset.name.toLowerCase().includes(words);
-  const seen = buttons.filter((button) => !button.hidden);
+  for (const button of $("classes").children) {
+    button.hidden = !button.dataset.name.toLowerCase().includes(words);
+  }
   hot = words ? 0 : -1;
-  point(seen);
-  say(seen.length ? `${seen.length} ${seen.length === 1 ? "class" : "classes"} found.` : "No class has this name.");
+  pointAt();
+  const n = seenClasses().length;
+  say(n ? `${count(n, "class is", "classes are")} found.` : "No class has this name.");
 }
 
-function point(seen) {
+function pointAt() {
+  const seen = seenClasses();
   for (const button of $("classes").children) button.classList.toggle("hot", button === seen[hot]);
   seen[hot]?.scrollIntoView({ block: "nearest" });
+  return seen[hot]?.dataset.name;
+}
+
+function leaveSearch() {
+  $("search").value = "";
+  search();
+  say("");
+  focusPicture();
 }
 
 $("search").addEventListener("input", search);
 $("search").addEventListener("keydown", (event) => {
-  const seen = [...$("classes").children].filter((button) => !button.hidden);
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-    hot = Math.min(Math.max(hot + (event.key === "ArrowDown" ? 1 : -1), 0), seen.length - 1);
-    point(seen);
-    if (seen[hot]) say(seen[hot].dataset.name);
+    hot = Math.min(Math.max(hot + (event.key === "ArrowDown" ? 1 : -1), 0), seenClasses().length - 1);
+    say(pointAt() ?? "");
   } else if (event.key === "Enter") {
-    if (!seen[Math.max(hot, 0)]) return;
-    const { name } = seen[Math.max(hot, 0)].dataset;
+    const button = seenClasses()[Math.max(hot, 0)];
+    if (!button) return;
     leaveSearch();
-    chooseClass(name);
+    chooseClass(button.dataset.name);
   } else if (event.key === "Escape") leaveSearch();
   else return;
   event.preventDefault();
   event.stopPropagation();
 });
 
-function leaveSearch() {
-  $("search").value = "";
-  search();
-  say("");
-  $("map").focus({ preventScroll: true });
-}
-
 // The model's map and the rules
 
 function setThreshold(value) {
-  if (!current?.untouched) return;
+  if (!free() || !current.untouched) return;
   current.percent = Math.min(Math.max(value, 1), 99);
   current.propose();
-  repaint();
-  changed();
+  changed(true);
 }
 
 function toggleHidden() {
   const work = current;
-  if (!work?.mask || work.votes || work.suggestion === null || work.ask === "accept") return;
+  if (!free() || !work.mask || work.votes || work.suggestion === null || work.ask === "accept") return;
   tools.stop();
   if (work.state.hidden && !work.mask.any) {
     work.state = { ...work.state, hidden: false };
     work.propose();
     say("The model’s map is shown.");
   } else {
-    work.change((mask) => mask.clear(), { origin: null, touched: false, hidden: true, points: [], box: null });
+    work.change((mask) => mask.clear(), EMPTY);
     say("The model’s map is hidden. You start from nothing.");
   }
-  repaint();
-  changed();
+  changed(true);
 }
 
 async function askRule(box, points) {
@@ -544,31 +495,22 @@ async function askRule(box, points) {
   const call = ++ruleCalls;
   say("The map is being made…");
   $("stage").classList.add("busy");
-  try {
-    const body = { person, query: state.query, label: work.label, rule: $("rule").value || state.rules[0], box, points };
-    const { runs } = await talk.ask(`/api/rule/${encodeURIComponent(work.key)}`, body);
-    if (work !== current || call !== ruleCalls || work.closed) return;
-    work.fromRule(box ? "box" : "points", runs, points, box);
-    say(runs.length > 1 ? "Here is the map. You can go on, or correct it." : "The rule found nothing here.");
-    repaint();
-    changed();
-  } catch (error) {
-    refused(error);
-  } finally {
-    if (call === ruleCalls) $("stage").classList.remove("busy");
-  }
+  const rule = $("rule").value || state.rules[0];
+  const question = { person, query: state.query, label: work.label, rule, box, points };
+  const reply = await heard(talk.ask(`/api/rule/${encodeURIComponent(work.key)}`, question));
+  if (call !== ruleCalls) return;
+  $("stage").classList.remove("busy");
+  if (!reply || work !== current || work.closed) return;
+  work.fromRule(box ? "box" : "points", reply.runs, points, box);
+  say(reply.runs.length > 1 ? "Here is the map. You can go on, or correct it." : "The rule found nothing here.");
+  changed(true);
 }
 
 // Answers
 
-function body(work, more = {}) {
-  return { person, query: state.query, ...work.saved(), sure: false, settles: false, ...more };
-}
-
 function finish(more = {}) {
   const work = current;
-  if (!work || work.votes || saving) return;
-  const start = performance.now();
+  if (!free() || work.votes) return;
   if (work.label === null) {
     say("Choose a class first.");
     $("class-part").classList.remove("asked");
@@ -577,12 +519,12 @@ function finish(more = {}) {
     return;
   }
   tools.stop();
-  send(work, body(work, more), start);
+  send(work, more, `Picture ${work.number} is done.`);
 }
 
 function accept() {
   const work = current;
-  if (!work?.untouched || saving || work.votes) return;
+  if (!free() || !work.untouched || work.votes) return;
   if (work.label === null) {
     work.classSeconds ??= work.clock.seconds;
     work.label = work.proposed;
@@ -592,37 +534,45 @@ function accept() {
 
 function refuse() {
   const work = current;
-  if (!work?.mask || work.ask !== "accept" || work.suggestion === null || saving) return;
-  if (work.label === null) {
-    finish();
-    return;
-  }
-  work.change((mask) => mask.clear(), { origin: null, touched: false, hidden: true });
+  if (!free() || !work.mask || work.ask !== "accept" || work.suggestion === null) return;
+  if (work.label !== null) work.change((mask) => mask.clear(), EMPTY);
   finish({ sure: true });
 }
 
+async function skip() {
+  const work = current;
+  if (!free() || work.votes) return;
+  tools.stop();
+  $("reason").value = work.reason;
+  for (const button of $("reasons").children) button.setAttribute("aria-pressed", false);
+  if ((await dialog("ask-skip", "reason")) !== "ok" || work !== current) return;
+  const reason = $("reason").value.trim();
+  send(work, { skipped: true, reason, label: null, kind: null, runs: null }, `Picture ${work.number} is skipped.`);
+}
+
 /** Send an answer and go on. A map that the server may ask about is waited for. */
-function send(work, saved, start) {
-  clearTimeout(draftTimer);
-  draftTimer = 0;
+function send(work, more, text) {
+  const start = performance.now();
+  noDraft();
   work.clock.stop();
+  const saved = { person, query: state.query, ...work.saved(), sure: false, settles: false, ...more };
   const marked = (saved.runs ?? []).reduce((sum, run, i) => sum + (i % 2 ? run : 0), 0);
   const share = marked / (work.width * work.height);
   const asks = work.wants_map && !saved.skipped && !saved.sure && (share === 0 || share > 0.8);
   const item = talk.put("answer", work.key, saved);
-  item.number = work.number;
+  item.text = text;
   if (asks && !talk.isAway) {
     saving = item;
     say("The answer is being saved…");
-  } else goOn(start, saved.skipped ? `Picture ${work.number} is skipped.` : `Picture ${work.number} is done.`);
+  } else goOn(text, start);
 }
 
 /** Show the picture that comes next. */
-function goOn(start = performance.now(), text = "") {
+function goOn(text = "", start = performance.now()) {
   saving = null;
   const next = aside ?? ahead.shift() ?? null;
   aside = null;
-  show(next, next ? start : null);
+  show(next, next && start);
   say(text);
   refill();
 }
@@ -635,35 +585,36 @@ function told(item, reply, error) {
     return;
   }
   if (item.what === "draft") return;
-  if (reply.counts && state) state.counts = reply.counts;
-  heading();
-  if (saving === item) goOn(undefined, `Picture ${item.number} is done.`);
-  else if (current) panel();
-  refill();
-  if (state && state.counts.answered + state.counts.skipped >= state.counts.images) pollSoon(300);
+  if (reply.counts && state) {
+    state.counts = reply.counts;
+    heading();
+    if (reply.counts.answered + reply.counts.skipped >= reply.counts.images) pollSoon(300);
+  }
+  if (saving === item) goOn(item.text);
+  else {
+    panel();
+    refill();
+  }
 }
 
 /** Ask back, or say why the server refused an answer. The picture is on the screen again. */
 async function notTaken(item, error) {
   const { key, body: saved } = item;
+  const here = saving === item && current?.key === key;
+  saving = null;
   if (error.status === 410) {
-    saving = null;
-    if (current?.key === key) show(null);
+    if (here) show(null);
     refused(error);
     return;
   }
-  const here = saving === item && current?.key === key;
-  saving = null;
   if (!here) await open(key, saved);
   if (current?.key !== key) return;
   current.clock.start();
+  panel();
   if (error.status !== 409) {
     say(error.message);
-    panel();
     return;
   }
-  current.question = true;
-  panel();
   const { ask } = error.reply;
   $("sure-text").textContent = error.message;
   $("sure-invert").hidden = ask !== "inverted";
@@ -671,10 +622,7 @@ async function notTaken(item, error) {
   $("sure-keep").classList.toggle("main", ask !== "inverted");
   const choice = await dialog("ask-sure", ask === "inverted" ? "sure-invert" : "sure-keep");
   if (current?.key !== key) return;
-  if (choice === "invert") {
-    current.change((mask) => mask.invert());
-    repaint();
-  }
+  if (choice === "invert") current.change((mask) => mask.invert());
   if (choice === "invert" || choice === "keep") finish({ sure: true });
   else {
     say("Change the map, and press Done again.");
@@ -682,216 +630,144 @@ async function notTaken(item, error) {
   }
 }
 
-/** Say what the server refused. After another query has begun, read the state again. */
-function refused(error) {
-  if (!(error instanceof Refused)) throw error;
-  say(error.message);
-  if (error.status === 410) poll();
-}
-
-async function skip() {
-  if (!current || current.votes || saving) return;
-  tools.stop();
-  $("reason").value = current.reason;
-  for (const button of $("reasons").children) button.setAttribute("aria-pressed", false);
-  const work = current;
-  const choice = await dialog("ask-skip", "reason");
-  if (choice !== "ok" || work !== current) return;
-  const start = performance.now();
-  const { note } = work;
-  const saved = { ...work.saved(), label: null, kind: null, runs: null, skipped: true, note };
-  saved.reason = $("reason").value.trim();
-  send(work, { person, query: state.query, ...saved, sure: false, settles: false }, start);
-}
-
 // Earlier answers
 
 async function readMine() {
   await talk.drain();
-  const path = `/api/mine?person=${encodeURIComponent(person)}&query=${state.query}`;
-  mine = (await talk.ask(path)).answers;
+  const reply = await heard(talk.ask(`/api/mine?${who()}&query=${state.query}`));
+  if (reply) mine = reply.answers;
+  return reply !== null;
 }
 
 /** Open a picture again. `saved` is an answer that the server did not take. */
 async function open(key, saved = null, votes = null) {
   draftNow();
-  let picture;
-  try {
-    picture = await talk.ask(`/api/open/${encodeURIComponent(key)}?person=${encodeURIComponent(person)}&query=${state.query}`);
-  } catch (error) {
-    refused(error);
-    return;
-  }
+  const picture = await heard(talk.ask(`/api/open/${encodeURIComponent(key)}?${who()}&query=${state.query}`));
+  if (!picture) return;
   const work = new Work(picture, saved ?? picture.draft ?? picture.answer);
-  work.reopened = true;
-  work.votes = votes;
+  Object.assign(work, { reopened: true, votes, question: saved !== null });
   if (!(await loaded(work))) return;
   if (current && !current.reopened) aside = current;
   show(work);
+  say("");
   if (saved) draftSoon();
 }
 
-async function back(by = -1) {
-  if (saving) return;
-  try {
-    await readMine();
-  } catch (error) {
-    refused(error);
-    return;
-  }
+async function back(by) {
+  if (saving || !(await readMine())) return;
   const at = current?.reopened ? mine.findIndex((answer) => answer.key === current.key) : mine.length;
-  const answer = mine[at + by];
-  if (answer && at >= 0) await open(answer.key);
+  const answer = at >= 0 ? mine[at + by] : null;
+  if (answer) await open(answer.key);
   else say(by < 0 ? "There is no earlier answer." : "There is no later answer.");
 }
 
 function comeBack() {
-  if (!current?.reopened || saving) return;
+  if (!free() || !current.reopened) return;
   draftNow();
   goOn();
 }
 
 function withdraw(key) {
+  const text = "The answer is withdrawn. The picture comes again.";
+  const here = current?.key === key && current.reopened;
+  if (here) noDraft();
   talk.put("withdraw", key, { person, query: state.query });
-  say("The answer is withdrawn. The picture comes again.");
-  if (current?.key === key && current.reopened) {
-    clearTimeout(draftTimer);
-    draftTimer = 0;
-    goOn(undefined, "The answer is withdrawn. The picture comes again.");
-  }
+  if (here) goOn(text);
+  else say(text);
 }
 
-function answerButton(text, detail, act) {
-  const button = document.createElement("button");
-  button.type = "button";
-  const name = document.createElement("strong");
-  name.textContent = text;
-  const rest = document.createElement("span");
-  rest.textContent = detail;
-  button.append(name, rest);
-  button.addEventListener("click", act);
-  return button;
+async function list(title, text, rows) {
+  $("list-title").textContent = title;
+  $("list-text").textContent = text;
+  const item = ({ number, detail, act, more = [] }) => {
+    const name = make("strong", { textContent: `Picture ${number}` });
+    const onclick = () => {
+      $("list").close();
+      act();
+    };
+    return make("li", {}, make("button", { onclick }, name, make("span", { textContent: detail })), ...more);
+  };
+  $("list-items").replaceChildren(...rows.map(item));
+  await dialog("list");
 }
 
 async function listAnswers() {
-  if (!state || saving) return;
-  try {
-    await readMine();
-  } catch (error) {
-    refused(error);
-    return;
-  }
-  $("list-title").textContent = "My answers";
-  $("list-text").textContent = mine.length
-    ? "Choose an answer to look at it or to change it."
-    : "You have not answered yet in this round.";
-  $("list-items").replaceChildren(
-    ...mine.map(({ key, number, label, skipped, kind }) => {
-      const row = document.createElement("li");
-      const detail = skipped ? "skipped" : [label, KINDS[kind]].filter(Boolean).join(" · ");
-      const take = document.createElement("button");
-      take.type = "button";
-      take.className = "quiet";
-      take.textContent = "Withdraw";
+  if (saving || !(await readMine())) return;
+  const none = "You have not answered yet in this round.";
+  await list(
+    "My answers",
+    mine.length ? "Choose an answer to look at it or to change it." : none,
+    mine.map(({ key, number, label, skipped, kind }) => {
+      const take = make("button", { className: "quiet", textContent: "Withdraw" });
       take.setAttribute("aria-label", `Withdraw the answer to picture ${number}`);
-      take.addEventListener("click", () => {
+      take.onclick = () => {
         withdraw(key);
-        row.remove();
-      });
-      row.append(
-        answerButton(`Picture ${number}`, detail, () => {
-          $("list").close();
-          open(key);
-        }),
-        take,
-      );
-      return row;
+        take.parentNode.remove();
+        $("list-title").focus();
+      };
+      const detail = skipped ? "skipped" : [label, KINDS[kind]].filter(Boolean).join(" · ");
+      return { number, detail, act: () => open(key), more: [take] };
     }),
   );
-  await dialog("list");
 }
 
 async function listTies() {
-  if (!state?.counts.ties || saving) return;
-  let ties;
-  try {
-    ties = (await talk.ask(`/api/ties?query=${state.query}`)).ties;
-  } catch (error) {
-    refused(error);
-    return;
-  }
-  $("list-title").textContent = "People disagree";
-  $("list-text").textContent = "Look at a picture and choose its class. Your choice settles it.";
-  $("list-items").replaceChildren(
-    ...ties.map(({ key, number, votes }) => {
-      const row = document.createElement("li");
-      const detail = Object.entries(votes).map(([name, count]) => `${name}: ${count}`).join(" · ");
-      row.append(
-        answerButton(`Picture ${number}`, detail, () => {
-          $("list").close();
-          open(key, null, votes);
-        }),
-      );
-      return row;
+  if (saving || !state.counts.ties) return;
+  const reply = await heard(talk.ask(`/api/ties?query=${state.query}`));
+  if (!reply) return;
+  await list(
+    "People disagree",
+    "Look at a picture and choose its class. Your choice settles it.",
+    reply.ties.map(({ key, number, votes }) => {
+      const detail = Object.entries(votes).map(([name, n]) => `${name}: ${n}`).join(" · ");
+      return { number, detail, act: () => open(key, null, votes) };
     }),
   );
-  await dialog("list");
-}
-
-function settle(label) {
-  const work = current;
-  work.label = label;
-  send(work, { ...body(work, { settles: true, sure: true }), kind: null, runs: null }, performance.now());
-  say(`Picture ${work.number} is settled: ${label}`);
 }
 
 // Pictures to come
 
 /** Decode a picture. It is tried again while the server is away. */
 async function loaded(work) {
-  for (;;) {
-    if (await work.load(view.room)) return !work.closed;
+  while (!(await work.load(view.room))) {
     talk.lost(true);
     await new Promise((done) => setTimeout(done, 1000));
     if (work.closed) return false;
   }
+  return !work.closed;
 }
 
 function refill() {
-  if (!state || state.stage !== "ask" || !person) return;
+  if (state?.stage !== "ask" || !person) return;
   if (filling) {
     filling.again = true;
     return;
   }
   const turn = (filling = { again: false });
-  takeMore()
-    .catch((error) => refused(error))
-    .finally(() => {
-      filling = null;
-      if (turn.again) refill();
-    });
+  heard(takeMore()).finally(() => {
+    filling = null;
+    if (turn.again) refill();
+  });
 }
 
 async function takeMore() {
   await talk.drain();
-  const asked = state.query;
-  const own = [current, aside, ...ahead].filter((work) => work && !(work.reopened && work.answer));
-  const held = own.map((work) => work.key);
-  const { pictures } = await talk.ask("/api/take", { person, query: asked, count: 2, held });
-  if (state.query !== asked) return;
-  const done = talk.answered;
+  const { query } = state;
+  const held = heldKeys();
+  const { pictures } = await talk.ask("/api/take", { person, query, count: 2, held });
   for (const picture of pictures) {
-    const here = [current, aside, ...ahead].some((work) => work?.key === picture.key);
-    if (here || done.has(picture.key) || ahead.length >= 2) continue;
+    if (state.query !== query) return;
+    const here = inHand().some((work) => work.key === picture.key);
+    if (here || talk.answered.has(picture.key) || ahead.length >= 2) continue;
     const work = new Work(picture, picture.draft ?? picture.answer);
     if (!(await loaded(work))) return;
-    if (state.query !== asked || talk.answered.has(picture.key)) {
+    if (state.query !== query || talk.answered.has(picture.key)) {
       work.close();
       continue;
     }
     ahead.push(work);
     nothingLeft = false;
-    if (!current && !aside) show(ahead.shift());
+    if (!current) show(ahead.shift());
   }
   if (!current && !ahead.length) {
     nothingLeft = true;
@@ -901,10 +777,9 @@ async function takeMore() {
 }
 
 function drop() {
-  for (const work of [current, aside, ...ahead]) if (work) work.close();
   current?.clock.stop();
-  clearTimeout(draftTimer);
-  draftTimer = 0;
+  for (const work of inHand()) work.close();
+  noDraft();
   current = aside = saving = null;
   ahead = [];
   nothingLeft = false;
@@ -912,19 +787,14 @@ function drop() {
   tools.stop();
 }
 
-function heldKeys() {
-  return [current, aside, ...ahead].filter((work) => work && !work.reopened).map((work) => work.key);
-}
+const heldKeys = () => inHand().filter((work) => !work.reopened || !work.answer).map((work) => work.key);
 
 // The state of the run
 
 async function poll() {
   clearTimeout(polling);
-  let next;
-  try {
-    next = await talk.ask(`/api/state?person=${encodeURIComponent(person ?? "")}`);
-  } catch (error) {
-    refused(error);
+  const next = await heard(talk.ask(`/api/state?${who()}`));
+  if (!next) {
     pollSoon(5000);
     return;
   }
@@ -937,9 +807,11 @@ async function poll() {
   } else if (before?.stage === "ask" && next.stage !== "ask" && current && !current.reopened) drop();
   heading();
   if (current) panel();
-  else place();
-  if (next.stage === "ask" && !current) refill();
-  pollSoon(next.stage === "learn" || next.stage === "classes" ? 2000 : nothingLeft ? 3000 : 15000);
+  else {
+    place();
+    refill();
+  }
+  pollSoon(["learn", "classes"].includes(next.stage) ? 2000 : nothingLeft ? 3000 : 15000);
 }
 
 function pollSoon(ms) {
@@ -958,14 +830,12 @@ function dialog(id, focus = null) {
   box.showModal();
   if (focus) $(focus).focus();
   return new Promise((done) => {
-    box.addEventListener(
-      "close",
-      () => {
-        (focused?.isConnected && focused !== document.body ? focused : $("map")).focus({ preventScroll: true });
-        done(box.returnValue);
-      },
-      { once: true },
-    );
+    const close = () => {
+      if (focused?.isConnected && focused !== document.body) focused.focus({ preventScroll: true });
+      else focusPicture();
+      done(box.returnValue);
+    };
+    box.addEventListener("close", close, { once: true });
   });
 }
 
@@ -974,45 +844,39 @@ async function askName() {
   $("person").value = person ?? "";
   $("name-cancel").hidden = first;
   do {
-    const choice = await dialog("ask-name", "person");
-    if (choice !== "ok" && !first) return;
+    if ((await dialog("ask-name", "person")) !== "ok" && !first) return;
   } while (!$("person").value.trim());
   const name = $("person").value.trim();
   if (name === person) return;
   draftNow();
-  if (person && state) release();
+  release();
   person = name;
   store.set("person", name);
   drop();
-  heading();
   if (!first) poll();
 }
 
+async function addNames(names) {
+  const reply = await talk.ask("/api/classes", { person, query: state.query, names });
+  state.classes = reply.classes;
+}
+
 async function addClass() {
-  if (!state?.new_classes) return;
+  if (!state.new_classes || !free()) return;
   $("new-class").value = "";
-  if ((await dialog("ask-class", "new-class")) !== "ok") return;
-  const name = $("new-class").value.trim();
+  const name = (await dialog("ask-class", "new-class")) === "ok" && $("new-class").value.trim();
   if (!name) return;
-  try {
-    const reply = await talk.ask("/api/classes", { person, query: state.query, names: [name] });
-    state.classes = reply.classes;
-    chooseClass(reply.classes.includes(name) ? name : undefined);
-    panel();
-  } catch (error) {
-    refused(error);
-  }
+  await heard(addNames([name]));
+  panel();
+  if (state.classes.includes(name)) chooseClass(name);
 }
 
 $("names").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const names = $("names-text").value.split("\n").map((name) => name.trim()).filter(Boolean);
-  if (new Set(names).size < 2) {
-    $("calm-text").textContent = "At least two different names are needed.";
-    return;
-  }
+  const names = new Set($("names-text").value.split("\n").map((name) => name.trim()).filter(Boolean));
   try {
-    await talk.ask("/api/classes", { person, query: state.query, names: [...new Set(names)] });
+    if (names.size < 2) throw new Error("At least two different names are needed.");
+    await addNames([...names]);
     poll();
   } catch (error) {
     $("calm-text").textContent = error.message;
@@ -1020,35 +884,25 @@ $("names").addEventListener("submit", async (event) => {
 });
 
 async function guide() {
-  if (state?.instructions && !$("instructions").childElementCount) {
+  if (state.instructions && !$("instructions").childElementCount) {
     try {
       const text = await (await fetch("/instructions")).text();
       const read = new DOMParser().parseFromString(text, "text/html");
-      for (const image of read.querySelectorAll("img")) {
-        const source = image.getAttribute("src") ?? "";
-        if (!/^(\/|data:|blob:)/.test(source)) image.setAttribute("src", `/instructions/${source}`);
-      }
       $("instructions").replaceChildren(...read.body.childNodes);
     } catch {
-      $("instructions").replaceChildren();
+      // Without the server only the keys are shown.
     }
   }
-  await dialog("guide");
+  await dialog("guide", "guide-title");
 }
 
 for (const [i, text] of REASONS.entries()) {
-  const button = document.createElement("button");
-  button.type = "button";
-  const key = document.createElement("kbd");
-  key.textContent = i + 1;
-  const name = document.createElement("span");
-  name.textContent = text;
-  button.append(key, name);
-  button.addEventListener("click", () => {
+  const button = make("button", {}, make("kbd", { textContent: i + 1 }), make("span", { textContent: text }));
+  button.onclick = () => {
     $("reason").value = text;
     for (const other of $("reasons").children) other.setAttribute("aria-pressed", other === button);
-    $("ask-skip").querySelector("button.main").focus();
-  });
+    $("skip-now").focus();
+  };
   $("reasons").append(button);
 }
 $("ask-skip").addEventListener("keydown", (event) => {
@@ -1059,57 +913,24 @@ $("ask-skip").addEventListener("keydown", (event) => {
   button.click();
 });
 
-for (const [keys, text] of KEYS) {
-  const name = document.createElement("dt");
-  name.textContent = keys;
-  const means = document.createElement("dd");
-  means.textContent = text;
-  $("keys").append(name, means);
-}
-
-// Buttons
-
-for (const [name, [text, key]] of Object.entries(TOOLS)) {
-  const button = document.createElement("button");
-  button.className = "tool";
-  button.dataset.name = name;
-  button.title = `${text} (${key}): ${HELP[name]}`;
-  button.setAttribute("aria-keyshortcuts", key);
-  const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  icon.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#i-${name}`);
-  icon.append(use);
-  const label = document.createElement("span");
-  label.textContent = text;
-  button.append(icon, label);
-  button.addEventListener("click", () => chooseTool(name));
-  $("choice").append(button);
-}
+// Controls
 
 function undo(redo) {
-  if (!current?.mask || current.votes || saving) return;
-  if (!redo && tools.unpin()) return;
+  if (!free() || !current.mask || current.votes || (!redo && tools.unpin())) return;
   tools.stop();
-  if (current.undo(redo)) {
-    repaint();
-    changed();
-    say(redo ? "Done again." : "Undone.");
-  } else say(redo ? "There is nothing to do again." : "There is nothing to undo.");
+  const moved = current.undo(redo);
+  if (moved) changed(true);
+  if (redo) say(moved ? "Done again." : "There is nothing to do again.");
+  else say(moved ? "Undone." : "There is nothing to undo.");
 }
 
 function whole(draw, more) {
-  if (!current?.mask || saving || !toolsHere().length) return;
+  if (!free() || !current.mask || toolsHere().length < 2) return;
   tools.stop();
   current.strokeSeconds ??= current.clock.seconds;
   current.change(draw, more);
-  repaint();
-  changed();
+  changed(true);
 }
-
-const clear = () =>
-  whole((mask) => mask.clear(), { origin: null, touched: false, hidden: true, points: [], box: null });
-const invert = () => whole((mask) => mask.invert());
 
 function setSize(radius) {
   tools.size(radius);
@@ -1122,220 +943,188 @@ function setLook(name, value) {
   field.value = value;
   store.set(name, field.value);
   $(`${name}-value`).textContent = `${field.value} %`;
-  if (name === "opacity") {
-    view.opacity = field.value / 100;
-    view.redraw();
-  } else {
-    $("picture").style.filter = `brightness(${$("brightness").value / 100}) contrast(${$("contrast").value / 100})`;
-  }
+  view.opacity = $("opacity").value / 100;
+  $("picture").style.filter = `brightness(${$("brightness").value / 100}) contrast(${$("contrast").value / 100})`;
+  if (name === "opacity") view.redraw();
 }
 
-const LOOKS = { opacity: 45, brightness: 100, contrast: 100 };
-
-function theme(dark) {
-  if (dark !== null) document.documentElement.dataset.theme = dark ? "dark" : "light";
-  const now = document.documentElement.dataset.theme;
-  const isDark = now ? now === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  $("theme").textContent = isDark ? "Light" : "Dark";
+function theme(name) {
+  const { dataset } = document.documentElement;
+  if (name) dataset.theme = name;
+  const now = dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const other = now === "dark" ? "light" : "dark";
+  $("theme").textContent = other === "dark" ? "Dark" : "Light";
   view.redraw();
-  return isDark;
+  return other;
 }
 
 function changeTheme() {
-  const dark = !theme(null);
-  store.set("theme", dark ? "dark" : "light");
-  theme(dark);
+  const other = theme();
+  store.set("theme", other);
+  theme(other);
 }
 
 function jump(id) {
+  if (!$(id).checkVisibility()) return;
   $(id).focus();
   $(id).select?.();
 }
 
-const CLICKS = {
-  undo: () => undo(false),
-  redo: () => undo(true),
-  clear,
-  invert,
-  answers: listAnswers,
-  "calm-answers": listAnswers,
-  ties: listTies,
-  who: askName,
-  theme: changeTheme,
-  help: guide,
-  smaller: () => view.zoom(1 / 1.25),
-  larger: () => view.zoom(1.25),
-  fit: () => view.fit(),
-  accept,
-  refuse,
-  hide: toggleHidden,
-  draws: () => setErases(false),
-  erases: () => setErases(true),
-  done: () => finish(),
-  skip,
-  back: () => back(),
-  earlier: () => back(-1),
-  later: () => back(1),
-  withdraw: () => withdraw(current.key),
-  return: comeBack,
-  add: addClass,
-  plain: () => Object.entries(LOOKS).forEach(([name, value]) => setLook(name, value)),
+function look() {
+  const { parentNode: box } = $("look");
+  box.open = !box.open;
+  if (box.open) jump($("opacity-part").hidden ? "brightness" : "opacity");
+}
+
+// Each control: its key, its title, and what it does. The keys, the titles and the guide are made from this.
+const CONTROLS = {
+  done: ["Enter", "Done: save and go on, or close the polygon", () => tools.close() || finish()],
+  accept: ["A", "Accept the model’s map as it is, and go on", accept],
+  refuse: ["N", "The map is wrong: answer without a map", refuse],
+  hide: ["X", "Hide the model’s map, or show it", toggleHidden],
+  ...Object.fromEntries(
+    Object.entries({ brush: "B", polygon: "P", rectangle: "R", fill: "F", box: "O", points: "T", hand: "H" }).map(
+      ([name, key]) => [`tool-${name}`, [key, `${NAMES[name]}: ${HELP[name]}`, () => chooseTool(name)]],
+    ),
+  ),
+  draws: ["E", "Draw or erase: the right button does the other", () => setErases(false)],
+  erases: ["E", "", () => setErases(true)],
+  undo: ["Ctrl+Z", "Undo", () => undo(false)],
+  redo: ["Ctrl+Y", "Redo (also Ctrl+Shift+Z)", () => undo(true)],
+  clear: ["C", "Clear the map", () => whole((mask) => mask.clear(), EMPTY)],
+  invert: ["I", "Invert the map", () => whole((mask) => mask.invert())],
+  larger: ["+", "Zoom in (also the wheel)", () => view.zoom(1.25)],
+  smaller: ["-", "Zoom out", () => view.zoom(1 / 1.25)],
+  fit: ["0", "Show the whole picture", () => view.fit()],
+  search: ["/", "Find a class: the arrow keys and Enter choose it", () => jump("search")],
+  add: ["K", "Add a class", addClass],
+  note: ["M", "Write a note on this picture", () => jump("note")],
+  rule: ["Y", "Choose the rule that makes the map", () => jump("rule")],
+  skip: ["S", "Skip this picture", skip],
+  back: ["Backspace", "Go back to the answer before", () => tools.unpin() || back(-1)],
+  earlier: ["Backspace", "", () => back(-1)],
+  later: ["Shift+Backspace", "Go on to the answer after", () => back(1)],
+  withdraw: ["W", "Withdraw the answer that is shown", () => $("withdraw").checkVisibility() && withdraw(current.key)],
+  return: ["Escape", "Stop, or return to the picture in hand: changes are kept as a draft", () => tools.stop() || comeBack()],
+  answers: ["L", "My answers", listAnswers],
+  "calm-answers": ["L", "", listAnswers],
+  ties: ["U", "Pictures on which people disagree", listTies],
+  look: ["V", "How it looks: map, brightness, contrast", look],
+  plain: ["G", "Picture and map as they were", () => Object.entries(LOOKS).forEach((pair) => setLook(...pair))],
+  who: ["J", "Change the name", askName],
+  theme: ["D", "Light or dark", changeTheme],
+  help: ["?", "Instructions and keys", guide],
 };
-for (const [id, act] of Object.entries(CLICKS)) $(id).addEventListener("click", act);
+// Each slider: the keys for less and more, its title, what it sets, and by how much.
+const SLIDERS = {
+  threshold: ["< >", "Threshold of the model’s map", setThreshold, (value, way) => value + 2 * way],
+  size: ["[ ]", "Size of the brush", setSize, (value, way) => value * 1.2 ** way],
+  opacity: [", .", "Opacity of the map", (value) => setLook("opacity", value), (value, way) => value + 5 * way],
+  brightness: ["( )", "Brightness of the picture", (value) => setLook("brightness", value), (value, way) => value + 10 * way],
+  contrast: ["{ }", "Contrast of the picture", (value) => setLook("contrast", value), (value, way) => value + 10 * way],
+};
+const PRESSES = { "=": () => view.zoom(1.25), _: () => view.zoom(1 / 1.25) };
+const WITHOUT_PICTURE = ["l", "j", "d", "u", "?"];
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+function explain(keys, text) {
+  $("keys").append(make("dt", { textContent: keys }), make("dd", { textContent: text }));
+}
+
+function name(id, keys, text) {
+  $(id).title = `${text} (${keys})`;
+  $(id).setAttribute("aria-keyshortcuts", keys.replace("Ctrl", "Control"));
+}
+
+for (const tool of Object.keys(NAMES)) {
+  const button = make("button", { id: `tool-${tool}`, className: "tool", data: { name: tool } });
+  button.innerHTML = `<svg><use href="#i-${tool}"/></svg>`;
+  button.append(make("span", { textContent: NAMES[tool] }));
+  $("choice").append(button);
+}
+explain("1 to 9", "Choose a class");
+let title = "";
+for (const [id, [keys, text, act]] of Object.entries(CONTROLS)) {
+  if (text) explain(keys, (title = text));
+  name(id, keys, title);
+  const key = keys.length === 1 ? keys.toLowerCase() : keys;
+  PRESSES[key] ??= act;
+  if ($(id).localName === "button") $(id).addEventListener("click", act);
+}
+PRESSES.e = () => setErases(!tools.erases);
+for (const [id, [keys, text, set, step]] of Object.entries(SLIDERS)) {
+  explain(keys, text);
+  name(id, keys, text);
+  for (const [i, key] of keys.split(" ").entries()) {
+    PRESSES[key] = () => set(step(id === "size" ? tools.radius : Number($(id).value), i ? 1 : -1));
+  }
+  $(id).addEventListener("input", () => set(Number($(id).value)));
+}
+explain("Arrows", "On the picture: move the cross-hair, ten times as far with Shift");
+explain("Space", "On the picture: press the cross-hair and lift it. With the mouse: move the picture");
 
 // A click leaves the focus on the picture: there Enter means Done.
 document.addEventListener("mousedown", (event) => {
   if (event.target.closest("button") && !event.target.closest("dialog, form")) event.preventDefault();
 });
 
-$("size").addEventListener("input", () => setSize(Number($("size").value)));
-$("threshold").addEventListener("input", () => setThreshold(Number($("threshold").value)));
-for (const name of Object.keys(LOOKS)) $(name).addEventListener("input", () => setLook(name, $(name).value));
 $("note").addEventListener("input", () => {
   if (!current) return;
   current.note = $("note").value;
   draftSoon();
 });
 $("note").addEventListener("keydown", (event) => {
-  if (event.key === "Escape" || (event.key === "Enter" && !event.shiftKey)) {
-    event.preventDefault();
-    event.stopPropagation();
-    $("map").focus({ preventScroll: true });
-  }
+  if (event.key !== "Enter" || event.shiftKey) return;
+  event.preventDefault();
+  focusPicture();
 });
 
-// Keys
-
-const PRESSES = {
-  b: () => chooseTool("brush"),
-  p: () => chooseTool("polygon"),
-  r: () => chooseTool("rectangle"),
-  f: () => chooseTool("fill"),
-  o: () => chooseTool("box"),
-  t: () => chooseTool("points"),
-  h: () => chooseTool("hand"),
-  e: () => setErases(!tools.erases),
-  a: accept,
-  n: refuse,
-  x: toggleHidden,
-  c: clear,
-  i: invert,
-  s: skip,
-  l: listAnswers,
-  u: listTies,
-  d: changeTheme,
-  j: askName,
-  k: addClass,
-  g: CLICKS.plain,
-  m: () => jump("note"),
-  w: () => {
-    if (current?.reopened && current.answer && !current.votes) withdraw(current.key);
-  },
-  v: () => {
-    $("look").open = !$("look").open;
-    if ($("look").open) $("opacity-part").hidden ? jump("brightness") : jump("opacity");
-  },
-  y: () => {
-    if (!$("rule-part").hidden) jump("rule");
-  },
-  "/": () => {
-    if (!$("find").hidden) jump("search");
-  },
-  "?": guide,
-  "+": () => view.zoom(1.25),
-  "=": () => view.zoom(1.25),
-  "-": () => view.zoom(1 / 1.25),
-  _: () => view.zoom(1 / 1.25),
-  0: () => view.fit(),
-  "[": () => setSize(tools.radius / 1.2),
-  "]": () => setSize(tools.radius * 1.2),
-  "<": () => setThreshold(current.percent - 2),
-  ">": () => setThreshold(current.percent + 2),
-  ",": () => setLook("opacity", Number($("opacity").value) - 5),
-  ".": () => setLook("opacity", Number($("opacity").value) + 5),
-  "(": () => setLook("brightness", Number($("brightness").value) - 10),
-  ")": () => setLook("brightness", Number($("brightness").value) + 10),
-  "{": () => setLook("contrast", Number($("contrast").value) - 10),
-  "}": () => setLook("contrast", Number($("contrast").value) + 10),
-  Enter: () => {
-    if (!tools.close()) finish();
-  },
-  Backspace: (event) => {
-    if (!tools.unpin()) back(event.shiftKey ? 1 : -1);
-  },
-  Escape: () => {
-    if (!tools.stop()) comeBack();
-  },
-};
-const WITHOUT_PICTURE = ["l", "j", "d", "u", "?"];
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
 document.addEventListener("keydown", (event) => {
-  if (document.querySelector("dialog[open]") || !state) return;
-  const at = event.target;
-  if (at.matches?.("textarea, select, input:not([type=range])")) {
-    if (event.key === "Escape") $("map").focus({ preventScroll: true });
+  if (event.defaultPrevented || !state || document.querySelector("dialog[open]")) return;
+  const { target: at, key } = event;
+  if (at.matches("textarea, select, input:not([type=range])")) {
+    if (key === "Escape") focusPicture();
     return;
   }
   const third = event.getModifierState("AltGraph");
+  let act = null;
   if ((event.ctrlKey || event.metaKey) && !third) {
-    const key = event.key.toLowerCase();
-    if (key === "z") undo(event.shiftKey);
-    else if (key === "y") undo(true);
-    else return;
-    event.preventDefault();
-    return;
+    if (key.toLowerCase() === "z") act = () => undo(event.shiftKey);
+    else if (key.toLowerCase() === "y") act = () => undo(true);
+  } else if (event.altKey && !third) return;
+  else if ((key === "Enter" || key === " ") && at.closest("button, summary, a")) return;
+  else if (key in ARROWS) {
+    if (current && (at === view.layer || at === document.body)) act = () => tools.step(...ARROWS[key], event.shiftKey);
+  } else if (key === " ") act = () => event.repeat || tools.tap() || holdSpace(true);
+  else if (/^[1-9]$/.test(key)) act = () => chooseClass(state.classes[key - 1]);
+  else if (key === "Backspace" && event.shiftKey) act = PRESSES["Shift+Backspace"];
+  else {
+    const name = key.length === 1 ? key.toLowerCase() : key;
+    if (Object.hasOwn(PRESSES, name) && (current || WITHOUT_PICTURE.includes(name))) act = PRESSES[name];
   }
-  if (event.altKey && !third && event.key !== " ") return;
-  const onButton = at.closest?.("button, summary, a");
-  if (onButton && (event.key === "Enter" || event.key === " ")) return;
-  if (event.key in ARROWS) {
-    if (at !== view.layer && at !== document.body) return;
-    if (!current) return;
-    event.preventDefault();
-    tools.step(...ARROWS[event.key], event.shiftKey);
-    return;
-  }
-  if (event.key === " ") {
-    if (!current) return;
-    event.preventDefault();
-    if (event.repeat) return;
-    if (!tools.tap(event.altKey)) {
-      tools.space = true;
-      $("stage").classList.add("space");
-      tools.placeRing(null);
-    }
-    return;
-  }
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const digit = Number(key);
-  if (digit >= 1 && digit <= MANY && key.length === 1) {
-    if (current) chooseClass(state.classes[digit - 1]);
-    return;
-  }
-  const act = Object.hasOwn(PRESSES, key) ? PRESSES[key] : null;
-  if (!act || (!current && !WITHOUT_PICTURE.includes(key))) return;
+  if (!act || (!current && !WITHOUT_PICTURE.includes(key.toLowerCase()))) return;
   event.preventDefault();
-  act(event);
+  act();
 });
 
+function holdSpace(yes) {
+  tools.space = yes;
+  $("stage").classList.toggle("space", yes);
+  tools.placeRing(tools.at);
+}
+
 document.addEventListener("keyup", (event) => {
-  if (event.key !== " ") return;
-  tools.space = false;
-  $("stage").classList.remove("space");
+  if (event.key === " ") holdSpace(false);
 });
 
 // Time and leaving
 
 for (const kind of ["pointermove", "pointerdown", "keydown", "wheel"]) {
-  addEventListener(
-    kind,
-    () => {
-      lastActive = performance.now();
-      current?.clock.tick();
-    },
-    { capture: true, passive: true },
-  );
+  const alive = () => {
+    lastActive = performance.now();
+    current?.clock.tick();
+  };
+  addEventListener(kind, alive, { capture: true, passive: true });
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -1347,8 +1136,7 @@ document.addEventListener("visibilitychange", () => {
 function release() {
   const keys = heldKeys();
   if (!keys.length || !state) return;
-  const text = JSON.stringify({ person, query: state.query, keys });
-  navigator.sendBeacon("/api/release", new Blob([text], { type: "text/plain" }));
+  navigator.sendBeacon("/api/release", JSON.stringify({ person, query: state.query, keys }));
 }
 
 addEventListener("pagehide", () => {
@@ -1360,7 +1148,7 @@ addEventListener("pageshow", (event) => {
 });
 // What is in hand is renewed while somebody works.
 setInterval(() => {
-  if (state?.stage === "ask" && current && performance.now() - lastActive < 600000) refill();
+  if (current && performance.now() - lastActive < 600000) refill();
 }, 60000);
 
 view.moved = () => tools.sketch();
@@ -1387,15 +1175,13 @@ window.page = {
 };
 
 async function start() {
-  const kept = store.get("theme");
-  theme(kept === null ? null : kept === "dark");
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(null));
+  theme(store.get("theme"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme());
   tools.size(Number(store.get("size")) || 12);
   for (const [name, value] of Object.entries(LOOKS)) setLook(name, store.get(name) ?? value);
   if (!person) await askName();
   await poll();
-  if (!state) return;
-  if (state.instructions && store.get("read") !== state.run) {
+  if (state?.instructions && store.get("read") !== state.run) {
     store.set("read", state.run);
     guide();
   }

@@ -1,5 +1,24 @@
 /** What a mouse, a pen, a finger and the keyboard do on the picture. */
 
+export const NAMES = {
+  brush: "Brush",
+  polygon: "Polygon",
+  rectangle: "Rectangle",
+  fill: "Fill",
+  box: "Box",
+  points: "Points",
+  hand: "Move",
+};
+export const HELP = {
+  brush: "Paint over the object.",
+  polygon: "Click the corners. Close it with Enter.",
+  rectangle: "Drag from one corner to the other.",
+  fill: "Click a hole inside the outline.",
+  box: "Drag a box around the object.",
+  points: "Click on the object. Click beside it with Alt or the right button.",
+  hand: "Drag the picture.",
+};
+
 const NEAR = 10;
 const KEPT = 2000;
 

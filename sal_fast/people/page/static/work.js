@@ -80,6 +80,12 @@ export class Work {
     return this.state.origin === "model" && !this.state.touched;
   }
 
+  /** True if a hand or a rule made the map on the screen. */
+  get own() {
+    const { origin, touched } = this.state;
+    return touched || ![null, "model"].includes(origin) || (origin === null && this.mask.any);
+  }
+
   /** Fetch and decode the picture and the map to begin with. Return false while the server is away. */
   async load(room) {
     const { key, width, height } = this;
