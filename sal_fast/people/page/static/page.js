@@ -37,6 +37,7 @@ const REASONS = [
   "I do not know.",
   "The picture is broken.",
 ];
+const PURPOSES = { "classes first": "First some classes", "maps of test images": "Maps of test pictures" };
 const EMPTY = { origin: null, touched: false, hidden: true, points: [], box: null };
 const LOOKS = { opacity: 45, brightness: 100, contrast: 100 };
 
@@ -141,16 +142,20 @@ function heading() {
   const { counts, rounds, purpose, run } = state;
   $("title").textContent = run;
   document.title = `${run}: labelling`;
-  const parts = [`Round ${Math.min(rounds.done + 1, rounds.total)} of ${rounds.total}`];
-  if (purpose === "maps of test images") parts[0] = "Maps of test images";
+  $("who").textContent = person;
+  const parts = [];
+  if (purpose !== "round") parts.push(PURPOSES[purpose] ?? purpose);
+  else if (rounds.total) parts.push(`Round ${Math.min(rounds.done + 1, rounds.total)} of ${rounds.total}`);
   if (rounds.accuracy !== null) parts.push(`accuracy ${percent(rounds.accuracy)}`);
   if (rounds.dice !== null) parts.push(`Dice ${rounds.dice.toFixed(2)}`);
   $("round").textContent = parts.join(" · ");
-  const done = counts.answered + counts.skipped;
-  const left = Math.max(0, counts.images - done);
+  $("progress").hidden = !counts;
+  $("ties").hidden = !counts?.ties;
+  if (!counts) return;
+  const left = Math.max(0, counts.images - counts.answered);
   $("bar").max = Math.max(1, counts.images);
-  $("bar").value = done;
-  $("count").textContent = `${done} of ${counts.images} done`;
+  $("bar").value = counts.answered;
+  $("count").textContent = `${counts.answered} of ${counts.images} done`;
   const figures = [`${left} left`];
   if (counts.skipped) figures.unshift(`${counts.skipped} skipped`);
   if (state.seconds_each !== null) {
@@ -158,9 +163,7 @@ function heading() {
     if (left) figures.push(`about ${time(left * state.seconds_each)} more`);
   }
   $("figures").textContent = `· ${figures.join(" · ")}`;
-  $("ties").hidden = !counts.ties;
   $("ties").textContent = `People disagree on ${count(counts.ties, "picture")}`;
-  $("who").textContent = person;
 }
 
 // The picture in hand
@@ -220,7 +223,7 @@ function calm() {
   };
   let { text } = state;
   if (stage === "ask" && !nothingLeft) text = "It is on its way.";
-  else if (stage === "ask" && counts.held_by_others) {
+  else if (stage === "ask" && counts?.held_by_others) {
     text = `Other people work on ${count(counts.held_by_others, "picture")}. This page goes on by itself.`;
   }
   $("calm-title").textContent = titles[stage];
@@ -233,7 +236,7 @@ function calm() {
     $("calm-name").textContent = `${step.name} · ${step.done} of ${step.total}${rest}`;
   }
   $("calm-report").hidden = stage !== "done";
-  $("calm-answers").hidden = stage === "classes" || stage === "done" || !counts.mine;
+  $("calm-answers").hidden = stage === "classes" || stage === "done" || !counts?.mine;
   $("names").hidden = stage !== "classes";
   const lines = state.log.join("\n");
   $("calm-log").hidden = !lines || !["learn", "failed"].includes(stage);
@@ -350,7 +353,7 @@ function panel() {
   $("done-text").textContent = earlier ? "Save the change" : "Done";
   $("done").classList.toggle("ready", work.label !== null);
   $("back").hidden = Boolean(earlier);
-  $("back").disabled = !state.counts.mine && !talk.answered.size;
+  $("back").disabled = !state.counts?.mine && !talk.answered.size;
 }
 
 /** Draw the map as it is now, and send the draft a little later. */
@@ -411,7 +414,9 @@ function chooseClass(name) {
   const work = current;
   if (work.votes) {
     work.label = name;
-    send(work, { settles: true, sure: true, kind: null, runs: null }, `Picture ${work.number} is settled: ${name}`);
+    // The own map stays, but the model's is not taken for one.
+    const map = work.answer ? {} : { kind: null, runs: null };
+    send(work, { settles: true, sure: true, ...map }, `Picture ${work.number} is settled: ${name}`);
     return;
   }
   work.classSeconds ??= work.clock.seconds;
@@ -559,6 +564,8 @@ function send(work, more, text) {
   const marked = (saved.runs ?? []).reduce((sum, run, i) => sum + (i % 2 ? run : 0), 0);
   const share = marked / (work.width * work.height);
   const asks = work.wants_map && !saved.skipped && !saved.sure && (share === 0 || share > 0.8);
+  // An empty map is sent as one, so that the server asks whether it is meant.
+  if (asks && share === 0) saved.runs = [work.width * work.height];
   const item = talk.put("answer", work.key, saved);
   item.text = text;
   if (asks && !talk.isAway) {
@@ -588,7 +595,7 @@ function told(item, reply, error) {
   if (reply.counts && state) {
     state.counts = reply.counts;
     heading();
-    if (reply.counts.answered + reply.counts.skipped >= reply.counts.images) pollSoon(300);
+    if (reply.counts.answered >= reply.counts.images) pollSoon(300);
   }
   if (saving === item) goOn(item.text);
   else {
@@ -617,10 +624,10 @@ async function notTaken(item, error) {
   }
   const { ask } = error.reply;
   $("sure-text").textContent = error.message;
-  $("sure-invert").hidden = ask !== "inverted";
+  $("sure-invert").hidden = ask === "empty";
   $("sure-keep").textContent = ask === "empty" ? "Go on without a map" : "Keep it";
-  $("sure-keep").classList.toggle("main", ask !== "inverted");
-  const choice = await dialog("ask-sure", ask === "inverted" ? "sure-invert" : "sure-keep");
+  $("sure-keep").classList.toggle("main", ask === "empty");
+  const choice = await dialog("ask-sure", ask === "empty" ? "sure-keep" : "sure-invert");
   if (current?.key !== key) return;
   if (choice === "invert") current.change((mask) => mask.invert());
   if (choice === "invert" || choice === "keep") finish({ sure: true });
@@ -692,7 +699,7 @@ async function list(title, text, rows) {
 }
 
 async function listAnswers() {
-  if (saving || !(await readMine())) return;
+  if (saving || state.query === null || !(await readMine())) return;
   const none = "You have not answered yet in this round.";
   await list(
     "My answers",
@@ -712,7 +719,7 @@ async function listAnswers() {
 }
 
 async function listTies() {
-  if (saving || !state.counts.ties) return;
+  if (saving || !state.counts?.ties) return;
   const reply = await heard(talk.ask(`/api/ties?query=${state.query}`));
   if (!reply) return;
   await list(
@@ -1136,7 +1143,13 @@ document.addEventListener("visibilitychange", () => {
 function release() {
   const keys = heldKeys();
   if (!keys.length || !state) return;
-  navigator.sendBeacon("/api/release", JSON.stringify({ person, query: state.query, keys }));
+  // A request of this kind outlives the page.
+  fetch("/api/release", {
+    method: "POST",
+    keepalive: true,
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ person, query: state.query, keys }),
+  }).catch(() => {});
 }
 
 addEventListener("pagehide", () => {

@@ -17,10 +17,13 @@ async function send(path, body) {
   let response;
   let text;
   try {
+    const sent = JSON.stringify(body);
     const options = body === undefined ? {} : {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
+      body: sent,
+      // A small request outlives the page.
+      keepalive: sent.length < 30000,
     };
     response = await fetch(path, { cache: "no-store", ...options });
     text = await response.text();
@@ -32,6 +35,7 @@ async function send(path, body) {
     reply = JSON.parse(text);
   } catch {
     if (response.ok) throw new Away();
+    if (text && !text.startsWith("<")) reply.error = text;
   }
   if (response.status >= 502 && response.status <= 504) throw new Away();
   if (!response.ok) throw new Refused(response.status, reply);
