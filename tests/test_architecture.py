@@ -15,7 +15,7 @@ PACKAGE = ROOT / "sal_fast"
 OPS = PACKAGE / "ops"
 EXPERIMENT = {
     "annotate", "bench", "cli", "data", "distributed", "errors", "experiment", "metrics", "models",
-    "plugins", "probes", "query", "report", "seeds", "sweep", "testing", "train", "trained",
+    "people", "plugins", "probes", "query", "report", "seeds", "sweep", "testing", "train", "trained",
 }  # fmt: skip
 HEAVY = {"PIL", "jinja2", "matplotlib", "nvidia", "polars", "ray", "rich", "scipy", "torchvision", "tyro"}
 

@@ -1,11 +1,14 @@
 """The progress of long work: a bar on a terminal, or lines in the log without one."""
 
+import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +21,8 @@ from rich.progress import (
 )
 
 EVERY = 30.0  # seconds between the lines that a log gets while something runs
+OFTEN = 0.5  # seconds between two states in the file of progress
+FILE = "SAL_FAST_PROGRESS"  # names a file that another program reads to show how far the work is
 _log = logging.getLogger(__name__)
 
 
@@ -30,8 +35,19 @@ class _Bar:
 
     def line(self, spent: float) -> str:
         """The state after `spent` seconds, with an estimate of the time that is left if there is one."""
-        left = duration(spent / self.done * (self.total - self.done)) if self.done else ""
+        left = duration(self.left(spent)) if self.done else ""
         return f"{self.description}: {self.done} of {self.total}" + (f", about {left} left" if left else "")
+
+    def left(self, spent: float) -> float:
+        """An estimate of the seconds that are left after `spent` seconds."""
+        return spent / self.done * (self.total - self.done)
+
+    def write(self, file: Path, spent: float) -> None:
+        """Write the state to a file that another program reads."""
+        aside = file.with_name(file.name + ".part")
+        state = {"name": self.description, "done": self.done, "total": self.total}
+        aside.write_text(json.dumps(state | {"seconds_left": round(self.left(spent), 1)}))
+        aside.replace(file)
 
 
 _open: _Bar | None = None  # the bar that is shown; bars that are opened inside it are not
@@ -116,11 +132,20 @@ def _on_terminal(shown: _Bar) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def _in_log(shown: _Bar, log: bool) -> Iterator[Callable[..., None]]:
+    file, told = os.environ.get(FILE), 0.0
+
     def advance(by: int = 1) -> None:
+        nonlocal told
         shown.done += by
+        now = time.perf_counter()
+        if file and now - told >= OFTEN:
+            told = now
+            shown.write(Path(file), now - shown.start)
 
     with heartbeat():
         yield advance
+    if file:
+        Path(file).unlink(missing_ok=True)
     if log:
         _log.info(f"{shown.description}: {shown.total} in {time.perf_counter() - shown.start:.1f} s")
 

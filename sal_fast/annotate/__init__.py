@@ -1,4 +1,4 @@
-"""Map sources: a model, a generator that the user names, a segmenter's files, and people (`people`).
+"""Map sources beside people (`sal_fast.people`): a model, a generator of the user's, a segmenter's files.
 
 Every map source gives k maps in the frame, image_size x image_size pixels.
 """
@@ -8,6 +8,7 @@ from sal_fast.annotate.generator import Generator, draw_maps, maps_of
 from sal_fast.annotate.map_files import read_maps, write_maps
 from sal_fast.annotate.sam import segment_anything
 from sal_fast.annotate.segmenter import make_missing_masks, segmenter_masks
+from sal_fast.annotate.suggest import suggest
 
 __all__ = [
     "Generator",
@@ -18,5 +19,6 @@ __all__ = [
     "read_maps",
     "segment_anything",
     "segmenter_masks",
+    "suggest",
     "write_maps",
 ]

@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sal_fast.annotate.people import folder, label_studio
-from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say
 from sal_fast.experiment.answers import people
 from sal_fast.experiment.record import RunFolder
+from sal_fast.people import folder, label_studio
+from sal_fast.people.answers import Answers, tally
+from sal_fast.people.question import Answer, Question
 
 TOOLS = {"labelstudio": label_studio, "folder": folder}
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -39,7 +40,7 @@ def _export(run: Run, /, to: Literal["labelstudio", "folder"], out: Path | None 
     """
     held = RunFolder(run)
     question = people.asked(held)
-    waiting = people.Answers(held.asked(question.query_index)).open(question.ids)
+    waiting = Answers(held.asked(question.query_index)).open(question.ids)
     if not waiting:
         say(f"query {question.query_index} is answered; repeat the run's command to go on")
         return 0
@@ -99,10 +100,10 @@ def _import(
     return 0
 
 
-def _summary(question: Question, there: people.Answers, read: int) -> str:
+def _summary(question: Question, there: Answers, read: int) -> str:
     """The state of a query after an import, and what to do next."""
     verdicts = there.verdicts()
-    count, waiting = people.tally([there]), there.open(question.ids)
+    count, waiting = tally([there]), there.open(question.ids)
     said = f"query {question.query_index}: {read} answers read; {count['labelled']} of {len(question.ids)} "
     said += "images have a class"
     if question.maps:

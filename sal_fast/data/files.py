@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch.nn.functional as F
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
-from torch import Tensor
 
 from sal_fast.data import mistaken
 
@@ -201,19 +199,6 @@ def check_range(file: Encoded, low: float, high: float) -> None:
             f"its {file.depth} go from {low:g} to {high:g}, expected 0 to {top:g}; say with --white which "
             f"number is white",
         )
-
-
-def resize(pixels: Tensor, size: int) -> Tensor:
-    """Resize uint8 [H, W, 3] to uint8 [size, size, 3], bilinear with antialias.
-
-    The result is within one grey level of Pillow's, because torch took over its integer arithmetic, and is
-    three times as fast.
-    """
-    if tuple(pixels.shape[:2]) == (size, size):
-        return pixels
-    image = pixels[None].permute(0, 3, 1, 2)  # channels_last, which torch resizes without a copy
-    image = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
-    return image[0].permute(1, 2, 0)
 
 
 def grades(file: Encoded) -> np.ndarray:

@@ -30,6 +30,6 @@ def active_learning(steps: Steps, until: int | None = None) -> Labelled:
             if steps.goes_on(work, accuracy_model, labelled):
                 query = steps.select(work, accuracy_model, labelled)  # lines 9-10
                 # lines 11-16: people draw the maps up to the change point, the other model after it
-                answer = steps.annotate(work, query, drawing_model)
+                answer = steps.annotate(work, query, accuracy_model, drawing_model)
                 labelled = labelled.add(answer)  # line 17
     return labelled

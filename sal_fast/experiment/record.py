@@ -10,6 +10,7 @@
     teacher.safetensors    the weights of the teacher (regime tait)
     model/            the model of the last finished round, with its card (`sal_fast.trained.folder`)
     frozen/           the features of the networks, with --train head
+    people/           what the page on which people label keeps: its settings, drafts, first answers
     baseline/         what other models say of the test images, and gained.json (--baseline)
     summary.json      written when the run is finished
 
@@ -41,6 +42,7 @@ from sal_fast.experiment.config import OPTIONS, Config
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+PEOPLE = "people"  # the folder of the page on which people label
 PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
 DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `data` has to have
 TIES = "ties"  # run.json's key of the rule for ties of a query
@@ -173,7 +175,7 @@ class RunFolder:
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the folder for this process. The kernel releases the lock however the process ends."""
-        return hold(self.path, self.run_json.name, own=("frozen",))
+        return hold(self.path, self.run_json.name, own=("frozen", PEOPLE))
 
     @property
     def run_json(self) -> Path:

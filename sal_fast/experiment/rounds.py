@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sal_fast import metrics, query, seeds
 from sal_fast._util.files import write_bytes
+from sal_fast.annotate import suggest
 from sal_fast.data import augment
 from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
@@ -157,13 +158,22 @@ class Steps:
             rest = rest[query.key_order(self.ids(rest), self.config.seed).to(rest.device)]
         return rest
 
-    def annotate(self, work: Work, rows: Tensor, model: Classifier | None) -> Labelled:
-        """Get the labels of the query after a round, and its maps; `model` draws the maps if a model does.
+    def annotate(
+        self, work: Work, rows: Tensor, accuracy_model: Classifier, drawing_model: Classifier | None
+    ) -> Labelled:
+        """Get the labels of the query after a round, and its maps; `drawing_model` draws if a model does.
 
-        Raises Waiting if people have not answered yet.
+        Raises Waiting if people have not answered yet. If they are to draw, the maps that a model suggests
+        are kept for them.
         """
         with self._timed(work, "annotate"):
-            return self.answering.answer(work.round_index + 1, rows, model, work.folder)
+            try:
+                return self.answering.answer(work.round_index + 1, rows, drawing_model, work.folder)
+            except Waiting as waiting:
+                if waiting.maps and work.folder is not None:
+                    model = drawing_model or accuracy_model
+                    suggest(model, self.store, rows, self.config.probe).write(work.folder)
+                raise
 
     @contextmanager
     def round(self, round_index: int, labelled: Labelled) -> Iterator[Work]:

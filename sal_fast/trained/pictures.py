@@ -10,8 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sal_fast.data import decode, files, reading
+from sal_fast.data import decode, reading
 from sal_fast.data.files import Unreadable
+from sal_fast.data.resize import resize
 from sal_fast.errors import InputError
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -42,7 +43,7 @@ def stacked(images: Picture | Sequence[Picture], size: int, white: float | None 
     paths = {at: Path(one).expanduser() for at, one in enumerate(several) if isinstance(one, str | Path)}
     for at, one in enumerate(several):
         if at not in paths:
-            out[at] = files.resize(_pixels(one), size)
+            out[at] = resize(_pixels(one), size)
     if paths:
         with closing(decode.choose("torch", torch.device("cpu"))) as decoder:
             try:

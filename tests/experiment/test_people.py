@@ -13,14 +13,15 @@ import pytest
 from experiment_runs import answer, arguments, kept, rounds
 from PIL import Image
 
-from sal_fast.annotate.people import folder
-from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.cli import main
 from sal_fast.errors import InputError
 from sal_fast.experiment.answers import people
 from sal_fast.experiment.answers.people import Waiting
 from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.rounds import Steps
+from sal_fast.people import folder
+from sal_fast.people.answers import Answers, Verdict, tally
+from sal_fast.people.question import Answer, Question
 
 Tiny = Callable[..., Path]
 
@@ -171,16 +172,16 @@ def test_several_people_partial_answers_and_second_thoughts(tmp_path: Path) -> N
     ) -> Answer:
         return Answer(name, label, mask, who, 1.0, skipped)
 
-    there = people.Answers(tmp_path)
+    there = Answers(tmp_path)
     there.add([said("a/1", "cat", ones, "ann"), said("a/2", None, None, "ann", skipped=True)])
     assert there.open(["a/1", "a/2", "b"]) == ["b"]
-    there = people.Answers(tmp_path)  # from its file
+    there = Answers(tmp_path)  # from its file
     there.add([said("a/1", "dog", zeros, "ben"), said("a/2", None, None, "ben", skipped=True)])
     there.add([said("b", "dog", None, "ben"), said("b", "cat", None, "cy"), said("b", "cat", ones, "ann")])
-    found = people.Answers(tmp_path).verdicts()
+    found = Answers(tmp_path).verdicts()
     assert found["a/1"].label == "cat"  # one each: the first
     assert len(found["a/1"].masks) == 2
-    assert found["a/2"] == people.Verdict(None, [])
+    assert found["a/2"] == Verdict(None, [])
     assert found["b"].label == "cat"
     assert len(found["b"].masks) == 1
     image = tmp_path / "image.png"
@@ -188,11 +189,11 @@ def test_several_people_partial_answers_and_second_thoughts(tmp_path: Path) -> N
     mean = people.map_in_frame(found["a/1"].masks, image, 8)
     assert (mean[:4] == 128).all()
     assert not mean[4:].any()
-    count = people.tally([there])
+    count = tally([there])
     assert (count["labelled"], count["maps"], count["skipped"], count["annotators"]) == (2, 2, 1, 3)
     assert (count["answers_with_map"], count["answers_label_only"], count["seconds"]) == (3, 2, 7.0)
     there.add([said("a/1", "dog", None, "ann"), said("a/2", "dog", None, "ben")])  # they changed their minds
-    found = people.Answers(tmp_path).verdicts()
+    found = Answers(tmp_path).verdicts()
     assert (found["a/1"].label, len(found["a/1"].masks)) == ("dog", 1)
     assert found["a/2"].label == "dog"
 

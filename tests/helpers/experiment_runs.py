@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.experiment.answers import people
 from sal_fast.experiment.record import RunFolder
+from sal_fast.people.question import Answer, Question
 
 TINY: dict[str, Any] = {
     "arch": "resnet18",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sal_fast.data import files
 from sal_fast.data.files import Encoded, Unreadable, or_unreadable
+from sal_fast.data.resize import resize
 
 Result = TypeVar("Result")
 MOST_PIXELS = 2**25  # pixels of masks, or of any files not for Pillow, decoded at a time: 100 MB as RGB
@@ -51,7 +52,7 @@ class Decoder:
 
         def by_pillow(i: int, row: int) -> None:
             try:
-                staged[row] = files.resize(torch.from_numpy(files.rgb(batch[i])), out.shape[1])
+                staged[row] = resize(torch.from_numpy(files.rgb(batch[i])), out.shape[1])
             except Unreadable as error:
                 broken[places[i]] = error
                 staged[row] = 0

@@ -1,6 +1,6 @@
 """NVIDIA DALI: on a GPU it decodes (`mixed`) and resizes, on a CPU it only decodes.
 
-On a CPU `files.resize` resizes, so that pixels do not depend on the decoder; DALI's own resize takes nine
+On a CPU `resize` resizes, so that pixels do not depend on the decoder; DALI's own resize takes nine
 times as long there. Masks that are 8-bit grey PNGs are decoded here too, always on the CPU, because DALI
 cannot decode them on a GPU.
 
@@ -19,9 +19,9 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 from torch import Tensor
 
-from sal_fast.data import files
 from sal_fast.data.decode.base import Decoder
 from sal_fast.data.files import Encoded, Unreadable
+from sal_fast.data.resize import resize
 
 BATCH = 256
 HARDWARE_LOAD = 0.65  # the share of a batch for the GPU's JPEG engine, if it has one (DALI's default)
@@ -46,7 +46,7 @@ class DaliDecoder(Decoder):
 
     def _decode(self, batch: list[Encoded], out: Tensor, places: list[int]) -> None:
         def one(place: int, image: np.ndarray) -> None:
-            out[place] = files.resize(torch.from_numpy(image), out.shape[1])
+            out[place] = resize(torch.from_numpy(image), out.shape[1])
 
         for start in range(0, len(batch), BATCH):
             part = slice(start, start + BATCH)

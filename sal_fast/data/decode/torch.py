@@ -12,6 +12,7 @@ from torchvision import io
 
 from sal_fast.data import files
 from sal_fast.data.decode.base import Decoder
+from sal_fast.data.resize import resize
 
 # torchvision warns that its decoders will move to torchcodec, which does not exist everywhere yet
 warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
@@ -41,6 +42,6 @@ class TorchDecoder(Decoder):
 
         def one(place: int, data: Tensor) -> None:
             image = io.decode_jpeg(data, io.ImageReadMode.RGB)
-            out[place] = files.resize(image.permute(1, 2, 0), out.shape[1])
+            out[place] = resize(image.permute(1, 2, 0), out.shape[1])
 
         self.map(one, places, encoded)

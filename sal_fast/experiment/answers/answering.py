@@ -12,15 +12,16 @@ from sal_fast.data.masks import Masks
 from sal_fast.data.store import Store
 from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
-from sal_fast.experiment.answers import controls
+from sal_fast.experiment.answers import controls, people
 from sal_fast.experiment.answers.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
-from sal_fast.experiment.answers.people import Answers, Waiting, map_in_frame, tally
+from sal_fast.experiment.answers.people import Waiting, map_in_frame
 from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.regimes import GENERATED, Source
 from sal_fast.models import Classifier
+from sal_fast.people.answers import Answers, tally
 
 SEVERAL = 5  # maps that people left empty tell that a class has nothing to show
 
@@ -85,7 +86,7 @@ class Answering:
         """
         folder, source = aside or self.folder.asked(query_index), self.turns.source(query_index, self.trials)
         if self.config.annotator == "people":
-            rows = self._labelled_by_people(query_index, rows)
+            rows = self._labelled_by_people(query_index, rows, folder, source == "human")
         foreseen = None
         if source == "human" and self.drawer(query_index) != "none":
             foreseen = self._drawn(query_index, rows, model, folder / "predicted")
@@ -163,14 +164,19 @@ class Answering:
 
     # --- people's labels and maps ------------------------------------------------------------------------
 
-    def _labelled_by_people(self, query_index: int, rows: Tensor) -> Tensor:
+    def _labelled_by_people(self, query_index: int, rows: Tensor, folder: Path, maps: bool) -> Tensor:
         """Store the classes that people gave. Returns the rows with a class; the others count as skipped.
 
-        Raises Waiting if answers are missing, and InputError if too few images of the start set have a class.
+        Raises Waiting if answers are missing; the question is then in `folder`. Raises InputError if too few
+        images of the start set have a class.
         """
         waiting = int(self.ranks.of_first(lambda: self._open(query_index, rows), rows.new_empty(1)))
         if waiting:
-            raise Waiting(self.folder.path, query_index, len(rows) - waiting, len(rows))
+            if self.ranks.first:
+                table = self.store.table
+                asked = people.question(self.folder, query_index, self._ids(rows), table, table.classes, maps)
+                people.pose(folder, asked)
+            raise Waiting(self.folder.path, query_index, len(rows) - waiting, len(rows), maps)
         labels = self.ranks.of_first(lambda: self._classes(query_index, rows), torch.empty_like(rows))
         known, least = int((labels >= 0).sum()), min(2, len(rows))
         if query_index == 0 and known < least:

@@ -1,157 +1,45 @@
-"""Queries that people answer: the questions, the answers, and their files in the run folder.
+"""Queries that people answer: the question that a run asks, and the step from their answers to its maps.
 
-    start/answers.json           the answers to the start set
-    rounds/007/answers.json      the answers to the query made after round 7
-    .../drawn/N/<id>.png         the maps by the Nth annotator, at their pictures' own sizes
+    start/question.json, answers.json         the start set
+    rounds/007/question.json, answers.json    the query made after round 7; suggested.npz has the model's maps
 
-A run that waits for people is no process, so it holds no GPU and no memory.
+A run that waits for people is no process, so it holds no GPU and no memory. This module imports no torch.
 """
 
-import dataclasses
-import io
+from __future__ import annotations
+
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from sal_fast._util.files import read_json, write_bytes, write_json
-from sal_fast.annotate.people.question import Answer, Question
-from sal_fast.data import files, load_table, meaning
+from sal_fast._util.files import read_json, write_json
+from sal_fast.data import files, meaning
 from sal_fast.errors import InputError
 from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.record import RunFolder
+from sal_fast.people.answers import Answers
+from sal_fast.people.question import Question
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sal_fast.data import Table
 
 FORMAT = 1
+POSED = "question.json"
 
 
 class Waiting(Exception):
     """People have not answered a query yet. The run goes on when they have."""
 
-    def __init__(self, folder: Path, query: int, answered: int, asked: int) -> None:
+    def __init__(self, folder: Path, query: int, answered: int, asked: int, maps: bool = False) -> None:
         self.folder, self.query, self.answered, self.asked = folder, query, answered, asked
+        self.maps = maps  # True if people are to draw, too
         super().__init__(
             f"{answered} of the {asked} images of query {query} are answered; the run waits for people: "
             f"{folder}"
         )
-
-
-@dataclass(frozen=True)
-class Kept:
-    """One person's answer for one image, as the run folder keeps it.
-
-    mask: the path of a PNG below the query's folder, or None.
-    """
-
-    id: str
-    label: str | None
-    annotator: str
-    seconds: float | None
-    skipped: bool
-    mask: str | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of all answers for one image.
-
-    label: the class; None if everybody skipped the image. masks: the files of the maps that were drawn.
-    """
-
-    label: str | None
-    masks: list[Path]
-
-
-class Answers:
-    """The answers to one query, which are kept in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        path = folder / "answers.json"
-        there: dict[str, Any] = {"format": FORMAT, "answers": []}
-        if path.exists():
-            there = read_json(path)
-        try:
-            if there["format"] != FORMAT:
-                raise KeyError(f"format {there['format']!r}")
-            self.kept = [Kept(**one) for one in there["answers"]]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path}: the answers cannot be read ({error}); restore it") from None
-
-    def add(self, answers: Iterable[Answer]) -> None:
-        """Keep these answers. A person's new answer for an image replaces their earlier one."""
-        kept = {(one.id, one.annotator): one for one in self.kept}
-        names = list(dict.fromkeys(one.annotator for one in self.kept))
-        for answer in answers:
-            if answer.annotator not in names:
-                names.append(answer.annotator)
-            mask = None
-            if answer.mask is not None:
-                mask = f"drawn/{names.index(answer.annotator)}/{answer.id}.png"
-                out = io.BytesIO()
-                Image.fromarray(answer.mask).save(out, format="png")
-                write_bytes(self.folder / mask, out.getvalue())
-            own = {field.name: getattr(answer, field.name) for field in dataclasses.fields(Kept)}
-            kept[answer.id, answer.annotator] = Kept(**own | {"mask": mask})
-        self.kept = list(kept.values())
-        write_json(
-            self.folder / "answers.json",
-            {"format": FORMAT, "answers": [dataclasses.asdict(one) for one in self.kept]},
-        )
-
-    def verdicts(self) -> dict[str, Verdict]:
-        """The verdicts by id, for all images that somebody answered or skipped.
-
-        The class is the one that most people gave; on a tie it is the one that was given first. The maps are
-        those of all people who drew one. An image counts as skipped if nobody gave a class.
-        """
-        by_id: dict[str, list[Kept]] = {}
-        for one in self.kept:
-            by_id.setdefault(one.id, []).append(one)
-        found = {}
-        for name, answers in by_id.items():
-            given = Counter(one.label for one in answers if not one.skipped)
-            masks = [self.folder / one.mask for one in answers if one.mask is not None and not one.skipped]
-            found[name] = Verdict(given.most_common(1)[0][0] if given else None, masks)
-        return found
-
-    def open(self, ids: Sequence[str]) -> list[str]:
-        """The ids that have no answer yet."""
-        there = self.verdicts()
-        return [name for name in ids if name not in there]
-
-
-def tally(answers: Iterable[Answers]) -> dict[str, Any]:
-    """Count what people have done over several queries: images by outcome, answers and seconds by kind.
-
-    If several people answer for one image, each of their answers counts. Seconds are None if nobody measured
-    them. Images that `query import --skip-rest` gave up count for no annotator.
-    """
-    answers = list(answers)
-    verdicts = [verdict for one in answers for verdict in one.verdicts().values()]
-    kept = [one for query in answers for one in query.kept]
-    with_map = [one for one in kept if one.mask is not None and not one.skipped]
-    label_only = [one for one in kept if one.mask is None and not one.skipped]
-    return {
-        "labelled": sum(verdict.label is not None for verdict in verdicts),
-        "maps": sum(bool(verdict.masks) for verdict in verdicts),
-        "skipped": sum(verdict.label is None for verdict in verdicts),
-        "annotators": len({one.annotator for one in kept if one.annotator or not one.skipped}),
-        "answers_with_map": len(with_map),
-        "answers_label_only": len(label_only),
-        "seconds": _seconds(kept),
-        "map_seconds": _seconds(with_map),
-        "label_seconds": _seconds(label_only),
-    }
-
-
-def _seconds(kept: Iterable[Kept]) -> float | None:
-    measured = [one.seconds for one in kept if one.seconds is not None]
-    return round(sum(measured), 3) if measured else None
 
 
 def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
@@ -169,7 +57,11 @@ def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
 
 
 def asked(folder: RunFolder) -> Question:
-    """The question that a run waits for, answered or not. Raises InputError if it waits for nothing."""
+    """The question that a run waits for, answered or not. Raises InputError if it waits for nothing.
+
+    It reads what the run wrote when it asked (`pose`). The data is read only if that is not there, or if its
+    images have moved.
+    """
     if not folder.run_json.exists():
         raise InputError(f"{folder.path}: no run.json in it; name a run's folder")
     run, lines = folder.run(), folder.rounds()
@@ -182,21 +74,81 @@ def asked(folder: RunFolder) -> Question:
     query_index, plan = len(lines), config.plan(len(run["splits"]["train"]))
     if query_index >= plan.rounds or (lines and lines[-1].get("stopped")):
         raise InputError(f"{folder.path} is finished; it asks nothing more")
+    posed = _posed(folder, query_index)
+    if posed is not None:
+        return posed
     ids = [str(name) for name in run["start"]] if query_index == 0 else folder.query(query_index - 1)
+    from sal_fast.data import load_table  # it imports torch
+
     table = load_table(config.data, config.root, config.its_rule, config.its_format)
-    image = dict(zip(table.ids, table.images, strict=True))
-    gone = [name for name in ids if name not in image]
+    trials = [line.get("trial_dice") for line in lines]
+    maps = Turns.of(config, plan).source(query_index, trials) == "human"
+    return question(folder, query_index, ids, table, run["data"]["classes"], maps)
+
+
+def question(
+    folder: RunFolder, query_index: int, ids: Sequence[str], table: Table, classes: Sequence[str], maps: bool
+) -> Question:
+    """The question about some images of a table. Raises InputError if the table has one of them no more."""
+    row_of = {name: row for row, name in enumerate(table.ids)}
+    gone = [name for name in ids if name not in row_of]
     if gone:
         raise InputError(f"{table.name}: image {gone[0]!r}, which the run asks for, is gone; restore it")
-    trials = [line.get("trial_dice") for line in lines]
     return Question(
         run=folder.path.resolve().name,
         query_index=query_index,
-        ids=ids,
-        images=[image[name] for name in ids],
-        classes=list(run["data"]["classes"]),
-        maps=Turns.of(config, plan).source(query_index, trials) == "human",
+        ids=list(ids),
+        images=[table.images[row_of[name]] for name in ids],
+        classes=list(classes),
+        maps=maps,
     )
+
+
+def pose(folder: Path, asked: Question) -> None:
+    """Write a question to the folder of its query, so that it can be read without the data and torch."""
+    write_json(
+        folder / POSED,
+        {
+            "format": FORMAT,
+            "query": asked.query_index,
+            "ids": asked.ids,
+            "images": [str(path.absolute()) for path in asked.images],
+            "classes": asked.classes,
+            "maps": asked.maps,
+            "has_map": sorted(asked.has_map),
+            "labels": dict(asked.labels),
+        },
+    )
+
+
+def posed(folder: Path, run: str) -> Question | None:
+    """The question that was written to a folder; None if there is none, or if an image of it has moved."""
+    path = folder / POSED
+    if not path.exists():
+        return None
+    there = read_json(path)
+    try:
+        if there["format"] != FORMAT:
+            raise KeyError(f"format {there['format']!r}")
+        found = Question(
+            run=run,
+            query_index=int(there["query"]),
+            ids=list(there["ids"]),
+            images=[Path(name) for name in there["images"]],
+            classes=list(there["classes"]),
+            maps=bool(there["maps"]),
+            has_map=frozenset(there["has_map"]),
+            labels=dict(there["labels"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: the question cannot be read ({error}); remove the file, and repeat the run's command"
+        ) from None
+    return found if all(path.is_file() for path in found.images) else None
+
+
+def _posed(folder: RunFolder, query_index: int) -> Question | None:
+    return posed(folder.asked(query_index), folder.path.resolve().name)
 
 
 def reopen(folder: RunFolder, asked: Question) -> Answers:

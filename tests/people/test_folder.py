@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sal_fast.annotate.people import folder
-from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.errors import InputError
+from sal_fast.people import folder
+from sal_fast.people.question import Answer, Question
 
 HEADER = "id,label,annotator,seconds,skipped\n"
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from sal_fast._util.files import read_json
-from sal_fast.annotate.people.question import (
+from sal_fast.data import files, meaning
+from sal_fast.data.meaning import Rule
+from sal_fast.data.table import names_a_file
+from sal_fast.errors import InputError
+from sal_fast.people.question import (
     Answer,
     Problems,
     Question,
@@ -19,10 +23,6 @@ from sal_fast.annotate.people.question import (
     new_folder,
     pictures,
 )
-from sal_fast.data import files, meaning
-from sal_fast.data.meaning import Rule
-from sal_fast.data.table import names_a_file
-from sal_fast.errors import InputError
 
 TABLE, QUERY = "answers.csv", "query.json"
 COLUMNS = ("id", "label", "annotator", "seconds", "skipped")

@@ -15,10 +15,10 @@ import pytest
 from brush_encoder import encode
 from PIL import Image
 
-from sal_fast.annotate.people import label_studio
-from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.data.readers.brush_code import decode
 from sal_fast.errors import InputError
+from sal_fast.people import label_studio
+from sal_fast.people.question import Answer, Question
 
 # Made by label-studio-sdk 2.1.2 (label_studio_sdk.converter.brush.mask2rle).
 LIBRARY = [

@@ -25,9 +25,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sal_fast.annotate.people import label_studio
-from sal_fast.annotate.people.question import Question
 from sal_fast.errors import InputError
+from sal_fast.people import label_studio
+from sal_fast.people.question import Question
 
 COMMAND = shutil.which("label-studio")
 PASSWORD = "a-long-password"

@@ -16,9 +16,9 @@ import pytest
 from brush_encoder import encode
 from PIL import Image
 
-from sal_fast.annotate.people import folder, label_studio
-from sal_fast.annotate.people.question import SHOWN, Answer, Question
 from sal_fast.errors import InputError
+from sal_fast.people import folder, label_studio
+from sal_fast.people.question import SHOWN, Answer, Question
 
 CLASSES = ["Sparrow", "Möwe", "<b>&\"'", "a,b;c", " spaced", "$price", "2"]
 ODD = ['b/<i>ß & "q".x', "Vögel/'1'", "001", "a/b/c", "=1+1", "b,c;d"]

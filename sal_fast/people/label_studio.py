@@ -9,7 +9,12 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from sal_fast.annotate.people.question import (
+from sal_fast.data import files
+from sal_fast.data.readers.label_studio import as_array, as_object, drawn_regions, identity, number
+from sal_fast.data.readers.label_studio import drawn as drawn_pixels
+from sal_fast.data.readers.label_studio import tasks as read_tasks
+from sal_fast.errors import InputError
+from sal_fast.people.question import (
     Answer,
     Problems,
     Question,
@@ -18,11 +23,6 @@ from sal_fast.annotate.people.question import (
     new_folder,
     pictures,
 )
-from sal_fast.data import files
-from sal_fast.data.readers.label_studio import as_array, as_object, drawn_regions, identity, number
-from sal_fast.data.readers.label_studio import drawn as drawn_pixels
-from sal_fast.data.readers.label_studio import tasks as read_tasks
-from sal_fast.errors import InputError
 
 PART = 100 * 2**20  # bytes of pictures in one tasks file; Label Studio takes uploads of at most 250 MB
 FEW = 8  # up to so many classes have a digit each to choose them; more have a search field

@@ -1,12 +1,13 @@
 """The question that a query puts to people, and the answers that any tool brings back."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,6 +21,11 @@ from sal_fast.errors import InputError
 
 SHOWN = 20  # problems that one message lists
 
+# A map that a person drew from nothing, began as a machine's and changed, or took as the model made it;
+# or one that a rule made from a box or from points.
+Kind = Literal["drawn", "corrected", "accepted", "box", "points"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -30,6 +36,8 @@ class Question:
     ids, images: the images to look at, in order, and their files.
     classes: the classes to choose from.
     maps: True if saliency maps are wanted as well, False if classes are enough.
+    has_map: the images whose map is known already, so that nobody has to draw it.
+    labels: the classes that are known already, by id.
     """
 
     run: str
@@ -38,11 +46,27 @@ class Question:
     images: list[Path]
     classes: list[str]
     maps: bool
+    has_map: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def row_of(self) -> Mapping[str, int]:
         """The position of each id."""
         return {name: row for row, name in enumerate(self.ids)}
+
+    def key(self, name: str) -> str:
+        """A name for an image that tells nothing about it, for people who must not see its file's name."""
+        said = f"{self.run}\0{self.query_index}\0{name}"
+        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def id_of(self) -> Mapping[str, str]:
+        """The id of each key."""
+        return {self.key(name): name for name in self.ids}
+
+    def wants_map(self, name: str) -> bool:
+        """True if people are to draw a map of this image."""
+        return self.maps and name not in self.has_map
 
     def refuse_others(self, run: object, query: object, place: str) -> None:
         """Raise InputError if answers belong to another run or query than this one."""
@@ -78,7 +102,12 @@ class Answer:
     mask: uint8 [H, W] at the image's own size, upright. It is 0 or 255; a mask from a folder may have values
         between. None if nothing was drawn.
     annotator: the person's name; "" if it is unknown.
-    seconds: the time that the answer took; None if it was not measured.
+    seconds: the active time that the answer took; None if it was not measured.
+    kind: the way in which the map was made; None if there is none, or if it is not known.
+    idle: the seconds without input that the picture was shown for, which `seconds` leaves out.
+    class_seconds, stroke_seconds: the active seconds until the class was chosen, and until the first stroke.
+    reason: why the image was skipped. note: what the person wrote beside it.
+    settles: True if the answer decides between classes that others gave equally often.
     """
 
     id: str
@@ -87,6 +116,13 @@ class Answer:
     annotator: str
     seconds: float | None
     skipped: bool
+    kind: Kind | None = None
+    idle: float | None = None
+    class_seconds: float | None = None
+    stroke_seconds: float | None = None
+    reason: str = ""
+    note: str = ""
+    settles: bool = False
 
 
 class Problems:
@@ -110,16 +146,21 @@ class Problems:
             raise InputError("\n  ".join([f"{self.file}: {count} problems{more}:", *self.found[:SHOWN]]))
 
 
+def one_person(name: str) -> str:
+    """The key of a person: their name without regard to case and spaces."""
+    return " ".join(name.split()).casefold()
+
+
 def in_order(question: Question, answers: list[tuple[str, Answer]], problems: Problems) -> list[Answer]:
     """Sort answers, each given with its place in the file, as the question's images are sorted.
 
     An annotator answers an image once. If the same person skipped it at first, only the answer is kept.
     Raises InputError if there are any problems, two answers by one person among them.
     """
-    answered = {(answer.id, answer.annotator) for _, answer in answers if not answer.skipped}
+    answered = {(answer.id, one_person(answer.annotator)) for _, answer in answers if not answer.skipped}
     kept: dict[tuple[str, str], Answer] = {}
     for place, answer in answers:
-        key = (answer.id, answer.annotator)
+        key = (answer.id, one_person(answer.annotator))
         if answer.skipped and (key in answered or key in kept):
             continue
         if key in kept:
@@ -142,7 +183,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 def fill_template(name: str, **fields: Any) -> str:
     """Fill a template of this folder, such as an exported README."""
     environment = Environment(
-        loader=PackageLoader("sal_fast.annotate.people", "."),
+        loader=PackageLoader("sal_fast.people", "."),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -151,26 +192,35 @@ def fill_template(name: str, **fields: Any) -> str:
     return environment.get_template(name).render(**fields)
 
 
-def pictures(question: Question) -> Iterator[tuple[str, bytes, str]]:
-    """Yield (id, bytes, suffix) of every image, as an 8-bit, upright JPEG or PNG that any program can show.
+def picture(path: Path) -> tuple[bytes, str]:
+    """The bytes and the suffix of an image as an 8-bit, upright JPEG or PNG that any program can show.
 
     A file that already is one is copied. Anything else becomes a JPEG of quality 95 if it was a JPEG, else a
-    PNG. Raises InputError that names all files that cannot be read.
+    PNG. Raises Unreadable if it cannot be read.
+    """
+    file = files.read(path)
+    pixels = files.rgb(file)
+    jpeg = file.data.startswith(b"\xff\xd8")
+    data = file.data if file.plain or file.grey else _encoded(pixels, jpeg)
+    return data, ".jpg" if jpeg else ".png"
+
+
+def pictures(question: Question) -> Iterator[tuple[str, bytes, str]]:
+    """Yield (id, bytes, suffix) of every image (`picture`).
+
+    Raises InputError that names all files that cannot be read.
     """
     problems = Problems(f"query {question.query_index}")
     for name, path in zip(question.ids, question.images, strict=True):
         if not names_a_file(name):
             raise InputError(f"id {name!r} cannot be used as a file name")
         try:
-            file = files.read(path)
-            pixels = files.rgb(file)
+            data, suffix = picture(path)
         except files.Unreadable as error:
             problems.add("", str(error))
             continue
-        jpeg = file.data.startswith(b"\xff\xd8")
         if not problems.found:
-            data = file.data if file.plain or file.grey else _encoded(pixels, jpeg)
-            yield name, data, ".jpg" if jpeg else ".png"
+            yield name, data, suffix
     problems.check()
 
 

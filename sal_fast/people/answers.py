@@ -1,0 +1,187 @@
+"""The answers of people to one query, and their files in the query's folder.
+
+answers.json         the class, the times and the kind of map of each answer
+drawn/N/<id>.png     the maps by the Nth annotator, at their pictures' own sizes
+"""
+
+import dataclasses
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sal_fast._util.files import read_json, write_bytes, write_json
+from sal_fast.errors import InputError
+from sal_fast.people.question import Answer, one_person
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One person's answer for one image, as the run folder keeps it.
+
+    mask: the path of a PNG below the query's folder, or None. The other fields are those of `Answer`.
+    """
+
+    id: str
+    label: str | None
+    annotator: str
+    seconds: float | None
+    skipped: bool
+    mask: str | None
+    kind: str | None = None
+    idle: float | None = None
+    class_seconds: float | None = None
+    stroke_seconds: float | None = None
+    reason: str = ""
+    note: str = ""
+    settles: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of all answers for one image.
+
+    label: the class; None if everybody skipped the image. masks: the files of the maps that were drawn. tie:
+    the classes that were given equally often, if nobody has settled it; empty otherwise.
+    """
+
+    label: str | None
+    masks: list[Path]
+    tie: tuple[str, ...] = ()
+
+
+class Answers:
+    """The answers to one query, which are kept in its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / "answers.json"
+        there: dict[str, Any] = {"format": FORMAT, "answers": []}
+        if path.exists():
+            there = read_json(path)
+        try:
+            if there["format"] != FORMAT:
+                raise KeyError(f"format {there['format']!r}")
+            self.kept = [Kept(**one) for one in there["answers"]]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: the answers cannot be read ({error}); restore it") from None
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Keep these answers. A person's new answer for an image replaces their earlier one.
+
+        Names that differ in case or spaces alone are one person, who keeps the first spelling.
+        """
+        kept = {(one.id, one_person(one.annotator)): one for one in self.kept}
+        names = list(dict.fromkeys(one.annotator for one in self.kept))
+        spelt = {one_person(name): name for name in reversed(names)}
+        for answer in answers:
+            person = one_person(answer.annotator)
+            name = spelt.setdefault(person, answer.annotator)
+            if name not in names:
+                names.append(name)
+            mask = None
+            if answer.mask is not None:
+                mask = f"drawn/{names.index(name)}/{answer.id}.png"
+                out = io.BytesIO()
+                Image.fromarray(answer.mask).save(out, format="png")
+                write_bytes(self.folder / mask, out.getvalue())
+            own = {field.name: getattr(answer, field.name) for field in dataclasses.fields(Kept)}
+            kept[answer.id, person] = Kept(**own | {"mask": mask, "annotator": name})
+        self._write(kept.values())
+
+    def withdraw(self, chosen: Callable[[Kept], bool]) -> list[Kept]:
+        """Take the answers back that `chosen` is true of, and return them; their images are open again."""
+        gone = [one for one in self.kept if chosen(one)]
+        if gone:
+            self._write(one for one in self.kept if one not in gone)
+        return gone
+
+    def of(self, name: str, annotator: str) -> Kept | None:
+        """A person's answer for an image, or None."""
+        person = one_person(annotator)
+        found = (one for one in self.kept if one.id == name and one_person(one.annotator) == person)
+        return next(found, None)
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdicts by id, for all images that somebody answered or skipped.
+
+        The class is the one that most people gave; on a tie it is the one that was given first. An answer
+        that settles a tie goes before all others. The maps are those of all people who drew one. An image
+        counts as skipped if nobody gave a class.
+        """
+        by_id: dict[str, list[Kept]] = {}
+        for one in self.kept:
+            by_id.setdefault(one.id, []).append(one)
+        return {name: self._verdict(answers) for name, answers in by_id.items()}
+
+    def open(self, ids: Sequence[str], each: int = 1) -> list[str]:
+        """The ids that have fewer than `each` answers."""
+        there = Counter(one.id for one in self.kept)
+        return [name for name in ids if there[name] < each]
+
+    def _verdict(self, answers: Sequence[Kept]) -> Verdict:
+        said = [one for one in answers if not one.skipped]
+        masks = [self.folder / one.mask for one in said if one.mask is not None]
+        settled = [one.label for one in said if one.settles]
+        if settled:
+            return Verdict(settled[-1], masks)
+        given = Counter(one.label for one in said if one.label is not None)
+        if not given:
+            return Verdict(None, masks)
+        (label, most), *others = given.most_common()
+        equal = [other for other, count in others if count == most]
+        return Verdict(label, masks, (label, *equal) if equal else ())
+
+    def _write(self, kept: Iterable[Kept]) -> None:
+        self.kept = list(kept)
+        write_json(
+            self.folder / "answers.json",
+            {"format": FORMAT, "answers": [_spare(one) for one in self.kept]},
+        )
+
+
+def _spare(one: Kept) -> dict[str, Any]:
+    """The entry of an answer in the file. What was not measured or said is left out."""
+    rest = {field.name for field in dataclasses.fields(Kept) if field.default is not dataclasses.MISSING}
+    return {name: value for name, value in dataclasses.asdict(one).items() if name not in rest or value}
+
+
+def tally(answers: Iterable[Answers]) -> dict[str, Any]:
+    """Count what people have done over several queries: images by outcome, answers and seconds by kind.
+
+    If several people answer for one image, each of their answers counts. Seconds are None if nobody measured
+    them. Images that `query import --skip-rest` gave up count for no annotator.
+    """
+    answers = list(answers)
+    verdicts = [verdict for one in answers for verdict in one.verdicts().values()]
+    kept = [one for query in answers for one in query.kept]
+    with_map = [one for one in kept if one.mask is not None and not one.skipped]
+    label_only = [one for one in kept if one.mask is None and not one.skipped]
+    return {
+        "labelled": sum(verdict.label is not None for verdict in verdicts),
+        "maps": sum(bool(verdict.masks) for verdict in verdicts),
+        "skipped": sum(verdict.label is None for verdict in verdicts),
+        "annotators": len({one_person(one.annotator) for one in kept if one.annotator or not one.skipped}),
+        "answers_with_map": len(with_map),
+        "answers_label_only": len(label_only),
+        "seconds": _seconds(kept),
+        "map_seconds": _seconds(with_map),
+        "label_seconds": _seconds(label_only),
+    }
+
+
+def _seconds(kept: Iterable[Kept]) -> float | None:
+    measured = [one.seconds for one in kept if one.seconds is not None]
+    return round(sum(measured), 3) if measured else None
+
+
+def png_mask(path: Path) -> np.ndarray:
+    """The pixels of a map that was kept, uint8 [H, W]."""
+    return np.asarray(Image.open(path))

@@ -1,0 +1,224 @@
+"""The first questions about images without any class: some of them are needed to test the run on.
+
+People give the class of a part of the images. These are split into val and test, stratified by class, and
+people draw maps of those in test. The run is then made from a manifest that says so; all other images are its
+pool.
+
+    first/classes/    the question about classes, and its answers
+    first/maps/       the question about maps of the test images, and its answers
+    first/data.csv    the manifest; masks/ beside it has the maps
+    first/ready.json  written at the end: the manifest's name, or null if the data has classes of its own
+    classes.json      the classes that people typed
+
+`main` is a program of its own, because reading data takes torch. It is started once for each step.
+"""
+
+import csv
+import io
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from sal_fast._util.files import read_json, write_bytes, write_json
+from sal_fast._util.locks import locked
+from sal_fast.errors import InputError
+from sal_fast.experiment.answers import people
+from sal_fast.people.answers import Answers, png_mask
+from sal_fast.people.question import Question
+
+SHARE, LEAST, MOST = (
+    0.3,
+    20,
+    200,
+)  # of the images that get a class first: a share, but so many at least, at most
+WANTED = 2  # images of each class that have to be found, one for val and one for test
+CLASSES, MAPS = -1, -2  # numbers of the two questions, which are no queries of a run
+LONGEST = 200  # characters of a class
+
+log = logging.getLogger("sal_fast.first")
+
+
+def state(folder: Path) -> Literal["unknown", "asking", "ready"]:
+    """The state of the first questions; `unknown` before the data was read."""
+    place = folder / "first"
+    if (place / "ready.json").exists():
+        return "ready"
+    return "asking" if (place / "classes" / people.POSED).exists() else "unknown"
+
+
+def data(folder: Path) -> Path | None:
+    """The manifest that the run is made from; None if the data says itself which classes its images have."""
+    name = read_json(folder / "first" / "ready.json")["data"]
+    return None if name is None else (folder / "first" / str(name)).absolute()
+
+
+def question(folder: Path, run: str, classes: Sequence[str]) -> tuple[Question, Path]:
+    """The question that is asked first or next, and its folder."""
+    for name in ("maps", "classes"):
+        place = folder / "first" / name
+        asked = people.posed(place, run)
+        if asked is not None:
+            return replace(asked, classes=list(classes)), place
+    raise InputError(f"{folder}: an image of the first question is gone; restore it")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Answers]:
+    """The answers to a first question, so that they can be changed."""
+    with locked(folder / ".lock"):
+        yield Answers(folder)
+
+
+def classes(folder: Path, given: Sequence[str]) -> list[str]:
+    """The classes to choose from: those of `--classes`, and those that people typed."""
+    file = folder / "classes.json"
+    typed = read_json(file)["classes"] if file.exists() else []
+    return list(dict.fromkeys([*given, *typed]))
+
+
+def add_classes(folder: Path, given: Sequence[str], names: Sequence[object]) -> list[str]:
+    """Add classes to those that people typed, and return all.
+
+    Raises InputError for a name that cannot be a class.
+    """
+    there = classes(folder, given)
+    known = {name.casefold() for name in there}
+    for name in names:
+        clean = " ".join(str(name).split())
+        if not clean or len(clean) > LONGEST:
+            raise InputError(f"the name of a class has 1 to {LONGEST} characters")
+        if clean.casefold() not in known:
+            there.append(clean)
+            known.add(clean.casefold())
+    write_json(folder / "classes.json", {"classes": there})
+    return there
+
+
+def wanted(images: int) -> int:
+    """The number of images that get a class first: 30 %, at least 20, at most 200 or half of all."""
+    return min(max(LEAST, round(SHARE * images)), MOST, images // 2)
+
+
+def main(arguments: list[str]) -> int:
+    """Do the next step, and return an exit status: 0 if it is done, 2 if something is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    folder, options = Path(arguments[0]), json.loads(arguments[1])
+    try:
+        _step(folder / "first", Config.of(options))
+    except InputError as error:
+        log.error("sal-fast: error: %s", error)
+        return 2
+    return 0
+
+
+def _step(place: Path, config: Config) -> None:
+    from sal_fast import seeds
+    from sal_fast.data import load_table
+    from sal_fast.data.table import UNLABELLED
+
+    table = load_table(config.data, config.root, config.its_rule, config.its_format)
+    image = dict(zip(table.ids, table.images, strict=True))
+    if any(label != UNLABELLED for label in table.labels):
+        write_json(place / "ready.json", {"data": None})
+        return
+    order = [table.ids[row] for row in seeds.stream(config.seed, "first").permutation(len(table))]
+    if len(order) < 2 * LEAST:
+        raise InputError(f"{table.name} has {len(order)} images; expected {2 * LEAST} at least")
+    if not (place / "classes" / people.POSED).exists():
+        _pose(place / "classes", CLASSES, order[: wanted(len(order))], image, maps=False)
+        return
+    given = {name: one.label for name, one in Answers(place / "classes").verdicts().items()}
+    found: dict[str, list[str]] = {}
+    for name in order:
+        label = given.get(name)
+        if label is not None:
+            found.setdefault(label, []).append(name)
+    known = dict.fromkeys([*classes(place.parent, ()), *found])
+    rare = [label for label in known if len(found.get(label, [])) < WANTED]
+    if rare or len(found) < 2:
+        _ask_more(place / "classes", order, image, rare or ["a second class"], len(given))
+        return
+    rng = seeds.stream(config.seed, "split")
+    split: dict[str, str] = {}
+    for label in sorted(found):
+        own = [found[label][at] for at in rng.permutation(len(found[label]))]
+        split |= dict.fromkeys(own[::2], "val") | dict.fromkeys(own[1::2], "test")
+    test = [name for name in order if split.get(name) == "test"]
+    if config.its_regime.uses_maps and not (place / "maps" / people.POSED).exists():
+        labels = {name: str(given[name]) for name in test}
+        _pose(place / "maps", MAPS, test, image, maps=True, labels=labels)
+        return
+    _write_data(place, image, given, split)
+    write_json(place / "ready.json", {"data": "data.csv"})
+    counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
+    log.info("%d images are for val and %d for test, stratified by class", *counts)
+
+
+def _ask_more(
+    place: Path, order: Sequence[str], image: Mapping[str, Path], rare: Sequence[str], asked: int
+) -> None:
+    """Ask about more images, because a class was found too seldom.
+
+    Raises InputError if half of all images were asked already.
+    """
+    most = len(order) // 2
+    if asked >= most:
+        raise InputError(
+            f"{rare[0]!r} was found fewer than {WANTED} times among {asked} images; add images of it, or "
+            f"withdraw the answers that name it and start again with --classes"
+        )
+    more = order[: min(most, asked + max(LEAST // 2, asked // 4))]
+    log.info("%s was found fewer than %d times, so more images are shown", rare[0], WANTED)
+    _pose(place, CLASSES, more, image, maps=False)
+
+
+def _pose(
+    place: Path,
+    number: int,
+    ids: Sequence[str],
+    image: Mapping[str, Path],
+    *,
+    maps: bool,
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    images = [image[name] for name in ids]
+    people.pose(place, Question("", number, list(ids), images, [], maps, labels=labels or {}))
+
+
+def _write_data(
+    place: Path, image: Mapping[str, Path], given: Mapping[str, str | None], split: Mapping[str, str]
+) -> None:
+    """Write the manifest: val and test with their classes and maps, and the pool without classes.
+
+    Images that people skipped are left out. Where several people drew, a pixel belongs to the map if at
+    least half of them marked it.
+    """
+    later = {name: one.label for name, one in Answers(place / "maps").verdicts().items()}
+    masks = {name: one.masks for name, one in Answers(place / "maps").verdicts().items()}
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(("id", "image", "label", "mask", "split"))
+    for name in sorted(image):
+        if name in given and (given[name] is None or later.get(name, "") is None):
+            continue
+        mask = ""
+        if masks.get(name):
+            mask = f"masks/{name}.png"
+            mean = np.mean([png_mask(path) / 255 for path in masks[name]], axis=0)
+            drawn = io.BytesIO()
+            Image.fromarray(np.where(mean >= 0.5, np.uint8(255), np.uint8(0))).save(drawn, format="png")
+            write_bytes(place / mask, drawn.getvalue())
+        label = later.get(name) or given.get(name) or ""
+        writer.writerow((name, image[name].absolute(), label, mask, split.get(name, "train")))
+    write_bytes(place / "data.csv", out.getvalue().encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
