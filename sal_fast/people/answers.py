@@ -113,9 +113,10 @@ class Answers:
     def add(self, answers: Iterable[Answer]) -> None:
         """Keep these answers. A person's new answer for an image replaces their earlier one.
 
-        Names that differ in case or spaces alone are one person, who keeps the first spelling.
+        An answer that settles a tie stands beside the same person's own, which is part of the tie. Names that
+        differ in case or spaces alone are one person, who keeps the first spelling.
         """
-        kept = {(one.id, one_person(one.annotator)): one for one in self.kept}
+        kept = {(one.id, one_person(one.annotator), one.settles): one for one in self.kept}
         names = list(dict.fromkeys(one.annotator for one in self.kept))
         spelt = {one_person(name): name for name in reversed(names)}
         for answer in answers:
@@ -130,7 +131,7 @@ class Answers:
                 Image.fromarray(answer.mask).save(out, format="png")
                 write_bytes(self.folder / mask, out.getvalue())
             own = {field.name: getattr(answer, field.name) for field in dataclasses.fields(Kept)}
-            kept[answer.id, person] = Kept(**own | {"mask": mask, "annotator": name})
+            kept[answer.id, person, answer.settles] = Kept(**own | {"mask": mask, "annotator": name})
         self._write(kept.values())
 
     def withdraw(self, chosen: Callable[[Kept], bool]) -> list[Kept]:
@@ -141,10 +142,10 @@ class Answers:
         return gone
 
     def of(self, name: str, annotator: str) -> Kept | None:
-        """A person's answer for an image, or None."""
+        """A person's own answer for an image, or None."""
         person = one_person(annotator)
-        found = (one for one in self.kept if one.id == name and one_person(one.annotator) == person)
-        return next(found, None)
+        own = (one for one in self.kept if one.id == name and not one.settles)
+        return next((one for one in own if one_person(one.annotator) == person), None)
 
     def verdicts(self) -> dict[str, Verdict]:
         """The verdicts by id, for all images that somebody answered or skipped.
@@ -160,7 +161,7 @@ class Answers:
 
     def open(self, ids: Sequence[str], each: int = 1) -> list[str]:
         """The ids that have fewer than `each` answers."""
-        there = Counter(one.id for one in self.kept)
+        there = Counter(one.id for one in self.kept if not one.settles)
         return [name for name in ids if there[name] < each]
 
     def _verdict(self, answers: Sequence[Kept]) -> Verdict:

@@ -150,7 +150,7 @@ class Desk:
         there = self.answers()
         votes: dict[str, Counter[str]] = {}
         for one in there.kept:
-            if one.label is not None:
+            if one.label is not None and not one.settles:
                 votes.setdefault(one.id, Counter())[one.label] += 1
         return [
             {

@@ -47,9 +47,8 @@ class Rules:
             raise InputError(f"expected a box, or 1 to {MOST_POINTS} points")
         if not all(isinstance(one, list) and len(one) == 3 and all(map(_number, one)) for one in points):
             raise InputError("a point has three numbers; set it again")
-        return rules.from_points(
-            rule, picture, [(float(x), float(y), bool(on)) for x, y, on in points], small
-        )
+        clicks = [(float(x), float(y), bool(on)) for x, y, on in points]
+        return rules.from_points(rule, picture, clicks, small, self.segmenter)
 
 
 def _number(value: object) -> bool:
