@@ -21,6 +21,7 @@ from sal_fast.experiment.record import PEOPLE, RunFolder
 from sal_fast.people.page.desk import Ask
 
 PORT = 8422
+GROWS = ("add_data", "stop_fraction", "human_budget")  # options with which a run grows
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
     from sal_fast.people.page.rule import Rules
     from sal_fast.people.page.session import Session, Settings, token
 
-    run, made_with = _run(label, options)
+    run, made_with, growth = _run(label, options)
     settings = Settings(
         ask=label.ask,
         rules=_rules(label),
@@ -81,7 +82,7 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"another page serves {run} already; open its address, or end it first"
     with locked(folder / ".page.lock", busy), _socket(label) as listening:
-        session, secret = Session(run, settings, made_with), token(folder)
+        session, secret = Session(run, settings, made_with, growth), token(folder)
         rules = Rules(None if label.segmenter_weights is None else str(label.segmenter_weights))
         app = server.application(session, rules, secret, label.host)
         port = listening.getsockname()[1]
@@ -117,30 +118,31 @@ def _split(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     return own, {name: value for name, value in vars(early).items() if value is not UNSET}
 
 
-def _run(label: Label, options: dict[str, str]) -> tuple[Path, dict[str, object] | None]:
-    """The run's folder, and the options that make it; None if it is there."""
+def _run(label: Label, options: dict[str, str]) -> tuple[Path, dict[str, object] | None, list[str]]:
+    """The run's folder, and the options that make it; None if it is there, and the words that let it grow."""
     named = Path(os.path.expanduser(label.run))
+    words = [word for name, value in options.items() for word in (spelling(name), value)]
     if (named / "run.json").exists():
-        if options:
+        fixed = [name for name in options if name not in GROWS]
+        if fixed:
             raise InputError(
-                f"{spelling(next(iter(options)))} goes with a folder of images; {named} is a run, which "
-                f"has its options already"
+                f"{spelling(fixed[0])} goes with a folder of images; {named} is a run, which has its options "
+                f"already; it takes {', '.join(map(spelling, GROWS))}, to grow"
             )
         _check(named)
-        return named, None
+        return named, None, words
     if not named.exists():
         raise InputError(f"{named} does not exist; name the folder of a run, or of images")
     from sal_fast.cli.run import parse
 
-    words = [word for name, value in options.items() for word in (spelling(name), value)]
     config = parse([*words, "--data", str(named.resolve()), "--annotator", "people"])
     config.check()
     run = config.run_folder
     if (run / "run.json").exists():
         _check(run)
-        return run, None
+        return run, None, []
     given = {name: getattr(config, name) for name in config.given if name != "config"}
-    return run, {**given, "out": str(run)}
+    return run, {**given, "out": str(run)}, []
 
 
 def _check(run: Path) -> None:

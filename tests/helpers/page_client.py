@@ -128,13 +128,13 @@ class Person:
         self.query = said["query"]
         return said
 
-    def until(self, stage: str, query: int | None = None) -> dict[str, Any]:
-        """Wait until the page is in a stage (and asks a query), and return its state."""
+    def until(self, *stages: str, query: int | None = None) -> dict[str, Any]:
+        """Wait until the page is in one of some stages (and asks a query), and return its state."""
 
         def look() -> dict[str, Any] | None:
             said = self.state()
-            assert said["stage"] != "failed" or stage == "failed", "\n".join([said["text"], *said["log"]])
-            return said if said["stage"] == stage and query in (None, said["query"]) else None
+            assert said["stage"] != "failed" or "failed" in stages, "\n".join([said["text"], *said["log"]])
+            return said if said["stage"] in stages and query in (None, said["query"]) else None
 
         found: dict[str, Any] = wait_for(look, self.page.process, self.page.log)
         return found

@@ -1,4 +1,4 @@
-"""Runs that wait for people, with any pictures and any maps of a model: nothing has to be trained for them."""
+"""Runs that wait for people, with any pictures and maps of a model: nothing is trained for them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def decode(runs: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     whole = isinstance(runs, list) and all(type(length) is int and length >= 0 for length in runs)
     if not whole or sum(runs) != pixels:
         raise InputError(
-            f"the map does not fill the picture of {size[0]}x{size[1]} pixels; load the page again"
+            f"the map does not fill its picture, {size[0]}x{size[1]} pixels; load the page again"
         )
     values = np.zeros(len(runs), dtype=np.uint8)
     values[1::2] = 255

@@ -47,11 +47,18 @@ class Session:
     """What the page shows, and what it changes. Its methods can be called from several threads.
 
     run: the run's folder, which may not exist yet. options: the options of `sal-fast run` that make it; None
-    if it is there already.
+    if it is there already. growth: further options with which a run that is there goes on, and grows.
     """
 
-    def __init__(self, run: Path, settings: Settings, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        settings: Settings,
+        options: Mapping[str, Any] | None = None,
+        growth: Sequence[str] = (),
+    ) -> None:
         self.run, self.settings, self.options = run, settings, options
+        self.growth: list[str] = list(growth)
         self.record, self.folder = RunFolder(run), run / PEOPLE
         self.program = Program(self.folder)
         self.desk: Desk | None = None
@@ -176,6 +183,9 @@ class Session:
 
     def _go_on(self) -> None:
         """Do the next thing: ask a question that waits, or let the program compute."""
+        if self.growth:
+            self._learn()
+            return
         if self.options is not None and not self.record.run_json.exists() and self._ask_first():
             return
         if self.record.run_json.exists() and self.record.finished():
@@ -216,7 +226,8 @@ class Session:
             if self.record.run_json.exists():
                 with self.record.lock():
                     pass
-                self.program.start("sal_fast", ["run", "--resume", str(self.run)])
+                self.program.start("sal_fast", ["run", "--resume", str(self.run), *self.growth])
+                self.growth = []
                 return
         except InUse:
             self.text = "Another program works on this run. The page goes on when that has ended."
