@@ -113,9 +113,7 @@ export class Mask {
   /** Replace the whole map. The undo steps go, unless a step is open. */
   replace(data) {
     if (this.step) {
-      for (let i = 0; i < this.across * this.down; i++) {
-        if (this.differs(i, data)) this.keep(i);
-      }
+      this.keepAll();
       this.data.set(data);
     } else {
       this.data = data;
@@ -123,8 +121,12 @@ export class Mask {
       this.future = [];
       this.bytes = 0;
     }
-    this.low = 0;
-    this.high = this.height;
+    this.all();
+  }
+
+  /** Say that every pixel may have changed. */
+  all() {
+    this.mayHold(0, this.height);
     this.touch(0, 0, this.width - 1, this.height - 1);
   }
 
@@ -209,14 +211,8 @@ export class Mask {
     this.step.tiles.set(i, copy);
   }
 
-  differs(i, data) {
-    const [x, y, w, h] = this.place(i);
-    for (let r = 0; r < h; r++) {
-      for (let at = (y + r) * this.width + x, end = at + w; at < end; at++) {
-        if (this.data[at] !== data[at]) return true;
-      }
-    }
-    return false;
+  keepAll() {
+    for (let i = 0; i < this.across * this.down; i++) this.keep(i);
   }
 
   /** Pack a tile to one bit for each pixel: the undo steps of large pictures stay small. */
@@ -289,58 +285,30 @@ export class Mask {
   capsule(ax, ay, bx, by, radius, value) {
     const dx = bx - ax;
     const dy = by - ay;
-    const squared = dx * dx + dy * dy;
-    const length = Math.sqrt(squared);
-    const limit = radius * radius;
-    const inside = (x, y) => {
-      let t = squared ? ((x - ax) * dx + (y - ay) * dy) / squared : 0;
-      t = t < 0 ? 0 : t > 1 ? 1 : t;
-      const ex = x - (ax + t * dx);
-      const ey = y - (ay + t * dy);
-      return ex * ex + ey * ey <= limit;
+    const length = dx * dx + dy * dy;
+    const clamp = (t) => Math.min(Math.max(t, 0), 1);
+    const inside = (x, cy) => {
+      const cx = x + 0.5;
+      const t = length ? clamp(((cx - ax) * dx + (cy - ay) * dy) / length) : 0;
+      const ex = cx - (ax + t * dx);
+      const ey = cy - (ay + t * dy);
+      return ex * ex + ey * ey <= radius * radius;
     };
-    const top = Math.max(0, Math.floor(Math.min(ay, by) - radius - 0.5));
-    const bottom = Math.min(this.height - 1, Math.ceil(Math.max(ay, by) + radius - 0.5));
-    for (let y = top; y <= bottom; y++) {
+    const bottom = Math.min(this.height - 1, Math.ceil(Math.max(ay, by) + radius));
+    let x0 = Infinity;
+    let x1 = -Infinity;
+    for (let y = Math.max(0, Math.floor(Math.min(ay, by) - radius) - 1); y <= bottom; y++) {
       const cy = y + 0.5;
-      let left = Infinity;
-      let right = -Infinity;
-      for (const [ex, ey] of [[ax, ay], [bx, by]]) {
-        const room = limit - (cy - ey) * (cy - ey);
-        if (room < 0) continue;
-        left = Math.min(left, ex - Math.sqrt(room));
-        right = Math.max(right, ex + Math.sqrt(room));
-      }
-      if (squared) {
-        let low = -Infinity;
-        let high = Infinity;
-        const across = (cy - ay) * dx;
-        const along = (cy - ay) * dy;
-        if (dy) {
-          const one = ax + (across - radius * length) / dy;
-          const two = ax + (across + radius * length) / dy;
-          low = Math.max(low, Math.min(one, two));
-          high = Math.min(high, Math.max(one, two));
-        } else if (Math.abs(cy - ay) > radius) high = -Infinity;
-        if (dx) {
-          const one = ax - along / dx;
-          const two = ax + (squared - along) / dx;
-          low = Math.max(low, Math.min(one, two));
-          high = Math.min(high, Math.max(one, two));
-        } else if (along < 0 || along > squared) high = -Infinity;
-        if (low <= high) {
-          left = Math.min(left, low);
-          right = Math.max(right, high);
-        }
-      }
-      if (left > right) continue;
-      let x0 = Math.max(0, Math.ceil(left - 0.5));
-      let x1 = Math.min(this.width - 1, Math.floor(right - 0.5));
-      // Roundings at the ends of the row are settled by the distance itself.
-      while (x0 > 0 && inside(x0 - 0.5, cy)) x0--;
-      while (x0 <= x1 && !inside(x0 + 0.5, cy)) x0++;
-      while (x1 < this.width - 1 && inside(x1 + 1.5, cy)) x1++;
-      while (x1 >= x0 && !inside(x1 + 0.5, cy)) x1--;
+      // The row's nearest point to the line is at this pixel. From there the ends of the last row are moved.
+      const near = Math.floor(ax + (dy ? clamp((cy - ay) / dy) : 0) * dx);
+      const seed = [near, near - 1, near + 1].find((x) => inside(x, cy));
+      if (seed === undefined) continue;
+      x0 = Math.min(x0, seed);
+      x1 = Math.max(x1, seed);
+      while (inside(x0 - 1, cy)) x0--;
+      while (!inside(x0, cy)) x0++;
+      while (inside(x1 + 1, cy)) x1++;
+      while (!inside(x1, cy)) x1--;
       this.span(y, x0, x1, value);
     }
   }
@@ -404,17 +372,15 @@ export class Mask {
   }
 
   clear() {
-    for (let y = this.low; y < this.high; y++) this.span(y, 0, this.width - 1, 0);
+    this.rectangle(0, this.low, this.width, this.high, 0);
     this.low = this.height;
     this.high = 0;
   }
 
   invert() {
-    if (this.step) for (let i = 0; i < this.across * this.down; i++) this.keep(i);
+    this.keepAll();
     for (let i = 0; i < this.data.length; i++) this.data[i] ^= 1;
-    this.low = 0;
-    this.high = this.height;
-    this.touch(0, 0, this.width - 1, this.height - 1);
+    this.all();
   }
 }
 

@@ -42,20 +42,8 @@ const EMPTY = { origin: null, touched: false, hidden: true, points: [], box: nul
 const LOOKS = { opacity: 45, brightness: 100, contrast: 100 };
 
 const store = {
-  get(name) {
-    try {
-      return localStorage.getItem(`sal-fast ${name}`);
-    } catch {
-      return null;
-    }
-  },
-  set(name, value) {
-    try {
-      localStorage.setItem(`sal-fast ${name}`, value);
-    } catch {
-      // A browser that keeps nothing asks again the next time.
-    }
-  },
+  get: (name) => localStorage.getItem(`sal-fast ${name}`),
+  set: (name, value) => localStorage.setItem(`sal-fast ${name}`, value),
 };
 
 let person = store.get("person");

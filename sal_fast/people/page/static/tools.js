@@ -375,7 +375,7 @@ export class Tools {
   }
 
   /** Press or lift the keyboard's pointer. Return false if the cross-hair is not shown. */
-  tap(other) {
+  tap() {
     if (!this.virtual || !this.work?.mask) return false;
     if (this.virtual.down) {
       this.virtualDown(false);
@@ -386,7 +386,7 @@ export class Tools {
     const { rect } = this.view;
     const point = this.view.toPicture(rect.left + this.virtual.x, rect.top + this.virtual.y);
     if (this.name === "hand") return true;
-    this.press(point, other, "keys");
+    this.press(point, false, "keys");
     if (this.gesture) {
       this.virtualDown(true);
       this.can.say("The pointer is down. Move it with the arrow keys, and press Space again to lift it.");

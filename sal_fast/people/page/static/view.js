@@ -1,7 +1,6 @@
 /** The picture and the map on the screen: zoom, pan, and what is drawn over them. */
 
 const NONE = -1;
-const SVG = "http://www.w3.org/2000/svg";
 const pack = (colour, alpha) => ((alpha << 24) | (colour[2] << 16) | (colour[1] << 8) | colour[0]) >>> 0;
 
 export const COLOURS = { own: [255, 46, 138], model: [30, 200, 255] };
@@ -222,37 +221,18 @@ export class View {
 
   /** Draw lines and signs over the map: [{kind: "line" | "box" | "in" | "out", points}]. */
   sketch(shapes) {
-    this.marks.replaceChildren(
-      ...shapes.flatMap(({ kind, points }) => {
-        const places = points.map(([x, y]) => this.toBox(x, y));
-        if (kind === "in" || kind === "out") return places.map(([x, y]) => sign(kind, x, y));
-        const drawn = ["under", "over"].map((layer) => {
-          const path = document.createElementNS(SVG, "path");
-          path.setAttribute("class", layer);
-          path.setAttribute("d", `M${places.map((place) => place.join(" ")).join("L")}${kind === "box" ? "Z" : ""}`);
-          return path;
-        });
-        if (kind === "line") drawn.push(...places.slice(0, 1).map(([x, y]) => circle(x, y, 6, "over dot")));
-        return drawn;
-      }),
-    );
+    // Nothing but numbers and words of this file is put into the text.
+    const draw = ({ kind, points }) => {
+      const places = points.map(([x, y]) => this.toBox(x, y));
+      const dot = (radius, name) => `<circle cx="${places[0][0]}" cy="${places[0][1]}" r="${radius}" class="${name}"/>`;
+      const path = (d, name) => `<path d="M${d}" class="${name}"/>`;
+      if (kind === "in" || kind === "out") {
+        const [x, y] = places[0];
+        return dot(8, kind) + path(`${x - 4} ${y}h8` + (kind === "in" ? `M${x} ${y - 4}v8` : ""), "sign");
+      }
+      const d = places.join("L") + (kind === "box" ? "Z" : "");
+      return path(d, "under") + path(d, "over") + (kind === "line" ? dot(6, "dot") : "");
+    };
+    this.marks.innerHTML = shapes.map(draw).join("");
   }
-}
-
-function circle(x, y, radius, name) {
-  const dot = document.createElementNS(SVG, "circle");
-  dot.setAttribute("cx", x);
-  dot.setAttribute("cy", y);
-  dot.setAttribute("r", radius);
-  dot.setAttribute("class", name);
-  return dot;
-}
-
-function sign(kind, x, y) {
-  const group = document.createElementNS(SVG, "g");
-  const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", `M${x - 4} ${y}h8` + (kind === "in" ? `M${x} ${y - 4}v8` : ""));
-  path.setAttribute("class", "sign");
-  group.append(circle(x, y, 8, kind), path);
-  return group;
 }
