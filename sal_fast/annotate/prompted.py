@@ -1,8 +1,8 @@
-"""Segment Anything as a process that answers boxes and points: `python -m sal_fast.annotate.prompted CHECKPOINT`.
+"""Segment Anything as a process that answers boxes and points.
 
-It reads requests from its standard input, and writes answers to its standard output, until the input ends.
-Each message is a line of JSON, which may be followed by raw bytes. `sal_fast.people.segmenter` starts it, so
-that a server without torch can have its masks.
+`python -m sal_fast.annotate.prompted CHECKPOINT` reads requests from its standard input, and writes answers
+to its standard output, until the input ends. Each message is a line of JSON, which may be followed by raw
+bytes. `sal_fast.people.segmenter` starts it, so that a server without torch can have its masks.
 
     request   {"picture": NAME, "height": H, "width": W, "bytes": H * W * 3 or 0,
                "box": [x0, y0, x1, y1] or null, "points": [[x, y, 1 or 0], ...]}, and the picture, RGB by row

@@ -137,7 +137,7 @@ def from_points(
     return _map(kept)
 
 
-# --- GrabCut -------------------------------------------------------------------------------------------------
+# --- GrabCut -------------------------------------------------------------------------------------------
 
 
 def _cut_in_box(picture: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -171,8 +171,9 @@ def _cut_by_points(picture: np.ndarray, points: Sequence[Point]) -> np.ndarray:
     likely = np.where(inside & (distance <= LIKELY * side), cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     certain = np.where(inside, cv2.GC_FGD, cv2.GC_BGD)
     known = np.where(distance <= max(CERTAIN * side, 1), certain, likely).astype(np.uint8)
-    if inside.all() and (distance <= LIKELY * side).all():
-        return np.ones(picture.shape[:2], dtype=bool)
+    foreground = (known == cv2.GC_FGD) | (known == cv2.GC_PR_FGD)
+    if foreground.all() or not foreground.any():  # the picture is a few pixels, or points coincide
+        return np.full(picture.shape[:2], foreground.all())
     found = _cut(copy, known)
     scaled = [(x * scale, y * scale, inside) for x, y, inside in points]
     return _large(_touched(found, scaled, inside=True), picture.shape[:2])
@@ -215,7 +216,7 @@ def _opencv() -> Any:
     return cv2
 
 
-# --- shared ----------------------------------------------------------------------------------------------------
+# --- shared --------------------------------------------------------------------------------------------
 
 
 def _check(rule: str, rules: Sequence[str], numbers: Sequence[float]) -> None:

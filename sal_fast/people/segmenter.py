@@ -3,6 +3,7 @@
 `sal_fast.annotate.prompted` is that process, and describes the messages. Nothing here imports torch.
 """
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -79,14 +80,14 @@ class Segmenter:
     ) -> None:
         self.close()
 
-    # --- the process; the caller holds the lock --------------------------------------------------------------
+    # --- the process; the caller holds the lock ------------------------------------------------------------
 
     def _begin(self) -> None:
         """Start the process if none is running, and wait until it is ready."""
         if self._process is not None and self._process.poll() is None:
             return
         self._end()
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (it is open as long as the process)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", CHILD, self.checkpoint],
             stdin=subprocess.PIPE,
@@ -151,10 +152,8 @@ class Segmenter:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                try:
+                with contextlib.suppress(OSError):  # it still holds bytes for a process that is gone
                     pipe.close()
-                except OSError:  # it still held bytes for a process that is gone
-                    pass
         if self._said is not None:
             self._said.close()
             self._said = None

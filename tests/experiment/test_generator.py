@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from experiment_runs import kept, rounds
 from PIL import Image
 
 from sal_fast import annotate, plugins
-from sal_fast.annotate import generator, sam
+from sal_fast.annotate import generator
 from sal_fast.errors import InputError
 from sal_fast.experiment import budget
 from sal_fast.experiment.budget import plan
@@ -169,23 +168,11 @@ def test_segmenter_masks_of_any_size_come_to_their_pictures(
 def small_sam(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A checkpoint of Segment Anything with a narrow image encoder, weights as they come."""
     library = pytest.importorskip("segment_anything")
-    build = functools.partial(
-        importlib.import_module("segment_anything.build_sam")._build_sam,
-        encoder_embed_dim=48,
-        encoder_depth=1,
-        encoder_num_heads=2,
-        encoder_global_attn_indexes=[],
-    )
-    monkeypatch.setitem(library.sam_model_registry, "vit_narrow", build)
-    monkeypatch.setitem(sam.KINDS, 48, "vit_narrow")
     settings = {"points_per_side": 2, "pred_iou_thresh": -1e9, "stability_score_thresh": 0.0}
     settings["box_nms_thresh"] = 1.0  # so that several are found
     few = functools.partial(library.SamAutomaticMaskGenerator, **settings)
     monkeypatch.setattr(library, "SamAutomaticMaskGenerator", few)
-    torch.manual_seed(0)
-    path = tmp_path / "sam.pth"
-    torch.save(build().state_dict(), path)
-    return path
+    return narrow_sam(monkeypatch, tmp_path)
 
 
 def test_segment_anything_gives_the_mask_of_highest_predicted_iou(small_sam: Path) -> None:
