@@ -1,4 +1,4 @@
-"""Maps that a person most likely did not mean, so that we ask them again. Nothing but numpy is needed here."""
+"""Maps that a person most likely did not mean, so that we ask again. Nothing but numpy is needed here."""
 
 from typing import Literal
 
