@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from sal_fast import query, seeds
+from sal_fast._util import stats
 from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast.data.masks import Masks
 from sal_fast.errors import InputError
@@ -44,8 +45,6 @@ from sal_fast.models import Classifier
 from sal_fast.train import Job, evaluate
 
 GAINED = "gained.json"
-RESAMPLES, CONFIDENCE = 10_000, 0.95
-NUMBERS_AT_ONCE = 2**22  # of the resamples, so that many test images need not much memory
 
 log = logging.getLogger(__name__)
 
@@ -162,25 +161,13 @@ def trained_models(config: Config, plan: Plan, pool: int) -> list[Model]:
 def interval(differences: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """The 95 % interval of a mean difference by the paired bootstrap over images: its low and its high end.
 
-    It lies between the 2.5th and the 97.5th percentile of the means of 10,000 samples, each of n images drawn
-    from the n given ones with replacement (Efron 1979).
+    The samples are of n images each, drawn from the n given ones with replacement (`stats.interval`).
 
     Args:
         differences: float64 [n], n >= 2, of two models on the same image.
         rng: what the samples are drawn with.
     """
-    from scipy.stats import bootstrap  # its import takes longer than the work
-
-    found = bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(1, NUMBERS_AT_ONCE // len(differences)),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        random_state=rng,  # newer releases also call it rng
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return stats.interval([differences], np.mean, rng)
 
 
 def compare(steps: Steps, labelled: Labelled) -> None:

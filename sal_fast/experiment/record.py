@@ -37,6 +37,9 @@ from sal_fast._util.words import MEAN, STD
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import AUTO
 from sal_fast.experiment.config import OPTIONS, Config
+from sal_fast.people.agreement import Agreement, Pair
+from sal_fast.people.answers import Person, Spent, Step
+from sal_fast.people.saved import Saved
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,10 @@ PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "spl
 DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `data` has to have
 TIES = "ties"  # run.json's key of the rule for ties of a query
 OLD_TIES, NEW_TIES = "position", "key"  # a run.json without this key stands for the first
-SECONDS = ("seconds", "label_seconds", "map_seconds")  # fields of `People`; None if nobody measured
+# Fields of `People`: counts, those that are None if nobody measured them, and those with parts of their own.
+COUNTS = ("labelled", "maps", "skipped", "annotators")
+SECONDS = ("seconds", "label_seconds", "map_seconds", "idle_seconds")
+TABLES = ("by_kind", "by_person", "steps", "saved", "corrected", "agreement")
 # The figures of a round that the summary and the report repeat; rounds of an older sal-fast lack some.
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "dice", "dice_floor", "iou", "pointing")
 OPTIONAL = (
@@ -68,7 +74,11 @@ class People:
     """Counts of what people answered, and their time, over the whole labelled set of a round.
 
     The seconds are None if nobody measured them. `label_seconds` were spent on images without a map, and
-    `map_seconds` on images with one.
+    `map_seconds` on images with one. `idle_seconds` are no part of them.
+
+    by_kind, by_person, steps: see `people.answers.tally`. saved: by classes alone after the hand-over.
+    corrected: what was saved by correcting a model's maps. agreement: of several people on the same images.
+    They are empty or None if the answers do not tell them, and in rounds of an older sal-fast.
     """
 
     labelled: int
@@ -78,6 +88,32 @@ class People:
     seconds: float | None = None
     label_seconds: float | None = None
     map_seconds: float | None = None
+    idle_seconds: float | None = None
+    by_kind: dict[str, Spent] = field(default_factory=dict)
+    by_person: list[Person] = field(default_factory=list)
+    steps: dict[str, Step] = field(default_factory=dict)
+    saved: Saved | None = None
+    corrected: Saved | None = None
+    agreement: Agreement | None = None
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> People:
+        """Make the entry from the one of a line. Raises KeyError, TypeError or ValueError if it is none."""
+        agreement = line.get("agreement")
+        if agreement is not None:
+            agreement = Agreement(**agreement | {"pairs": [Pair(**pair) for pair in agreement["pairs"]]})
+        counts: dict[str, Any] = {name: int(line[name]) for name in COUNTS}
+        seconds: dict[str, Any] = {name: _optional(line.get(name)) for name in SECONDS}
+        return cls(
+            **counts,
+            **seconds,
+            by_kind={kind: Spent(**one) for kind, one in line.get("by_kind", {}).items()},
+            by_person=[Person(**one) for one in line.get("by_person", [])],
+            steps={name: Step(**one) for name, one in line.get("steps", {}).items()},
+            saved=Saved(**line["saved"]) if line.get("saved") else None,
+            corrected=Saved(**line["corrected"]) if line.get("corrected") else None,
+            agreement=agreement,
+        )
 
 
 @dataclass(frozen=True)
@@ -159,9 +195,7 @@ class Round:
                 **{name: list(classes[name]) for name in PerClass.__dataclass_fields__}
             )
         if (people := line.get("people")) is not None:
-            fields: dict[str, Any] = {name: _optional(people.get(name)) for name in SECONDS}
-            fields |= {name: int(people[name]) for name in People.__dataclass_fields__ if name not in SECONDS}
-            known["people"] = People(**fields)
+            known["people"] = People.of(people)
         return cls(**known)
 
 

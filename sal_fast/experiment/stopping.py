@@ -26,6 +26,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from sal_fast import seeds
+from sal_fast._util import stats
 from sal_fast.data.store import Store
 from sal_fast.distributed import Ranks
 from sal_fast.experiment.record import RunFolder
@@ -45,18 +46,11 @@ log = logging.getLogger(__name__)
 
 
 def kappa(one: Sequence[int], other: Sequence[int]) -> float | None:
-    """Cohen's kappa of two lists of predicted classes: `(p_o - p_e) / (1 - p_e)`, at most 1.
+    """Cohen's kappa of two lists of predicted classes (`stats.kappa`).
 
-    p_o is the share of images with equal predictions. p_e is the share that would be equal by chance, the sum
-    over classes of the products of both lists' shares. Source: Cohen 1960.
-
-    Returns None for fewer than LEAST images, and if both lists name one class alone, where p_e is 1.
+    Returns None for fewer than LEAST images, and if both lists name one class alone.
     """
-    a, b = np.asarray(one), np.asarray(other)
-    if len(a) < LEAST:
-        return None
-    chance = sum(float(np.mean(a == label)) * float(np.mean(b == label)) for label in np.unique(a))
-    return None if chance == 1 else (float(np.mean(a == b)) - chance) / (1 - chance)
+    return stats.kappa(one, other) if len(one) >= LEAST else None
 
 
 def expected_gain(labelled: Sequence[int], accuracy: Sequence[float], pool: int) -> float | None:

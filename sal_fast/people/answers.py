@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from PIL import Image
 
 from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast.errors import InputError
-from sal_fast.people.question import Answer, one_person
+from sal_fast.people.question import KINDS, Answer, one_person
 
 FORMAT = 1
+# The kinds of answers: those of maps, a map whose kind nobody told, a class without a map, and no class.
+ANSWER_KINDS = (*KINDS, "map", "class", "skipped")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,40 @@ class Verdict:
     label: str | None
     masks: list[Path]
     tie: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The answers of one kind, how many of them have a time, and their seconds; None if none has one."""
+
+    answers: int
+    timed: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Person:
+    """The work of one person: images with a class, those of them with a map, and skipped ones.
+
+    timed: how many of all these have a time. seconds, idle_seconds: their sums; None if nobody measured them.
+    """
+
+    name: str
+    answers: int
+    maps: int
+    skipped: int
+    timed: int
+    seconds: float | None
+    idle_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """The active seconds until a step of an answer was done: how many answers tell them, mean and median."""
+
+    answers: int
+    mean: float
+    median: float
 
 
 class Answers:
@@ -183,27 +220,92 @@ def tally(answers: Iterable[Answers]) -> dict[str, Any]:
 
     If several people answer for one image, each of their answers counts. Seconds are None if nobody measured
     them. Images that `query import --skip-rest` gave up count for no annotator.
+
+    The result can be written as JSON. `by_kind` has a `Spent` for each of ANSWER_KINDS that was given, and
+    `by_person` a `Person` for each. `idle_seconds` and `steps` are there only if some answer tells them. The
+    steps are `class` and `stroke`, until the class and the first stroke, and `done`, the seconds of those
+    answers that have a first stroke.
     """
     answers = list(answers)
     verdicts = [verdict for one in answers for verdict in one.verdicts().values()]
-    kept = [one for query in answers for one in query.kept]
+    kept = [one for query in answers for one in query.kept if one.annotator or not one.skipped]
     with_map = [one for one in kept if one.mask is not None and not one.skipped]
     label_only = [one for one in kept if one.mask is None and not one.skipped]
+    idle, steps = _sum(one.idle for one in kept), _steps(kept)
     return {
         "labelled": sum(verdict.label is not None for verdict in verdicts),
         "maps": sum(bool(verdict.masks) for verdict in verdicts),
         "skipped": sum(verdict.label is None for verdict in verdicts),
-        "annotators": len({one_person(one.annotator) for one in kept if one.annotator or not one.skipped}),
+        "annotators": len({one_person(one.annotator) for one in kept}),
         "answers_with_map": len(with_map),
         "answers_label_only": len(label_only),
         "seconds": _seconds(kept),
         "map_seconds": _seconds(with_map),
         "label_seconds": _seconds(label_only),
+        **({} if idle is None else {"idle_seconds": idle}),
+        "by_kind": {kind: dataclasses.asdict(spent) for kind, spent in _by_kind(kept).items()},
+        "by_person": [dataclasses.asdict(person) for person in _by_person(kept)],
+        **({"steps": {name: dataclasses.asdict(step) for name, step in steps.items()}} if steps else {}),
     }
 
 
+def answer_kind(kept: Kept) -> str:
+    """The kind of an answer, one of ANSWER_KINDS."""
+    if kept.skipped:
+        return "skipped"
+    if kept.mask is None:
+        return "class"
+    return kept.kind or "map"
+
+
+def _by_kind(kept: Sequence[Kept]) -> dict[str, Spent]:
+    parts = {kind: [one for one in kept if answer_kind(one) == kind] for kind in ANSWER_KINDS}
+    return {kind: Spent(len(part), _timed(part), _seconds(part)) for kind, part in parts.items() if part}
+
+
+def _by_person(kept: Sequence[Kept]) -> list[Person]:
+    """The work of each person, in the order of their first answers."""
+    parts: dict[str, list[Kept]] = {}
+    for one in kept:
+        parts.setdefault(one_person(one.annotator), []).append(one)
+    return [
+        Person(
+            name=part[0].annotator,
+            answers=sum(not one.skipped for one in part),
+            maps=sum(one.mask is not None and not one.skipped for one in part),
+            skipped=sum(one.skipped for one in part),
+            timed=_timed(part),
+            seconds=_seconds(part),
+            idle_seconds=_sum(one.idle for one in part),
+        )
+        for part in parts.values()
+    ]
+
+
+def _steps(kept: Sequence[Kept]) -> dict[str, Step]:
+    drawn = [one for one in kept if not one.skipped and one.stroke_seconds is not None]
+    found = {
+        "class": [one.class_seconds for one in kept if not one.skipped and one.class_seconds is not None],
+        "stroke": [one.stroke_seconds for one in drawn if one.stroke_seconds is not None],
+        "done": [one.seconds for one in drawn if one.seconds is not None],
+    }
+    return {
+        name: Step(len(values), round(fmean(values), 3), round(median(values), 3))
+        for name, values in found.items()
+        if values
+    }
+
+
+def _timed(kept: Iterable[Kept]) -> int:
+    return sum(one.seconds is not None for one in kept)
+
+
 def _seconds(kept: Iterable[Kept]) -> float | None:
-    measured = [one.seconds for one in kept if one.seconds is not None]
+    return _sum(one.seconds for one in kept)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
     return round(sum(measured), 3) if measured else None
 
 
