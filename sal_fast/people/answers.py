@@ -178,6 +178,11 @@ class Answers:
             by_id.setdefault(one.id, []).append(one)
         return {name: self._verdict(answers) for name, answers in by_id.items()}
 
+    def votes(self, name: str) -> dict[str, int]:
+        """How many people gave each class to an image. The class that was given first is the first."""
+        labels = [one.label for one in self.kept if one.id == name and not one.skipped]
+        return dict(Counter(label for label in labels if label is not None))
+
     def open(self, ids: Sequence[str], each: int = 1) -> list[str]:
         """The ids that have fewer than `each` answers."""
         there = Counter(one.id for one in self.kept)
