@@ -1,6 +1,7 @@
 """The question that a query puts to people, and the answers that any tool brings back."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,11 +70,11 @@ class Question:
     def secret(self) -> bool:
         """True if ids may tell the class: the name of a class occurs in at least one of them.
 
-        Upper and lower case count as the same, and only letters and digits are compared, so that `Sea_Lion_7`
-        tells the class "sea lion". A short name may occur by chance, which does no harm.
+        Only letters and digits are compared, without regard to case and accents, so that `Sea_Lion_7` tells
+        the class "sea lion". A short name may occur by chance, which does no harm.
         """
-        words = {_letters(label) for label in self.classes}
-        ids = [_letters(name) for name in self.ids]
+        words = {_letters(label) or label for label in self.classes}
+        ids = [f"{_letters(name)}\0{name}" for name in self.ids]
         return any(word in name for name in ids for word in words)
 
     def shown(self, name: str) -> str:
@@ -265,8 +266,8 @@ def _encoded(pixels: np.ndarray, jpeg: bool) -> bytes:
 
 
 def _letters(name: str) -> str:
-    """A name's letters and digits without regard to case; a name without any is kept."""
-    return "".join(filter(str.isalnum, name.casefold())) or name.casefold()
+    """The letters and digits of a name, in lower case and without accents."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name.casefold())))
 
 
 def _last_part(name: str) -> str:
