@@ -186,12 +186,10 @@ def _withdraw(run: Run, /, annotator: str, image: str | None = None) -> int:
         names = list(dict.fromkeys(one.annotator for one in there.kept if one.annotator))
         gone = there.withdraw(lambda one: one_person(one.annotator) == who and name in (None, one.id))
     if not gone:
-        known = (
-            f"it has answers by {', '.join(names)}" if names else "it has no answers by anybody with a name"
-        )
         place = f"query {question.query_index}" if name is None else f"{name!r}"
-        raise InputError(f"{place} has no answer by {annotator!r}; the query: {known}")
-    say(_summary(question, there, f"{len(gone)} answers by {gone[0].annotator!r} are withdrawn"))
+        known = f"; those who answered the query are {', '.join(names)}" if names else ""
+        raise InputError(f"{place} has no answer by {annotator!r}{known}")
+    say(_summary(question, there, f"withdrawn answers by {gone[0].annotator!r}: {len(gone)}"))
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,9 +151,9 @@ def test_a_run_that_goes_on_while_a_file_is_read(
     _fill(out, out / "query-000-folder", shared_folder)
     read, before = folder.read_answers, b""
 
-    def slowly(path: Path, asked: Question) -> list[Answer]:
+    def slowly(path: Path, asked: Question, *options: Any) -> list[Answer]:
         nonlocal before
-        answers = read(path, asked)
+        answers = read(path, asked, *options)
         answer(out, shared_folder)
         with pytest.raises(Waiting):
             tiny(out, annotator="people", epochs=1)
