@@ -48,10 +48,9 @@ PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "spl
 DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `data` has to have
 TIES = "ties"  # run.json's key of the rule for ties of a query
 OLD_TIES, NEW_TIES = "position", "key"  # a run.json without this key stands for the first
-# Fields of `People`: counts, those that are None if nobody measured them, and those with parts of their own.
+# Fields of `People`: counts, and those that are None if nobody measured them.
 COUNTS = ("labelled", "maps", "skipped", "annotators")
 SECONDS = ("seconds", "label_seconds", "map_seconds", "idle_seconds")
-TABLES = ("by_kind", "by_person", "steps", "saved", "corrected", "agreement")
 # The figures of a round that the summary and the report repeat; rounds of an older sal-fast lack some.
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "dice", "dice_floor", "iou", "pointing")
 OPTIONAL = (

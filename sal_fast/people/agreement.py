@@ -43,8 +43,8 @@ class Agreement:
 
     dice: the mean over images of the mean Dice between each two maps. map_images: how many images have two
     maps or more. empty_images: on how many of them all maps are empty, which counts as a Dice of 1.
-    own_dice, own_images: the same without maps that began as a model's, since two maps that began as the same
-    map are alike whatever people think. pairs: a row for each pair of people.
+    own_dice, own_images: the same without pairs of maps that both began as a model's, since these are alike
+    whatever people think. pairs: a row for each pair of people.
     """
 
     people: int
@@ -62,7 +62,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class _Overlap:
-    """The Dice of two people's maps of one image. own: True if neither map began as a model's."""
+    """The Dice of two people's maps of one image. own: False if both maps began as a model's."""
 
     image: tuple[int, str]
     people: tuple[str, str]
@@ -158,7 +158,7 @@ def _overlaps(query: Answers, image: tuple[int, str], by_person: dict[str, Kept]
             (one, other),
             dice(maps[one], maps[other]),
             not (maps[one] > 127).any() and not (maps[other] > 127).any(),
-            not {with_map[one].kind, with_map[other].kind} & {*BEGUN_BY_A_MODEL},
+            not {with_map[one].kind, with_map[other].kind} <= {*BEGUN_BY_A_MODEL},
         )
         for one, other in combinations(maps, 2)
     ]

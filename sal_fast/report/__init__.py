@@ -16,6 +16,7 @@ from sal_fast.report import (
     gained,
     heatmaps,
     page,
+    people,
     tables,
 )
 from sal_fast.report.looks import Looks
@@ -50,6 +51,9 @@ def write(runs: Sequence[Path], out: Path) -> Path:
         "differences": tables.frame(differences.table(main)),
         "gains": tables.gains_table(main),
         "people": tables.people_table(loaded),
+        "people_kinds": tables.kinds_table(loaded),
+        "people_persons": tables.persons_table(loaded),
+        "people_pairs": tables.pairs_table(loaded),
         "runs": table,
         "rounds": tables.rounds_table(loaded),
         "classes": classes,
@@ -62,6 +66,7 @@ def write(runs: Sequence[Path], out: Path) -> Path:
             "curves": curves.learning_curves(main, looks),
             "scatter": comparisons.scatter(main, looks),
             "budgets": comparisons.budgets(main, looks),
+            "people": people.figures(loaded),
             "trials": comparisons.trials(main, looks),
             "endings": comparisons.endings(main, looks),
             "probes": comparisons.probes(main, looks),
@@ -71,12 +76,15 @@ def write(runs: Sequence[Path], out: Path) -> Path:
             "single": curves.single(loaded[0]) if len(loaded) == 1 else [],
         }
     shown = {"classes": tables.mean_classes(classes)}
-    csv = {f"{name}.csv": frame.write_csv().encode() for name, frame in frames.items() if len(frame)}
+    files = {f"{name.replace('_', '-')}.csv": frame for name, frame in frames.items()}
+    csv = {name: frame.write_csv().encode() for name, frame in files.items() if len(frame)}
     html = page.render(
         runs=loaded,
         notes=[*notes, *unseen],
         missing=missing,
         openings={run.name: opening for run in loaded if (opening := gained.opening(run))},
+        people={run.name: said for run in loaded if (said := people.sentences(run))},
+        kinds=people.KINDS,
         margin=claims.MARGIN,
         compared=compared_options(),
         tables={name: frame.to_dicts() for name, frame in {**frames, **shown}.items()},

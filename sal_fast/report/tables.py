@@ -5,13 +5,13 @@ from typing import Any
 
 import polars as pl
 
-from sal_fast.experiment.record import FIGURES, People
+from sal_fast.experiment.record import COUNTS, FIGURES, SECONDS, People
 from sal_fast.report.differences import MEASURES, Pairs, gains, over_baseline
 from sal_fast.report.runs import Run, by_panel, compared_options
 
 METRICS = (*FIGURES, "aulc_accuracy", "aulc_dice", "human_maps", "generated_maps", "seconds")
 CLASS_FIGURES = ("recall", "precision", "f1", "dice", "iou", "pointing")
-PEOPLE = ("labelled", "maps", "skipped", "annotators", "seconds")
+PEOPLE = (*COUNTS, "seconds", "idle_seconds")
 APART = ("timings", "memory", "people", "per_class")  # fields of a round that are tables themselves
 
 
@@ -70,7 +70,7 @@ def mean_classes(table: pl.DataFrame) -> pl.DataFrame:
 
 def rounds_table(runs: Sequence[Run]) -> pl.DataFrame:
     phases = dict.fromkeys(phase for run in runs for one in run.rounds for phase in one.timings)
-    people = People.__dataclass_fields__ if any(one.people for run in runs for one in run.rounds) else ()
+    people = (*COUNTS, *SECONDS) if any(one.people for run in runs for one in run.rounds) else ()
     return frame(
         {
             **_who(run),
@@ -113,6 +113,9 @@ def people_table(runs: Sequence[Run]) -> pl.DataFrame:
             **_who(run),
             **{name: value for name, value in vars(people).items() if name in PEOPLE},
             **_seconds_each(people),
+            **_saved(people),
+            "kappa": people.agreement and people.agreement.kappa,
+            "map_dice": people.agreement and people.agreement.dice,
             "run": run.name,
         }
         for run in runs
@@ -120,18 +123,82 @@ def people_table(runs: Sequence[Run]) -> pl.DataFrame:
     )
 
 
-def _seconds_each(people: People) -> dict[str, float | None]:
-    """Seconds for an image: for any, for one without a map, for one with a map; and what was saved.
+def kinds_table(runs: Sequence[Run]) -> pl.DataFrame:
+    """The answers of each kind in each run, and their time."""
+    return frame(
+        {
+            **_who(run),
+            "kind": kind,
+            "answers": spent.answers,
+            "share": spent.answers / sum(one.answers for one in people.by_kind.values()),
+            "timed": spent.timed,
+            "seconds": spent.seconds,
+            "seconds_each": _share(spent.seconds, spent.timed),
+            "run": run.name,
+        }
+        for run in runs
+        if (people := run.last.people)
+        for kind, spent in people.by_kind.items()
+    )
 
-    Saved are the seconds that maps of the images without one would have taken more.
-    """
+
+def persons_table(runs: Sequence[Run]) -> pl.DataFrame:
+    """The work of each person in each run."""
+    return frame(
+        {
+            **_who(run),
+            "person": person.name,
+            **{name: value for name, value in vars(person).items() if name != "name"},
+            "seconds_each": _share(person.seconds, person.timed),
+            "run": run.name,
+        }
+        for run in runs
+        if (people := run.last.people)
+        for person in people.by_person
+    )
+
+
+def pairs_table(runs: Sequence[Run]) -> pl.DataFrame:
+    """The agreement of each two people in each run."""
+    return frame(
+        {**_who(run), **vars(pair), "run": run.name}
+        for run in runs
+        if (people := run.last.people) and people.agreement
+        for pair in people.agreement.pairs
+    )
+
+
+def _seconds_each(people: People) -> dict[str, float | None]:
+    """Seconds for an image: for any, for one without a map, for one with a map."""
     without = people.labelled - people.maps
-    label, drawn = _share(people.label_seconds, without), _share(people.map_seconds, people.maps)
     return {
         "seconds_per_item": _share(people.seconds, people.labelled),
-        "seconds_per_label": label,
-        "seconds_per_map": drawn,
-        "seconds_saved": None if label is None or drawn is None else (drawn - label) * without,
+        "seconds_per_label": _share(people.label_seconds, without),
+        "seconds_per_map": _share(people.map_seconds, people.maps),
+    }
+
+
+def _saved(people: People) -> dict[str, float | None]:
+    """What was saved by classes alone after the hand-over, and by correcting maps, with their intervals.
+
+    An older sal-fast kept sums alone. Of its runs we tell how much longer maps of all images without one
+    would have taken.
+    """
+    ends = ("seconds", "low", "high")
+    handed_over = {name: getattr(people.saved, name, None) for name in ends}
+    if not people.by_person:
+        each = _seconds_each(people)
+        label, drawn = each["seconds_per_label"], each["seconds_per_map"]
+        if label is not None and drawn is not None:
+            handed_over["seconds"] = (drawn - label) * (people.labelled - people.maps)
+    corrected = {name: getattr(people.corrected, name, None) for name in ends}
+    return {
+        "seconds_saved": handed_over["seconds"],
+        "seconds_saved_low": handed_over["low"],
+        "seconds_saved_high": handed_over["high"],
+        "corrected_saved": corrected["seconds"],
+        "corrected_saved_low": corrected["low"],
+        "corrected_saved_high": corrected["high"],
     }
 
 

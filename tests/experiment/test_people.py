@@ -66,6 +66,11 @@ def test_a_run_by_people_is_the_run_that_knew(
     count, maps = lines[-1]["labelled"], by_hand[-1]
     assert (told[-1]["labelled"], told[-1]["maps"], told[-1]["skipped"]) == (count, maps, 0)
     assert told[-1]["seconds"] == pytest.approx(2.0 * maps + 0.5 * (count - maps))
+    saved = told[-1].get("saved")
+    assert (saved is not None) == (0 < maps < count)
+    if saved:  # every answer takes the same time, so the interval has no width
+        assert saved["low"] == saved["seconds"] == saved["high"] == pytest.approx(1.5 * (count - maps))
+    assert [(one["name"], one["answers"]) for one in told[-1]["by_person"]] == [("ann", count)]
     assert json.loads((tmp_path / "people" / "summary.json").read_text())["people"] == told[-1]
 
 

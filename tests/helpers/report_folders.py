@@ -1,10 +1,15 @@
 """Small run folders in the layout that `sal-fast run` writes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sal_fast.people.answers import Answers
+from sal_fast.people.entry import entry
+from sal_fast.people.question import Answer, Kind
 
 POOL = 400
 SKILL = {"random": -0.06, "entropy": -0.02}
@@ -89,6 +94,47 @@ def make_run(
             **_examples(settings, examples, len(classes), wrong, dice[-1] is not None),
         )
     return path
+
+
+def let_people_answer(run: Path, *, page: bool = True) -> None:
+    """Give a run the answers of two people, and its rounds the entry that follows from them.
+
+    Ann draws 30 s, or corrects or accepts what the model made in 12 s and 4 s; a class alone takes 6 s; all
+    that with some noise. Ben answers every tenth image as well. Without `page` the tool tells no kinds, and
+    no times but the whole.
+    """
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    rng = np.random.default_rng(len(lines))
+    there, first, before = [], None, {"labelled": 0, "human_maps": 0}
+    for index, line in enumerate(lines):
+        new = line["labelled"] - before["labelled"]
+        if line["human_maps"] == before["human_maps"] and first is None:
+            first = index
+        maps, before = first is None, line
+        answers = Answers(run / "start" if index == 0 else run / "rounds" / f"{index - 1:03d}")
+        answers.add(_answer(rng, f"{index}/{i}", "Ann", maps, page) for i in range(new))
+        answers.add(_answer(rng, f"{index}/{i}", "Ben", maps, page) for i in range(0, new, 10))
+        there.append(answers)
+        line["people"] = entry(there, first)
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _answer(rng: np.random.Generator, name: str, who: str, maps: bool, page: bool) -> Answer:
+    kinds: tuple[Kind, ...] = ("drawn", "corrected", "accepted")
+    kind = kinds[int(rng.integers(3))] if maps else None
+    mean = {"drawn": 30.0, "corrected": 12.0, "accepted": 4.0, None: 6.0}[kind]
+    seconds = round(float(rng.gamma(9, mean / 9)), 3)
+    mask = None
+    if maps:
+        y, x = np.mgrid[:16, :16]
+        at = rng.normal(8, 1, 2)
+        mask = np.where(np.hypot(x - at[0], y - at[1]) < 5, 255, 0).astype(np.uint8)
+    label = "circle" if rng.random() < 0.6 else "square"
+    answer = Answer(name, label, mask, who, seconds, False)
+    if not page:
+        return answer
+    stroke = seconds / 3 if kind in ("drawn", "corrected") else None
+    return replace(answer, kind=kind, idle=2.0, class_seconds=seconds / 5, stroke_seconds=stroke)
 
 
 def _figures(line: dict[str, Any], classes: int) -> dict[str, Any]:

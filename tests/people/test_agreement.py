@@ -163,6 +163,12 @@ def test_answers_that_are_no_opinion_of_their_own(tmp_path: Path) -> None:
     assert one.dice == pytest.approx((2 / 3 + 1 + 1) / 3)
     assert (one.map_images, one.empty_images, one.own_images) == (3, 1, 2)
     assert one.own_dice == pytest.approx((2 / 3 + 1) / 2)
+    mixed = found(
+        tmp_path / "mixed",
+        said("a", "cat", "ann", full, kind="drawn"),
+        said("a", "cat", "b", half, kind="accepted"),
+    )
+    assert mixed.own_dice == mixed.dice == pytest.approx(2 / 3)
 
 
 def test_maps_alone_and_files_that_are_gone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from patience import PATIENCE
-from report_folders import make_run
+from report_folders import let_people_answer, make_run
 
 from sal_fast.report import write
 
@@ -86,7 +86,9 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     settings += [{**setting, "seed": s} for s in (0, 1) for setting in more]
     for i, setting in enumerate(settings[: request.param]):
         name = f"a-run-with-a-name-too-long-for-a-phone-{i}-" + "x" * 80
-        make_run(root / "runs" / name, classes=classes, **setting)
+        run = make_run(root / "runs" / name, classes=classes, **setting)
+        if setting.get("people") and setting["seed"] == 0:
+            let_people_answer(run)
     written = write([root / "runs"], root / "out")
     written.write_text(written.read_text().replace("</head>", MEASURE))
     return written

@@ -372,9 +372,16 @@ def test_page_of_many_runs(tmp_path, sketches):
     assert "b" not in page.tags
     assert page.text.count(nasty) > 20
     assert "<b onclick" not in html.read_text()
-    for section in ("Summary", "What human maps gain", "Probes", "Alpha", "Where the models look"):
+    for section in (
+        "Summary",
+        "What human maps gain",
+        "People in the loop",
+        "Probes",
+        "Alpha",
+        "Where the models look",
+    ):
         assert section in page.text
-    assert "People in the loop (8)" in page.text
+    assert "What people spent (8)" in page.text
     files = {file.name for file in html.parent.iterdir()}
     assert {"trials-1.png", "probes.png", "alpha-dice.png", "budget-dice-1.png", "people.csv"} <= files
     rounds = pl.read_csv(html.parent / "rounds.csv")

@@ -1,6 +1,5 @@
 """The answer to a query: labels, and maps from the query's map source."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import RunFolder
 from sal_fast.experiment.regimes import GENERATED, Source
 from sal_fast.models import Classifier
-from sal_fast.people.agreement import agreement
-from sal_fast.people.answers import Answers, tally
-from sal_fast.people.saved import by_correcting, by_handing_over
+from sal_fast.people.answers import Answers
+from sal_fast.people.entry import entry
 
 SEVERAL = 5  # maps that people left empty tell that a class has nothing to show
 
@@ -110,19 +108,10 @@ class Answering:
         return answer
 
     def tally(self, query_index: int) -> dict[str, Any]:
-        """Counts, times and agreement of the people who answered the queries up to this one.
-
-        `saved`, `corrected` and `agreement` are there only if the answers tell them.
-        """
+        """Counts, times and agreement of the people who answered the queries up to this one."""
         numbers = range(query_index + 1)
-        there = [Answers(self.folder.asked(one)) for one in numbers]
         without_maps = (one for one in numbers[1:] if self.turns.source(one, self.trials) != "human")
-        more = {
-            "saved": by_handing_over(there, next(without_maps, None)),
-            "corrected": by_correcting(there),
-            "agreement": agreement(there),
-        }
-        return tally(there) | {name: asdict(one) for name, one in more.items() if one is not None}
+        return entry([Answers(self.folder.asked(one)) for one in numbers], next(without_maps, None))
 
     # --- a machine's maps --------------------------------------------------------------------------------
 
