@@ -18,7 +18,7 @@ from sal_fast.errors import DISK_FULL, InputError
 COMMANDS = {
     "run": "run the experiment; the same command continues it",
     "label": "label and draw in a browser, while the run goes on by itself",
-    "query": "export what a run asks of people, and import their answers",
+    "query": "what a run asks of people, and what they answered",
     "sweep": "run every combination of a grid, here or on a Ray cluster",
     "predict": "write the classes of images, by a trained model",
     "explain": "draw where a trained model looks on images",

@@ -15,7 +15,7 @@ from sal_fast.data.files import Encoded
 from sal_fast.data.meaning import Rule
 from sal_fast.data.readers.made import encoded, naming
 from sal_fast.data.reading import each
-from sal_fast.data.table import Table, filled
+from sal_fast.data.table import Table, filled, places
 from sal_fast.errors import InputError
 
 
@@ -30,11 +30,11 @@ def convert(table: Table, out: Path) -> Path:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there and holds something; name a new folder")
-    places = _places(table)
+    its_places = places(table.name, table.ids, [table.class_name(row) for row in range(len(table))])
     columns = {"split": filled(table.split), "group": table.group, "subgroup": table.subgroup}
     columns = {name: column for name, column in columns.items() if column}
     with whole_folder(out) as aside:
-        work = partial(_copy, table, aside, places)
+        work = partial(_copy, table, aside, its_places)
         written = list(each(work, range(len(table)), f"copying {table.name}"))
         if columns:
             rows = {
@@ -47,23 +47,6 @@ def convert(table: Table, out: Path) -> Path:
             frame = pl.DataFrame(rows, schema_overrides={"mask": pl.String})
             write_bytes(aside / "manifest.csv", frame.write_csv().encode())
     return out / "manifest.csv" if columns else out
-
-
-def _places(table: Table) -> list[str]:
-    """The path of each image in the new folder, without its ending. No two images get the same path."""
-    taken: set[str] = set()
-    places = []
-    for row, name in enumerate(table.ids):
-        label = table.class_name(row)
-        if label and (label in (".", "..") or label.startswith(".") or set("/\\\0") & set(label)):
-            raise InputError(f"{table.name}: class {label!r} cannot be the name of a folder; rename it")
-        folder = f"images/{label}" if label else "pool"
-        place = f"{folder}/{name.removeprefix(f'{label}/').removeprefix('pool/').replace('/', '_')}"
-        while place.casefold() in taken:
-            place += "_"
-        taken.add(place.casefold())
-        places.append(place)
-    return places
 
 
 def _copy(table: Table, out: Path, places: list[str], row: int) -> tuple[str, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -168,3 +168,23 @@ def names_a_file(sample: str) -> bool:
         return False
     plain = str(path) == sample and not path.is_absolute() and ".." not in path.parts
     return plain and bool(sizes) and max(sizes) <= 250 and not {"\\", "\0"} & set(sample)
+
+
+def places(name: str, ids: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """The path of each image in a new plain folder, without its ending. No two images get the same path.
+
+    An image without a label goes to the pool. Raises InputError, which calls the data set `name`, if a label
+    cannot be the name of a folder.
+    """
+    taken: set[str] = set()
+    found = []
+    for one, label in zip(ids, labels, strict=True):
+        if label and (label in (".", "..") or label.startswith(".") or set("/\\\0") & set(label)):
+            raise InputError(f"{name}: class {label!r} cannot be the name of a folder; rename it")
+        folder = f"images/{label}" if label else "pool"
+        place = f"{folder}/{one.removeprefix(f'{label}/').removeprefix('pool/').replace('/', '_')}"
+        while place.casefold() in taken:
+            place += "_"
+        taken.add(place.casefold())
+        found.append(place)
+    return found

@@ -117,16 +117,15 @@ class Answers:
         differ in case or spaces alone are one person, who keeps the first spelling.
         """
         kept = {(one.id, one_person(one.annotator), one.settles): one for one in self.kept}
-        names = list(dict.fromkeys(one.annotator for one in self.kept))
-        spelt = {one_person(name): name for name in reversed(names)}
+        spelt = {one_person(one.annotator): one.annotator for one in reversed(self.kept)}
+        numbers = self._numbers()
         for answer in answers:
             person = one_person(answer.annotator)
             name = spelt.setdefault(person, answer.annotator)
-            if name not in names:
-                names.append(name)
             mask = None
             if answer.mask is not None:
-                mask = f"drawn/{names.index(name)}/{answer.id}.png"
+                number = numbers.setdefault(person, max(numbers.values(), default=-1) + 1)
+                mask = f"drawn/{number}/{answer.id}.png"
                 out = io.BytesIO()
                 Image.fromarray(answer.mask).save(out, format="png")
                 write_bytes(self.folder / mask, out.getvalue())
@@ -135,11 +134,25 @@ class Answers:
         self._write(kept.values())
 
     def withdraw(self, chosen: Callable[[Kept], bool]) -> list[Kept]:
-        """Take the answers back that `chosen` is true of, and return them; their images are open again."""
+        """Take the answers back that `chosen` is true of, and return them; their images are open again.
+
+        Their maps are deleted.
+        """
         gone = [one for one in self.kept if chosen(one)]
         if gone:
             self._write(one for one in self.kept if one not in gone)
+        for one in gone:
+            if one.mask is not None:
+                (self.folder / one.mask).unlink(missing_ok=True)
         return gone
+
+    def settle(self, name: str, label: str, annotator: str = "") -> None:
+        """Let a person's answer decide the class of an image to which others gave several classes.
+
+        Their own answer stays beside it. An earlier decision about the image counts no more.
+        """
+        self._write(one for one in self.kept if one.id != name or not one.settles)
+        self.add([Answer(name, label, None, annotator, None, False, settles=True)])
 
     def of(self, name: str, annotator: str) -> Kept | None:
         """A person's own answer for an image, or None."""
@@ -159,6 +172,11 @@ class Answers:
             by_id.setdefault(one.id, []).append(one)
         return {name: self._verdict(answers) for name, answers in by_id.items()}
 
+    def votes(self, name: str) -> dict[str, int]:
+        """How many people gave each class to an image. The class that was given first is the first."""
+        own = [one for one in self.kept if one.id == name and not one.settles]
+        return dict(Counter(one.label for one in own if one.label is not None))
+
     def open(self, ids: Sequence[str], each: int = 1) -> list[str]:
         """The ids that have fewer than `each` answers."""
         there = Counter(one.id for one in self.kept if not one.settles)
@@ -176,6 +194,11 @@ class Answers:
         (label, most), *others = given.most_common()
         equal = [other for other, count in others if count == most]
         return Verdict(label, masks, (label, *equal) if equal else ())
+
+    def _numbers(self) -> dict[str, int]:
+        """The folder in drawn/ of each person who has a map."""
+        drew = [one for one in self.kept if one.mask is not None]
+        return {one_person(one.annotator): int(str(one.mask).split("/")[1]) for one in drew}
 
     def _write(self, kept: Iterable[Kept]) -> None:
         self.kept = list(kept)

@@ -5,9 +5,12 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sal_fast._util.files import read_json
 from sal_fast.data import files, meaning
@@ -20,45 +23,63 @@ from sal_fast.people.question import (
     Question,
     fill_template,
     in_order,
+    kind_of,
     new_folder,
+    one_person,
     pictures,
 )
+from sal_fast.people.suggested import Suggested, first_map
 
-TABLE, QUERY = "answers.csv", "query.json"
+TABLE, QUERY, SUGGESTED = "answers.csv", "query.json", "suggested"
 COLUMNS = ("id", "label", "annotator", "seconds", "skipped")
 YES, NO = ("1", "yes", "true", "x"), ("", "0", "no", "false")
 
 
-def export(question: Question, out: Path) -> list[Path]:
+def export(question: Question, out: Path, suggested: Suggested | None = None) -> list[Path]:
     """Make the folder `out` with images/, masks/, answers.csv, classes.txt and README.txt; return the table.
 
-    Raises InputError if `out` holds anything, or if images cannot be read; it then names all of them.
+    Maps that a model suggests are in suggested/; people may copy them to masks/, and change them. Raises
+    InputError if `out` holds anything, or if images cannot be read; it then names all of them.
     """
+    begun = False
     with new_folder(out) as folder:
         for name, data, suffix in pictures(question):
-            path = folder / "images" / f"{name}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            shown = question.shown(name)
+            _place(folder / "images" / f"{shown}{suffix}").write_bytes(data)
             if question.maps:
-                (folder / "masks" / f"{name}.png").parent.mkdir(parents=True, exist_ok=True)
+                _place(folder / "masks" / f"{shown}.png")
+            first = first_map(question, name, suggested)
+            if first is not None:
+                Image.fromarray(first).save(_place(folder / SUGGESTED / f"{shown}.png"))
+                begun = True
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
-        writer.writerows((name, "", "", "", "") for name in question.ids)
+        writer.writerows((question.shown(name), "", "", "", "") for name in question.ids)
         (folder / TABLE).write_bytes(text.getvalue().encode("utf-8-sig"))  # so that spreadsheets see UTF-8
         (folder / "classes.txt").write_text("\n".join(question.classes) + "\n", encoding="utf-8")
         query = {"run": question.run, "query": question.query_index}
         (folder / QUERY).write_text(json.dumps(query, ensure_ascii=False) + "\n", encoding="utf-8")
-        (folder / "README.txt").write_text(fill_template("folder.txt", question=question), encoding="utf-8")
+        readme = fill_template("folder.txt", question=question, begun=begun)
+        (folder / "README.txt").write_text(readme, encoding="utf-8")
     return [out / TABLE]
 
 
-def read_answers(path: Path, question: Question) -> list[Answer]:
+def _place(path: Path) -> Path:
+    """The path of a file, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def read_answers(
+    path: Path, question: Question, suggested: Suggested | None = None, keep_odd_maps: bool = False
+) -> list[Answer]:
     """Read the answers in an exported folder, or in its table, in the order of the query.
 
     A line with neither label nor `skipped` is left out. An annotator's mask is masks/<annotator>/<id>.png,
-    or masks/<id>.png if only one person answered. Masks are ignored if the question asks for none. Raises
-    InputError with everything that is wrong and the line where it is.
+    or masks/<id>.png if only one person answered. Masks are ignored if the question asks for none.
+    `suggested` tells the maps that people took over. Raises InputError with everything that is wrong and the
+    line where it is; see `in_order` for `keep_odd_maps`.
     """
     table = path / TABLE if path.is_dir() else path
     root = table.parent
@@ -69,23 +90,29 @@ def read_answers(path: Path, question: Question) -> list[Answer]:
     query = read_json(root / QUERY)
     question.refuse_others(query.get("run"), query.get("query"), str(root))
     answered = Counter(row["id"] for _, row in rows if row["label"].strip())
+    names = {*map(question.shown, question.ids), *(row["id"] for _, row in rows)}
+    masks = _Masks(root / "masks", answered, names)
     answers: list[tuple[str, Answer]] = []
     for place, row in rows:
-        name = row["id"]
+        shown, name = row["id"], question.meant(row["id"])
         if name not in question.row_of:
             problems.add(place, question.id_problem(name))
             continue
-        place += f" (id {name!r})"
+        place += f" (id {shown!r})"
         try:
-            answer = _answer(row, root / "masks", question, alone=answered[name] == 1)
+            answer = _answer(row, masks, question)
+            if answer is not None and answer.mask is not None:
+                begun = (root / SUGGESTED / f"{shown}.png").exists()
+                first = first_map(question, name, suggested)
+                answer = replace(answer, kind=kind_of(answer.mask, first, begun))
         except (ValueError, files.Unreadable) as error:
             problems.add(place, str(error))
             continue
         if answer is not None:
             answers.append((place, answer))
     if question.maps:
-        _spare_masks(root / "masks", question, {row["annotator"] for _, row in rows}, problems)
-    return in_order(question, answers, problems)
+        masks.spare(question, {one_person(row["annotator"]) for _, row in rows}, problems)
+    return in_order(question, answers, problems, keep_odd_maps)
 
 
 def _rows(table: Path, problems: Problems) -> list[tuple[str, dict[str, str]]]:
@@ -138,9 +165,9 @@ def _check_columns(columns: list[str], table: Path) -> None:
         )
 
 
-def _answer(row: dict[str, str], masks: Path, question: Question, alone: bool) -> Answer | None:
+def _answer(row: dict[str, str], masks: "_Masks", question: Question) -> Answer | None:
     """Read one line; None if it is not answered yet. ValueError and Unreadable say what is wrong with it."""
-    name, annotator = row["id"], row["annotator"]
+    name, annotator = question.meant(row["id"]), row["annotator"]
     label = row["label"] if row["label"] in question.classes else row["label"].strip()
     skipped = row["skipped"].lower()
     if skipped not in YES + NO:
@@ -154,8 +181,8 @@ def _answer(row: dict[str, str], masks: Path, question: Question, alone: bool) -
         return None
     if label not in question.classes:
         raise ValueError(question.class_problem(label))
-    path = _mask_file(masks, name, annotator, question, alone) if question.maps else None
-    mask = None if path is None else _mask(path, masks.parent, question.images[question.row_of[name]])
+    path = masks.of(row["id"], annotator) if question.maps else None
+    mask = None if path is None else _mask(path, masks.root.parent, question.images[question.row_of[name]])
     return Answer(name, label, mask, annotator, seconds, skipped=False)
 
 
@@ -171,24 +198,54 @@ def _seconds(text: str) -> float | None:
     return seconds
 
 
-def _mask_file(masks: Path, name: str, annotator: str, question: Question, alone: bool) -> Path | None:
-    """Find the annotator's mask of an image, or None. Raises ValueError if it is unclear whose mask it is."""
-    shared = masks / f"{name}.png"
-    if annotator:
+class _Masks:
+    """The files in masks/. A person's own folder there may be spelt in another case than in the table.
+
+    answered: how many people gave a class, by the name of the image in the table.
+    names: all names of images. A person may not be called like the first part of one.
+    """
+
+    def __init__(self, root: Path, answered: Mapping[str, int], names: Iterable[str]) -> None:
+        self.root, self.answered = root, answered
+        self.taken = {one_person(name.partition("/")[0]) for name in names if "/" in name}
+
+    def of(self, shown: str, annotator: str) -> Path | None:
+        """Find an annotator's mask of an image, or None. Raises ValueError if it is unclear whose it is."""
+        shared = self.root / f"{shown}.png"
+        own = [] if not annotator else self._own(shown, annotator)
+        if len(own) > 1:
+            names = " and ".join(path.relative_to(self.root.parent).as_posix() for path in own)
+            raise ValueError(f"two masks by {annotator!r}, {names}; keep one of them")
+        if own or not shared.exists():
+            return own[0] if own else None
+        if self.answered[shown] != 1 and annotator:
+            raise ValueError(f"whose is masks/{shown}.png? Several people answered: use masks/<annotator>/")
+        if self.answered[shown] != 1:
+            raise ValueError("several people answered: name the annotators, masks go to masks/<annotator>/")
+        return shared
+
+    def _own(self, shown: str, annotator: str) -> list[Path]:
+        """The masks of an image in the folders that are called like the annotator."""
         if "/" in annotator or not names_a_file(annotator):
             raise ValueError(f"annotator {annotator!r} cannot be a folder's name; use letters and digits")
-        if any(other.startswith(annotator + "/") for other in question.ids):
+        person = one_person(annotator)
+        if person in self.taken:
             raise ValueError(f"annotator {annotator!r} is also how an id begins; choose another name")
-        own = masks / annotator / f"{name}.png"
-        if own.exists():
-            return own
-    if not shared.exists():
-        return None
-    if not alone and annotator:
-        raise ValueError(f"whose is masks/{name}.png? Several people answered: use masks/<annotator>/")
-    if not alone:
-        raise ValueError("several people answered: name the annotators, masks go to masks/<annotator>/")
-    return shared
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        own = [one / f"{shown}.png" for one in folders if one_person(one.name) == person]
+        return [path for path in own if path.exists()]
+
+    def spare(self, question: Question, people: set[str], problems: Problems) -> None:
+        """Report pictures that belong to no line: their names are most likely slips."""
+        for path in sorted(self.root.rglob("*")):
+            below = path.relative_to(self.root)
+            if path.suffix.lower() not in files.SUFFIXES or any(part.startswith(".") for part in below.parts):
+                continue
+            name = below.as_posix().removesuffix(".png")
+            first, _, rest = name.partition("/")
+            names = [name, rest] if one_person(first) in people else [name]
+            if not any(question.meant(one) in question.row_of for one in names):
+                problems.add(f"masks/{below.as_posix()}", "belongs to no line; expected masks/<id>.png")
 
 
 def _mask(path: Path, root: Path, picture: Path) -> np.ndarray:
@@ -204,15 +261,3 @@ def _mask(path: Path, root: Path, picture: Path) -> np.ndarray:
     for problem in meaning.judge([(str(shown), drawn.seen)], Rule()).problems:
         raise ValueError(problem)
     return drawn.pixels
-
-
-def _spare_masks(masks: Path, question: Question, annotators: set[str], problems: Problems) -> None:
-    """Report pictures in masks/ that belong to no line: their names are most likely slips."""
-    for path in sorted(masks.rglob("*")):
-        below = path.relative_to(masks)
-        if path.suffix.lower() not in files.SUFFIXES or any(part.startswith(".") for part in below.parts):
-            continue
-        name = below.as_posix().removesuffix(".png")
-        first, _, rest = name.partition("/")
-        if name not in question.row_of and not (first in annotators and rest in question.row_of):
-            problems.add(f"masks/{below.as_posix()}", "belongs to no line; expected masks/<id>.png")

@@ -1,6 +1,7 @@
 """The question that a query puts to people, and the answers that any tool brings back."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from sal_fast._util.suggest import nearest
 from sal_fast.data import files
 from sal_fast.data.table import names_a_file
 from sal_fast.errors import InputError
+from sal_fast.people.odd_maps import asked_back
 
 SHOWN = 20  # problems that one message lists
 
@@ -63,6 +65,25 @@ class Question:
     def id_of(self) -> Mapping[str, str]:
         """The id of each key."""
         return {self.key(name): name for name in self.ids}
+
+    @cached_property
+    def secret(self) -> bool:
+        """True if ids may tell the class: the name of a class occurs in at least one of them.
+
+        Only letters and digits are compared, without regard to case and accents, so that `Sea_Lion_7` tells
+        the class "sea lion". A short name may occur by chance, which does no harm.
+        """
+        words = {_letters(label) or label for label in self.classes}
+        ids = [f"{_letters(name)}\0{name}" for name in self.ids]
+        return any(word in name for name in ids for word in words)
+
+    def shown(self, name: str) -> str:
+        """The name of an image in what annotators get: its id, or its key if the ids may tell the class."""
+        return self.key(name) if self.secret else name
+
+    def meant(self, shown: str) -> str:
+        """The id of an image that is shown under this name, be it an id or a key; any other name as it is."""
+        return shown if shown in self.row_of else self.id_of.get(shown, shown)
 
     def wants_map(self, name: str) -> bool:
         """True if people are to draw a map of this image."""
@@ -146,16 +167,35 @@ class Problems:
             raise InputError("\n  ".join([f"{self.file}: {count} problems{more}:", *self.found[:SHOWN]]))
 
 
+ODD = {
+    "full": "the map marks nearly all of the picture",
+    "inverted": "the map looks inverted, as it marks the border and leaves out the middle",
+}
+
+
 def one_person(name: str) -> str:
     """The key of a person: their name without regard to case and spaces."""
     return " ".join(name.split()).casefold()
 
 
-def in_order(question: Question, answers: list[tuple[str, Answer]], problems: Problems) -> list[Answer]:
+def kind_of(mask: np.ndarray, first: np.ndarray | None, begun: bool) -> Kind:
+    """The way in which a person made a map.
+
+    first: the map that a model suggested; None if there was none. begun: True if the person began from it.
+    """
+    if first is not None and np.array_equal(mask, first):
+        return "accepted"
+    return "corrected" if begun else "drawn"
+
+
+def in_order(
+    question: Question, answers: list[tuple[str, Answer]], problems: Problems, keep_odd_maps: bool = False
+) -> list[Answer]:
     """Sort answers, each given with its place in the file, as the question's images are sorted.
 
     An annotator answers an image once. If the same person skipped it at first, only the answer is kept.
-    Raises InputError if there are any problems, two answers by one person among them.
+    Raises InputError if there are any problems. Two answers by one person are one, and so is a map that is
+    full or looks inverted (`odd_maps.asked_back`), unless `keep_odd_maps` is true.
     """
     answered = {(answer.id, one_person(answer.annotator)) for _, answer in answers if not answer.skipped}
     kept: dict[tuple[str, str], Answer] = {}
@@ -167,6 +207,9 @@ def in_order(question: Question, answers: list[tuple[str, Answer]], problems: Pr
             who = repr(answer.annotator) if answer.annotator else "one person, no annotator is named"
             problems.add(place, f"a second answer by {who}; keep one of them")
         kept[key] = answer
+        odd = None if answer.mask is None or keep_odd_maps else asked_back(answer.mask)
+        if odd in ODD:
+            problems.add(place, f"{ODD[odd]}; draw it again, or keep it with --keep-odd-maps True")
     problems.check()
     return sorted(kept.values(), key=lambda answer: question.row_of[answer.id])
 
@@ -229,6 +272,11 @@ def _encoded(pixels: np.ndarray, jpeg: bool) -> bytes:
     options: dict[str, Any] = {"format": "JPEG", "quality": 95} if jpeg else {"format": "PNG"}
     Image.fromarray(pixels).save(stream, **options)
     return stream.getvalue()
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name, in lower case and without accents."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name.casefold())))
 
 
 def _last_part(name: str) -> str:

@@ -9,7 +9,10 @@ import numpy as np
 from PIL import Image
 
 from sal_fast._util.files import write_bytes
+from sal_fast.data import files
 from sal_fast.errors import InputError
+from sal_fast.people.odd_maps import asked_back
+from sal_fast.people.question import Question
 
 FILE = "suggested.npz"
 THRESHOLD = 0.5  # at which a suggestion is cut at first, as in `annotate.generate`
@@ -65,3 +68,16 @@ def mask(small: np.ndarray, size: tuple[int, int], threshold: float = THRESHOLD)
     Returns uint8 [H, W], 255 where the enlarged map, divided by 255, is above `threshold`, and 0 elsewhere.
     """
     return np.where(enlarged(small, size) > threshold * 255, np.uint8(255), np.uint8(0))
+
+
+def first_map(question: Question, name: str, suggested: Suggested | None) -> np.ndarray | None:
+    """The map that a person begins from where a tool shows only one, uint8 [H, W] of 0 and 255.
+
+    It is that of the most probable class, cut at THRESHOLD at the picture's size. None if there is none, if
+    no map of the image is wanted, or if the map is so odd that we would ask a person about it.
+    """
+    row = None if suggested is None or not question.wants_map(name) else suggested.of(name)
+    if suggested is None or row is None:
+        return None
+    made = mask(suggested.maps[row, 0], files.read(question.images[question.row_of[name]]).size)
+    return None if asked_back(made) else made

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from brush_encoder import encode
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from sal_fast.data import Table, files
+from sal_fast.data.readers.brush_code import encode
 
 WIDTH, HEIGHT = 31, 24
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from brush_encoder import encode
 from PIL import Image
+
+from sal_fast.data.readers.brush_code import encode
 
 Rng = np.random.Generator
 CELLS = 8

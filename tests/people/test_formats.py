@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brush_encoder import encode
 from PIL import Image
 
+from sal_fast.data.readers.brush_code import encode
 from sal_fast.errors import InputError
 from sal_fast.people import folder, label_studio
 from sal_fast.people.question import SHOWN, Answer, Question
 
-CLASSES = ["Sparrow", "Möwe", "<b>&\"'", "a,b;c", " spaced", "$price", "2"]
+CLASSES = ["Sparrow", "Möwe", "<zz>&\"'", "w,q;c", " spaced", "$price", "77"]  # none is part of an id
+TOLD = ["Sparrow", "Möwe", "<b>&\"'", "a,b;c", " spaced", "$price", "2"]  # some are
 ODD = ['b/<i>ß & "q".x', "Vögel/'1'", "001", "a/b/c", "=1+1", "b,c;d"]
 
 
@@ -62,7 +63,7 @@ def annotation(answer: Answer, number: int = 1) -> dict[str, Any]:
         )
     return {
         "id": number,
-        "completed_by": {"id": 1, "email": answer.annotator},
+        "completed_by": {"email": answer.annotator},
         "result": result,
         "was_cancelled": answer.skipped,
         "lead_time": answer.seconds,
@@ -72,7 +73,7 @@ def annotation(answer: Answer, number: int = 1) -> dict[str, Any]:
 def by_label_studio(out: Path, question: Question, answers: list[Answer]) -> Path:
     tasks = json.loads((out / "tasks.json").read_text(encoding="utf-8"))
     for number, task in enumerate(tasks, start=1):
-        mine = [answer for answer in answers if answer.id == task["data"]["id"]]
+        mine = [answer for answer in answers if question.shown(answer.id) == task["data"]["id"]]
         task["id"] = number
         task["annotations"] = [annotation(answer, place) for place, answer in enumerate(mine, start=1)]
         task["predictions"], task["drafts"] = [{"result": [{"type": "brush"}]}], [1]
@@ -84,13 +85,13 @@ def by_label_studio(out: Path, question: Question, answers: list[Answer]) -> Pat
 def by_folder(out: Path, question: Question, answers: list[Answer]) -> Path:
     with open(out / "answers.csv", encoding="utf-8-sig", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["id"] for line in lines] == question.ids
+    assert [line["id"] for line in lines] == [question.shown(name) for name in question.ids]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, lines[0])
     writer.writeheader()
     several = len({answer.annotator for answer in answers}) > 1
     for line in lines:
-        mine = [answer for answer in answers if answer.id == line["id"]]
+        mine = [answer for answer in answers if question.shown(answer.id) == line["id"]]
         if not mine:
             writer.writerow(line)
         for answer in mine:
@@ -99,7 +100,7 @@ def by_folder(out: Path, question: Question, answers: list[Answer]) -> Path:
             filled["seconds"] = "" if answer.seconds is None else str(answer.seconds)
             writer.writerow(line | filled)
             if answer.mask is not None:
-                path = out / "masks" / (answer.annotator if several else "") / f"{answer.id}.png"
+                path = out / "masks" / (answer.annotator if several else "") / f"{line['id']}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(answer.mask).save(path)
     (out / "answers.csv").write_text(text.getvalue(), encoding="utf-8")
@@ -127,10 +128,12 @@ def same(got: list[Answer], expected: list[Answer]) -> None:
             np.testing.assert_array_equal(one.mask, other.mask)
 
 
+@pytest.mark.parametrize("classes", [CLASSES, TOLD], ids=["ids", "keys"])
 @formats
-def test_round_trip(form: Any, reply: Reply, tmp_path: Path) -> None:
+def test_round_trip(form: Any, reply: Reply, classes: list[str], tmp_path: Path) -> None:
     """Twenty images, equal bit by bit: drawn, drawn empty, drawn full, not drawn, skipped, not answered."""
-    question = pose(tmp_path, 20)
+    question = pose(tmp_path, 20, classes=classes)
+    assert question.secret == (classes is TOLD)
     form.export(question, tmp_path / "out")
     given = []
     for index, name in enumerate(question.ids[:-2]):
@@ -139,9 +142,13 @@ def test_round_trip(form: Any, reply: Reply, tmp_path: Path) -> None:
             mask = np.full_like(drawn(question, name), 255 * (index - 3))
         if index == 5:
             mask = None
-        given.append(Answer(name, CLASSES[index % 7], mask, "ada@example.org", index + 0.25, False))
+        given.append(Answer(name, classes[index % 7], mask, "ada@example.org", index + 0.25, False))
     given[7] = Answer(question.ids[7], None, None, "ada@example.org", 2.0, True)
-    same(form.read_answers(reply(tmp_path / "out", question, given), question), given)
+    file = reply(tmp_path / "out", question, given)
+    same(form.read_answers(file, question, keep_odd_maps=True), given)
+    full = rf"\(id {re.escape(repr(question.shown(question.ids[4])))}\): the map marks nearly all"
+    with pytest.raises(InputError, match=full):
+        form.read_answers(file, question)
 
 
 @formats
@@ -197,7 +204,7 @@ def test_all_problems_at_once(form: Any, reply: Reply, tmp_path: Path) -> None:
 def test_answered_twice_by_one_person(form: Any, reply: Reply, tmp_path: Path) -> None:
     question = pose(tmp_path)
     form.export(question, tmp_path / "out")
-    twice = [Answer(question.ids[1], label, None, "ada", None, False) for label in ("Möwe", "2")]
+    twice = [Answer(question.ids[1], label, None, "ada", None, False) for label in ("Möwe", "77")]
     with pytest.raises(InputError, match="a second answer by 'ada'"):
         form.read_answers(reply(tmp_path / "out", question, twice), question)
     form.export(question, tmp_path / "again")
@@ -222,7 +229,7 @@ def test_of_another_run_or_query(form: Any, reply: Reply, tmp_path: Path) -> Non
 def test_unknown_id(form: Any, reply: Reply, tmp_path: Path) -> None:
     question = pose(tmp_path, 8)
     form.export(question, tmp_path / "out")
-    file = reply(tmp_path / "out", question, [Answer("birds/1", "2", None, "", None, False)])
+    file = reply(tmp_path / "out", question, [Answer("birds/1", "77", None, "", None, False)])
     fewer = Question(question.run, 3, question.ids[:-1], question.images[:-1], question.classes, True)
     with pytest.raises(InputError, match=r"the id 'birds/1' is none of this query's$"):
         form.read_answers(file, fewer)

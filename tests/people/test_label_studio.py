@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brush_encoder import encode
 from PIL import Image
 
-from sal_fast.data.readers.brush_code import decode
+from sal_fast.data.readers.brush_code import decode, encode
 from sal_fast.errors import InputError
 from sal_fast.people import label_studio
 from sal_fast.people.question import Answer, Question
@@ -223,12 +222,14 @@ def test_other_shapes(tmp_path: Path) -> None:
 
 
 def test_what_else_an_export_holds(tmp_path: Path) -> None:
-    """Ratings, comments and per-region choices are passed over, and a person is an address or a number."""
+    """Ratings, comments and per-region choices are passed over, and a person is a number or an address."""
     other = {"from_name": "stars", "type": "rating", "value": {"rating": 4}}
     per_region = region("choices", x=1, y=2, choices=["sure"]) | {"from_name": "confidence"}
     value = task(other, per_region, choice("Möwe"), completed_by={"id": 9, "email": "ada@example.org"})
     (answer,) = read(tmp_path, [value])
-    assert answer == Answer("birds/a", "Möwe", None, "ada@example.org", 4.0, False)
+    assert answer == Answer("birds/a", "Möwe", None, "9", 4.0, False)
+    (answer,) = read(tmp_path, [task(choice("Möwe"), completed_by={"email": "ada@example.org"})])
+    assert answer.annotator == "ada@example.org"
     (answer,) = read(tmp_path, [task(choice("Möwe"), completed_by=None, lead_time=None)])
     assert (answer.annotator, answer.seconds) == ("", None)
 

@@ -8,6 +8,7 @@ value of a run or all values. The values of a picture are its RGBA bytes, row by
 
 import numpy as np
 
+SIZES = (3, 4, 8, 16)  # bits of a length in what we write
 DAMAGED = "the brush's code ends too early; export again, or draw the map again"
 
 
@@ -37,6 +38,28 @@ def decode(code: object, size: tuple[int, int]) -> np.ndarray:
         values[done : done + length] = bits.take(8) if run else bits.take_bytes(length)
         done += length
     return values.reshape(size[1], size[0], 4)[..., 3]
+
+
+def encode(mask: np.ndarray) -> list[int]:
+    """The code of a picture that has `mask`, uint8 [H, W], in all four channels. It has runs only."""
+    flat = mask.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=flat[:1] ^ 1))
+    lengths = np.diff(starts, append=flat.size) * 4
+    most = 1 << SIZES[-1]
+    pieces = -(-lengths // most)  # of each run, all but the last as long as can be
+    which = np.repeat(np.searchsorted([1 << size for size in SIZES[:-1]], lengths), pieces)
+    cut = np.full(len(which), most)
+    cut[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * most
+    values = np.repeat(flat[starts], pieces).astype(np.int64)
+    size = np.array(SIZES)[which]
+    words = (((4 | which) << size | cut - 1) << 8) | values
+    width = 3 + size + 8
+    bits = np.unpackbits((words << (32 - width)).astype(">u4").view(np.uint8)).reshape(-1, 32)
+    header = (mask.size * 4) << 21 | 7 << 16
+    for place, size_bits in enumerate(SIZES):
+        header |= (size_bits - 1) << (12 - 4 * place)
+    head = np.unpackbits(np.frombuffer(header.to_bytes(7, "big"), dtype=np.uint8))[3:]
+    return np.packbits(np.concatenate([head, bits[np.arange(32) < width[:, None]]])).tolist()
 
 
 class _Bits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from sal_fast._util.files import read_json, write_json
 from sal_fast.data import files, meaning
 from sal_fast.errors import InputError
 from sal_fast.experiment.answers.turns import Turns
+from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import RunFolder
 from sal_fast.people.answers import Answers
 from sal_fast.people.question import Question
@@ -62,15 +64,8 @@ def asked(folder: RunFolder) -> Question:
     It reads what the run wrote when it asked (`pose`). The data is read only if that is not there, or if its
     images have moved.
     """
-    if not folder.run_json.exists():
-        raise InputError(f"{folder.path}: no run.json in it; name a run's folder")
+    config = _config(folder)
     run, lines = folder.run(), folder.rounds()
-    config = folder.config()
-    if config.annotator != "people":
-        raise InputError(
-            f"{folder.path} asks nobody: its --annotator is {config.annotator!r}; start a run with "
-            f"--annotator people"
-        )
     query_index, plan = len(lines), config.plan(len(run["splits"]["train"]))
     if query_index >= plan.rounds or (lines and lines[-1].get("stopped")):
         raise InputError(f"{folder.path} is finished; it asks nothing more")
@@ -78,12 +73,67 @@ def asked(folder: RunFolder) -> Question:
     if posed is not None:
         return posed
     ids = [str(name) for name in run["start"]] if query_index == 0 else folder.query(query_index - 1)
-    from sal_fast.data import load_table  # it imports torch
-
-    table = load_table(config.data, config.root, config.its_rule, config.its_format)
+    table = read_table(config)
     trials = [line.get("trial_dice") for line in lines]
     maps = Turns.of(config, plan).source(query_index, trials) == "human"
     return question(folder, query_index, ids, table, run["data"]["classes"], maps)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a run and the answers to it. It waits as long as no finished round has used them."""
+
+    index: int
+    ids: list[str]
+    answers: Answers
+    waits: bool
+
+
+def queries(folder: RunFolder) -> list[Query]:
+    """The queries that a run has made so far, answered or not. It changes nothing, so it needs no lock."""
+    config = _config(folder)
+    run, lines = folder.run(), folder.rounds(mend=False)
+    rounds = config.plan(len(run["splits"]["train"])).rounds
+    ended = len(lines) >= rounds or (bool(lines) and bool(lines[-1].get("stopped")))
+    found = []
+    for index in range(len(lines) + (not ended)):
+        ids = folder.query(index - 1) if index else [str(name) for name in run["start"]]
+        found.append(Query(index, ids, Answers(folder.asked(index)), index == len(lines)))
+    return found
+
+
+def images_of(folder: RunFolder, queries: Sequence[Query]) -> dict[str, Path]:
+    """The image files of some queries, by id. The data is read only for a query that was not written down."""
+    found: dict[str, Path] = {}
+    table: Table | None = None
+    for query in queries:
+        asked = _posed(folder, query.index)
+        if asked is None:
+            config = folder.config()
+            table = table or read_table(config)
+            asked = question(folder, query.index, query.ids, table, table.classes, maps=False)
+        found |= zip(asked.ids, asked.images, strict=True)
+    return found
+
+
+def _config(folder: RunFolder) -> Config:
+    """The configuration of a run that asks people. Raises InputError for any other folder."""
+    if not folder.run_json.exists():
+        raise InputError(f"{folder.path}: no run.json in it; name a run's folder")
+    config = folder.config()
+    if config.annotator != "people":
+        raise InputError(
+            f"{folder.path} asks nobody: its --annotator is {config.annotator!r}; start a run with "
+            f"--annotator people"
+        )
+    return config
+
+
+def read_table(config: Config) -> Table:
+    """Read the data of a run."""
+    from sal_fast.data import load_table  # it imports torch
+
+    return load_table(config.data, config.root, config.its_rule, config.its_format)
 
 
 def question(

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sal_fast.data import files
 from sal_fast.errors import InputError
 from sal_fast.people import question as questions
 from sal_fast.people.answers import Answers, Kept, png_mask
+from sal_fast.people.odd_maps import asked_back
 from sal_fast.people.page import runs
 from sal_fast.people.question import KINDS, Answer, Question, one_person
 from sal_fast.people.suggested import Suggested
@@ -26,6 +26,12 @@ from sal_fast.people.suggested import Suggested
 LEASE = 600.0  # seconds without a sign of life, after which a person's picture goes to others
 LONGEST = {"person": 100, "reason": 500, "note": 5000}  # characters of what people write
 MOST_SECONDS = 1e6
+
+ODD = {
+    "empty": "This map is empty. Does nothing in the picture show the class?",
+    "full": "This map covers {share:.0%} of the picture. Is it inverted?",
+    "inverted": "This map marks the edge of the picture, and little of its middle. Is it inverted?",
+}
 
 Ask = Literal["brush", "box", "points", "accept", "mixed"]
 ASKS: tuple[Ask, ...] = get_args(Ask)
@@ -148,15 +154,11 @@ class Desk:
     def ties(self) -> list[dict[str, Any]]:
         """The pictures whose classes were given equally often."""
         there = self.answers()
-        votes: dict[str, Counter[str]] = {}
-        for one in there.kept:
-            if one.label is not None and not one.settles:
-                votes.setdefault(one.id, Counter())[one.label] += 1
         return [
             {
                 "key": self.question.key(name),
                 "number": self.question.row_of[name] + 1,
-                "votes": dict(votes[name]),
+                "votes": there.votes(name),
             }
             for name, verdict in there.verdicts().items()
             if verdict.tie
@@ -353,11 +355,10 @@ def named(person: str) -> str:
 
 def refuse_odd(mask: np.ndarray) -> None:
     """Raise AskBack for a map that is probably not meant."""
-    share = float((mask > 127).mean())
-    if share == 0:
-        raise AskBack("empty", "This map is empty. Does nothing in the picture show the class?")
-    if share >= 0.95:
-        raise AskBack("full", f"This map covers {share:.0%} of the picture. Is it inverted?")
+    odd = asked_back(mask)
+    if odd is not None:
+        share = float((mask > 127).mean())
+        raise AskBack(odd, ODD[odd].format(share=share))
 
 
 @lru_cache(maxsize=4096)
