@@ -23,6 +23,7 @@ from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast.annotate.people.question import Answer, Question
 from sal_fast.data import files, load_table, meaning
 from sal_fast.errors import InputError
+from sal_fast.experiment import growing
 from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.record import RunFolder
 
@@ -179,7 +180,7 @@ def asked(folder: RunFolder) -> Question:
             f"{folder.path} asks nobody: its --annotator is {config.annotator!r}; start a run with "
             f"--annotator people"
         )
-    query_index, plan = len(lines), config.plan(len(run["splits"]["train"]))
+    query_index, plan = len(lines), growing.plan_of(config, run)
     if query_index >= plan.rounds or (lines and lines[-1].get("stopped")):
         raise InputError(f"{folder.path} is finished; it asks nothing more")
     ids = [str(name) for name in run["start"]] if query_index == 0 else folder.query(query_index - 1)
@@ -212,6 +213,7 @@ def reopen(folder: RunFolder, asked: Question) -> Answers:
     answers = Answers(folder.asked(asked.query_index))
     for drawn in ("maps", "predicted"):
         shutil.rmtree(answers.folder / drawn, ignore_errors=True)
-    if asked.maps:  # no query had a teacher's maps yet, so a teacher in the folder is the killed round's
+    drew = any((folder.asked(one) / "maps").exists() for one in range(asked.query_index))
+    if asked.maps and not drew:  # no query had a teacher's maps, so a teacher here is the killed round's
         folder.teacher.unlink(missing_ok=True)
     return answers
