@@ -18,6 +18,7 @@ from sal_fast.experiment.options import UNSET, helps_of, spelling
 if TYPE_CHECKING:
     from sal_fast.experiment.loading import Run
 
+ALONE = {"--baseline": "b1", "--add-data": "True"}  # options that may be given without a value
 WAITING = 75  # EX_TEMPFAIL: try again later
 RESUME = "Continue the run in this folder with its own options; nothing else has to be given."
 
@@ -73,7 +74,7 @@ def ending(run: Run, page: Path) -> str:
 
 def parse(arguments: list[str]) -> Config:
     """The configuration of a command line, whose values override --config, which overrides a preset."""
-    arguments = _with_the_baseline_named(arguments)
+    arguments = _with_values(arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.exit_on_error = False
     for name in ("resume", *OPTIONS):
@@ -92,11 +93,12 @@ def parse(arguments: list[str]) -> Config:
     return Config.of({**start, **{name: getattr(typed, name) for name in named}})
 
 
-def _with_the_baseline_named(arguments: list[str]) -> list[str]:
-    """The arguments with `--baseline b1` for a `--baseline` without a value."""
-    bare = [i for i, word in enumerate(arguments) if word == "--baseline"]
-    alone = [i for i in bare if arguments[i + 1 : i + 2] == [] or arguments[i + 1].startswith("--")]
-    return [word for i, given in enumerate(arguments) for word in [given, *(["b1"] if i in alone else [])]]
+def _with_values(arguments: list[str]) -> list[str]:
+    """The arguments with the value of each option of `ALONE` that was given without one."""
+    whole = []
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        whole += [word, ALONE[word]] if word in ALONE and following.startswith("--") else [word]
+    return whole
 
 
 def _started(folder: Path) -> dict[str, Any]:

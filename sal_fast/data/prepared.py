@@ -144,8 +144,7 @@ def build(table: PreparedTable, options: reading.StoreOptions) -> store.Store:
     place = torch.where(table.graded < 0, -1, (table.graded >= 0).cumsum(0) - 1)
     used = graded[table.graded[table.graded >= 0]]
     masks = Masks(ops.BitMask(words[table.at], size), used, place).to(options.decoder.device)
-    mark = store.fingerprint(table, table.digests)
-    return store.assembled(table, _images(table, options), masks, mark, traits(table))
+    return store.assembled(table, _images(table, options), masks, table.digests, traits(table))
 
 
 def traits(table: PreparedTable) -> Traits:

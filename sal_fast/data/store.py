@@ -6,7 +6,7 @@ depend on that. Maps always stay on the device, with one bit per pixel where the
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Store:
     keys: uint64 [N] on the host; the draws of an image follow from its key (`augment.keys`).
     fingerprint: SHA-256 over ids, labels, splits and the bytes of all files, in hexadecimal.
     traits: what tells whether two pictures are one; None if the images came from no files.
+    digests: of the files of each row, which the fingerprint is made of.
     """
 
     table: Table
@@ -51,6 +52,7 @@ class Store:
     keys: np.ndarray
     fingerprint: str
     traits: Traits | None = None
+    digests: Sequence[bytes] = ()
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +101,7 @@ def build(table: Table, options: StoreOptions) -> Store:
     Raises InputError that names the files that cannot be used.
     """
     images, masks, digests, looks = decoded(table, options)
-    return assembled(table, images, masks, fingerprint(table, digests), traits_of(digests, looks))
+    return assembled(table, images, masks, digests, traits_of(digests, looks))
 
 
 def decoded(table: Table, options: StoreOptions) -> tuple[Images, Masks, list[bytes], Tensor | None]:
@@ -155,7 +157,7 @@ def traits_of(digests: Sequence[bytes], looks: Tensor | None) -> Traits:
 
 
 def assembled(
-    table: Table, images: Images, masks: Masks, fingerprint: str, traits: Traits | None = None
+    table: Table, images: Images, masks: Masks, digests: Sequence[bytes], traits: Traits | None = None
 ) -> Store:
     """The store of these images and masks, which have a row for each row of the table."""
     device = masks.place.device
@@ -166,8 +168,9 @@ def assembled(
         has_mask=torch.tensor([mask is not None for mask in table.masks], device=device),
         labels=torch.tensor(table.labels, dtype=torch.int64, device=device),
         keys=augment.keys(table.ids),
-        fingerprint=fingerprint,
+        fingerprint=fingerprint(table, digests),
         traits=traits,
+        digests=digests,
     )
 
 
@@ -180,12 +183,16 @@ def packed(masks: Sequence[np.ndarray | None], size: int) -> Masks:
     return Masks.pack(torch.from_numpy(maps))
 
 
-def fingerprint(table: Table, digests: Sequence[bytes]) -> str:
-    """SHA-256 of ids, labels, splits and the digests of each row's files, in hexadecimal."""
+def fingerprint(table: Table, digests: Sequence[bytes], without: Container[str] = ()) -> str:
+    """SHA-256 of ids, labels, splits and the digests of each row's files, in hexadecimal.
+
+    `without` has ids that are left out, as if these images were not there.
+    """
     whole = hashlib.sha256()
     for row, digest in enumerate(digests):
-        line = f"{table.ids[row]}\t{table.class_name(row)}\t{table.split[row]}\t"
-        whole.update(line.encode() + digest)
+        if table.ids[row] not in without:
+            line = f"{table.ids[row]}\t{table.class_name(row)}\t{table.split[row]}\t"
+            whole.update(line.encode() + digest)
     return whole.hexdigest()
 
 

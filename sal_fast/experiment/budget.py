@@ -55,11 +55,36 @@ class Plan:
         return self.labelled[number] - (self.labelled[number - 1] if number else 0)
 
 
-def plan(pool: int, start: float, query: float, stop: Share, human_budget: Share) -> Plan:
+@dataclass(frozen=True)
+class Stage:
+    """The pool and the shares of it that a run had until it grew.
+
+    queries: the number of queries that were asked until then, with the start set. They stay as they are.
+    pool: the number of training images.
+    """
+
+    queries: int
+    pool: int
+    query_fraction: float
+    stop_fraction: Share
+    human_budget: Share
+
+
+def plan(
+    pool: int,
+    start: float,
+    query: float,
+    stop: Share,
+    human_budget: Share,
+    earlier: Sequence[Stage] = (),
+) -> Plan:
     """The plan for a training pool of `pool` images.
 
-    The other arguments are shares of that pool; `stop` and `human_budget` may also be `auto`. Raises
-    InputError for a share that is out of range or less than one image.
+    The other numbers are shares of that pool; `stop` and `human_budget` may also be `auto`. `earlier` has the
+    stages of a run that has grown. They plan its first queries, and `start` is a share of the first one's
+    pool. The next query goes on from the images that they reached, before these were rounded.
+
+    Raises InputError for a share that is out of range or less than one image.
     """
     open_end, stop = isinstance(stop, str), _share_of(stop, "--stop-fraction")
     for name, value in (("start", start), ("query", query), ("stop", stop)):
@@ -81,15 +106,23 @@ def plan(pool: int, start: float, query: float, stop: Share, human_budget: Share
         raise InputError(f"--human-budget {most:g} of {pool} training images is less than one image")
     labelled: list[int] = []
     human: list[bool] = []
-    for step in itertools.count():
-        reached = start + step * query
-        last = reached >= stop - TOLERANCE
-        count = _count(pool, stop if last else reached)
-        if not labelled or count > labelled[-1]:  # a step of less than half an image asks for nothing
-            labelled.append(count)
-            human.append(auto or not human or reached <= most + TOLERANCE)
-        if last:
-            break
+    images: list[float] = []  # as `labelled`, but not rounded
+    now = Stage(-1, pool, query, stop, human_budget)
+    for stage in (*earlier, now):
+        begin = images[-1] / stage.pool if images else start
+        end, most = _share_of(stage.stop_fraction, ""), _share_of(stage.human_budget, "")
+        for step in itertools.count(1 if images else 0):
+            if len(labelled) == stage.queries:
+                break
+            reached = begin + step * stage.query_fraction
+            last = reached >= end - TOLERANCE
+            count = _count(stage.pool, end if last else reached)
+            if not labelled or count > labelled[-1]:  # a step of less than half an image asks for nothing
+                labelled.append(count)
+                human.append(auto or not human or reached <= most + TOLERANCE)
+                images.append(stage.pool * (end if last else reached))
+            if last:
+                break
     return Plan(tuple(labelled), tuple(human), auto, open_end)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +34,7 @@ from sal_fast._util.words import (
 )
 from sal_fast.errors import InputError
 from sal_fast.experiment import presets
-from sal_fast.experiment.budget import AUTO, Plan, fractions, plan
+from sal_fast.experiment.budget import AUTO, Plan, Stage, fractions, plan
 from sal_fast.experiment.options import UNSET, check_value, option, options_of, spelling, types_of
 from sal_fast.experiment.regimes import REGIMES, Regime, those_that
 
@@ -84,6 +84,11 @@ class Config:
     allow_leaks: bool = option(False, affects="")
     """Go on although a picture, or a copy of it, is in more than one split or class, or a group in more than
     one split. Without it such data are refused, except the paper's data sets, for which it is only told."""
+    add_data: bool = option(
+        False, affects="", not_in_a_grid="let the runs that are to grow go on by themselves"
+    )
+    """Let images that have come into --data since the run began join its training pool, when the run goes on.
+    From the next query on, the fractions are shares of the larger pool. Val and test stay as they are."""
     regime: str = option("sal", affects="maps network", choices=tuple(REGIMES), axis=True)
     """The rule that says which saliency maps are used, and who draws them (paper Sec. 5)."""
     criterion: str = option("margin", affects="query", plugin="criterion", compared=True, axis=True)
@@ -201,14 +206,16 @@ class Config:
     images."""
     query_fraction: float | Literal["auto"] = option(0.05, affects="rounds", settled=True)
     """The share of the training pool that each query asks for. auto takes 0.05, but at least ten images."""
-    stop_fraction: float | Literal["auto"] = option(1.0, affects="rounds")
+    stop_fraction: float | Literal["auto"] = option(1.0, affects="rounds", grows=True)
     """The share of the training pool that is labelled when the run ends. With auto it ends once predictions
-    on the pool are stable, and labelling the rest is expected to gain at most 0.01 of accuracy."""
+    on the pool are stable, and labelling the rest is expected to gain at most 0.01 of accuracy. A run, even
+    a finished one, can go on with a larger share."""
     human_budget: float | Literal["auto"] = option(
-        0.2, affects="maps rounds", only="uses_the_budget", axis=True
+        0.2, affects="maps rounds", only="uses_the_budget", axis=True, grows=True
     )
     """The share of the training pool that gets maps from people. With auto the model takes over once its
-    predictions of what people draw stop getting better (regimes sal and sal-single)."""
+    predictions of what people draw stop getting better (regimes sal and sal-single). A run can go on with a
+    larger share, which holds for the queries to come."""
     annotator: Literal["data", "people"] = option(
         "data",
         affects="maps",
@@ -408,10 +415,13 @@ class Config:
                 f"--crops 1 or more"
             )
 
-    def plan(self, pool: int) -> Plan:
-        """The rounds for a training pool of `pool` images. Raises InputError for impossible fractions."""
+    def plan(self, pool: int, earlier: Sequence[Stage] = ()) -> Plan:
+        """The rounds for a training pool of `pool` images. Raises InputError for impossible fractions.
+
+        `earlier` has the stages of a run that has grown (`growing.stages`).
+        """
         start, query = self.fractions(pool)
-        return plan(pool, start, query, self.stop_fraction, self.human_budget)
+        return plan(pool, start, query, self.stop_fraction, self.human_budget, earlier)
 
     def fractions(self, pool: int) -> tuple[float, float]:
         """The shares that the start set and a query have of a training pool of `pool` images."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sal_fast._util.files import read_json
 from sal_fast.errors import InputError
+from sal_fast.experiment import growing
 from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import Round, RunFolder
@@ -43,7 +44,7 @@ class Run:
     @property
     def plan(self) -> Plan:
         """The number of labelled images in each round, and the queries that people draw maps for."""
-        return self.config.plan(len(self.record["splits"]["train"]))
+        return growing.plan_of(self.config, self.record)
 
     def doubts(self, one: Round) -> list[str]:
         """Sentences on why the test of a round means little; an empty list if nothing speaks against it.

@@ -50,6 +50,7 @@ class Option:
     joined: True if several of its words can be given, joined by +.
     path: "always" if it names a file or folder; "by suffix" if it does so only with a suffix of weights;
         "digest" if it names a file, other than its words, whose digest a run records.
+    grows: True if a run may go on with a larger value (`sal_fast.experiment.growing`).
     settled: True if `auto` stands for a value that is worked out when a run starts, and kept in run.json.
     only: the property that a regime must have for this option to matter. None: it matters to all regimes.
     compared: True if reports put runs with different values into different panels.
@@ -66,6 +67,7 @@ class Option:
     any_text: bool = False
     joined: bool = False
     path: Literal["always", "by suffix", "digest"] | None = None
+    grows: bool = False
     settled: bool = False
     only: str | None = None
     compared: bool = False

@@ -1,7 +1,7 @@
 """The files of a run folder. This module alone reads and writes run.json, rounds.jsonl and query.csv.
 
     run.json          the configuration, what the run took where it says `auto`, the environment, the data's
-                      fingerprint, the splits and the rule for ties
+                      fingerprint, the splits, the rule for ties and what held before the run grew
     rounds.jsonl      a line for each finished round
     rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (of the last round)
                       and, if people or a model on trial answer: answers.json, drawn/, predicted/; with
@@ -48,6 +48,7 @@ FORMAT = 1
 PEOPLE = "people"  # the folder of the page on which people label
 PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
 DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `data` has to have
+GROWN = "grown"  # run.json's key of what held before the run grew (`sal_fast.experiment.growing`)
 TIES = "ties"  # run.json's key of the rule for ties of a query
 OLD_TIES, NEW_TIES = "position", "key"  # a run.json without this key stands for the first
 # Fields of `People`: counts, and those that are None if nobody measured them.
@@ -254,6 +255,19 @@ class RunFolder:
         if run["took"] != there["took"]:
             write_json(self.run_json, {**read_json(self.run_json), "took": run["took"]})
         _note_changes(there["environment"], run["environment"])
+
+    def grow(self, run: Mapping[str, Any], before: Mapping[str, Any], *, again: bool) -> None:
+        """Write run.json for a run that has grown. It is written last, so that a killed call can be repeated.
+
+        run: what holds from now on. before: what held until now. again: the last round has to run again.
+        """
+        self.summary_json.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "baseline", ignore_errors=True)
+        if again:
+            self.append(self.rounds()[:-1])
+        there = read_json(self.run_json)
+        now = {name: run[name] for name in ("config", "took", "data", "splits", "inputs")}
+        write_json(self.run_json, {**there, **now, GROWN: [*there.get(GROWN, []), before]})
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise InputError, which names the difference, if run.json has another configuration."""

@@ -39,6 +39,7 @@ from sal_fast.experiment import (
     class_weights,
     forecast,
     frozen,
+    growing,
     provenance,
     references,
     settling,
@@ -47,7 +48,9 @@ from sal_fast.experiment import (
 from sal_fast.experiment.algorithm import active_learning
 from sal_fast.experiment.answers.answering import Answering
 from sal_fast.experiment.answers.people import Waiting
+from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import AUTO, OPTIONS, Config
+from sal_fast.experiment.growing import Growth
 from sal_fast.experiment.loading import Run, load
 from sal_fast.experiment.networks import new_model
 from sal_fast.experiment.record import FIGURES, Round, RunFolder
@@ -208,24 +211,34 @@ def _run(
     until: int | None,
 ) -> None:
     """Do the part of a run that every rank does. The first alone reads the run folder and writes to it."""
-    if ranks.first:
-        folder.check(config.options())
-    nothing_left = ranks.number(ranks.first and _nothing_left(config, folder))
+    larger = growing.larger(config, folder) if ranks.first else []
+    nothing_left = bool(ranks.number(ranks.first and _nothing_left(config, folder)))
+    may_grow = config.add_data or bool(ranks.number(bool(larger)))
     if ranks.first:
         trained_folder.write(folder)  # a killed process, or an older version, has not
-    if nothing_left:
+    if nothing_left and not may_grow:
         log.info("%s is finished; nothing to do", folder.path)
         return
     device = _device(config, ranks)
     table = _with_splits(config, folder, ranks, table or _table(config))
+    growth = growing.growth(folder, larger, table) if ranks.first else None
+    if nothing_left and not ranks.number(growth is not None):
+        log.info("%s is finished, and no images have come; nothing to do", folder.path)
+        return
     checks.check_labels(config, table)
     if ranks.first:
-        checks.check_groups(config, table, begun=folder.run_json.exists())
+        joined = growth is not None and growth.joined
+        checks.check_groups(config, table, begun=folder.run_json.exists() and not joined)
     class_weights.resolved(config.class_weights, table.classes)  # it refuses a file that does not fit
     pool = len(table.rows("train"))
-    asked, config = config, settling.settle(config, pool, folder.took() if ranks.first else {}, ranks)
+    took = folder.took() if ranks.first else {}
+    if growth is not None:
+        took = growth.took(config, pool)
+    asked, config = config, settling.settle(config, pool, took, ranks)
     checks.check_weights(config)
-    plan = config.plan(pool)
+    plan = config.plan(pool, growing.earlier(folder, growth, ranks))
+    if growth is not None:
+        growth.check(config, plan)
     if ranks.first:
         checks.check_maps(config, table)
     stored = augment.stored_size(config.augment, config.image_size)
@@ -242,7 +255,7 @@ def _run(
                 checks.check_twice(config, stores[0])
         if ranks.first:
             checks.check_drawn(config, stores[0])
-        answering, begin = _answering(asked, config, folder, ranks, plug_ins, stores, decoder)
+        answering, begin = _answering(asked, config, plan, folder, growth, ranks, plug_ins, stores, decoder)
         told, epoch = partial(plug_ins.tell, folder), plug_ins.on_epoch(folder, ranks)
         steps = Steps(config, answering.store, folder, begin, answering, told, ranks, epoch)
         if log.isEnabledFor(logging.INFO):  # the estimate takes a few seconds
@@ -267,7 +280,9 @@ def _nothing_left(config: Config, folder: RunFolder) -> bool:
 def _answering(
     asked: Config,
     config: Config,
+    plan: Plan,
     folder: RunFolder,
+    growth: Growth | None,
     ranks: Ranks,
     plug_ins: _PlugIns,
     stores: tuple[store.Store, store.Store],
@@ -275,40 +290,42 @@ def _answering(
 ) -> tuple[Answering, torch.Tensor]:
     """Write run.json, or compare with it.
 
-    asked: the configuration as it was given; `config` has a value for each `auto` in it. stores: what the
-    network sees, and what the teacher sees.
+    asked: the configuration as it was given; `config` has a value for each `auto` in it. growth: how the run
+    grows, if it does. stores: what the network sees, and what the teacher sees.
 
     Returns the object that answers the queries, and the rows of the start set.
     """
     samples, teacher_samples = stores
     table = samples.table
-    plan = config.plan(len(table.rows("train")))
     _check_same(samples, ranks)
     segmented = _segmented(config, samples, decoder, plug_ins.generator, ranks)
     new = bool(ranks.number(ranks.first and not folder.run_json.exists()))
     chosen = start.chosen(config, samples, plan.labelled[0], ranks) if new else []
     if ranks.first:
-        folder.claim(
-            {
-                "config": asked.options(),
-                "took": settling.taken(asked, config),
-                "environment": provenance.environment(config, samples.device, decoder),
-                "data": {
-                    "name": table.name,
-                    "fingerprint": samples.fingerprint,
-                    "classes": table.classes,
-                    "counts": {split: len(table.rows(split)) for split in splits.SPLITS},
-                },
-                "splits": {split: [table.ids[row] for row in table.rows(split)] for split in splits.SPLITS},
-                "start": chosen,
-                "inputs": provenance.digests(config, segmented),
-            }
-        )
+        about = {
+            "config": asked.options() | {"add_data": False},  # it is said anew each time
+            "took": settling.taken(asked, config),
+            "environment": provenance.environment(config, samples.device, decoder),
+            "data": {
+                "name": table.name,
+                "fingerprint": samples.fingerprint,
+                "classes": table.classes,
+                "counts": {split: len(table.rows(split)) for split in splits.SPLITS},
+            },
+            "splits": {split: [table.ids[row] for row in table.rows(split)] for split in splits.SPLITS},
+            "start": chosen,
+            "inputs": provenance.digests(config, segmented),
+        }
+        if growth is None:
+            folder.claim(about)
+        else:
+            mark = store.fingerprint(table, samples.digests, without=set(growth.joined))
+            growth.begin(about, plan, mark, provenance.digests(config, _without(growth, segmented, samples)))
     size = feature_size(new_model(config, len(table.classes)), config.image_size)
     loss_size = size if config.map_size is None else (config.map_size, config.map_size)
     rows = _start_rows(folder, table, plan.labelled[0], ranks).to(samples.device)
     answering = Answering(
-        config, samples, teacher_samples, folder, loss_size, segmented, plug_ins.generator, ranks
+        config, plan, samples, teacher_samples, folder, loss_size, segmented, plug_ins.generator, ranks
     )
     return answering, rows
 
@@ -373,14 +390,7 @@ def _split(config: Config, folder: RunFolder, table: Table) -> Table:
     """The table with the splits that the run has already, or with new ones from the seed."""
     if not folder.run_json.exists():
         return splits.assign(table, seeds.stream(config.seed, "split"))
-    kept = {name: split for split, names in folder.run()["splits"].items() for name in names}
-    if kept.keys() != set(table.ids):
-        odd = sorted(kept.keys() ^ set(table.ids))[0]
-        raise InputError(
-            f"{folder.path} was made from other data: {odd!r} is {'gone' if odd in kept else 'new'} "
-            f"in {table.name}; choose another --out"
-        )
-    return table.with_split([kept[name] for name in table.ids])
+    return table.with_split(growing.splits_with(config, folder, table))
 
 
 def _check_same(samples: store.Store, ranks: Ranks) -> None:
@@ -422,6 +432,16 @@ def _segmented(
         annotate.make_missing_masks(folder, samples, rows, lambda: generator)
     ranks.number(0)  # the others wait for the files
     return annotate.segmenter_masks(folder, samples, rows, decoder)
+
+
+def _without(growth: Growth, segmented: Masks | None, samples: store.Store) -> Masks | None:
+    """The segmenter's masks of the pool without the images that join it."""
+    if segmented is None:
+        return None
+    ids = (samples.table.ids[row] for row in samples.table.rows("train"))
+    joined = set(growth.joined)
+    known = [place for place, name in enumerate(ids) if name not in joined]
+    return segmented[torch.tensor(known, device=samples.device)]
 
 
 def _announcement(config: Config, steps: Steps) -> str:

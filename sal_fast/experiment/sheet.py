@@ -85,6 +85,9 @@ def _map(path: Path) -> torch.Tensor:
 def _pictures(config: Config, ids: list[str]) -> Pixels:
     """The images as a network sees them, squared: uint8 [n, SIDE, SIDE, 3]."""
     places, white = _places(config.data, config.root, config.its_rule, config.its_format)
+    if not places.keys() >= set(ids):  # images may have come into the data since they were read
+        _places.cache_clear()
+        places, white = _places(config.data, config.root, config.its_rule, config.its_format)
     gone = [name for name in ids if name not in places]
     if gone:
         raise InputError(f"{config.data}: image {gone[0]!r}, which the run asked for, is gone; restore it")

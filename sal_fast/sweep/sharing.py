@@ -15,7 +15,7 @@ from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.budget import AUTO, Plan
 from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.provenance import OWN, own_digests
-from sal_fast.experiment.record import RunFolder
+from sal_fast.experiment.record import GROWN, RunFolder
 from sal_fast.experiment.regimes import GENERATED
 
 # The options that must be equal in runs with common rounds. The others only decide who draws maps, or are
@@ -47,8 +47,8 @@ def shared_rounds(one: tuple[Config, Plan], other: tuple[Config, Plan]) -> int:
 def copy_rounds(source: Config, target: Config, count: int) -> bool:
     """Copy the first `count` rounds of the source's run folder into the target's.
 
-    Returns False if there is nothing to copy: the source has fewer rounds, or no longer the weights that a
-    run with --warm-start needs. A target that has begun is left as it is.
+    Returns False if there is nothing to copy: the source has fewer rounds or has grown, or no longer the
+    weights that a run with --warm-start needs. A target that has begun is left as it is.
 
     The source may go on meanwhile. Its finished rounds do not change, but only its last round keeps weights
     and examples; they are copied if they are still there. If this process is killed at any moment, the target
@@ -61,7 +61,7 @@ def copy_rounds(source: Config, target: Config, count: int) -> bool:
         return False
     there.check(source.options())
     lines = there.rounds(mend=False)[:count]
-    if len(lines) < count or not _has_weights(there, source, count):
+    if len(lines) < count or GROWN in there.run() or not _has_weights(there, source, count):
         return False
     with here.lock():
         here.check(target.options())

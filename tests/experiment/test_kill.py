@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_runs import arguments, command, kept, rounds
-
-# Kills itself just before the n-th change of names on disk: every moment at which a run folder differs.
-SUICIDE = """
-import os, pathlib, shutil, signal, sys
-left = int(sys.argv.pop(1))
-def before(function):
-    def wrapped(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return wrapped
-os.replace = before(os.replace)
-shutil.rmtree = before(shutil.rmtree)
-pathlib.Path.rename = before(pathlib.Path.rename)
-pathlib.Path.unlink = before(pathlib.Path.unlink)
-from sal_fast.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+from experiment_runs import arguments, command, kept, kill_before, rounds
 
 
 def finish(out: Path, **options: Any) -> float:
@@ -50,16 +27,6 @@ def same(cut: Path, whole: Path) -> None:
     for path in whole.glob("baseline/*.npz"):
         assert (cut / "baseline" / path.name).read_bytes() == path.read_bytes()
     assert not list(cut.rglob("*.part"))
-
-
-def kill_before(number: int, out: Path, **options: Any) -> int:
-    """The exit status of a run that kills itself before its n-th change of names."""
-    return subprocess.run(
-        [sys.executable, "-P", "-c", SUICIDE, str(number), "run", *arguments(out=out, **options)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=False,
-    ).returncode
 
 
 def test_killed_before_ever_later_changes_of_names(shared_folder: Path, tmp_path: Path) -> None:

@@ -32,6 +32,26 @@ TINY: dict[str, Any] = {
 }
 MACHINE = ("seconds", "timings", "memory")  # whatever depends on the machine
 
+# Kills itself just before the n-th change of names on disk: every moment at which a run folder differs.
+SUICIDE = """
+import os, pathlib, shutil, signal, sys
+left = int(sys.argv.pop(1))
+def before(function):
+    def wrapped(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return wrapped
+os.replace = before(os.replace)
+shutil.rmtree = before(shutil.rmtree)
+pathlib.Path.rename = before(pathlib.Path.rename)
+pathlib.Path.unlink = before(pathlib.Path.unlink)
+from sal_fast.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 def arguments(**options: Any) -> list[str]:
     out = []
@@ -48,6 +68,16 @@ def command(*words: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def kill_before(number: int, out: Path, **options: Any) -> int:
+    """The exit status of a run that kills itself before its n-th change of names."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", SUICIDE, str(number), "run", *arguments(out=out, **options)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    ).returncode
 
 
 def rounds(folder: Path) -> list[dict[str, Any]]:

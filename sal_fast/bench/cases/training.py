@@ -76,7 +76,7 @@ class NetworkSetup(Setup):
         table = make_table("noise", rows)
         discs = usual.distances(images, self.image_size, partial(torch.rand, generator=draws)) < 1
         masks = Masks.pack(discs.to(torch.uint8) * 255)
-        return assembled(table, Resident(pixels.to(self.place)), masks.to(self.place), "")
+        return assembled(table, Resident(pixels.to(self.place)), masks.to(self.place), [])
 
 
 @benchmark(unit="images")

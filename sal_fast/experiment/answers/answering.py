@@ -16,6 +16,7 @@ from sal_fast.experiment.answers import controls, people
 from sal_fast.experiment.answers.labelled import MACHINE, NOBODY, PEOPLE, Labelled, answered
 from sal_fast.experiment.answers.people import Waiting, map_in_frame
 from sal_fast.experiment.answers.turns import Turns
+from sal_fast.experiment.budget import Plan
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.networks import load_kept, new_model, teacher_arch
 from sal_fast.experiment.record import RunFolder
@@ -45,6 +46,7 @@ class Answering:
     def __init__(
         self,
         config: Config,
+        plan: Plan,
         store: Store,
         teacher_store: Store,
         folder: RunFolder,
@@ -57,8 +59,7 @@ class Answering:
         self.teacher_store, self.loss_size, self.ranks = teacher_store, loss_size, ranks
         self.segmented, self.generator = segmented, generator
         self.pool = store.rows("train")
-        self.plan = config.plan(len(self.pool))
-        self.turns = Turns.of(config, self.plan)
+        self.plan, self.turns = plan, Turns.of(config, plan)
         self.skipped = self.pool[:0]
         self.trials: list[float | None] = []
         # the maps that people drew of each class, and those of them that are not empty

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sal_fast._util.files import read_json, write_json
 from sal_fast.data import files, meaning
 from sal_fast.errors import InputError
+from sal_fast.experiment import growing
 from sal_fast.experiment.answers.turns import Turns
 from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import RunFolder
@@ -66,7 +67,7 @@ def asked(folder: RunFolder) -> Question:
     """
     config = _config(folder)
     run, lines = folder.run(), folder.rounds()
-    query_index, plan = len(lines), config.plan(len(run["splits"]["train"]))
+    query_index, plan = len(lines), growing.plan_of(config, run)
     if query_index >= plan.rounds or (lines and lines[-1].get("stopped")):
         raise InputError(f"{folder.path} is finished; it asks nothing more")
     posed = _posed(folder, query_index)
@@ -93,7 +94,7 @@ def queries(folder: RunFolder) -> list[Query]:
     """The queries that a run has made so far, answered or not. It changes nothing, so it needs no lock."""
     config = _config(folder)
     run, lines = folder.run(), folder.rounds(mend=False)
-    rounds = config.plan(len(run["splits"]["train"])).rounds
+    rounds = growing.plan_of(config, run).rounds
     ended = len(lines) >= rounds or (bool(lines) and bool(lines[-1].get("stopped")))
     found = []
     for index in range(len(lines) + (not ended)):
@@ -214,6 +215,7 @@ def reopen(folder: RunFolder, asked: Question) -> Answers:
     answers = Answers(folder.asked(asked.query_index))
     for drawn in ("maps", "predicted"):
         shutil.rmtree(answers.folder / drawn, ignore_errors=True)
-    if asked.maps:  # no query had a teacher's maps yet, so a teacher in the folder is the killed round's
+    drew = any((folder.asked(one) / "maps").exists() for one in range(asked.query_index))
+    if asked.maps and not drew:  # no query had a teacher's maps, so a teacher here is the killed round's
         folder.teacher.unlink(missing_ok=True)
     return answers

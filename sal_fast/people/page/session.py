@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sal_fast._util.files import read_json, write_json
 from sal_fast._util.locks import InUse
 from sal_fast.errors import InputError
+from sal_fast.experiment import growing
 from sal_fast.experiment.answers import people
 from sal_fast.experiment.options import spelling
 from sal_fast.experiment.record import PEOPLE, RunFolder
@@ -287,7 +288,7 @@ class Session:
             return {"done": 0, "total": None, "accuracy": None, "dice": None}
         lines = self.record.rounds(mend=False)
         last = lines[-1] if lines else {}
-        plan = self.record.config().plan(len(self.record.run()["splits"]["train"]))
+        plan = growing.plan_of(self.record.config(), self.record.run())
         return {
             "done": len(lines),
             "total": plan.rounds,
