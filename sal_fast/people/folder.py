@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def read_answers(
         if answer is not None:
             answers.append((place, answer))
     if question.maps:
-        masks.spare(question, {one_person(row["annotator"]) for _, row in rows}, problems)
+        masks.spare({one_person(row["annotator"]) for _, row in rows}, problems)
     return in_order(question, answers, problems, keep_odd_maps)
 
 
@@ -202,11 +202,11 @@ class _Masks:
     """The files in masks/. A person's own folder there may be spelt in another case than in the table.
 
     answered: how many people gave a class, by the name of the image in the table.
-    names: all names of images. A person may not be called like the first part of one.
+    names: the names that images may have there. A person may not be called like the first part of one.
     """
 
-    def __init__(self, root: Path, answered: Mapping[str, int], names: Iterable[str]) -> None:
-        self.root, self.answered = root, answered
+    def __init__(self, root: Path, answered: Mapping[str, int], names: Set[str]) -> None:
+        self.root, self.answered, self.names = root, answered, names
         self.taken = {one_person(name.partition("/")[0]) for name in names if "/" in name}
 
     def of(self, shown: str, annotator: str) -> Path | None:
@@ -235,7 +235,7 @@ class _Masks:
         own = [one / f"{shown}.png" for one in folders if one_person(one.name) == person]
         return [path for path in own if path.exists()]
 
-    def spare(self, question: Question, people: set[str], problems: Problems) -> None:
+    def spare(self, people: Set[str], problems: Problems) -> None:
         """Report pictures that belong to no line: their names are most likely slips."""
         for path in sorted(self.root.rglob("*")):
             below = path.relative_to(self.root)
@@ -243,8 +243,7 @@ class _Masks:
                 continue
             name = below.as_posix().removesuffix(".png")
             first, _, rest = name.partition("/")
-            names = [name, rest] if one_person(first) in people else [name]
-            if not any(question.meant(one) in question.row_of for one in names):
+            if name not in self.names and not (one_person(first) in people and rest in self.names):
                 problems.add(f"masks/{below.as_posix()}", "belongs to no line; expected masks/<id>.png")
 
 

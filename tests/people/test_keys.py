@@ -113,3 +113,13 @@ def test_an_image_by_its_key_and_by_its_id_is_one(tmp_path: Path) -> None:
     (tmp_path / "out" / "answers.csv").write_text("id,label,annotator,seconds,skipped\n" + lines)
     with pytest.raises(InputError, match=r"line 3 \(id '[0-9a-f]{16}'\): a second answer by 'Ada'"):
         folder.read_answers(tmp_path / "out", asked)
+
+
+def test_a_mask_that_is_not_named_as_the_table_names_its_image(tmp_path: Path) -> None:
+    """It would be lost: the table has keys, and somebody named the mask by the id."""
+    asked = question(tmp_path, ["s1 sparrow", "gull"], ["Sparrow", "Gull"])
+    out = tmp_path / "out"
+    folder.export(asked, out)
+    Image.fromarray(np.zeros((10, 20), dtype=np.uint8)).save(out / "masks" / "gull.png")
+    with pytest.raises(InputError, match=r"masks/gull\.png: belongs to no line; expected masks/<id>\.png"):
+        folder.read_answers(out, asked)

@@ -25,9 +25,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sal_fast.data.readers.brush_code import decode
 from sal_fast.errors import InputError
 from sal_fast.people import label_studio
 from sal_fast.people.question import Question
+from sal_fast.people.suggested import Suggested, first_map
 
 COMMAND = shutil.which("label-studio")
 PASSWORD = "a-long-password"
@@ -131,14 +133,15 @@ def their_code(masks: list[np.ndarray]) -> list[list[int]]:
     return json.loads(done.stdout)
 
 
-def result(label: str, rle: list[int], mask: np.ndarray) -> list[dict[str, Any]]:
-    """What the interface sends for one brush region and a class."""
+def result(label: str, rle: list[int], mask: np.ndarray, origin: str = "manual") -> list[dict[str, Any]]:
+    """What the interface sends for one brush region, which began in some way, and a class."""
     height, width = mask.shape
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
     brush = {"format": "rle", "rle": rle, "brushlabels": ["salient"]}
+    region = {"id": "a", "from_name": "map", "to_name": "image", "origin": origin}
     names = {"to_name": "image", "origin": "manual"}
     return [
-        {"id": "a", "from_name": "map", "type": "brushlabels", "value": brush, **size, **names},
+        {**region, "type": "brushlabels", "value": brush, **size},
         {"id": "b", "from_name": "label", "type": "choices", "value": {"choices": [label]}, **names},
     ]
 
@@ -152,7 +155,12 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
         paths.append(tmp_path / f"{index}.png")
         Image.fromarray(rng.integers(0, 256, (20 + index, 33, 3)).astype(np.uint8)).save(paths[-1])
     question = Question("pool-sal-margin-s0", 2, ids, paths, classes, maps=True)
-    (tasks_file,) = label_studio.export(question, tmp_path / "out")
+    assert question.secret
+    begun = ids[7:10]  # a model has maps of them
+    grades = rng.integers(0, 256, (3, 1, 4, 4)).astype(np.uint8)
+    suggested = Suggested(begun, np.zeros((3, 1), np.int64), np.ones((3, 1), np.float32), grades)
+    firsts = [first_map(question, name, suggested) for name in begun]
+    (tasks_file,) = label_studio.export(question, tmp_path / "out", suggested)
 
     ada = Person(server, "ada@example.org", "/user/login/")
     ben = Person(server, "ben@example.org", "/user/signup/?&next=/projects/")
@@ -160,8 +168,19 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
     project = ada.post("/api/projects", {"title": "query 2", "label_config": config})["id"]
     assert ada.upload(f"/api/projects/{project}/import", tasks_file)["task_count"] == len(ids)
     tasks = ada.get(f"/api/tasks?project={project}&page_size=100")["tasks"]
-    number = {task["data"]["id"]: task["id"] for task in tasks}
+    number = {question.meant(task["data"]["id"]): task["id"] for task in tasks}
     assert set(number) == set(ids)
+    assert {task["data"]["id"] for task in tasks} == set(map(question.key, ids))
+    # it shows the predictions of this model to people, and a prediction has what we wrote
+    assert ada.get(f"/api/projects/{project}")["model_version"] == label_studio.MODEL
+    for name, first in zip(begun, firsts, strict=True):
+        (prediction,) = ada.get(f"/api/tasks/{number[name]}")["predictions"]
+        assert prediction["model_version"] == label_studio.MODEL
+        (region,) = prediction["result"]
+        assert first is not None
+        np.testing.assert_array_equal(decode(region["value"]["rle"], first.shape[::-1]), first)
+        ours = region["value"]["rle"]
+        assert their_code([first])[0] in (ours, [*ours, 0])
     shown = ada.get(f"/api/tasks/{number['birds/3']}")["data"]["image"]
     kind, _, code = shown.partition(",")
     assert kind == "data:image/png;base64"
@@ -169,10 +188,14 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(theirs), np.asarray(ours))
 
     masks = [(rng.random((20 + index, 33)) < 0.3).astype(np.uint8) * 255 for index in range(len(ids))]
+    masks[7] = firsts[0]  # taken over; the two others are changed, and drawn anew
+    origins = {7: "prediction", 8: "prediction-changed"}
     codes = their_code(masks)
     labels = [classes[index % 7] for index in range(len(ids))]
     for index, name in enumerate(ids[:-1]):  # the last stays unanswered
-        value: dict[str, Any] = {"result": result(labels[index], codes[index], masks[index])}
+        value: dict[str, Any] = {
+            "result": result(labels[index], codes[index], masks[index], origins.get(index, "manual"))
+        }
         value["lead_time"] = index + 0.5
         if index == 4:
             value = {"result": [], "was_cancelled": True, "lead_time": 1}
@@ -183,7 +206,7 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
 
     file = tmp_path / "export.json"
     file.write_bytes(ada.send(f"/api/projects/{project}/export?exportType=JSON"))
-    answers = label_studio.read_answers(file, question)
+    answers = label_studio.read_answers(file, question, suggested)
     assert [answer.id for answer in answers] == [ids[0], *ids[:-1]]
     first, again, *rest = sorted(answers[:2], key=lambda answer: answer.label == "Möwe") + answers[2:]
     assert (again.label, again.seconds) == ("Möwe", 9.0)
@@ -195,6 +218,7 @@ def test_from_export_to_answers(server: str, tmp_path: Path) -> None:
         if index != 4:
             assert (answer.label, answer.seconds) == (labels[index], index + 0.5)
             np.testing.assert_array_equal(answer.mask, masks[index])
+            assert answer.kind == {7: "accepted", 8: "corrected"}.get(index, "drawn")
 
     for other in ("JSON_MIN", "CSV"):
         file.write_bytes(ada.send(f"/api/projects/{project}/export?exportType={other}"))
