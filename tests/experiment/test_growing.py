@@ -186,6 +186,24 @@ def test_a_run_that_ended_by_the_rule_goes_on_to_a_share(
     assert "stopped" not in json.loads((run / "summary.json").read_text())
 
 
+def test_the_rule_is_asked_again_with_new_images(
+    tiny: Tiny, folder: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round that ended by the rule runs again, and goes on if the rule no longer holds."""
+    options = {**FAST, "data": str(folder), "stop_fraction": "auto"}
+    monkeypatch.setattr(stopping, "ends", lambda kappas, gain: len(kappas) == 2)
+    run = tiny(tmp_path / "run", **options)
+    add(folder, more, *NEW[:6])
+    tiny(run, **options, add_data=True)
+    assert [line["stopped"] for line in rounds(run)] == [False, True]
+    assert (run / "summary.json").exists()
+    monkeypatch.setattr(stopping, "ends", lambda kappas, gain: len(kappas) == 3)
+    add(folder, more, *NEW[6:])
+    tiny(run, **options, add_data=True)
+    assert [line["stopped"] for line in rounds(run)] == [False, False, True]
+    assert labelled(run) == [5, 9, 17]
+
+
 def test_a_query_of_automatic_size_fits_the_new_pool(
     tiny: Tiny, folder: Path, more: Path, tmp_path: Path
 ) -> None:
@@ -410,6 +428,25 @@ def test_a_new_image_that_the_data_give_to_test_is_refused(
     manifest.write_text("\n".join([*rows, line.format("train")]) + "\n")
     tiny(run, **options, add_data=True)
     assert "red/010" in record(run)["splits"]["train"]
+
+
+def test_a_new_image_of_a_group_in_test_is_refused(
+    tiny: Tiny, folder: Path, more: Path, tmp_path: Path
+) -> None:
+    rows = ["id,image,label,mask,group"]
+    for path in sorted((folder / "masks").glob("*/*.png")):
+        at = f"{path.parent.name}/{path.stem}"
+        rows.append(f"{at},images/{at}.jpg,{path.parent.name},masks/{at}.png,patient {at}")
+    manifest = folder / "manifest.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    options = {**FAST, "data": str(manifest)}
+    run = tiny(tmp_path / "run", **options)
+    add(folder, more, "red/010")
+    patient = f"patient {record(run)['splits']['test'][0]}"
+    rows.append(f"red/010,images/red/010.jpg,red,masks/red/010.png,{patient}")
+    manifest.write_text("\n".join(rows) + "\n")
+    with pytest.raises(InputError, match=f"group '{patient}' lies in test"):
+        tiny(run, **options, add_data=True)
 
 
 @pytest.mark.parametrize(
