@@ -24,7 +24,7 @@ from sal_fast.people.question import (
     pictures,
 )
 
-TABLE, QUERY = "answers.csv", "query.json"
+TABLE, QUERY, SPARED = "answers.csv", "query.json", "class-only.txt"
 COLUMNS = ("id", "label", "annotator", "seconds", "skipped")
 YES, NO = ("1", "yes", "true", "x"), ("", "0", "no", "false")
 
@@ -32,6 +32,7 @@ YES, NO = ("1", "yes", "true", "x"), ("", "0", "no", "false")
 def export(question: Question, out: Path) -> list[Path]:
     """Make the folder `out` with images/, masks/, answers.csv, classes.txt and README.txt; return the table.
 
+    If some images have a map already, class-only.txt lists them, and masks/ has no place for theirs.
     Raises InputError if `out` holds anything, or if images cannot be read; it then names all of them.
     """
     with new_folder(out) as folder:
@@ -39,7 +40,7 @@ def export(question: Question, out: Path) -> list[Path]:
             path = folder / "images" / f"{name}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            if question.maps:
+            if question.wants_map(name):
                 (folder / "masks" / f"{name}.png").parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
@@ -47,6 +48,8 @@ def export(question: Question, out: Path) -> list[Path]:
         writer.writerows((name, "", "", "", "") for name in question.ids)
         (folder / TABLE).write_bytes(text.getvalue().encode("utf-8-sig"))  # so that spreadsheets see UTF-8
         (folder / "classes.txt").write_text("\n".join(question.classes) + "\n", encoding="utf-8")
+        if question.spared:
+            (folder / SPARED).write_text("\n".join(question.spared) + "\n", encoding="utf-8")
         query = {"run": question.run, "query": question.query_index}
         (folder / QUERY).write_text(json.dumps(query, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "README.txt").write_text(fill_template("folder.txt", question=question), encoding="utf-8")

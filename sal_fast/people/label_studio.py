@@ -52,6 +52,8 @@ def export(question: Question, out: Path) -> list[Path]:
                 part, length = [], 0
             length += len(image)
             task = {"id": name, "run": question.run, "query": question.query_index, "image": image}
+            if question.spared:
+                task["wanted"] = "class and map" if question.wants_map(name) else "class only"
             part.append(json.dumps({"data": task}, ensure_ascii=False))
         write()
         (folder / "config.xml").write_text(interface(question), encoding="utf-8")
@@ -66,7 +68,10 @@ def export(question: Question, out: Path) -> list[Path]:
 
 
 def interface(question: Question) -> str:
-    """The labeling interface as XML: the picture, the classes, and a brush if maps are wanted."""
+    """The labeling interface as XML: the picture, the classes, and a brush if maps are wanted.
+
+    If some images want a map and others do not, the field `wanted` of each task is shown above it.
+    """
     text = fill_template(
         "label_studio.xml",
         question=question,

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,7 +32,7 @@ class Suggested:
     def write(self, folder: Path) -> None:
         """Write the file into the folder of a query."""
         out = io.BytesIO()
-        arrays = {"classes": self.classes, "shares": self.shares, "maps": self.maps}
+        arrays: dict[str, Any] = {"classes": self.classes, "shares": self.shares, "maps": self.maps}
         np.savez_compressed(out, ids=np.array(self.ids, dtype=np.str_), **arrays)
         write_bytes(folder / FILE, out.getvalue())
 

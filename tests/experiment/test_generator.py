@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from experiment_runs import kept, rounds
+from narrow_sam import narrow_sam
 from PIL import Image
 
 from sal_fast import annotate, plugins
