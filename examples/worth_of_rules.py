@@ -4,9 +4,9 @@
     python worth_of_rules.py DIR [MOST]
 
 DIR has images/<class>/ and masks/<class>/, as docs/data.md says. If it has more than MOST images, we take
-every nth. The box is the smallest one around the true mask, and the same with 10 % more width and height. The points
-are those that a person might give who sees the truth: each lies in the middle of the largest error that is
-left, where it is farthest from the error's edge. The first is inside.
+every nth. The box is the smallest one around the true mask, and the same with 10 % more width and height. The
+points are those that a person might give who sees the truth: each lies in the middle of the largest error
+that is left, where it is farthest from the error's edge. The first is inside.
 """
 
 import sys

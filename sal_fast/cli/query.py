@@ -65,9 +65,8 @@ def _export(
     default = held.path / f"query-{question.query_index:03d}-{to}"
     target = out or _free(default)
     TOOLS[to].export(left, target, _suggested(held, question) if suggest else None)
-    what = "a class and a map" if question.maps else "a class, no map"
     say(
-        f"query {question.query_index}: {len(waiting)} images that want {what} are in\n"
+        f"query {question.query_index}: {len(waiting)} images that want {_wanted(left)} are in\n"
         f"  {target}\n"
         f"README.txt there says how to answer them. Then:\n"
         f"  sal-fast query import {run} {target if to == 'folder' else 'FILE'}"
@@ -77,6 +76,16 @@ def _export(
 
 def _suggested(held: RunFolder, question: Question) -> Suggested | None:
     return Suggested.read(held.asked(question.query_index)) if question.maps else None
+
+
+def _wanted(question: Question) -> str:
+    """The things that a question's images want, in words."""
+    drawn, spared = len(question.want_map), len(question.spared)
+    if drawn and spared:
+        return f"a class, and {drawn} of them a map (the other {spared} have masks, which are used),"
+    if spared:
+        return "a class, no map (they have masks, which are used),"
+    return "a class and a map" if drawn else "a class, no map"
 
 
 def _free(path: Path) -> Path:
@@ -221,7 +230,14 @@ def _summary(question: Question, there: Answers, what: str) -> str:
     said += "images have a class"
     if question.maps:
         said += f", {count['maps']} a map"
-        bare = [name for name, one in verdicts.items() if one.label is not None and not one.masks]
+        own = [name for name in question.spared if name not in verdicts or not verdicts[name].masks]
+        if own:
+            said += f" (beside {len(own)} whose own masks are used)"
+        bare = [
+            name
+            for name, one in verdicts.items()
+            if one.label is not None and not one.masks and question.wants_map(name)
+        ]
         if bare:
             said += f" (without: {len(bare)}, the first is {bare[0]!r})"
     if count["skipped"]:

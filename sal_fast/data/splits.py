@@ -73,18 +73,31 @@ def _checked(table: Table) -> Table:
     return table
 
 
-def start_set(labels: Sequence[int], size: int, rng: np.random.Generator) -> list[int]:
+def start_set(
+    labels: Sequence[int], size: int, rng: np.random.Generator, preferred: Sequence[bool] | None = None
+) -> list[int]:
     """Draw `size` positions of a pool: one per class as far as they go, then at random (paper, App. A).
 
     They are returned in the order in which they were drawn. `labels` are the pool's, and UNLABELLED is no
     class. `size` must be at most len(labels).
+
+    preferred: the positions that are drawn before others, from each class and then at random. None: all are
+    alike, as if all or none were preferred.
     """
     array = np.asarray(labels)
+    first = np.ones(len(array), dtype=bool) if preferred is None else np.asarray(preferred, dtype=bool)
     classes = rng.permutation(np.unique(array[array != UNLABELLED]))
-    firsts = [int(rng.choice(np.flatnonzero(array == label))) for label in classes]
+    firsts = [_one_of(np.flatnonzero(array == label), first, rng) for label in classes]
     chosen = firsts[:size]
     rest = rng.permutation(np.setdiff1d(np.arange(len(array)), chosen))
+    rest = np.concatenate((rest[first[rest]], rest[~first[rest]]))
     return chosen + [int(row) for row in rest[: size - len(chosen)]]
+
+
+def _one_of(positions: np.ndarray, first: np.ndarray, rng: np.random.Generator) -> int:
+    """Draw a position, from those that come first if there are any."""
+    before = positions[first[positions]]
+    return int(rng.choice(before if len(before) else positions))
 
 
 def with_val(table: Table, share: float, rng: np.random.Generator) -> Table:

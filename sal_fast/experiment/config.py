@@ -224,6 +224,17 @@ class Config:
     )
     """The one who answers queries. data takes the data set's own labels and masks. people asks real people:
     see `sal-fast query`. The run then ends with status 75 whenever it has to wait for them."""
+    own_masks: Literal["auto", "use", "ask"] = option(
+        AUTO,
+        affects="maps",
+        choices=(AUTO, "use", "ask"),
+        settled=True,
+        not_in_a_grid="it goes with --annotator people, and a sweep does not wait for people",
+    )
+    """With --annotator people, what is done with masks that the training images have already. use takes them
+    as maps that people drew: people give the class of these images only, and --start-by stratified prefers
+    images with a mask. ask has people draw a map of these images, too. auto is use, but ask for a run that
+    began before there was this option."""
     generator: str | None = option(None, affects="maps", plugin="generator", only="takes_a_generator")
     """A plug-in, file.py:function, that draws maps in the interpretability model's place (regime sal), or
     the missing masks of the regime segmenter. See docs/generators.md."""
@@ -375,6 +386,11 @@ class Config:
                 f"--control-maps {self.control_maps}: regime {self.regime!r} uses no maps of people that "
                 f"could be replaced; expected one of {', '.join(those_that('uses_human_maps'))}"
             )
+        if self.own_masks != AUTO and self.annotator == "data":
+            raise InputError(
+                f"--own-masks {self.own_masks} goes with --annotator people; without it masks of the data "
+                f"always stand for people's maps, so leave it out"
+            )
         if self.control_maps != "none" and self.annotator == "people":
             raise InputError(
                 f"--control-maps {self.control_maps} replaces maps that are there before the run, and "
@@ -440,6 +456,11 @@ class Config:
     def its_regime(self) -> Regime:
         """The properties of the regime."""
         return REGIMES[self.regime]
+
+    @property
+    def uses_own_masks(self) -> bool:
+        """True if people are not asked for the maps of images that have masks. `auto` has to be settled."""
+        return self.annotator == "people" and self.own_masks == "use"
 
     @property
     def can_have_a_baseline(self) -> bool:

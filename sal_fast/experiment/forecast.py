@@ -59,6 +59,15 @@ def _maps(steps: Steps) -> str:
     there, pool = int(steps.store.has_mask[steps.pool].sum()), len(steps.pool)
     if sizes and there < pool and steps.config.annotator == "data":
         drawn += f", as far as these images have one ({there} of {pool} training images have)"
+    if sizes and there and steps.config.uses_own_masks:
+        if there == pool:
+            return "no maps, because all training images have masks, which are used"
+        own = int(steps.store.has_mask[steps.start].sum())
+        most = steps.plan.labelled[-1] if steps.plan.auto else sum(sizes)
+        drawn = (
+            f"at most {most - own} maps, none of images that have masks ({own} of the {len(steps.start)} at "
+            f"the start have one)"
+        )
     return drawn
 
 

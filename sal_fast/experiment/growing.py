@@ -21,15 +21,17 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sal_fast.data.table import Table
-from sal_fast.distributed import Ranks
 from sal_fast.errors import InputError
 from sal_fast.experiment.budget import AUTO, Plan, Stage, fractions
 from sal_fast.experiment.config import OPTIONS, Config
 from sal_fast.experiment.options import spelling
 from sal_fast.experiment.record import GROWN, RunFolder
+
+if TYPE_CHECKING:
+    from sal_fast.distributed import Ranks  # it imports torch
 
 GROWING = tuple(name for name, one in OPTIONS.items() if one.grows)
 

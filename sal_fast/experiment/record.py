@@ -283,6 +283,8 @@ class RunFolder:
     def run(self) -> dict[str, Any]:
         """The content of run.json. Options that are younger than the run have their defaults.
 
+        A run in which people answer, and that is older than `--own-masks`, took `ask`.
+
         Raises InputError if it has another format, is damaged, or names an option that does not exist.
         """
         there = read_json(self.run_json)
@@ -305,7 +307,9 @@ class RunFolder:
         for name in sorted(there["config"].keys() - OPTIONS.keys()):
             raise InputError(f"{self.run_json}: this sal-fast has no option {name!r}; update it to go on")
         defaults = {name: option.default for name, option in OPTIONS.items()}
-        return {TIES: OLD_TIES, "took": {}, **there, "config": {**defaults, **there["config"]}}
+        asks = there["config"].get("annotator") == "people" and "own_masks" not in there["config"]
+        took = {**({"own_masks": "ask"} if asks else {}), **there.get("took", {})}
+        return {TIES: OLD_TIES, **there, "took": took, "config": {**defaults, **there["config"]}}
 
     def took(self) -> dict[str, Any]:
         """The values that a run which has started has for options that it settles (`Option.settled`)."""

@@ -467,4 +467,11 @@ def _data_in_words(steps: Steps) -> str:
         f"human maps: {int(has_map.sum())} of {len(table)} images have one; {int(has_map[steps.pool].sum())} "
         f"of these are in train, where {int(empty[steps.pool].sum())} are empty",
     ]
+    there = int(has_map[steps.pool].sum())
+    if there and steps.config.uses_own_masks:
+        prefers = ", and the start set prefers these images" * (steps.config.start_by == "stratified")
+        lines.append(
+            f"own masks: {there} of the {len(steps.pool)} training images have a mask, which is used as "
+            f"people's map, so nobody draws it{prefers} (--own-masks ask has people draw these, too)"
+        )
     return "\n".join(lines)

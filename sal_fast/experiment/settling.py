@@ -48,6 +48,8 @@ def _taken(config: Config, pool: int, kept: Mapping[str, Any]) -> dict[str, Any]
         _advise(config, pool)
     if config.its_regime.has_teacher:
         took |= _of_teacher(config.replace(**took), kept, config.weights == AUTO)
+    if "own_masks" in names and config.annotator == "people":
+        took["own_masks"] = kept.get("own_masks", "use")
     if "baseline" in names and "baseline" not in took:
         plain = config.data == "builtin" and config.out is None
         took["baseline"] = "b1" if plain and config.can_have_a_baseline else "none"

@@ -21,6 +21,8 @@ FILE = ".txt"
 def chosen(config: Config, store: Store, count: int, ranks: Ranks) -> list[str]:
     """The ids of the start set, `count` of them. They are the same for every regime with one seed.
 
+    If people are not asked for maps of images that have masks, `stratified` prefers these images.
+
     Raises InputError for a criterion that reads what an untrained network cannot give, and for a file that
     does not name `count` training images, each once.
     """
@@ -28,7 +30,8 @@ def chosen(config: Config, store: Store, count: int, ranks: Ranks) -> list[str]:
     pool = table.rows("train")
     if config.start_by == "stratified":
         labels = [table.labels[row] for row in pool]
-        positions = splits.start_set(labels, count, seeds.stream(config.seed, "start"))
+        has_mask = [table.masks[row] is not None for row in pool] if config.uses_own_masks else None
+        positions = splits.start_set(labels, count, seeds.stream(config.seed, "start"), has_mask)
     elif config.start_by.endswith(FILE):
         return _named(Path(os.path.expanduser(config.start_by)), {table.ids[row] for row in pool}, count)
     else:

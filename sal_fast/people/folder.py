@@ -30,7 +30,7 @@ from sal_fast.people.question import (
 )
 from sal_fast.people.suggested import Suggested, first_map
 
-TABLE, QUERY, SUGGESTED = "answers.csv", "query.json", "suggested"
+TABLE, QUERY, SUGGESTED, SPARED = "answers.csv", "query.json", "suggested", "class-only.txt"
 COLUMNS = ("id", "label", "annotator", "seconds", "skipped")
 YES, NO = ("1", "yes", "true", "x"), ("", "0", "no", "false")
 
@@ -38,7 +38,8 @@ YES, NO = ("1", "yes", "true", "x"), ("", "0", "no", "false")
 def export(question: Question, out: Path, suggested: Suggested | None = None) -> list[Path]:
     """Make the folder `out` with images/, masks/, answers.csv, classes.txt and README.txt; return the table.
 
-    Maps that a model suggests are in suggested/; people may copy them to masks/, and change them. Raises
+    Maps that a model suggests are in suggested/; people may copy them to masks/, and change them. If some
+    images have a map already, class-only.txt lists them, and masks/ has no place for theirs. Raises
     InputError if `out` holds anything, or if images cannot be read; it then names all of them.
     """
     begun = False
@@ -46,7 +47,7 @@ def export(question: Question, out: Path, suggested: Suggested | None = None) ->
         for name, data, suffix in pictures(question):
             shown = question.shown(name)
             _place(folder / "images" / f"{shown}{suffix}").write_bytes(data)
-            if question.maps:
+            if question.wants_map(name):
                 _place(folder / "masks" / f"{shown}.png")
             first = first_map(question, name, suggested)
             if first is not None:
@@ -58,6 +59,10 @@ def export(question: Question, out: Path, suggested: Suggested | None = None) ->
         writer.writerows((question.shown(name), "", "", "", "") for name in question.ids)
         (folder / TABLE).write_bytes(text.getvalue().encode("utf-8-sig"))  # so that spreadsheets see UTF-8
         (folder / "classes.txt").write_text("\n".join(question.classes) + "\n", encoding="utf-8")
+        if question.spared:
+            (folder / SPARED).write_text(
+                "\n".join(map(question.shown, question.spared)) + "\n", encoding="utf-8"
+            )
         query = {"run": question.run, "query": question.query_index}
         (folder / QUERY).write_text(json.dumps(query, ensure_ascii=False) + "\n", encoding="utf-8")
         readme = fill_template("folder.txt", question=question, begun=begun)

@@ -57,7 +57,14 @@ def export(question: Question, out: Path, suggested: Suggested | None = None) ->
             kind = "jpeg" if suffix == ".jpg" else "png"
             image = f"data:image/{kind};base64,{b64encode(data).decode()}"
             shown = question.shown(name)
-            fields = {"id": shown, "run": question.run, "query": question.query_index, "image": image}
+            fields: dict[str, Any] = {
+                "id": shown,
+                "run": question.run,
+                "query": question.query_index,
+                "image": image,
+            }
+            if question.spared:
+                fields["wanted"] = "class and map" if question.wants_map(name) else "class only"
             task: dict[str, Any] = {"data": fields}
             first = first_map(question, name, suggested)
             if first is not None:
@@ -100,7 +107,10 @@ def _prediction(mask: np.ndarray) -> dict[str, Any]:
 
 
 def interface(question: Question) -> str:
-    """The labeling interface as XML: the picture, the classes, and a brush if maps are wanted."""
+    """The labeling interface as XML: the picture, the classes, and a brush if maps are wanted.
+
+    If some images want a map and others do not, the field `wanted` of each task is shown above it.
+    """
     text = fill_template(
         "label_studio.xml",
         question=question,

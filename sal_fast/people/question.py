@@ -89,6 +89,16 @@ class Question:
         """True if people are to draw a map of this image."""
         return self.maps and name not in self.has_map
 
+    @property
+    def want_map(self) -> list[str]:
+        """The images that people are to draw a map of."""
+        return [name for name in self.ids if self.wants_map(name)]
+
+    @property
+    def spared(self) -> list[str]:
+        """The images that only want a class because their maps are known, while others may want a map."""
+        return [name for name in self.ids if self.maps and name in self.has_map]
+
     def refuse_others(self, run: object, query: object, place: str) -> None:
         """Raise InputError if answers belong to another run or query than this one."""
         if (run, query) != (self.run, self.query_index):

@@ -163,10 +163,10 @@ def _cut_by_points(picture: np.ndarray, points: Sequence[Point]) -> np.ndarray:
     """The foreground of the parts of a picture that hold inside points, bool [H, W]."""
     cv2 = _opencv()
     copy, scale = _copy(picture)
-    rows, columns = np.indices(copy.shape[:2], sparse=True)
+    rows, columns = np.ogrid[: copy.shape[0], : copy.shape[1]]
     squares = [(columns + 0.5 - x * scale) ** 2 + (rows + 0.5 - y * scale) ** 2 for x, y, _ in points]
     distance, nearest = np.sqrt(np.min(squares, axis=0)), np.argmin(squares, axis=0)
-    inside = np.array([kind for *_, kind in points])[nearest]
+    inside = np.array([point[2] for point in points])[nearest]
     side = max(copy.shape[:2])
     likely = np.where(inside & (distance <= LIKELY * side), cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     certain = np.where(inside, cv2.GC_FGD, cv2.GC_BGD)

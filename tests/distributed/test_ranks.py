@@ -107,7 +107,12 @@ def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: P
         run(Config.of({**o, "out": str(tmp_path / f"alone-{i}")})).path for i, o in enumerate((tried, drawn))
     )
     torch.set_num_threads(threads)
-    asking = {**tried, "annotator": "people", "out": str(tmp_path / "asking")}  # the start, a query, the end
+    asking = {
+        **tried,
+        "annotator": "people",
+        "own_masks": "ask",
+        "out": str(tmp_path / "asking"),
+    }  # the start, a query, the end
     together(tmp_path / "ranks", 2, [asking] * 3 + [{**drawn, "out": str(tmp_path / "drawn")}])
     lines = rounds(tmp_path / "asking")
     assert [line.pop("people")["maps"] for line in lines] == [5, 9]
@@ -128,7 +133,13 @@ def test_people_to_the_end(shared_folder: Path, tmp_path: Path) -> None:
     }
     alone = by(1, tmp_path, shared_folder, runs)
     for name, folder in alone.items():
-        asking = {**SIDE_BY_SIDE, **runs[name], "annotator": "people", "data": str(shared_folder)}
+        asking = {
+            **SIDE_BY_SIDE,
+            **runs[name],
+            "annotator": "people",
+            "own_masks": "ask",
+            "data": str(shared_folder),
+        }
         asking["out"] = str(tmp_path / f"{name}-people")
         together(tmp_path / f"ranks-{name}", 3, [asking] * (len(rounds(folder)) + 1))
         lines = rounds(Path(asking["out"]))

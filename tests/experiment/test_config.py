@@ -174,7 +174,7 @@ def test_the_derived_lists() -> None:
         "allow_leaks", "decoder", "offline", "store", "tracker", "preset", "out", "config", "baseline"
     }  # fmt: skip
     assert those(lambda one: one.settled) == {
-        "weights", "teacher_weights", "start_fraction", "query_fraction", "baseline"
+        "weights", "teacher_weights", "start_fraction", "query_fraction", "baseline", "own_masks"
     }  # fmt: skip
     assert those(lambda one: one.axis) == {
         "data", "regime", "criterion", "probe", "arch", "train", "start_by", "human_budget", "alpha", "seed",
@@ -182,7 +182,7 @@ def test_the_derived_lists() -> None:
     }  # fmt: skip
     assert those(lambda one: "maps" in one.affects) == {
         "regime", "human_budget", "segmenter_masks", "segmenter_weights", "generator", "alpha",
-        "teacher_arch", "teacher_weights", "annotator"
+        "teacher_arch", "teacher_weights", "annotator", "own_masks"
     }  # fmt: skip
     assert those(lambda one: one.only == "has_teacher") == {"teacher_arch", "teacher_weights"}
     assert those(lambda one: one.compared) == {"criterion", "arch", "probe", "train", "start_by"}

@@ -32,7 +32,7 @@ def played(tiny: Tiny, out: Path, data: Path, **options: object) -> list[Questio
     asked = []
     while True:
         try:
-            tiny(out, annotator="people", **options)
+            tiny(out, **{"annotator": "people", "own_masks": "ask", **options})
             return asked
         except Waiting:
             assert not (out / "summary.json").exists()
@@ -79,7 +79,12 @@ def test_the_command_waits_with_status_75_and_says_what_to_do(
 ) -> None:
     """Export, fill the folder, import, go on; through the command line alone."""
     out = tmp_path / "run"
-    words = ["run", *arguments(data=shared_folder, out=out, annotator="people", epochs=1, stop_fraction=0.5)]
+    words = [
+        "run",
+        *arguments(
+            data=shared_folder, out=out, annotator="people", own_masks="ask", epochs=1, stop_fraction=0.5
+        ),
+    ]
     assert main(words) == 75
     said = capsys.readouterr().out
     assert "0 of the 5 images of query 0 are answered" in said
@@ -151,7 +156,7 @@ def test_a_run_that_goes_on_while_a_file_is_read(
     """What a round was trained on is not changed after it."""
     out = tmp_path / "run"
     with pytest.raises(Waiting):
-        tiny(out, annotator="people", epochs=1)
+        tiny(out, annotator="people", own_masks="ask", epochs=1)
     assert main(["query", "export", str(out), "--to", "folder"]) == 0
     _fill(out, out / "query-000-folder", shared_folder)
     read, before = folder.read_answers, b""
@@ -161,7 +166,7 @@ def test_a_run_that_goes_on_while_a_file_is_read(
         answers = read(path, asked, *options)
         answer(out, shared_folder)
         with pytest.raises(Waiting):
-            tiny(out, annotator="people", epochs=1)
+            tiny(out, annotator="people", own_masks="ask", epochs=1)
         before = (out / "start" / "answers.json").read_bytes()
         return answers
 
@@ -211,7 +216,7 @@ def test_several_people_partial_answers_and_second_thoughts(tmp_path: Path) -> N
 def test_a_bad_file_changes_nothing(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Waiting):
-        tiny(out, annotator="people")
+        tiny(out, annotator="people", own_masks="ask")
     assert main(["query", "export", str(out), "--to", "folder"]) == 0
     folder = out / "query-000-folder"
     _fill(out, folder, shared_folder)
@@ -224,7 +229,7 @@ def test_a_bad_file_changes_nothing(tiny: Tiny, shared_folder: Path, tmp_path: P
     assert (out / "start/answers.json").read_bytes() == before
     (out / "start/answers.json").write_text(before.decode().replace('"label"', '"lable"'))
     with pytest.raises(InputError, match=r"answers\.json: the answers cannot be read"):
-        tiny(out, annotator="people")
+        tiny(out, annotator="people", own_masks="ask")
 
 
 def test_a_pool_without_labels(tiny: Tiny, make_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -281,7 +286,7 @@ def test_answers_that_are_changed_after_maps_were_drawn_for_them(
                 tiny(tmp_path / "run", **options)
 
     truth = tiny(tmp_path / "data", regime="tait", epochs=1)
-    options = {"annotator": "people", "regime": "tait", "epochs": 1}
+    options = {"annotator": "people", "own_masks": "ask", "regime": "tait", "epochs": 1}
     with pytest.raises(Waiting):
         tiny(tmp_path / "run", **options)
     answer(tmp_path / "run", shared_folder)
@@ -324,7 +329,7 @@ def test_a_lost_line_costs_no_answers(tiny: Tiny, shared_folder: Path, tmp_path:
 
 def test_what_people_skip(tiny: Tiny, shared_folder: Path, tmp_path: Path) -> None:
     """Nearly all of the start set: refused, and mended; a whole query: a round without new images."""
-    options = {"annotator": "people", "epochs": 1, "stop_fraction": 0.5}
+    options = {"annotator": "people", "own_masks": "ask", "epochs": 1, "stop_fraction": 0.5}
     with pytest.raises(Waiting):
         tiny(tmp_path / "run", **options)
     first, second, *others = answer(tmp_path / "run", shared_folder).ids

@@ -84,7 +84,7 @@ class Browser:
         return str(self.js("return page.work && page.work.key"))
 
     def next(self, key: str) -> str:
-        """Wait until another picture than `key` is on the screen and its answer is kept, and return its name."""
+        """Wait until another picture than `key` is shown and its answer is kept, and return its name."""
         self.until("return page.work && page.work.key !== arguments[0] && !page.talk.items.length", key)
         return self.key()
 
@@ -227,7 +227,7 @@ def rectangle(points: Sequence[Sequence[float]], size: tuple[int, int]) -> np.nd
 
 
 def enlarged(small: np.ndarray, size: tuple[int, int], percent: int = 50) -> np.ndarray:
-    """A grid of bytes, enlarged bilinearly and cut strictly above a threshold, bool [H, W], in whole numbers."""
+    """A grid of bytes, enlarged bilinearly and cut above a threshold, bool [H, W], in whole numbers."""
     h, w = small.shape
     width, height = size
 

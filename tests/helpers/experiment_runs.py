@@ -93,13 +93,13 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 def answer(run: Path, data: Path, **fields: Any) -> Question:
-    """What the data set knows, as the answers of one person."""
+    """What the data set knows, as the answers of one person, who draws the maps that the run asks for."""
     held = RunFolder(run)
     asked = people.asked(held)
     answers = []
     for name in asked.ids:
-        mask = np.asarray(Image.open(data / "masks" / f"{name}.png")) if asked.maps else None
-        own = {"label": name.split("/")[0], "annotator": "ann", "seconds": 2.0 if asked.maps else 0.5}
+        mask = np.asarray(Image.open(data / "masks" / f"{name}.png")) if asked.wants_map(name) else None
+        own = {"label": name.split("/")[0], "annotator": "ann", "seconds": 0.5 if mask is None else 2.0}
         answers.append(Answer(id=name, mask=mask, **{**own, "skipped": False, **fields}))
     people.reopen(held, asked).add(answers)
     return asked

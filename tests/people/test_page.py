@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brush_encoder import encode
 from page_client import Page, Person, Refused, serving
 from PIL import Image
 from posed_pictures import pictures, pose, small_maps, waiting_run
 
 from sal_fast.cli import main
+from sal_fast.data.readers.brush_code import encode
 from sal_fast.errors import InputError
 from sal_fast.people import label_studio
 from sal_fast.people.answers import Answers, png_mask
@@ -306,7 +306,7 @@ def test_an_answer_over_http_is_what_label_studio_would_give(page: Page, run: Pa
     saved = png_mask(run / "start" / str(kept.mask))
     assert np.array_equal(saved, mask)
     question = json.loads((run / "start" / "question.json").read_text())
-    brush = {"format": "rle", "rle": encode(mask // 255), "brushlabels": ["salient"]}
+    brush = {"format": "rle", "rle": encode(mask), "brushlabels": ["salient"]}
     where = {"original_width": SIZE[0], "original_height": SIZE[1], "to_name": "image"}
     result = [
         {"type": "choices", "from_name": "label", "to_name": "image", "value": {"choices": ["b"]}},
@@ -327,7 +327,7 @@ def test_a_server_that_is_killed_has_lost_nothing(run: Path, tmp_path: Path) -> 
         ann.answer(one, "b", drawn())
         ann.post(f"/api/draft/{other['key']}", **said(None, drawn()))
         page.kill()
-    with serving(run, log=tmp_path / "log.txt", *["--port", page.port]) as again:
+    with serving(run, "--port", page.port, log=tmp_path / "log.txt") as again:
         assert again.token == page.token
         ann.state()  # the same cookie still opens the door
         assert [one["key"] for one in ann.get("/api/mine", person="Ann", query=0)["answers"]] == [one["key"]]

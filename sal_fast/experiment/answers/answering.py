@@ -40,6 +40,7 @@ class Answering:
     segmented: a segmenter's mask for every row of the pool, or None.
     generator: the function that the run names, or None.
     skipped: the rows that people did not want to label.
+    own: the rows whose masks in the data are taken as people's maps, bool [N].
     trials: for each query, how well a model foresaw the maps that people drew (`budget.takes_over`).
     """
 
@@ -61,6 +62,7 @@ class Answering:
         self.pool = store.rows("train")
         self.plan, self.turns = plan, Turns.of(config, plan)
         self.skipped = self.pool[:0]
+        self.own = store.has_mask & config.uses_own_masks
         self.trials: list[float | None] = []
         # the maps that people drew of each class, and those of them that are not empty
         self._human_maps = torch.zeros(2, len(store.table.classes), dtype=torch.int64, device=store.device)
@@ -177,10 +179,15 @@ class Answering:
         waiting = int(self.ranks.of_first(lambda: self._open(query_index, rows), rows.new_empty(1)))
         if waiting:
             if self.ranks.first:
-                table = self.store.table
-                asked = people.question(self.folder, query_index, self._ids(rows), table, table.classes, maps)
-                people.pose(folder, asked)
-            raise Waiting(self.folder.path, query_index, len(rows) - waiting, len(rows), maps)
+                table, own = self.store.table, self.config.uses_own_masks
+                people.pose(
+                    folder,
+                    people.question(
+                        self.folder, query_index, self._ids(rows), table, table.classes, maps, own
+                    ),
+                )
+            draw = maps and not bool(self.own[rows].all())
+            raise Waiting(self.folder.path, query_index, len(rows) - waiting, len(rows), draw)
         labels = self.ranks.of_first(lambda: self._classes(query_index, rows), torch.empty_like(rows))
         known, least = int((labels >= 0).sum()), min(2, len(rows))
         if query_index == 0 and known < least:
@@ -219,9 +226,15 @@ class Answering:
         return answered(rows, maps, has_map, PEOPLE, self.loss_size)
 
     def _maps(self, query_index: int, rows: Tensor) -> Tensor:
-        """The maps that people drew, uint8 [k, F, F]; zeros for an image without a map."""
+        """The maps that people drew, uint8 [k, F, F]; zeros for an image without a map.
+
+        If nobody drew a map of an image, it has its own mask, if such masks are used.
+        """
         size = self.store.image_size
         maps = torch.zeros(len(rows), size, size, dtype=torch.uint8)
+        own = self.own[rows]
+        if bool(own.any()):
+            maps[own.cpu()] = self.store.masks.unpack(rows[own]).cpu()
         given = Answers(self.folder.asked(query_index)).verdicts()
         for i, (row, name) in enumerate(zip(rows.tolist(), self._ids(rows), strict=True)):
             if given[name].masks:
@@ -231,7 +244,8 @@ class Answering:
 
     def _has_map(self, query_index: int, rows: Tensor) -> Tensor:
         given = Answers(self.folder.asked(query_index)).verdicts()
-        return torch.tensor([bool(given[name].masks) for name in self._ids(rows)], dtype=torch.bool)
+        drawn = torch.tensor([bool(given[name].masks) for name in self._ids(rows)], dtype=torch.bool)
+        return drawn | self.own[rows].cpu()
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.store.table.ids[row] for row in rows.tolist()]

@@ -77,7 +77,8 @@ def asked(folder: RunFolder) -> Question:
     table = read_table(config)
     trials = [line.get("trial_dice") for line in lines]
     maps = Turns.of(config, plan).source(query_index, trials) == "human"
-    return question(folder, query_index, ids, table, run["data"]["classes"], maps)
+    classes = run["data"]["classes"]
+    return question(folder, query_index, ids, table, classes, maps, config.uses_own_masks)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def images_of(folder: RunFolder, queries: Sequence[Query]) -> dict[str, Path]:
         if asked is None:
             config = folder.config()
             table = table or read_table(config)
-            asked = question(folder, query.index, query.ids, table, table.classes, maps=False)
+            asked = question(
+                folder, query.index, query.ids, table, table.classes, maps=False, own_masks=False
+            )
         found |= zip(asked.ids, asked.images, strict=True)
     return found
 
@@ -138,13 +141,23 @@ def read_table(config: Config) -> Table:
 
 
 def question(
-    folder: RunFolder, query_index: int, ids: Sequence[str], table: Table, classes: Sequence[str], maps: bool
+    folder: RunFolder,
+    query_index: int,
+    ids: Sequence[str],
+    table: Table,
+    classes: Sequence[str],
+    maps: bool,
+    own_masks: bool,
 ) -> Question:
-    """The question about some images of a table. Raises InputError if the table has one of them no more."""
+    """The question about some images of a table. Raises InputError if the table has one of them no more.
+
+    maps: True if people are to draw. own_masks: True if they need not where the table has a mask.
+    """
     row_of = {name: row for row, name in enumerate(table.ids)}
     gone = [name for name in ids if name not in row_of]
     if gone:
         raise InputError(f"{table.name}: image {gone[0]!r}, which the run asks for, is gone; restore it")
+    known = [name for name in ids if table.masks[row_of[name]] is not None] if maps and own_masks else []
     return Question(
         run=folder.path.resolve().name,
         query_index=query_index,
@@ -152,6 +165,7 @@ def question(
         images=[table.images[row_of[name]] for name in ids],
         classes=list(classes),
         maps=maps,
+        has_map=frozenset(known),
     )
 
 
