@@ -173,6 +173,7 @@ def _socket(label: Label) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((label.host, port))
+            made.listen(128)  # a browser that is faster than the server waits
         except OSError as error:
             made.close()
             if port != ports[-1]:

@@ -13,15 +13,18 @@ pool.
 `main` is a program of its own, because reading data takes torch. It is started once for each step.
 """
 
+from __future__ import annotations
+
 import csv
 import io
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -30,8 +33,12 @@ from sal_fast._util.files import read_json, write_bytes, write_json
 from sal_fast._util.locks import locked
 from sal_fast.errors import InputError
 from sal_fast.experiment.answers import people
+from sal_fast.experiment.config import Config
 from sal_fast.people.answers import Answers, png_mask
 from sal_fast.people.question import Question
+
+if TYPE_CHECKING:
+    from sal_fast.data import Table
 
 SHARE, LEAST, MOST = (
     0.3,
@@ -120,10 +127,9 @@ def main(arguments: list[str]) -> int:
 
 def _step(place: Path, config: Config) -> None:
     from sal_fast import seeds
-    from sal_fast.data import load_table
     from sal_fast.data.table import UNLABELLED
 
-    table = load_table(config.data, config.root, config.its_rule, config.its_format)
+    table = _table(config)
     image = dict(zip(table.ids, table.images, strict=True))
     if any(label != UNLABELLED for label in table.labels):
         write_json(place / "ready.json", {"data": None})
@@ -159,6 +165,23 @@ def _step(place: Path, config: Config) -> None:
     write_json(place / "ready.json", {"data": "data.csv"})
     counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
     log.info("%d images are for val and %d for test, stratified by class", *counts)
+
+
+def _table(config: Config) -> Table:
+    """The images: a data set in any format, or the pictures that lie in a folder without a table."""
+    from sal_fast.data import load_table
+    from sal_fast.data.readers.base import is_picture, visible
+    from sal_fast.trained import named
+
+    path = Path(config.data)
+    try:
+        return load_table(config.data, config.root, config.its_rule, config.its_format)
+    except InputError:
+        there = visible(path) if path.is_dir() else []
+        plain = any(map(is_picture, there)) and not any(one.suffix in named.TABLES for one in there)
+        if not plain:
+            raise
+    return named.table([path], config.white)
 
 
 def _ask_more(
