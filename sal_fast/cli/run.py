@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -96,7 +97,7 @@ def parse(arguments: list[str]) -> Config:
 def _with_values(arguments: list[str]) -> list[str]:
     """The arguments with the value of each option of `ALONE` that was given without one."""
     whole = []
-    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, following in itertools.pairwise([*arguments, "--"]):
         whole += [word, ALONE[word]] if word in ALONE and following.startswith("--") else [word]
     return whole
 

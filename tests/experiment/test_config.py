@@ -171,8 +171,10 @@ def test_the_derived_lists() -> None:
         return {name for name, one in OPTIONS.items() if test(one)}
 
     assert those(lambda one: one.can_change_on_resume) == {
-        "allow_leaks", "decoder", "offline", "store", "tracker", "preset", "out", "config", "baseline"
+        "allow_leaks", "add_data", "decoder", "offline", "store", "tracker", "preset", "out", "config",
+        "baseline"
     }  # fmt: skip
+    assert those(lambda one: one.grows) == {"stop_fraction", "human_budget"}
     assert those(lambda one: one.settled) == {
         "weights", "teacher_weights", "start_fraction", "query_fraction", "baseline", "own_masks"
     }  # fmt: skip

@@ -600,3 +600,4 @@ def test_the_command_line_takes_it_alone_and_with_a_value(finished: Path) -> Non
     assert parse(["--resume", run, "--add-data", "True", "--baseline"]).baseline == "b1"
     assert not parse(["--resume", run, "--add-data", "False"]).add_data
     assert not parse(["--resume", run]).add_data
+    assert not parse([]).add_data
