@@ -13,11 +13,13 @@ from typing import NamedTuple
 import sal_fast
 from sal_fast.cli.output import columns, say, wrapped
 
-IMPORTS = {"pillow": "PIL"}  # the others are imported by their own names
+IMPORTS = {"pillow": "PIL", "markdown-it-py": "markdown_it"}  # the others are imported by their own names
 EXTRAS = (  # package, what needs it, extra of sal-fast
     ("ray", "sal-fast sweep", "ray"),
     ("timm", "--arch of timm's networks", "timm"),
     ("segment_anything", "--segmenter-weights", "segmenter"),
+    ("starlette", "sal-fast label", "label"),
+    ("uvicorn", "sal-fast label", "label"),
     ("onnx", "sal-fast export --to onnx", "export"),
     ("onnxruntime", "sal-fast export --to onnx", "export"),
     ("onnxscript", "sal-fast export --to onnx", "export"),

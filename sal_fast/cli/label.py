@@ -14,6 +14,7 @@ import tyro
 from sal_fast._util.locks import locked
 from sal_fast.cli import parsing
 from sal_fast.cli.output import say
+from sal_fast.cli.run import parse, with_values
 from sal_fast.errors import InputError
 from sal_fast.experiment.config import OPTIONS
 from sal_fast.experiment.options import UNSET, spelling
@@ -112,7 +113,7 @@ def _split(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     for name in OPTIONS.keys() - taken:
         parser.add_argument(*dict.fromkeys((spelling(name), "--" + name)), dest=name, default=UNSET)
     try:
-        early, own = parser.parse_known_args(arguments)
+        early, own = parser.parse_known_args(with_values(arguments))
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from None
     return own, {name: value for name, value in vars(early).items() if value is not UNSET}
@@ -121,7 +122,6 @@ def _split(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
 def _run(label: Label, options: dict[str, str]) -> tuple[Path, dict[str, object] | None, list[str]]:
     """The run's folder, and the options that make it; None if it is there, and the words that let it grow."""
     named = Path(os.path.expanduser(label.run))
-    words = [word for name, value in options.items() for word in (spelling(name), value)]
     if (named / "run.json").exists():
         fixed = [name for name in options if name not in GROWS]
         if fixed:
@@ -130,19 +130,29 @@ def _run(label: Label, options: dict[str, str]) -> tuple[Path, dict[str, object]
                 f"already; it takes {', '.join(map(spelling, GROWS))}, to grow"
             )
         _check(named)
-        return named, None, words
+        return named, None, _growth(named, options)
     if not named.exists():
         raise InputError(f"{named} does not exist; name the folder of a run, or of images")
-    from sal_fast.cli.run import parse
-
+    words = [word for name, value in options.items() for word in (spelling(name), value)]
     config = parse([*words, "--data", str(named.resolve()), "--annotator", "people"])
     config.check()
     run = config.run_folder
     if (run / "run.json").exists():
         _check(run)
-        return run, None, []
+        asked = config.options()
+        # a run from images without any class has a table of its own as its data
+        same = {name: asked[name] for name in config.given if name not in ("data", *GROWS)}
+        RunFolder(run).check(same)
+        return run, None, _growth(run, options)
     given = {name: getattr(config, name) for name in config.given if name != "config"}
     return run, {**given, "out": str(run)}, []
+
+
+def _growth(run: Path, options: dict[str, str]) -> list[str]:
+    """The words that let a run grow. An option that the run has already is none."""
+    kept = RunFolder(run).run()["config"]
+    names = [name for name in GROWS if name in options and options[name] != str(kept[name])]
+    return [word for name in names for word in (spelling(name), options[name])]
 
 
 def _check(run: Path) -> None:

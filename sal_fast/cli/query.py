@@ -147,7 +147,7 @@ def _settle(run: Run, /, image: str, label: str, annotator: str = "") -> int:
     """Decide the class of an image to which people gave several classes equally often.
 
     Only images of the query that waits can be settled. If the annotator has answered for the image, that
-    answer gets the class and keeps its map.
+    answer stays beside the decision, with its class and its map. A later decision replaces an earlier one.
 
     Args:
         run: the run's folder.

@@ -75,7 +75,7 @@ def ending(run: Run, page: Path) -> str:
 
 def parse(arguments: list[str]) -> Config:
     """The configuration of a command line, whose values override --config, which overrides a preset."""
-    arguments = _with_values(arguments)
+    arguments = with_values(arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.exit_on_error = False
     for name in ("resume", *OPTIONS):
@@ -94,7 +94,7 @@ def parse(arguments: list[str]) -> Config:
     return Config.of({**start, **{name: getattr(typed, name) for name in named}})
 
 
-def _with_values(arguments: list[str]) -> list[str]:
+def with_values(arguments: list[str]) -> list[str]:
     """The arguments with the value of each option of `ALONE` that was given without one."""
     whole = []
     for word, following in itertools.pairwise([*arguments, "--"]):

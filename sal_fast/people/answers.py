@@ -113,13 +113,16 @@ class Answers:
     def add(self, answers: Iterable[Answer]) -> None:
         """Keep these answers. A person's new answer for an image replaces their earlier one.
 
-        An answer that settles a tie stands beside the same person's own, which is part of the tie. Names that
-        differ in case or spaces alone are one person, who keeps the first spelling.
+        An answer that settles a tie stands beside the same person's own, which is part of the tie. It takes
+        the place of an earlier decision, whoever made that. Names that differ in case or spaces alone are one
+        person, who keeps the first spelling.
         """
         kept = {(one.id, one_person(one.annotator), one.settles): one for one in self.kept}
         spelt = {one_person(one.annotator): one.annotator for one in reversed(self.kept)}
         numbers = self._numbers()
         for answer in answers:
+            if answer.settles:
+                kept = {key: one for key, one in kept.items() if key[0] != answer.id or not one.settles}
             person = one_person(answer.annotator)
             name = spelt.setdefault(person, answer.annotator)
             mask = None
@@ -147,11 +150,10 @@ class Answers:
         return gone
 
     def settle(self, name: str, label: str, annotator: str = "") -> None:
-        """Let a person's answer decide the class of an image to which others gave several classes.
+        """Let a person decide the class of an image to which others gave several classes.
 
-        Their own answer stays beside it. An earlier decision about the image counts no more.
+        Their own answer stays beside the decision.
         """
-        self._write(one for one in self.kept if one.id != name or not one.settles)
         self.add([Answer(name, label, None, annotator, None, False, settles=True)])
 
     def of(self, name: str, annotator: str) -> Kept | None:

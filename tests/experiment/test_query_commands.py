@@ -23,7 +23,9 @@ from sal_fast.people.question import Answer, Question
 from sal_fast.people.suggested import Suggested, first_map
 
 Tiny = Callable[..., Path]
-OPTIONS = {"annotator": "people", "epochs": 1, "stop_fraction": 0.5, "human_budget": 0.5}
+OPTIONS = {
+    "annotator": "people", "epochs": 1, "stop_fraction": 0.5, "human_budget": 0.5, "own_masks": "ask",
+}  # fmt: skip
 
 
 def drawn(data: Path, name: str, shift: int = 0) -> np.ndarray:

@@ -144,7 +144,7 @@ def test_maps_of_others_stay_when_a_person_withdraws(tmp_path: Path) -> None:
 
 
 def test_a_tie_is_settled(tmp_path: Path) -> None:
-    """By somebody who has not answered, by somebody who has, and once more; maps and times stay."""
+    """Somebody who has not answered decides, then somebody who has, then others again; own answers stay."""
     there = Answers(tmp_path)
     there.add(
         [Answer("x", "Gull", mask_of(1), "ann", 2.0, False), Answer("x", "Tern", None, "ben", 1.0, False)]
@@ -158,9 +158,13 @@ def test_a_tie_is_settled(tmp_path: Path) -> None:
     there = Answers(tmp_path)
     assert there.verdicts()["x"].label == "Gull"
     assert [(one.annotator, one.label, one.settles) for one in there.kept] == [
-        ("ann", "Gull", True), ("ben", "Tern", False), ("cy", "Tern", False)
+        ("ann", "Gull", False), ("ben", "Tern", False), ("ann", "Gull", True)
     ]  # fmt: skip
-    np.testing.assert_array_equal(png_mask(there.verdicts()["x"].masks[0]), mask_of(1))
+    assert there.votes("x") == {"Gull": 1, "Tern": 1}
+    np.testing.assert_array_equal([png_mask(one) for one in there.verdicts()["x"].masks], [mask_of(1)])
     there.settle("x", "Tern", "ben")
-    assert Answers(tmp_path).verdicts()["x"].label == "Tern"  # the last decision, whoever answered first
+    there.settle("x", "Gull", "cy")
+    there.settle("x", "Tern", "ben")
+    there = Answers(tmp_path)
+    assert there.verdicts()["x"].label == "Tern"  # the last decision, whoever made one before
     assert [one.seconds for one in there.kept] == [2.0, 1.0, None]

@@ -242,7 +242,10 @@ class Desk:
     # --- answers -----------------------------------------------------------------------------------------
 
     def answer(self, person: str, key: str, says: Says) -> None:
-        """Keep a person's answer. Raises InputError if it cannot be used, and AskBack if its map is odd."""
+        """Keep a person's answer. Raises InputError if it cannot be used, and AskBack if its map is odd.
+
+        An answer that settles a tie is a class alone.
+        """
         name, annotator = self.id_of(key), " ".join(str(person).split())
         named(annotator)
         made = self._answer(name, annotator, says)
@@ -274,7 +277,8 @@ class Desk:
         if finished and not skipped and label is None:
             raise InputError("choose a class first, or skip the picture")
         lengths, kind, mask = says.get("runs"), says.get("kind"), None
-        if lengths is not None and self.question.wants_map(name):
+        settles = says.get("settles") is True
+        if lengths is not None and self.question.wants_map(name) and not settles:
             mask = runs.decode(lengths, self.size(name))
         if kind is not None and kind not in KINDS:
             raise InputError(f"unknown kind of map {kind!r}; load the page again")
@@ -291,7 +295,7 @@ class Desk:
             stroke_seconds=_seconds(says, "stroke_seconds"),
             reason=_text(says, "reason") if skipped else "",
             note=_text(says, "note"),
-            settles=says.get("settles") is True,
+            settles=settles,
         )
 
     def _saved(self, kept: Kept) -> dict[str, Any]:

@@ -41,11 +41,8 @@ from sal_fast.people.question import Question
 if TYPE_CHECKING:
     from sal_fast.data import Table
 
-SHARE, LEAST, MOST = (
-    0.3,
-    20,
-    200,
-)  # of the images that get a class first: a share, but so many at least, at most
+# of the images, the share that gets a class first, and the least and the most of them
+SHARE, LEAST, MOST = 0.3, 20, 200
 WANTED = 2  # images of each class that have to be found, one for val and one for test
 CLASSES, MAPS = -1, -2  # numbers of the two questions, which are no queries of a run
 LOOKED = 64  # pixels a side at which images are compared
