@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from experiment_runs import arguments
 from page_client import Page, Person, Refused, serving
 from PIL import Image
 from posed_pictures import pictures, pose, small_maps, waiting_run
@@ -24,7 +25,7 @@ from sal_fast.people import label_studio
 from sal_fast.people.answers import Answers, png_mask
 from sal_fast.people.page import first, runs, server
 from sal_fast.people.page.desk import LEASE, AskBack, Asked, Desk, Gone
-from sal_fast.people.question import Question
+from sal_fast.people.question import Answer, Question
 from sal_fast.people.suggested import Suggested
 
 SIZE = (60, 40)
@@ -459,6 +460,22 @@ def test_what_the_command_refuses(
     assert problem in capsys.readouterr().err
 
 
+def test_a_folder_whose_run_is_there_goes_on(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command shows the question that waits. Options that the run does not have are refused."""
+    data = make_folder(tmp_path / "data", 8)
+    out = waiting_run(data, tmp_path / "run")
+    words = arguments(data=data, out=out, start_fraction=0.5, allow_leaks=True)
+    place = words.index("--data")
+    del words[place : place + 2]
+    with serving(data, *words, log=tmp_path / "log.txt") as page:
+        assert page.person("Ann").state()["stage"] == "ask"
+    words[words.index("--start-fraction") + 1] = "0.4"
+    assert main(["label", str(data), *words]) == 2
+    assert "start_fraction 0.5 there, 0.4 asked" in capsys.readouterr().err
+
+
 def test_a_run_that_asks_nobody_is_refused(
     tmp_path: Path, template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -476,11 +493,9 @@ def test_how_many_images_get_a_class_first(images: int, expected: int) -> None:
     assert first.wanted(images) == expected
 
 
-def answered(
-    person: Person, stage: str, query: int | None, truth: Callable[[bytes], tuple[str, np.ndarray]]
-) -> int:
+def answered(person: Person, query: int | None, truth: Callable[[bytes], tuple[str, np.ndarray]]) -> int:
     """Answer a whole query with the truth; returns the number of pictures."""
-    state = person.until(stage, query)
+    state = person.until("ask", query=query)
     while (taken := person.take(2)) and person.query == state["query"]:
         for picture in taken:
             label, mask = truth(person.picture(picture))
@@ -488,6 +503,43 @@ def answered(
         if person.state()["stage"] != "ask":
             break
     return int(state["counts"]["images"])
+
+
+def test_a_class_that_is_not_found_is_looked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each class of `--classes` has to be found, in any spelling. Half of the images are shown at most."""
+    folder, images = tmp_path / "people", tmp_path / "images"
+    images.mkdir()
+    for at in range(60):
+        pixels = np.random.default_rng(at).integers(0, 256, (9, 9, 3), np.uint8)
+        Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST).save(images / f"{at}.png")
+    options = {
+        "data": str(images),
+        "arch": "resnet18",
+        "weights": "none",
+        "image_size": 32,
+        "output_stride": 8,
+    }
+
+    def step(*names: str) -> int:
+        return first.main([str(folder), json.dumps(options), json.dumps(names)])
+
+    def say(*labels: str) -> int:
+        question, place = first.question(folder, "run", labels)
+        spoken = {name: labels[at % len(labels)] for at, name in enumerate(question.ids)}
+        Answers(place).add(Answer(name, one, None, "ann", 1.0, False) for name, one in spoken.items())
+        return len(question.ids)
+
+    assert step("red", "blue") == 0
+    assert say("red") == 20
+    assert step("red", "blue") == 0
+    assert say("red") == 30
+    assert step("red", "blue") == 2
+    assert "'blue' was found fewer than 2 times among 30 images" in caplog.text
+    assert say("red", "BLUE") == 30
+    assert step("red", "blue") == 0
+    question, _ = first.question(folder, "run", ["red", "blue"])
+    assert question.maps
+    assert sorted(question.labels.values()) == ["blue"] * 7 + ["red"] * 7
 
 
 @pytest.mark.full
@@ -520,7 +572,7 @@ def test_from_a_folder_of_photographs_to_a_model(tmp_path: Path) -> None:
         assert ann.post("/api/classes", names=["red", " Blue "])["classes"] == ["red", "Blue"]
         with pytest.raises(Refused, match="none of the run"):
             answered(ann, -1, truth)
-    # the same command again, with classes that are given
+    # the same command again, with classes that are given; they are spelt as they are given first
     with serving(
         folder, "--out", out, "--classes", "red,blue", *options, *more, log=tmp_path / "log.txt"
     ) as page:

@@ -83,10 +83,16 @@ def opened(folder: Path) -> Iterator[Answers]:
 
 
 def classes(folder: Path, given: Sequence[str]) -> list[str]:
-    """The classes to choose from: those of `--classes`, and those that people typed."""
+    """The classes to choose from: those of `--classes`, and those that people typed.
+
+    Names that differ in case alone are one class, which is spelt as it was given first.
+    """
     file = folder / "classes.json"
     typed = read_json(file)["classes"] if file.exists() else []
-    return list(dict.fromkeys([*given, *typed]))
+    there: dict[str, str] = {}
+    for name in (*given, *typed):
+        there.setdefault(name.casefold(), name)
+    return list(there.values())
 
 
 def add_classes(folder: Path, given: Sequence[str], names: Sequence[object]) -> list[str]:
@@ -113,18 +119,21 @@ def wanted(images: int) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Do the next step, and return an exit status: 0 if it is done, 2 if something is wrong."""
+    """Do the next step, and return an exit status: 0 if it is done, 2 if something is wrong.
+
+    The arguments are the folder, the run's options as JSON, and the classes of `--classes` as JSON.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    folder, options = Path(arguments[0]), json.loads(arguments[1])
+    folder, options, named = Path(arguments[0]), json.loads(arguments[1]), json.loads(arguments[2])
     try:
-        _step(folder / "first", Config.of(options))
+        _step(folder / "first", Config.of(options), classes(folder, named))
     except InputError as error:
         log.error("sal-fast: error: %s", error)
         return 2
     return 0
 
 
-def _step(place: Path, config: Config) -> None:
+def _step(place: Path, config: Config, names: Sequence[str]) -> None:
     from sal_fast import seeds
     from sal_fast.data.table import UNLABELLED
 
@@ -143,13 +152,17 @@ def _step(place: Path, config: Config) -> None:
         _pose(place / "classes", CLASSES, order[: wanted(len(order))], image, maps=False)
         return
     order = list(read_json(place / "images.json")["order"])
-    given = {name: one.label for name, one in Answers(place / "classes").verdicts().items()}
+    spelt = {name.casefold(): name for name in names}
+    given = {
+        name: None if one.label is None else spelt.get(one.label.casefold(), one.label)
+        for name, one in Answers(place / "classes").verdicts().items()
+    }
     found: dict[str, list[str]] = {}
     for name in order:
         label = given.get(name)
         if label is not None:
             found.setdefault(label, []).append(name)
-    known = dict.fromkeys([*classes(place.parent, ()), *found])
+    known = dict.fromkeys([*names, *found])
     rare = [label for label in known if len(found.get(label, [])) < WANTED]
     if rare or len(found) < 2:
         _ask_more(place / "classes", order, image, rare or ["a second class"], len(given))

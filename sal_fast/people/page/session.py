@@ -271,7 +271,8 @@ class Session:
         """Let a program take the next step of the first questions."""
         self.stage, self.text = "learn", text
         if not self.program.running:
-            words = [str(self.folder), json.dumps(dict(self.options or {}))]
+            given = (dict(self.options or {}), self.settings.classes)
+            words = [str(self.folder), *map(json.dumps, given)]
             self.program.start("sal_fast.people.page.first", words)
 
     def _desk(self, asked: Asked) -> Desk:
