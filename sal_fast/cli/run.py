@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> int:
             return 0  # torchrun would end the first at once
         say(
             f"\n{waiting}\n"
+            f"  sal-fast label {waiting.folder} (a page in the browser)\n"
+            f"or elsewhere:\n"
             f"  sal-fast query export {waiting.folder} --to labelstudio (or folder)\n"
             f"  sal-fast query import {waiting.folder} FILE\n"
             f"then repeat this command, or:\n"

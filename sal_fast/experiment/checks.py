@@ -39,7 +39,8 @@ def check_labels(config: Config, table: Table) -> None:
     if unknown and config.annotator == "data":
         raise InputError(
             f"{table.name}: {unknown} images have no label, the first is "
-            f"{table.ids[table.labels.index(UNLABELLED)]!r}; --annotator people asks for them"
+            f"{table.ids[table.labels.index(UNLABELLED)]!r}; `sal-fast label` asks people for them, and so "
+            f"does --annotator people"
         )
 
 

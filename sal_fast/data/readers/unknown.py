@@ -139,7 +139,8 @@ def _without_classes(path: Path, why: str) -> str:
     return (
         f"{said}move the images to images/<class>/ in it, and their masks to masks/<class>/ under the same "
         f"names; or write a table with the columns image, label and mask, and name it "
-        f"(`sal-fast data check {path / 'table.csv'}`)"
+        f"(`sal-fast data check {path / 'table.csv'}`); if nobody knows the classes yet, "
+        f"`sal-fast label {path}` asks people for them"
     )
 
 
