@@ -1,4 +1,4 @@
-"""What maps made from boxes and points are worth: their Dice with masks that are there, and their time.
+"""Measure maps that rules make from boxes and points: their Dice with true masks, and their time.
 
     pip install "sal-fast[label]"
     python worth_of_rules.py DIR [MOST]

@@ -30,17 +30,19 @@ EVERYWHERE = ("0.0.0.0", "::")
 class Label:
     """Label and draw in a browser. Rounds in between run by themselves, and the page asks the next question.
 
-    RUN is the folder of a run with --annotator people, or a folder of images, from which the run is made.
-    Then all options of `sal-fast run` are taken, too, such as --arch resnet18 or --human-budget 0.5. If no
-    image has a class yet, people first give the classes of some images, and draw maps of half of these: the
-    run is tested on them.
+    RUN is the folder of a run with --annotator people, or a folder of images, from which a run is made. With
+    a folder of images all options of `sal-fast run` are taken, too, such as --arch resnet18. With a run its
+    --add-data, --stop-fraction and --human-budget are taken, which let it grow. If no image has a class yet,
+    people first give the classes of some images, on which the run is validated and tested, and draw maps of
+    the test images.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run, or of images."""
     ask: Ask = "brush"
     """The way in which people make maps. brush: by hand, from nothing or from the model's map. box, points:
-    a box or points become a map by --rule. accept: yes or no to the model's map. mixed: all of these."""
+    as brush, and --rule makes a map of a box or of points. accept: yes or no to the model's map. mixed: all
+    of these."""
     rule: str = "grabcut"
     """The rule that makes a map of a box or of points: grabcut, box, model or segmenter (docs/people.md)."""
     segmenter_weights: Path | None = None
@@ -171,8 +173,10 @@ def _rules(label: Label) -> tuple[str, ...]:
     there = available(model=True, segmenter=label.segmenter_weights is not None)
     if label.rule == "segmenter" and label.segmenter_weights is None:
         raise InputError("--rule segmenter needs --segmenter-weights FILE, a checkpoint of Segment Anything")
-    if label.rule not in there:
+    if label.rule not in RULES:
         raise InputError(f"--rule {label.rule}: expected one of {', '.join(RULES)}")
+    if label.rule not in there:
+        raise InputError(f'--rule {label.rule} needs OpenCV: pip install "sal-fast[label]"')
     if label.answers_each < 1:
         raise InputError(f"--answers-each {label.answers_each}: expected 1 or more")
     return (label.rule, *(rule for rule in there if rule != label.rule))

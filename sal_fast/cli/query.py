@@ -79,7 +79,7 @@ def _suggested(held: RunFolder, question: Question) -> Suggested | None:
 
 
 def _wanted(question: Question) -> str:
-    """The things that a question's images want, in words."""
+    """Say in words whether the images of a question want a class alone, or a map, too."""
     drawn, spared = len(question.want_map), len(question.spared)
     if drawn and spared:
         return f"a class, and {drawn} of them a map (the other {spared} have masks, which are used),"
@@ -203,7 +203,7 @@ def _withdraw(run: Run, /, annotator: str, image: str | None = None) -> int:
 
 
 def _collect(run: Run, /, out: Path) -> int:
-    """Write all that people gave so far as a data set, which `sal-fast run --data` reads.
+    """Write all answers to the run's queries so far as a data set, which `sal-fast run --data` reads.
 
     Images are copied with their classes and maps, and answers.csv lists every answer.
 
@@ -223,7 +223,7 @@ def _collect(run: Run, /, out: Path) -> int:
 
 
 def _summary(question: Question, there: Answers, what: str) -> str:
-    """What was done, the state of the query after it, and what to do next."""
+    """Say what was done, how the query stands after it, and what to do next."""
     verdicts = there.verdicts()
     count, waiting = tally([there]), there.open(question.ids)
     said = f"query {question.query_index}: {what}; {count['labelled']} of {len(question.ids)} "

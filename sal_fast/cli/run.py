@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sal_fast.experiment.loading import Run
 
 ALONE = {"--baseline": "b1", "--add-data": "True"}  # options that may be given without a value
-WAITING = 75  # EX_TEMPFAIL: try again later
 RESUME = "Continue the run in this folder with its own options; nothing else has to be given."
 
 
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
     config = parse(arguments)
     # torch is imported from here on, so that --help and a misspelt option answer at once
     from sal_fast import distributed, report
-    from sal_fast.experiment.answers.people import Waiting
+    from sal_fast.experiment.answers.people import WAITING, Waiting
     from sal_fast.experiment.run import run
     from sal_fast.report import gained
 
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> int:
         say(
             f"\n{waiting}\n"
             f"  sal-fast label {waiting.folder} (a page in the browser)\n"
-            f"or elsewhere:\n"
+            f"or with other tools:\n"
             f"  sal-fast query export {waiting.folder} --to labelstudio (or folder)\n"
             f"  sal-fast query import {waiting.folder} FILE\n"
             f"then repeat this command, or:\n"

@@ -434,7 +434,7 @@ class Config:
     def plan(self, pool: int, earlier: Sequence[Stage] = ()) -> Plan:
         """The rounds for a training pool of `pool` images. Raises InputError for impossible fractions.
 
-        `earlier` has the stages of a run that has grown (`growing.stages`).
+        `earlier` has the stages of a run that has grown (`growing.earlier`).
         """
         start, query = self.fractions(pool)
         return plan(pool, start, query, self.stop_fraction, self.human_budget, earlier)

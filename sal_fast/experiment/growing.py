@@ -94,9 +94,9 @@ def splits_with(config: Config, folder: RunFolder, table: Table) -> list[str]:
 class Growth:
     """The way in which a run grows. It begins when run.json says so (`begin`).
 
-    larger: the options that are larger now. joined: the ids of the images that join the pool. stage: what
-    held before. before: the plan before. rounds: how many are finished. ended: True if no query followed the
-    last of them. stopped: True if that was so by `--stop-fraction auto`.
+    larger: the options that are larger now. joined: the ids of the images that join the pool. stage: the pool
+    and the shares until now. before: the plan until now. rounds: how many are finished. ended: True if no
+    query followed the last of them. stopped: True if `--stop-fraction auto` is the reason for that.
     """
 
     folder: RunFolder
@@ -109,7 +109,7 @@ class Growth:
     stopped: bool
 
     def took(self, config: Config, pool: int) -> dict[str, Any]:
-        """The values that the run has for options that it settles. An automatic size of queries is new."""
+        """The values of options that the run settles. `--query-fraction auto` is worked out anew."""
         kept = self.folder.took()
         if self.folder.run()["config"]["query_fraction"] == AUTO:
             stop = 1.0 if isinstance(config.stop_fraction, str) else config.stop_fraction

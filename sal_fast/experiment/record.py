@@ -4,13 +4,14 @@
                       fingerprint, the splits, the rule for ties and what held before the run grew
     rounds.jsonl      a line for each finished round
     rounds/007/       query.csv (id, score, rank), maps/<id>.png, examples.npz, weights (of the last round)
-                      and, if people or a model on trial answer: answers.json, drawn/, predicted/; with
+                      and, if people or a model on trial answer: question.json, suggested.npz, answers.json,
+                      drawn/, predicted/; with
                       --stop-fraction auto: stop_set.csv (id, class), what the model predicts
     start/            their answers to the start set
     teacher.safetensors    the weights of the teacher (regime tait)
     model/            the model of the last finished round, with its card (`sal_fast.trained.folder`)
     frozen/           the features of the networks, with --train head
-    people/           what the page on which people label keeps: its settings, drafts, first answers
+    people/           what the page on which people label keeps: its secret, drafts, its log, first answers
     baseline/         what other models say of the test images, and gained.json (--baseline)
     summary.json      written when the run is finished
 

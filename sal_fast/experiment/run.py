@@ -303,7 +303,7 @@ def _answering(
     chosen = start.chosen(config, samples, plan.labelled[0], ranks) if new else []
     if ranks.first:
         about = {
-            "config": asked.options() | {"add_data": False},  # it is said anew each time
+            "config": asked.options() | {"add_data": False},  # it holds for one call alone
             "took": settling.taken(asked, config),
             "environment": provenance.environment(config, samples.device, decoder),
             "data": {

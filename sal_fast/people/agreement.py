@@ -184,7 +184,7 @@ def _mean_dice(overlaps: Iterable[_Overlap]) -> float | None:
 
 
 def _empty(overlaps: Sequence[_Overlap]) -> int:
-    """How many images have empty maps alone."""
+    """The number of images all of whose maps are empty."""
     return len({one.image for one in overlaps} - {one.image for one in overlaps if not one.empty})
 
 

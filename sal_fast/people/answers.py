@@ -21,7 +21,7 @@ from sal_fast.errors import InputError
 from sal_fast.people.question import KINDS, Answer, one_person
 
 FORMAT = 1
-# The kinds of answers: those of maps, a map whose kind nobody told, a class without a map, and no class.
+# The kinds of answers: those of maps, a map of an unknown kind, a class without a map, and a skipped image.
 ANSWER_KINDS = (*KINDS, "map", "class", "skipped")
 
 
@@ -87,7 +87,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Step:
-    """The active seconds until a step of an answer was done: how many answers tell them, mean and median."""
+    """The active seconds until a step of an answer: how many answers tell them, their mean and median."""
 
     answers: int
     mean: float
@@ -175,7 +175,7 @@ class Answers:
         return {name: self._verdict(answers) for name, answers in by_id.items()}
 
     def votes(self, name: str) -> dict[str, int]:
-        """How many people gave each class to an image. The class that was given first is the first."""
+        """The number of people who gave an image each class, in the order in which they were given first."""
         own = [one for one in self.kept if one.id == name and not one.settles]
         return dict(Counter(one.label for one in own if one.label is not None))
 

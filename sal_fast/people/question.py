@@ -23,8 +23,8 @@ from sal_fast.people.odd_maps import asked_back
 
 SHOWN = 20  # problems that one message lists
 
-# A map that a person drew from nothing, began as a machine's and changed, or took as the model made it;
-# or one that a rule made from a box or from points.
+# The way in which a person made a map: drawn from nothing, corrected from the model's map, accepted as the
+# model made it, or made by a rule from a box or from points.
 Kind = Literal["drawn", "corrected", "accepted", "box", "points"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -204,8 +204,8 @@ def in_order(
     """Sort answers, each given with its place in the file, as the question's images are sorted.
 
     An annotator answers an image once. If the same person skipped it at first, only the answer is kept.
-    Raises InputError if there are any problems. Two answers by one person are one, and so is a map that is
-    full or looks inverted (`odd_maps.asked_back`), unless `keep_odd_maps` is true.
+    Raises InputError if there are any problems. Two answers by one person for one image are one. So is a map
+    that is full or looks inverted (`odd_maps.asked_back`), unless `keep_odd_maps` is true.
     """
     answered = {(answer.id, one_person(answer.annotator)) for _, answer in answers if not answer.skipped}
     kept: dict[tuple[str, str], Answer] = {}

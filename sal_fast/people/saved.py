@@ -72,7 +72,10 @@ def by_correcting(answers: Sequence[Answers]) -> Saved | None:
 
 
 def saved(slow: Sequence[Kept], quick: Sequence[Kept]) -> Saved | None:
-    """The time that the answers of a quick kind saved beside a slow one. Skipped images do not count."""
+    """The time that answers of a quick kind saved, compared with a slow kind; None if either has no times.
+
+    Skipped images do not count.
+    """
     count = sum(not one.skipped for one in quick)
     x, y = _seconds(slow), _seconds(quick)
     if not len(x) or not len(y):

@@ -179,10 +179,10 @@ def _seconds_each(people: People) -> dict[str, float | None]:
 
 
 def _saved(people: People) -> dict[str, float | None]:
-    """What was saved by classes alone after the hand-over, and by correcting maps, with their intervals.
+    """The seconds saved by classes alone after the hand-over and by correcting maps, with their intervals.
 
-    An older sal-fast kept sums alone. Of its runs we tell how much longer maps of all images without one
-    would have taken.
+    An older sal-fast kept sums alone. For its runs we multiply the difference of the mean seconds with and
+    without a map by the number of images without one.
     """
     ends = ("seconds", "low", "high")
     handed_over = {name: getattr(people.saved, name, None) for name in ends}

@@ -1,4 +1,4 @@
-"""All that people gave in a run, written as a data set that a run, `data check` and anybody can read."""
+"""The answers to a run's queries, written as a data set that a run, `data check` and anybody can read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Collected:
-    """How many images have a class, how many of them a map, and which images everybody skipped."""
+    """The content of a collected data set.
+
+    images: the number of images with a class. maps: how many of them have a map. skipped: the ids of the
+    images that everybody skipped.
+    """
 
     images: int
     maps: int

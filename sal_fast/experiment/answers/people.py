@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 POSED = "question.json"
+WAITING = 75  # EX_TEMPFAIL: the exit status of a process that ended because it waits for people
 
 
 class Waiting(Exception):
@@ -46,9 +47,9 @@ class Waiting(Exception):
 
 
 def map_in_frame(masks: Sequence[Path], image: Path, size: int) -> np.ndarray:
-    """The map that people drew, uint8 [size, size], read like a data set's own. Several give their mean.
+    """The map that people drew, uint8 [size, size], read as a data set's own masks are.
 
-    Raises InputError if a file cannot be read.
+    Several maps give their mean. Raises InputError if a file cannot be read.
     """
     try:
         shown = files.read(image)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,6 @@ ODD = {
 }
 
 Ask = Literal["brush", "box", "points", "accept", "mixed"]
-ASKS: tuple[Ask, ...] = get_args(Ask)
 Says = Mapping[str, Any]
 
 
@@ -43,7 +42,7 @@ class Gone(InputError):
 
 
 class AskBack(InputError):
-    """A map that looks wrong; the person may insist on it. `kind` says what is odd about it."""
+    """A map looks wrong, and the person may insist on it. `kind` is its `odd_maps.Odd`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -57,7 +56,8 @@ class Asked:
     folder: the folder that the answers are kept in.
     opened: gives the answers, so that they can be changed, and lets nobody else change them meanwhile.
     suggested: the model's maps, if there is a model already.
-    purpose: the reason for the question, for the page.
+    purpose: the reason for the question, which the page shows. It is "round" for a query of the run, and
+        "classes first" or "maps of test images" before there is a run.
     """
 
     question: Question
@@ -109,7 +109,10 @@ class Desk:
         return not self.answers().open(self.question.ids, self.each)
 
     def counts(self, person: str) -> dict[str, int]:
-        """What the page shows of the progress."""
+        """The numbers of images in each state, for the page.
+
+        `mine` counts the person's own answers, and `held_by_others` the open images that others have.
+        """
         there, who = self.answers(), one_person(person)
         verdicts = there.verdicts()
         left = set(there.open(self.question.ids, self.each))

@@ -17,7 +17,7 @@ PATIENCE = 20.0  # seconds that a program has to end by itself before it is kill
 
 
 class Program:
-    """Runs `python -m sal_fast WORDS`, one at a time.
+    """Runs modules of this package as `python -m MODULE WORDS`, one at a time.
 
     folder: the folder for its log and its progress.
     """
@@ -32,7 +32,7 @@ class Program:
         return self._process is not None
 
     def start(self, module: str, words: Sequence[str]) -> None:
-        """Start a module of this package. Nothing may be running."""
+        """Start a module, such as `sal_fast`, with its arguments. Nothing may be running."""
         assert self._process is None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.step.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ LOCKED = (
 
 
 def application(session: Session, rules: Rules, token: str, host: str) -> Starlette:
-    """The page of a session. `token` is the secret of its address, and `host` the one that it listens on."""
+    """The page of a session. `token` is the secret in its address. It listens on `host`."""
     pages = _Pages(session, rules)
     get = {
         "/": pages.index,

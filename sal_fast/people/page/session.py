@@ -25,7 +25,6 @@ from sal_fast.people.page.program import Program
 from sal_fast.people.question import Question
 from sal_fast.people.suggested import Suggested
 
-WAITING = 75  # the exit status of a program that waits for people
 EVERY = 0.3  # seconds between two looks at the program
 Stage = Literal["classes", "ask", "learn", "done", "failed"]
 
@@ -45,7 +44,7 @@ class Settings:
 
 
 class Session:
-    """What the page shows, and what it changes. Its methods can be called from several threads.
+    """The state of the page, and the changes that it can ask for. Threads may share it.
 
     run: the run's folder, which may not exist yet. options: the options of `sal-fast run` that make it; None
     if it is there already. growth: further options with which a run that is there goes on, and grows.
@@ -86,7 +85,10 @@ class Session:
     # --- what the page asks for --------------------------------------------------------------------------
 
     def state(self, person: str) -> dict[str, Any]:
-        """The state that the page shows."""
+        """All that the page shows besides pictures, as JSON: the stage, the classes, counts and progress.
+
+        person: the name of the one who looks; it decides `mine`, `held_by_others` and `seconds_each`.
+        """
         with self._lock:
             desk, stage = self.desk, self.stage
             question = desk.question if desk is not None else None
@@ -174,7 +176,7 @@ class Session:
         answered = self.stage == "ask" and self.desk is not None and self.desk.complete()
         waits = self.stage == "learn" and not self.program.running
         try:
-            if status not in (None, 0, WAITING):
+            if status not in (None, 0, people.WAITING):
                 self.stage = "failed"
                 self.text = "The program has stopped; its last lines say why. Start the page again to go on."
             elif status is not None or answered or waits:
