@@ -583,6 +583,10 @@ def test_from_a_folder_of_photographs_to_a_model(tmp_path: Path) -> None:
         assert tested == pytest.approx(count / 2, abs=1)
         while ann.until("ask", "done")["stage"] == "ask":
             answered(ann, None, truth)
+    collected = tmp_path / "collected"
+    assert main(["query", "collect", str(out), "--out", str(collected)]) == 0
+    assert len(list(collected.glob("images/*/*.png"))) == 44
+    assert len(list(collected.glob("masks/*/*.png"))) >= tested
     table = json.loads((out / "run.json").read_text())
     assert table["data"]["classes"] == ["blue", "red"]
     assert len(table["splits"]["test"]) == tested

@@ -123,7 +123,7 @@ class Desk:
             "images": len(self.question.ids),
             "answered": len(self.question.ids) - len(left),
             "skipped": sum(one.label is None for one in verdicts.values()),
-            "mine": sum(one_person(one.annotator) == who for one in there.kept),
+            "mine": sum(one_person(one.annotator) == who for one in there.own),
             "held_by_others": held,
             "ties": sum(bool(one.tie) for one in verdicts.values()),
             "each": self.each,
@@ -134,7 +134,7 @@ class Desk:
         who = one_person(person)
         own = [
             one.seconds
-            for one in self.answers().kept
+            for one in self.answers().own
             if one_person(one.annotator) == who and one.seconds is not None
         ]
         return sum(own) / len(own) if own else None
@@ -150,7 +150,7 @@ class Desk:
                 "kind": one.kind,
                 "number": question.row_of[one.id] + 1,
             }
-            for one in self.answers().kept
+            for one in self.answers().own
             if one_person(one.annotator) == who and one.id in question.row_of
         ]
 
@@ -332,7 +332,7 @@ class Desk:
 
     def _is_open(self, name: str, who: str) -> bool:
         """True if a person may have an image: they have not answered it, and not enough others have it."""
-        by = {one_person(one.annotator) for one in self.answers().kept if one.id == name}
+        by = {one_person(one.annotator) for one in self.answers().own if one.id == name}
         others = (by | self._held.get(name, {}).keys()) - {who}
         return who not in by and len(others) < self.each
 
