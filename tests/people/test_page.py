@@ -515,7 +515,7 @@ def test_a_class_that_is_not_found_is_looked_for(tmp_path: Path, caplog: pytest.
     options = {
         "data": str(images),
         "arch": "resnet18",
-        "weights": "none",
+        "offline": True,
         "image_size": 32,
         "output_stride": 8,
     }

@@ -205,10 +205,12 @@ def _own(table: Table) -> list[int]:
 
 def _check(config: Config, table: Table, pool: int) -> None:
     """Refuse options that cannot work before people spend their time."""
-    from sal_fast.experiment import checks
+    from sal_fast.distributed import ALONE
+    from sal_fast.experiment import checks, settling
 
-    checks.check_networks(config)
-    checks.check_features(config, replace(table, classes=["one", "other"]), config.plan(pool))
+    settled = settling.settle(config, pool, {}, ALONE)
+    checks.check_networks(settled)
+    checks.check_features(settled, replace(table, classes=["one", "other"]), settled.plan(pool))
 
 
 def _table(config: Config) -> Table:
