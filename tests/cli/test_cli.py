@@ -45,8 +45,8 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
         "sal-fast: error: unknown command 'rum'; did you mean 'run'? "
-        "(expected one of run, label, query, sweep, predict, explain, export, score, evaluate, select, report, "
-        "data, bench, doctor)\n"
+        "(expected one of run, label, query, sweep, predict, explain, export, score, evaluate, select, "
+        "report, data, bench, doctor)\n"
     )
 
 
