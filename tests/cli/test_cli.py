@@ -52,8 +52,8 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 LEAVES = (
     "run",
-    "query export",
-    "query import",
+    "label",
+    *(f"query {name}" for name in ("export", "import", "status", "settle", "withdraw", "collect")),
     "sweep",
     "predict",
     "explain",
