@@ -18,7 +18,8 @@ from PIL import Image
 from posed_pictures import pictures, pose, waiting_run
 
 from sal_fast._util.locks import locked
-from sal_fast.people.answers import Answers
+from sal_fast.data import load_table
+from sal_fast.people.answers import Answers, png_mask
 from sal_fast.people.page import first, program, runs
 from sal_fast.people.page.desk import Asked, Desk, Gone
 from sal_fast.people.page.session import Session, Settings
@@ -404,3 +405,33 @@ def test_an_image_that_is_gone_is_named(tmp_path: Path, caplog: pytest.LogCaptur
     other.unlink()
     assert step(run, data, "a", "b") == 2
     assert f"image {other.stem!r} is gone" in caplog.text
+
+
+def test_masks_that_are_there_already_stay(tmp_path: Path) -> None:
+    """Images without a class may have masks: only the maps of test images without one are drawn."""
+    data, run = photographs(tmp_path / "data"), tmp_path / "run"
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 8:30] = 255
+    lines = ["image,label,mask"]
+    for at in range(44):
+        Image.fromarray(mask).save(tmp_path / f"mask-{at:02d}.png")
+        lines.append(f"data/{at:02d}.png,," + (f"mask-{at:02d}.png" if at % 2 else ""))
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(lines) + "\n")
+    assert step(run, table, "a", "b") == 0
+    say(run, "a", "b")
+    assert step(run, table, "a", "b") == 0
+    asked, place = first.question(run / "people", "run", ["a", "b"])
+    assert asked.maps
+    assert {int(name[-2:]) % 2 for name in asked.ids} == {0}
+    drawn = 255 - mask
+    Answers(place).add(Answer(name, asked.labels[name], drawn, "ann", 1.0, False) for name in asked.ids)
+    assert step(run, table, "a", "b") == 0
+    made = load_table(str(run / "people" / "first" / "data.csv"))
+    for name, file in zip(made.ids, made.masks, strict=True):
+        if name in asked.ids:
+            assert np.array_equal(png_mask(Path(str(file))), drawn)
+        elif int(name[-2:]) % 2:
+            assert file == tmp_path / f"mask-{name[-2:]}.png"
+        else:
+            assert file is None

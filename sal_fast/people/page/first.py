@@ -190,12 +190,14 @@ def _step(place: Path, config: Config, names: Sequence[str], named: Sequence[str
     for label in sorted(found):
         own = [found[label][at] for at in rng.permutation(len(found[label]))]
         split |= dict.fromkeys(own[::2], "val") | dict.fromkeys(own[1::2], "test")
-    test = [name for name in order if split.get(name) == "test"]
-    if config.its_regime.uses_maps and not (place / "maps" / people.POSED).exists():
-        labels = {name: str(given[name]) for name in test}
-        _pose(place / "maps", MAPS, test, image, maps=True, labels=labels)
+    # masks that the data have already; nobody has to draw these
+    own = {name: mask for name, mask in zip(table.ids, table.masks, strict=True) if isinstance(mask, Path)}
+    bare = [name for name in order if split.get(name) == "test" and name not in own]
+    if config.its_regime.uses_maps and bare and not (place / "maps" / people.POSED).exists():
+        labels = {name: str(given[name]) for name in bare}
+        _pose(place / "maps", MAPS, bare, image, maps=True, labels=labels)
         return
-    _write_data(place, order, image, given, split)
+    _write_data(place, order, image, own, given, split)
     write_json(place / "ready.json", {"data": "data.csv"})
     counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
     log.info("%d images are for val and %d for test, stratified by class", *counts)
@@ -301,12 +303,13 @@ def _write_data(
     place: Path,
     order: Sequence[str],
     image: Mapping[str, Path],
+    own: Mapping[str, Path],
     given: Mapping[str, str | None],
     split: Mapping[str, str],
 ) -> None:
     """Write the manifest: val and test with their classes and maps, and the pool without classes.
 
-    Images that people skipped are left out. Where several people drew, a pixel belongs to the map if at
+    Masks that the data have already (`own`) stay, unless somebody has drawn another. Images that people skipped are left out. Where several people drew, a pixel belongs to the map if at
     least half of them marked it.
     """
     later = {name: one.label for name, one in Answers(place / "maps").verdicts().items()}
@@ -317,7 +320,7 @@ def _write_data(
     for name in sorted(order):
         if name in given and (given[name] is None or later.get(name, "") is None):
             continue
-        mask = ""
+        mask = str(own[name].absolute()) if name in own else ""
         if masks.get(name):
             mask = f"masks/{name}.png"
             mean = np.mean([png_mask(path) / 255 for path in masks[name]], axis=0)
