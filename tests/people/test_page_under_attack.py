@@ -409,7 +409,7 @@ def test_an_image_that_is_gone_is_named(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_masks_that_are_there_already_stay(tmp_path: Path) -> None:
     """Images without a class may have masks: only the maps of test images without one are drawn."""
-    data, run = photographs(tmp_path / "data"), tmp_path / "run"
+    run = photographs(tmp_path / "data").parent / "run"
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 8:30] = 255
     lines = ["image,label,mask"]

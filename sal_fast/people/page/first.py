@@ -309,8 +309,9 @@ def _write_data(
 ) -> None:
     """Write the manifest: val and test with their classes and maps, and the pool without classes.
 
-    Masks that the data have already (`own`) stay, unless somebody has drawn another. Images that people skipped are left out. Where several people drew, a pixel belongs to the map if at
-    least half of them marked it.
+    Masks that the data have already (`own`) stay, unless somebody has drawn another. Images that people
+    skipped are left out. Where several people drew, a pixel belongs to the map if at least half of them
+    marked it.
     """
     later = {name: one.label for name, one in Answers(place / "maps").verdicts().items()}
     masks = {name: one.masks for name, one in Answers(place / "maps").verdicts().items()}
