@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from PIL import Image
 from posed_pictures import pictures, pose, waiting_run
 
 from sal_fast._util.locks import locked
+from sal_fast.cli import main
 from sal_fast.data import load_table
+from sal_fast.experiment.record import RunFolder
 from sal_fast.people.answers import Answers, png_mask
 from sal_fast.people.page import first, program, runs
 from sal_fast.people.page.desk import Asked, Desk, Gone
 from sal_fast.people.page.session import Session, Settings
-from sal_fast.people.question import Answer, Question
+from sal_fast.people.question import Answer, Question, picture
 
 SIZE = (60, 40)
 
@@ -190,26 +193,26 @@ def test_an_answer_during_an_import_is_to_be_sent_again(run: Path, tmp_path: Pat
     with serving(run, log=tmp_path / "log.txt") as page:
         ann = page.person("Ann")
         ann.state()
-        picture = ann.take(1)[0]
+        first_one = ann.take(1)[0]
         with locked(run / ".lock"), pytest.raises(Refused, match="in use") as refused:
-            ann.answer(picture, "a")
+            ann.answer(first_one, "a")
         assert refused.value.status == 503
-        assert ann.answer(picture, "a")["counts"]["answered"] == 1
+        assert ann.answer(first_one, "a")["counts"]["answered"] == 1
 
 
 def test_a_disk_error_says_why_and_keeps_the_earlier_answer(run: Path, tmp_path: Path) -> None:
     with serving(run, log=tmp_path / "log.txt") as page:
         ann = page.person("Ann")
         ann.state()
-        picture = ann.take(1)[0]
-        ann.answer(picture, "a")
+        first_one = ann.take(1)[0]
+        ann.answer(first_one, "a")
         (run / "start" / "answers.json.part").mkdir()  # so that the file cannot be written
         with pytest.raises(Refused, match=r"answers\.json\.part") as refused:
-            ann.answer(picture, "b")
+            ann.answer(first_one, "b")
         assert refused.value.status == 500
         (run / "start" / "answers.json.part").rmdir()
-        assert ann.get("/api/open/" + picture["key"], person="Ann", query=0)["answer"]["label"] == "a"
-        ann.answer(picture, "b")
+        assert ann.get("/api/open/" + first_one["key"], person="Ann", query=0)["answer"]["label"] == "a"
+        ann.answer(first_one, "b")
     assert [one.label for one in Answers(run / "start").kept] == ["b"]
 
 
@@ -435,3 +438,74 @@ def test_masks_that_are_there_already_stay(tmp_path: Path) -> None:
             assert file == tmp_path / f"mask-{name[-2:]}.png"
         else:
             assert file is None
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--port", "99999"], "--port 99999: bind"),
+        (["--port", "-1"], "--port -1: bind"),
+        (["--host", "a" * 70], "--host aaa"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(
+    words: list[str], problem: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["label", str(run), "--browser", "False", *words]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_folder_of_other_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The usual folder of a run is named after the last part of its data alone."""
+    data, run = photographs(tmp_path / "photographs"), tmp_path / "run"
+    assert step(run, data, "a", "b") == 0
+    (tmp_path / "other").mkdir()
+    other = photographs(tmp_path / "other" / "photographs")
+    assert main(["label", str(other), "--out", str(run)]) == 2
+    assert f"was made from {data}" in capsys.readouterr().err
+
+
+def test_a_run_that_waits_is_not_shown_for_other_images(
+    template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = photographs(tmp_path / "data")
+    assert main(["label", str(other), "--out", str(template)]) == 2
+    assert "was made from" in capsys.readouterr().err
+
+
+def test_a_table_in_the_run_moves_with_it(template: Path, tmp_path: Path) -> None:
+    """A run from images without any class has such a table as its data."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    table = before / "people" / "first" / "data.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("image,label\n")
+    there = json.loads((template / "run.json").read_text())
+    there["config"]["data"] = str(table)
+    (before / "run.json").write_text(json.dumps(there))
+    assert RunFolder(before).config().data == str(table)
+    before.rename(after)
+    assert RunFolder(after).config().data == str(after / "people" / "first" / "data.csv")
+
+
+def test_the_table_of_ours_is_read_as_ours(
+    tmp_path: Path, session: Callable[..., Session], idle: list[list[str]]
+) -> None:
+    """What the user says of the columns of another table does not hold for the one that the page makes."""
+    run = tmp_path / "run"
+    (run / "people" / "first").mkdir(parents=True)
+    (run / "people" / "first" / "ready.json").write_text('{"data": "data.csv"}')
+    table = {**options(tmp_path / "t.csv"), "columns": "image=filename", "format": "manifest"}
+    session(run, Settings(), table).begin()
+    assert idle[0][idle[0].index("--data") + 1] == str(run / "people" / "first" / "data.csv")
+    assert not {"--columns", "--format"} & {*idle[0]}
+
+
+def test_grey_that_the_file_calls_transparent_is_shown(tmp_path: Path) -> None:
+    """The run's network sees it, so people see it, too."""
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=3)
+    data, _ = picture(tmp_path / "a.png")
+    shown = Image.open(BytesIO(data))
+    assert "transparency" not in shown.info
+    assert np.array_equal(np.asarray(shown.convert("L")), pixels)

@@ -48,6 +48,9 @@ CLASSES, MAPS = -1, -2  # numbers of the two questions, which are no queries of 
 LOOKED = 64  # pixels a side at which images are compared
 LONGEST = 200  # characters of a class
 
+# options that say how `--data` is read; the manifest that is made here is read without them
+READING = ("data", "root", "format", "columns")
+
 log = logging.getLogger("sal_fast.first")
 
 
@@ -68,6 +71,12 @@ def data(folder: Path) -> Path | None:
 def asked(folder: Path) -> int:
     """The number of the first question that was asked last."""
     return MAPS if (folder / "first" / "maps" / people.POSED).exists() else CLASSES
+
+
+def source(folder: Path) -> str | None:
+    """The data that the first questions are about; None if there were none, or if that was not recorded."""
+    file = folder / "first" / "images.json"
+    return read_json(file).get("data") if file.exists() else None
 
 
 def question(folder: Path, run: str, classes: Sequence[str]) -> tuple[Question, Path]:

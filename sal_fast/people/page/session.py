@@ -244,7 +244,10 @@ class Session:
         assert self.options is not None
         self.text = "The images are read, and the run is prepared."
         data = first.data(self.folder)
-        options = dict(self.options) | ({} if data is None else {"data": str(data)})
+        options = dict(self.options)
+        if data is not None:
+            options = {name: one for name, one in options.items() if name not in first.READING}
+            options["data"] = str(data)
         words = [word for name, value in options.items() for word in (spelling(name), str(value))]
         self.program.start("sal_fast", ["run", *words])
 
