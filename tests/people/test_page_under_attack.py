@@ -21,6 +21,7 @@ from posed_pictures import pictures, pose, waiting_run
 from sal_fast._util.locks import locked
 from sal_fast.cli import main
 from sal_fast.data import load_table
+from sal_fast.data.table import names_a_file
 from sal_fast.experiment.record import RunFolder
 from sal_fast.people.answers import Answers, png_mask
 from sal_fast.people.page import first, program, runs
@@ -509,3 +510,30 @@ def test_grey_that_the_file_calls_transparent_is_shown(tmp_path: Path) -> None:
     shown = Image.open(BytesIO(data))
     assert "transparency" not in shown.info
     assert np.array_equal(np.asarray(shown.convert("L")), pixels)
+
+
+def test_a_map_is_written_over_no_other(tmp_path: Path) -> None:
+    """The earlier answer holds with its own map until the new one is kept as a whole."""
+    maps = [np.full((4, 5), value, np.uint8) for value in (0, 255, 0, 255)]
+    for at, mask in enumerate(maps):
+        Answers(tmp_path).add([Answer("x", "ab"[at % 2], mask, "Ann", 1.0, False)])
+        (tmp_path / "answers.json.part").mkdir()  # so that the file cannot be written
+        with pytest.raises(OSError, match="answers"):
+            Answers(tmp_path).add([Answer("x", "a", 255 - mask, "Ann", 1.0, False)])
+        (tmp_path / "answers.json.part").rmdir()
+        (kept,) = Answers(tmp_path).kept
+        assert kept.label == "ab"[at % 2]
+        assert np.array_equal(png_mask(tmp_path / str(kept.mask)), mask)
+    Answers(tmp_path).add([Answer("y", "a", maps[0], "Bob", 1.0, False)])
+    Answers(tmp_path).add([Answer("x", "a", None, "Ann", 1.0, False)])
+    assert {one.mask for one in Answers(tmp_path).kept} == {None, "drawn/1/y.png"}
+    assert not (tmp_path / str(kept.mask)).exists()
+
+
+def test_maps_of_images_with_long_names(tmp_path: Path) -> None:
+    name = "ü" * 125
+    assert names_a_file(name)
+    mask = np.full((4, 5), 255, np.uint8)
+    Answers(tmp_path).add([Answer(name, "a", mask, "Ann", 1.0, False)])
+    (kept,) = Answers(tmp_path).kept
+    assert np.array_equal(png_mask(tmp_path / str(kept.mask)), mask)

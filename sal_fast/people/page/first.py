@@ -200,13 +200,13 @@ def _step(place: Path, config: Config, names: Sequence[str], named: Sequence[str
         own = [found[label][at] for at in rng.permutation(len(found[label]))]
         split |= dict.fromkeys(own[::2], "val") | dict.fromkeys(own[1::2], "test")
     # masks that the data have already; nobody has to draw these
-    own = {name: mask for name, mask in zip(table.ids, table.masks, strict=True) if isinstance(mask, Path)}
-    bare = [name for name in order if split.get(name) == "test" and name not in own]
+    there = {name: mask for name, mask in zip(table.ids, table.masks, strict=True) if isinstance(mask, Path)}
+    bare = [name for name in order if split.get(name) == "test" and name not in there]
     if config.its_regime.uses_maps and bare and not (place / "maps" / people.POSED).exists():
         labels = {name: str(given[name]) for name in bare}
         _pose(place / "maps", MAPS, bare, image, maps=True, labels=labels)
         return
-    _write_data(place, order, image, own, given, split)
+    _write_data(place, order, image, there, given, split)
     write_json(place / "ready.json", {"data": "data.csv"})
     counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
     log.info("%d images are for val and %d for test, stratified by class", *counts)
