@@ -1,5 +1,6 @@
 """Write files and folders whole or not at all: they are written aside, flushed, and then renamed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from typing import Any
 
 from sal_fast.errors import InputError
 
+LONGEST = 255  # bytes of a name that file systems take
+
 
 def cache_folder() -> Path:
     """The folder of what can be made again: $SAL_FAST_CACHE, or sal-fast in $XDG_CACHE_HOME or ~/.cache."""
@@ -19,13 +22,15 @@ def cache_folder() -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield `<path>.part` to write to. After the block the file is flushed to the disk and renamed to `path`.
+    """Yield `<path>.part` to write to, or a file with a shorter name if that is too long.
 
-    A file that is there already is replaced. If the block raises, the partial file is removed and `path`
-    stays as it was.
+    After the block the file is flushed to the disk and renamed to `path`. A file that is there already is
+    replaced. If the block raises, the partial file is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
+    if len(os.fsencode(aside.name)) > LONGEST:
+        aside = path.with_name(hashlib.blake2b(os.fsencode(path.name), digest_size=16).hexdigest() + ".part")
     try:
         yield aside
         flush(aside)

@@ -19,6 +19,7 @@ from sal_fast.errors import InputError
 from sal_fast.experiment.config import OPTIONS
 from sal_fast.experiment.options import UNSET, spelling
 from sal_fast.experiment.record import PEOPLE, RunFolder
+from sal_fast.people.page import first
 from sal_fast.people.page.desk import Ask
 
 PORT = 8422
@@ -139,11 +140,17 @@ def _run(label: Label, options: dict[str, str]) -> tuple[Path, dict[str, object]
     config = parse([*words, "--data", str(named.resolve()), "--annotator", "people"])
     config.check()
     run = config.run_folder
-    if (run / "run.json").exists():
+    source = first.source(run / PEOPLE)
+    there = (run / "run.json").exists()
+    made_from = RunFolder(run).run()["config"]["data"] if there and source is None else source
+    if made_from is not None and Path(made_from).resolve() != named.resolve():
+        raise InputError(f"{run} was made from {made_from}; choose another folder with --out")
+    if there:
         _check(run)
         asked = config.options()
         # a run from images without any class has a table of its own as its data
-        same = {name: asked[name] for name in config.given if name not in ("data", *GROWS)}
+        free = ("data",) if source is None else first.READING
+        same = {name: asked[name] for name in config.given if name not in (*free, *GROWS)}
         RunFolder(run).check(same)
         return run, None, _growth(run, options)
     given = {name: getattr(config, name) for name in config.given if name != "config"}
@@ -192,11 +199,12 @@ def _socket(label: Label) -> socket.socket:
         try:
             made.bind((label.host, port))
             made.listen(128)  # a browser that is faster than the server waits
-        except OSError as error:
+        except (OSError, OverflowError, UnicodeError) as error:  # the last two: no port, no name of a host
             made.close()
             if port != ports[-1]:
                 continue
-            raise InputError(f"--host {label.host} --port {port}: {error.strerror or error}") from None
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"--host {label.host} --port {port}: {why}") from None
         return made
     raise AssertionError
 

@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 PEOPLE = "people"  # the folder of the page on which people label
+# The table that the page makes of images without any class; such a run has it as its data.
+FIRST_TABLE = Path(PEOPLE) / "first" / "data.csv"
 PARTS = {"config": dict, "environment": dict, "data": dict, "inputs": dict, "splits": dict, "start": list}
 DATA = ("name", "fingerprint", "classes", "counts")  # entries that run.json's `data` has to have
 GROWN = "grown"  # run.json's key of what held before the run grew (`sal_fast.experiment.growing`)
@@ -310,7 +312,16 @@ class RunFolder:
         defaults = {name: option.default for name, option in OPTIONS.items()}
         asks = there["config"].get("annotator") == "people" and "own_masks" not in there["config"]
         took = {**({"own_masks": "ask"} if asks else {}), **there.get("took", {})}
-        return {TIES: OLD_TIES, **there, "took": took, "config": {**defaults, **there["config"]}}
+        config = {**defaults, **there["config"]}
+        # a table that lies in the run's own folder moves with it
+        table, own = Path(str(config["data"])), self.path.absolute() / FIRST_TABLE
+        if (
+            table.parts[-len(FIRST_TABLE.parts) :] == FIRST_TABLE.parts
+            and not table.exists()
+            and own.exists()
+        ):
+            config["data"] = str(own)
+        return {TIES: OLD_TIES, **there, "took": took, "config": config}
 
     def took(self) -> dict[str, Any]:
         """The values that a run which has started has for options that it settles (`Option.settled`)."""

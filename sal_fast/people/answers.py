@@ -1,7 +1,8 @@
 """The answers of people to one query, and their files in the query's folder.
 
 answers.json         the class, the times and the kind of map of each answer
-drawn/N/<id>.png     the maps by the Nth annotator, at their pictures' own sizes
+drawn/N/<id>.png     the maps by the Nth annotator, at their pictures' own sizes; or in drawn/N-again/, if the
+                     map took the place of another
 """
 
 import dataclasses
@@ -116,7 +117,10 @@ class Answers:
         An answer that settles a tie stands beside the same person's own, which is part of the tie. It takes
         the place of an earlier decision, whoever made that. Names that differ in case or spaces alone are one
         person, who keeps the first spelling.
+
+        All of the earlier answers hold until answers.json is written, so no map is written over another one.
         """
+        before = {one.mask for one in self.kept if one.mask is not None}
         kept = {(one.id, one_person(one.annotator), one.settles): one for one in self.kept}
         spelt = {one_person(one.annotator): one.annotator for one in reversed(self.kept)}
         numbers = self._numbers()
@@ -129,12 +133,16 @@ class Answers:
             if answer.mask is not None:
                 number = numbers.setdefault(person, max(numbers.values(), default=-1) + 1)
                 mask = f"drawn/{number}/{answer.id}.png"
+                if mask in before:
+                    mask = f"drawn/{number}-again/{answer.id}.png"
                 out = io.BytesIO()
                 Image.fromarray(answer.mask).save(out, format="png")
                 write_bytes(self.folder / mask, out.getvalue())
             own = {field.name: getattr(answer, field.name) for field in dataclasses.fields(Kept)}
             kept[answer.id, person, answer.settles] = Kept(**own | {"mask": mask, "annotator": name})
         self._write(kept.values())
+        for mask in before - {one.mask for one in self.kept}:
+            (self.folder / mask).unlink(missing_ok=True)
 
     def withdraw(self, chosen: Callable[[Kept], bool]) -> list[Kept]:
         """Take the answers back that `chosen` is true of, and return them; their images are open again.
@@ -205,7 +213,8 @@ class Answers:
     def _numbers(self) -> dict[str, int]:
         """The folder in drawn/ of each person who has a map."""
         drew = [one for one in self.kept if one.mask is not None]
-        return {one_person(one.annotator): int(str(one.mask).split("/")[1]) for one in drew}
+        folders = {one_person(one.annotator): str(one.mask).split("/")[1] for one in drew}
+        return {person: int(folder.removesuffix("-again")) for person, folder in folders.items()}
 
     def _write(self, kept: Iterable[Kept]) -> None:
         self.kept = list(kept)

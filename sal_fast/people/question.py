@@ -254,7 +254,8 @@ def picture(path: Path) -> tuple[bytes, str]:
     file = files.read(path)
     pixels = files.rgb(file)
     jpeg = file.data.startswith(b"\xff\xd8")
-    data = file.data if file.plain or file.grey else _encoded(pixels, jpeg)
+    clear = b"tRNS" in file.data  # a browser would show through the grey that the file calls transparent
+    data = file.data if file.plain or (file.grey and not clear) else _encoded(pixels, jpeg)
     return data, ".jpg" if jpeg else ".png"
 
 

@@ -1,5 +1,7 @@
 """The desk of one query: who has which picture, what was drawn so far, and what was answered."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import threading
@@ -90,7 +92,14 @@ class Desk:
         self.drafts, self.ask, self.each, self.clock = drafts, ask, each, clock
         self._lock = threading.RLock()
         self._held: dict[str, dict[str, float]] = {}  # id: person: the time of the last sign of life
-        self._read: tuple[tuple[int, int], Answers] | None = None
+        self._read: tuple[tuple[int, int, int], Answers] | None = None
+
+    def take_over(self, other: Desk) -> None:
+        """Let people keep the pictures that they have at the other desk, which this one takes the place of.
+
+        A request that still works at the other desk then counts here, too.
+        """
+        self._lock, self._held = other._lock, other._held
 
     # --- what there is -----------------------------------------------------------------------------------
 
@@ -98,7 +107,8 @@ class Desk:
         """The answers as they are on the disk now; others may have imported some."""
         path = self.folder / "answers.json"
         there = path.stat() if path.exists() else None
-        stamp = (there.st_mtime_ns, there.st_size) if there else (0, 0)
+        # a file that is written anew is another one, even if it is as long and as old as the one before
+        stamp = (there.st_mtime_ns, there.st_size, there.st_ino) if there else (0, 0, 0)
         with self._lock:
             if self._read is None or self._read[0] != stamp:
                 self._read = stamp, Answers(self.folder)
@@ -123,7 +133,7 @@ class Desk:
             "images": len(self.question.ids),
             "answered": len(self.question.ids) - len(left),
             "skipped": sum(one.label is None for one in verdicts.values()),
-            "mine": sum(one_person(one.annotator) == who for one in there.own),
+            "mine": len(self._own(who)),
             "held_by_others": held,
             "ties": sum(bool(one.tie) for one in verdicts.values()),
             "each": self.each,
@@ -141,7 +151,7 @@ class Desk:
 
     def mine(self, person: str) -> list[dict[str, Any]]:
         """A person's own answers, the oldest first."""
-        who, question = one_person(person), self.question
+        question = self.question
         return [
             {
                 "key": question.key(one.id),
@@ -150,9 +160,15 @@ class Desk:
                 "kind": one.kind,
                 "number": question.row_of[one.id] + 1,
             }
-            for one in self.answers().own
-            if one_person(one.annotator) == who and one.id in question.row_of
+            for one in self._own(one_person(person))
         ]
+
+    def _own(self, who: str) -> list[Kept]:
+        """A person's answer for each image, or what they decided about an image that they did not answer."""
+        own = [one for one in self.answers().kept if one_person(one.annotator) == who]
+        answered = {one.id for one in own if not one.settles}
+        mine = [one for one in own if not one.settles or one.id not in answered]
+        return [one for one in mine if one.id in self.question.row_of]
 
     def ties(self) -> list[dict[str, Any]]:
         """The pictures whose classes were given equally often."""
@@ -269,8 +285,9 @@ class Desk:
         """Keep what a person has drawn so far, so that a closed browser loses nothing."""
         named(person)
         name = self.id_of(key)
-        self._answer(name, person, says, finished=False)  # it refuses what could not be read again
-        kept = {one: says.get(one) for one in SAVED}
+        made = self._answer(name, person, says, finished=False)  # it refuses what could not be read again
+        kept = {one: getattr(made, one) for one in SAVED if one != "runs"}
+        kept["runs"] = None if made.mask is None else says["runs"]
         write_json(self._draft_file(person, name), kept)
 
     def _answer(self, name: str, person: str, says: Says, finished: bool = True) -> Answer:
@@ -325,8 +342,11 @@ class Desk:
         return read_json(file) if file.exists() else None
 
     def _draft_file(self, person: str, name: str) -> Path:
-        who = hashlib.blake2b(one_person(person).encode(), digest_size=8).hexdigest()
-        return self.drafts / f"{self.question.query_index:03d}" / who / f"{self.question.key(name)}.json"
+        # not `Question.key`, because a run whose folder was renamed still has its drafts
+        who, what = (
+            hashlib.blake2b(one.encode(), digest_size=8).hexdigest() for one in (one_person(person), name)
+        )
+        return self.drafts / f"{self.question.query_index:03d}" / who / f"{what}.json"
 
     # --- who has what ------------------------------------------------------------------------------------
 

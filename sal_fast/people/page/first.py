@@ -6,7 +6,7 @@ pool.
 
     first/classes/    the question about classes, and its answers
     first/maps/       the question about maps of the test images, and its answers
-    first/images.json the images in the order in which people are asked about them
+    first/images.json the images in the order in which people are asked about them, and where they come from
     first/data.csv    the manifest; masks/ beside it has the maps
     first/ready.json  written at the end: the manifest's name, or null if the data has classes of its own
     classes.json      the classes that people typed
@@ -21,7 +21,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +48,9 @@ CLASSES, MAPS = -1, -2  # numbers of the two questions, which are no queries of 
 LOOKED = 64  # pixels a side at which images are compared
 LONGEST = 200  # characters of a class
 
+# options that say how `--data` is read; the manifest that is made here is read without them
+READING = ("data", "root", "format", "columns")
+
 log = logging.getLogger("sal_fast.first")
 
 
@@ -63,6 +66,17 @@ def data(folder: Path) -> Path | None:
     """The manifest that the run is made from; None if the data says itself which classes its images have."""
     name = read_json(folder / "first" / "ready.json")["data"]
     return None if name is None else (folder / "first" / str(name)).absolute()
+
+
+def asked(folder: Path) -> int:
+    """The number of the first question that was asked last."""
+    return MAPS if (folder / "first" / "maps" / people.POSED).exists() else CLASSES
+
+
+def source(folder: Path) -> str | None:
+    """The data that the first questions are about; None if there were none, or if that was not recorded."""
+    file = folder / "first" / "images.json"
+    return read_json(file).get("data") if file.exists() else None
 
 
 def question(folder: Path, run: str, classes: Sequence[str]) -> tuple[Question, Path]:
@@ -126,14 +140,20 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     folder, options, named = Path(arguments[0]), json.loads(arguments[1]), json.loads(arguments[2])
     try:
-        _step(folder / "first", Config.of(options), classes(folder, named))
+        with locked(folder / ".first.lock"):  # one that a killed page has left behind may still work
+            _step(folder / "first", Config.of(options), classes(folder, named), named)
     except InputError as error:
         log.error("sal-fast: error: %s", error)
         return 2
     return 0
 
 
-def _step(place: Path, config: Config, names: Sequence[str]) -> None:
+def _step(place: Path, config: Config, names: Sequence[str], named: Sequence[str]) -> None:
+    """Do the next step. Nothing is done while people have not answered what was asked.
+
+    names: all classes that people can choose. named: those of `--classes`, each of which has to be found;
+    without `--classes` each of `names` has to be.
+    """
     from sal_fast import seeds
     from sal_fast.data.table import UNLABELLED
 
@@ -148,10 +168,15 @@ def _step(place: Path, config: Config, names: Sequence[str]) -> None:
         if len(order) < 2 * LEAST:
             raise InputError(f"{table.name} has {len(order)} images; expected {2 * LEAST} at least")
         _check(config, table, len(order) - wanted(len(order)))
-        write_json(place / "images.json", {"order": order})
+        write_json(place / "images.json", {"order": order, "data": config.data})
         _pose(place / "classes", CLASSES, order[: wanted(len(order))], image, maps=False)
         return
+    if any(_open(place / name) for name in ("classes", "maps")):
+        return
     order = list(read_json(place / "images.json")["order"])
+    gone = [name for name in order if name not in image]
+    if gone:
+        raise InputError(f"{table.name}: image {gone[0]!r} is gone; restore it, and start the page again")
     spelt = {name.casefold(): name for name in names}
     given = {
         name: None if one.label is None else spelt.get(one.label.casefold(), one.label)
@@ -162,9 +187,11 @@ def _step(place: Path, config: Config, names: Sequence[str]) -> None:
         label = given.get(name)
         if label is not None:
             found.setdefault(label, []).append(name)
-    known = dict.fromkeys([*names, *found])
+    known = dict.fromkeys([*(spelt[name.casefold()] for name in named or names), *found])
     rare = [label for label in known if len(found.get(label, [])) < WANTED]
     if rare or len(found) < 2:
+        if len(given) >= len(order) // 2:
+            order = _with_new(place, config, table, order, len(given))
         _ask_more(place / "classes", order, image, rare or ["a second class"], len(given))
         return
     rng = seeds.stream(config.seed, "split")
@@ -172,19 +199,38 @@ def _step(place: Path, config: Config, names: Sequence[str]) -> None:
     for label in sorted(found):
         own = [found[label][at] for at in rng.permutation(len(found[label]))]
         split |= dict.fromkeys(own[::2], "val") | dict.fromkeys(own[1::2], "test")
-    test = [name for name in order if split.get(name) == "test"]
-    if config.its_regime.uses_maps and not (place / "maps" / people.POSED).exists():
-        labels = {name: str(given[name]) for name in test}
-        _pose(place / "maps", MAPS, test, image, maps=True, labels=labels)
+    # masks that the data have already; nobody has to draw these
+    there = {name: mask for name, mask in zip(table.ids, table.masks, strict=True) if isinstance(mask, Path)}
+    bare = [name for name in order if split.get(name) == "test" and name not in there]
+    if config.its_regime.uses_maps and bare and not (place / "maps" / people.POSED).exists():
+        labels = {name: str(given[name]) for name in bare}
+        _pose(place / "maps", MAPS, bare, image, maps=True, labels=labels)
         return
-    _write_data(place, order, image, given, split)
+    _write_data(place, order, image, there, given, split)
     write_json(place / "ready.json", {"data": "data.csv"})
     counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
     log.info("%d images are for val and %d for test, stratified by class", *counts)
 
 
-def _own(table: Table) -> list[int]:
-    """The rows of the table without those that look like an earlier one.
+def _open(place: Path) -> list[str]:
+    """The images of a first question that nobody has answered yet."""
+    if not (place / people.POSED).exists():
+        return []
+    return Answers(place).open(read_json(place / people.POSED)["ids"])
+
+
+def _with_new(place: Path, config: Config, table: Table, order: Sequence[str], asked: int) -> list[str]:
+    """The order with images that were added since it was made; people are asked about them next."""
+    new = [table.ids[row] for row in _own(table, order) if table.ids[row] not in order]
+    if not new:
+        return list(order)
+    found = [*order[:asked], *new, *order[asked:]]
+    write_json(place / "images.json", {"order": found, "data": config.data})
+    return found
+
+
+def _own(table: Table, known: Collection[str] = ()) -> list[int]:
+    """The rows of the table without those that look like an earlier one, or like one of the `known` ids.
 
     A copy of a test image in the pool would make the test worth less. All files are read, so one that cannot
     be used is named before people begin.
@@ -196,7 +242,10 @@ def _own(table: Table) -> list[int]:
     with closing(decode.choose("auto", torch.device("cpu"))) as decoder:
         samples = open_store(table, plan_store(table, StoreOptions(LOOKED, LOOKED, decoder, "resident")))
     assert samples.traits is not None
-    copies = {row for one in duplicates.find(samples.traits) for row in one.rows[1:]}
+    copies: set[int] = set()
+    for one in duplicates.find(samples.traits):
+        kept = min(one.rows, key=lambda row: table.ids[row] not in known)  # the earliest, if none is known
+        copies |= {row for row in one.rows if row != kept and table.ids[row] not in known}
     if copies:
         first = table.ids[min(copies)]
         log.info("%d images look like another one and are left out, such as %s", len(copies), first)
@@ -241,7 +290,7 @@ def _ask_more(
     if asked >= most:
         raise InputError(
             f"{rare[0]!r} was found fewer than {WANTED} times among {asked} images; add images of it, or "
-            f"withdraw the answers that name it and start again with --classes"
+            f"withdraw the answers that name it, and start again with --classes and without it"
         )
     more = order[: min(most, asked + max(LEAST // 2, asked // 4))]
     log.info("%s was found fewer than %d times, so more images are shown", rare[0], WANTED)
@@ -265,13 +314,15 @@ def _write_data(
     place: Path,
     order: Sequence[str],
     image: Mapping[str, Path],
+    own: Mapping[str, Path],
     given: Mapping[str, str | None],
     split: Mapping[str, str],
 ) -> None:
     """Write the manifest: val and test with their classes and maps, and the pool without classes.
 
-    Images that people skipped are left out. Where several people drew, a pixel belongs to the map if at
-    least half of them marked it.
+    Masks that the data have already (`own`) stay, unless somebody has drawn another. Images that people
+    skipped are left out. Where several people drew, a pixel belongs to the map if at least half of them
+    marked it.
     """
     later = {name: one.label for name, one in Answers(place / "maps").verdicts().items()}
     masks = {name: one.masks for name, one in Answers(place / "maps").verdicts().items()}
@@ -281,7 +332,7 @@ def _write_data(
     for name in sorted(order):
         if name in given and (given[name] is None or later.get(name, "") is None):
             continue
-        mask = ""
+        mask = str(own[name].absolute()) if name in own else ""
         if masks.get(name):
             mask = f"masks/{name}.png"
             mean = np.mean([png_mask(path) / 255 for path in masks[name]], axis=0)

@@ -25,6 +25,7 @@ class Program:
     def __init__(self, folder: Path) -> None:
         self.log, self.step = folder / "log.txt", folder / "step.json"
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     @property
     def running(self) -> bool:
@@ -32,8 +33,13 @@ class Program:
         return self._process is not None
 
     def start(self, module: str, words: Sequence[str]) -> None:
-        """Start a module, such as `sal_fast`, with its arguments. Nothing may be running."""
+        """Start a module, such as `sal_fast`, with its arguments. Nothing may be running.
+
+        After `close` nothing is started any more.
+        """
         assert self._process is None
+        if self._closed:
+            return
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.step.unlink(missing_ok=True)
         environment = {**os.environ, progress.FILE: str(self.step.absolute())}
@@ -65,6 +71,11 @@ class Program:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def close(self) -> None:
+        """End the program, and start none again, whoever still asks for one."""
+        self._closed = True
+        self.stop()
 
     def lines(self) -> list[str]:
         """The last lines of the log."""

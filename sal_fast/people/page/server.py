@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sal_fast._util.locks import InUse
 from sal_fast.data import files
 from sal_fast.errors import InputError
 from sal_fast.people.page import desk as desks
@@ -80,8 +81,11 @@ def application(session: Session, rules: Rules, token: str, host: str) -> Starle
         exception_handlers={
             AskBack: lambda request, error: _error(409, error, ask=error.kind),
             Gone: lambda request, error: _error(410, error),
+            # an import, say, writes to the run now; the browser keeps the answer and sends it again
+            InUse: lambda request, error: _error(503, error),
             InputError: lambda request, error: _error(400, error),
             files.Unreadable: lambda request, error: _error(400, error),
+            OSError: lambda request, error: _error(500, f"This cannot be kept or read: {error}"),
         },
     )
 
@@ -112,9 +116,10 @@ class Door:
 
     def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")
-        if not self._is_here(host):
+        port = self._port_here(host)
+        if port is None:
             return PlainTextResponse("This host's name is not the page's.", 421)
-        cookie = f"sal_fast_{urlsplit('//' + host).port or 80}"
+        cookie = f"sal_fast_{port}"
         given = request.query_params.get("token")
         if request.method == "GET" and request.url.path == "/" and given is not None:
             if not secrets.compare_digest(given.encode(), self.token.encode()):
@@ -128,21 +133,23 @@ class Door:
         if not secrets.compare_digest(known.encode(), self.token.encode()):
             return PlainTextResponse(LOCKED, 403)
         if request.method not in ("GET", "HEAD"):
-            origin = urlsplit(request.headers.get("origin", ""))
-            if origin.scheme not in ("http", "https") or origin.netloc.casefold() != host.casefold():
+            scheme, _, place = request.headers.get("origin", "").partition("://")
+            if scheme not in ("http", "https") or place.casefold() != host.casefold():
                 return PlainTextResponse("Only the page itself may change answers.", 403)
         return None
 
-    def _is_here(self, host: str) -> bool:
+    def _port_here(self, host: str) -> int | None:
+        """The port that a request names together with this machine; None if it names another host."""
         try:
-            name = urlsplit("//" + host).hostname or ""
-        except ValueError:
-            return False
+            parts = urlsplit("//" + host)
+            name, port = parts.hostname or "", parts.port or 80
+        except ValueError:  # brackets that do not close, or a port that is no number
+            return None
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name.casefold() in self.names
-        return True
+            return port if name.casefold() in self.names else None
+        return port
 
 
 class _Pages:
@@ -161,7 +168,7 @@ class _Pages:
 
     def instructions(self, request: Request, says: Mapping[str, Any]) -> Response:
         file = self.session.folder / "instructions.md"
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        text = file.read_text(encoding="utf-8-sig", errors="replace") if file.exists() else ""
         # html=False: tags in the text are shown as they are typed
         made = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
         return HTMLResponse(made)
@@ -199,11 +206,13 @@ class _Pages:
 
     def take(self, request: Request, says: Mapping[str, Any]) -> Any:
         desk = self.session.asking(says.get("query"))
-        count = max(1, min(int(says.get("count", 2)), 4))
-        return {"pictures": desk.take(_person(says), count, says.get("held") or ())}
+        count = says.get("count", 2)
+        if type(count) is not int:
+            raise InputError("count: expected a whole number of pictures; load the page again")
+        return {"pictures": desk.take(_person(says), max(1, min(count, 4)), _texts(says, "held"))}
 
     def release(self, request: Request, says: Mapping[str, Any]) -> Any:
-        self.session.asking(says.get("query")).release(_person(says), says.get("keys") or ())
+        self.session.asking(says.get("query")).release(_person(says), _texts(says, "keys"))
         return {}
 
     # --- what is answered --------------------------------------------------------------------------------
@@ -227,11 +236,12 @@ class _Pages:
         return {"runs": runs.encode(self.rules.made(desk.path(request.path_params["key"]), small, says))}
 
     def classes(self, request: Request, says: Mapping[str, Any]) -> Any:
-        return {"classes": self.session.add_classes(says.get("names") or [])}
+        return {"classes": self.session.add_classes(_texts(says, "names"))}
 
     def _asked(self, request: Request) -> tuple[desks.Desk, str]:
         query = request.query_params.get("query", "")
-        number = int(query) if query.removeprefix("-").isdecimal() else None
+        # a longer text is no number of a query, and Python would refuse to read a very long one
+        number = int(query) if query.removeprefix("-").isdecimal() and len(query) < 10 else None
         return self.session.asking(number), request.query_params.get("person", "")
 
 
@@ -247,8 +257,10 @@ def _in_thread(work: Callable[[Request, Mapping[str, Any]], Any]) -> Callable[[R
                 if len(body) > MOST_BYTES:
                     return PlainTextResponse("This is too much for one answer.", 413)
             try:
-                says = json.loads(body)
-            except ValueError:
+                says = json.loads(body, parse_constant=_no_number)
+                if b"\\ud" in body.lower():  # half a letter, as \ud800, could not be written down
+                    json.dumps(says, ensure_ascii=False).encode()
+            except (ValueError, RecursionError):
                 says = None
             if not isinstance(says, dict):
                 return _error(400, "expected a JSON object")
@@ -285,22 +297,37 @@ def _person(says: Mapping[str, Any]) -> str:
     return person
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(name)  # NaN and Infinity are no JSON, and the browser could not read them again
+
+
+def _texts(says: Mapping[str, Any], name: str) -> list[str]:
+    """A list of texts that the page has sent. Raises InputError for anything else."""
+    texts = says.get(name) or []
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise InputError(f"{name}: expected a list of texts; load the page again")
+    return texts
+
+
 def _static(name: str) -> Response:
-    file = STATIC / name
     kind = KINDS.get(Path(name).suffix)
-    if "/" in name or "\\" in name or kind is None or not file.is_file():
+    if kind is None or name not in {file.name for file in STATIC.iterdir()}:
         return PlainTextResponse("There is no such page.", 404)
-    return Response(file.read_bytes(), media_type=kind)
+    return Response((STATIC / name).read_bytes(), media_type=kind)
 
 
 def _file(folder: Path, path: str, kinds: Mapping[str, str]) -> Response:
     """A file below a folder. No path leads out of it, by dots or by links."""
     root = folder.resolve()
-    file = (root / path).resolve()
-    kind = kinds.get(file.suffix.lower())
-    if not file.is_relative_to(root) or kind is None or not file.is_file():
+    try:
+        file = (root / path).resolve()
+        kind = kinds.get(file.suffix.lower())
+        data = file.read_bytes() if file.is_relative_to(root) and kind is not None else None
+    except (OSError, ValueError, RuntimeError):  # none there, a NUL in its name, links in a circle
+        data = None
+    if data is None:
         return PlainTextResponse("There is no such file.", 404)
-    return Response(file.read_bytes(), media_type=kind)
+    return Response(data, media_type=kind)
 
 
 def _error(status: int, error: object, **more: str) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from sal_fast.people.page.desk import Ask, Asked, Desk, Gone, Says
 from sal_fast.people.page.program import Program
 from sal_fast.people.question import Question
 from sal_fast.people.suggested import Suggested
+
+log = logging.getLogger(__name__)
 
 EVERY = 0.3  # seconds between two looks at the program
 Stage = Literal["classes", "ask", "learn", "done", "failed"]
@@ -78,7 +81,7 @@ class Session:
         """End the program that runs, and stop watching. What is finished is kept."""
         self._over.set()
         with self._lock:
-            self.program.stop()
+            self.program.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -162,7 +165,8 @@ class Session:
 
     def _finished_meanwhile(self, desk: Desk) -> bool:
         if desk.asked.purpose != "round":
-            return False
+            state = first.state(self.folder)
+            return state == "ready" or first.asked(self.folder) != desk.question.query_index
         return len(self.record.rounds(mend=False)) != desk.question.query_index
 
     def _watch(self) -> None:
@@ -173,16 +177,18 @@ class Session:
     def _look(self) -> None:
         """See whether the program has ended, or whether others have answered by an import."""
         status = self.program.ended()
-        answered = self.stage == "ask" and self.desk is not None and self.desk.complete()
         waits = self.stage == "learn" and not self.program.running
         try:
+            answered = self.stage == "ask" and self.desk is not None and self.desk.complete()
             if status not in (None, 0, people.WAITING):
                 self.stage = "failed"
                 self.text = "The program has stopped; its last lines say why. Start the page again to go on."
             elif status is not None or answered or waits:
                 self._go_on()
-        except InputError as error:
-            self.stage, self.text = "failed", str(error)
+        except Exception as error:  # such as a full disk; without this thread the page would never go on
+            if not isinstance(error, InputError | OSError):
+                log.exception("the page cannot go on")
+            self.stage, self.text = "failed", f"{error}\nMend this, and start the page again to go on."
 
     def _go_on(self) -> None:
         """Do the next thing: ask a question that waits, or let the program compute."""
@@ -226,19 +232,22 @@ class Session:
         if self.program.running:
             return
         try:
-            if self.record.run_json.exists():
-                with self.record.lock():
-                    pass
-                self.program.start("sal_fast", ["run", "--resume", str(self.run), *self.growth])
-                self.growth = []
-                return
+            with self.record.lock():
+                pass
         except InUse:
             self.text = "Another program works on this run. The page goes on when that has ended."
+            return
+        if self.record.run_json.exists():
+            self.program.start("sal_fast", ["run", "--resume", str(self.run), *self.growth])
+            self.growth = []
             return
         assert self.options is not None
         self.text = "The images are read, and the run is prepared."
         data = first.data(self.folder)
-        options = dict(self.options) | ({} if data is None else {"data": str(data)})
+        options = dict(self.options)
+        if data is not None:
+            options = {name: one for name, one in options.items() if name not in first.READING}
+            options["data"] = str(data)
         words = [word for name, value in options.items() for word in (spelling(name), str(value))]
         self.program.start("sal_fast", ["run", *words])
 
@@ -281,7 +290,10 @@ class Session:
         held = self.desk
         if held is not None and held.question == asked.question and held.folder == asked.folder:
             return held  # it knows who has which picture
-        return Desk(asked, self.folder / "drafts", self.settings.ask, self.settings.each)
+        made = Desk(asked, self.folder / "drafts", self.settings.ask, self.settings.each)
+        if held is not None and held.folder == asked.folder:
+            made.take_over(held)
+        return made
 
     def _new_classes(self) -> bool:
         return self.desk is not None and self.desk.asked.purpose == "classes first"
