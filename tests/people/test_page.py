@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -403,7 +405,9 @@ def test_an_instruction_s_html_is_text(page: Page, run: Path) -> None:
     _, data = ann.send("GET", "/instructions")
     assert "<h1>Look</h1>" in data.decode()
     assert "<script" not in data.decode()
-    response, _ = ann.send("GET", "/instructions/example.png")
+    found = re.search(r'<img src="([^"]+)"', data.decode())
+    assert found is not None
+    response, _ = ann.send("GET", urljoin("/", found[1]))  # as a browser on the page asks for it
     assert (response.status, response.getheader("content-type")) == (200, "image/png")
 
 
