@@ -288,8 +288,8 @@ def _ask_more(place: Path, order: Sequence[str], image: Mapping[str, Path], lack
     most = len(order) // 2
     if asked >= most:
         raise InputError(
-            f"{lacking} among {asked} images; add images and start the page again, or leave the rare class out "
-            f"by --classes, and withdraw the answers that name it"
+            f"{lacking} among {asked} images; add images and start the page again, or leave the rare class "
+            f"out by --classes, and withdraw the answers that name it"
         )
     more = order[: min(most, asked + max(LEAST // 2, asked // 4))]
     log.info("%s, so more images are shown", lacking)
