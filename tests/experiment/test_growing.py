@@ -508,6 +508,7 @@ def killed(
     return states
 
 
+@pytest.mark.full
 def test_killed_while_it_grows(finished: Path, more: Path, tiny: Tiny, tmp_path: Path) -> None:
     """After the summary is gone, after the last line is, after run.json is written, and in the last round.
 

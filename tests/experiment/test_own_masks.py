@@ -57,8 +57,14 @@ def played(tiny: Tiny, out: Path, truth: Path, **options: Any) -> list[Question]
 
 @pytest.mark.parametrize(
     "options",
-    [{"regime": "sal"}, {"regime": "sal-single", "human_budget": "auto", "query_fraction": 0.2}],
-    ids=["sal", "auto"],
+    [
+        pytest.param({"regime": "sal"}, id="sal"),
+        pytest.param(
+            {"regime": "sal-single", "human_budget": "auto", "query_fraction": 0.2},
+            id="auto",
+            marks=pytest.mark.full,
+        ),
+    ],
 )
 def test_a_run_with_masks_is_the_run_whose_people_drew_them(
     options: dict[str, Any], tiny: Tiny, half: Path, shared_folder: Path, tmp_path: Path
