@@ -21,8 +21,9 @@ from posed_pictures import pictures, pose, waiting_run
 from sal_fast._util.locks import locked
 from sal_fast.cli import main
 from sal_fast.data import load_table
-from sal_fast.data.table import names_a_file
+from sal_fast.data.table import UNLABELLED, names_a_file
 from sal_fast.errors import InputError
+from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import RunFolder
 from sal_fast.people.answers import Answers, png_mask
 from sal_fast.people.page import first, program, runs
@@ -583,3 +584,23 @@ def test_the_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
     (tmp_path / "page.json").write_text("{}")
     with pytest.raises(InputError, match="no secret in it"):
         token(tmp_path)
+
+
+def test_pictures_beside_folders_are_not_left_out(tmp_path: Path) -> None:
+    """A folder of photographs may hold others; then it looks like one whose folders stand for classes."""
+    data = photographs(tmp_path / "data", 8)
+    (data / "2024").mkdir()
+    for name in ("05", "06", "07"):
+        (data / f"{name}.png").rename(data / "2024" / f"{name}.png")
+    with pytest.raises(InputError, match=r"folders 2024 are read as classes, and 5 pictures .*'00\.png'"):
+        first._table(Config.of(options(data)))
+
+
+def test_a_pool_alone_has_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    pool = photographs(tmp_path / "data" / "pool", 8)
+    (pool / "2024").mkdir()
+    (pool / "07.png").rename(pool / "2024" / "07.png")
+    table = first._table(Config.of(options(tmp_path / "data")))
+    assert len(table) == 8
+    assert {*table.labels} == {UNLABELLED}
