@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,19 +35,21 @@ class _Bar:
 
     def line(self, spent: float) -> str:
         """The state after `spent` seconds, with an estimate of the time that is left if there is one."""
-        left = duration(self.left(spent)) if self.done else ""
-        return f"{self.description}: {self.done} of {self.total}" + (f", about {left} left" if left else "")
+        left = self.left(spent)
+        estimate = "" if left is None else f", about {duration(left)} left"
+        return f"{self.description}: {self.done} of {self.total}{estimate}"
 
-    def left(self, spent: float) -> float:
-        """An estimate of the seconds that are left after `spent` seconds."""
-        return spent / self.done * (self.total - self.done)
+    def left(self, spent: float) -> float | None:
+        """An estimate of the seconds that are left after `spent` seconds; None before anything is done."""
+        return round(spent / self.done * (self.total - self.done), 1) if self.done else None
 
     def write(self, file: Path, spent: float) -> None:
-        """Write the state to a file that another program reads."""
+        """Write the state to a file that another program reads. Work goes on if that cannot be done."""
         aside = file.with_name(file.name + ".part")
         state = {"name": self.description, "done": self.done, "total": self.total}
-        aside.write_text(json.dumps(state | {"seconds_left": round(self.left(spent), 1)}))
-        aside.replace(file)
+        with suppress(OSError):
+            aside.write_text(json.dumps(state | {"seconds_left": self.left(spent)}))
+            aside.replace(file)
 
 
 _open: _Bar | None = None  # the bar that is shown; bars that are opened inside it are not

@@ -117,7 +117,7 @@ def agreement(answers: Sequence[Answers]) -> Agreement | None:
 
 def _by_image(query: Answers, names: dict[str, str]) -> dict[str, dict[str, Kept]]:
     """The answers to each image by person, in the order of `names`. New people are added there."""
-    kept = [one for one in query.kept if not (one.skipped or one.settles)]
+    kept = [one for one in query.own if not one.skipped]
     for one in kept:
         names.setdefault(one_person(one.annotator), one.annotator)
     order = {person: place for place, person in enumerate(names)}

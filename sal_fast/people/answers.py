@@ -164,10 +164,15 @@ class Answers:
         """
         self.add([Answer(name, label, None, annotator, None, False, settles=True)])
 
+    @property
+    def own(self) -> list[Kept]:
+        """The answers that people gave to images, without the decisions about ties."""
+        return [one for one in self.kept if not one.settles]
+
     def of(self, name: str, annotator: str) -> Kept | None:
         """A person's own answer for an image, or None."""
         person = one_person(annotator)
-        own = (one for one in self.kept if one.id == name and not one.settles)
+        own = (one for one in self.own if one.id == name)
         return next((one for one in own if one_person(one.annotator) == person), None)
 
     def verdicts(self) -> dict[str, Verdict]:
@@ -184,12 +189,12 @@ class Answers:
 
     def votes(self, name: str) -> dict[str, int]:
         """The number of people who gave an image each class, in the order in which they were given first."""
-        own = [one for one in self.kept if one.id == name and not one.settles]
+        own = [one for one in self.own if one.id == name]
         return dict(Counter(one.label for one in own if one.label is not None))
 
     def open(self, ids: Sequence[str], each: int = 1) -> list[str]:
         """The ids that have fewer than `each` answers."""
-        there = Counter(one.id for one in self.kept if not one.settles)
+        there = Counter(one.id for one in self.own)
         return [name for name in ids if there[name] < each]
 
     def _verdict(self, answers: Sequence[Kept]) -> Verdict:
@@ -229,7 +234,8 @@ def tally(answers: Iterable[Answers]) -> dict[str, Any]:
     """Count what people have done over several queries: images by outcome, answers and seconds by kind.
 
     If several people answer for one image, each of their answers counts. Seconds are None if nobody measured
-    them. Images that `query import --skip-rest` gave up count for no annotator.
+    them. Images that `query import --skip-rest` gave up count for no annotator. Decisions about ties are not
+    counted among the answers.
 
     The result can be written as JSON. `by_kind` has a `Spent` for each of ANSWER_KINDS that was given, and
     `by_person` a `Person` for each. `idle_seconds` and `steps` are there only if some answer tells them. The
@@ -238,7 +244,7 @@ def tally(answers: Iterable[Answers]) -> dict[str, Any]:
     """
     answers = list(answers)
     verdicts = [verdict for one in answers for verdict in one.verdicts().values()]
-    kept = [one for query in answers for one in query.kept if one.annotator or not one.skipped]
+    kept = [one for query in answers for one in query.own if one.annotator or not one.skipped]
     with_map = [one for one in kept if one.mask is not None and not one.skipped]
     label_only = [one for one in kept if one.mask is None and not one.skipped]
     idle, steps = _sum(one.idle for one in kept), _steps(kept)

@@ -54,8 +54,8 @@ def by_handing_over(answers: Sequence[Answers], first: int | None) -> Saved | No
     """
     if first is None:
         return None
-    before = [one for query in answers[:first] for one in query.kept if one.mask is not None]
-    after = [one for query in answers[first:] for one in query.kept if one.mask is None]
+    before = [one for query in answers[:first] for one in query.own if one.mask is not None]
+    after = [one for query in answers[first:] for one in query.own if one.mask is None]
     return saved(before, after)
 
 
@@ -65,7 +65,7 @@ def by_correcting(answers: Sequence[Answers]) -> Saved | None:
     It compares these answers with those whose map was drawn from nothing. Returns None if either kind of
     answer has no times.
     """
-    kept = [one for query in answers for one in query.kept]
+    kept = [one for query in answers for one in query.own]
     drawn = [one for one in kept if one.kind == "drawn"]
     corrected = [one for one in kept if one.kind in ("corrected", "accepted")]
     return saved(drawn, corrected)

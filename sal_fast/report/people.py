@@ -122,7 +122,7 @@ def _seconds(run: Run) -> dict[str, list[float]]:
     Raises InputError if a file of answers cannot be read.
     """
     folder = RunFolder(run.path)
-    kept = [one for index in range(len(run.rounds)) for one in Answers(folder.asked(index)).kept]
+    kept = [one for index in range(len(run.rounds)) for one in Answers(folder.asked(index)).own]
     found = {
         kind: [one.seconds for one in kept if one.seconds is not None and answer_kind(one) == kind]
         for kind in ANSWER_KINDS

@@ -45,15 +45,15 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rum"]) == 2
     assert capsys.readouterr().err == (
         "sal-fast: error: unknown command 'rum'; did you mean 'run'? "
-        "(expected one of run, label, query, sweep, predict, explain, export, score, evaluate, select, report, "
-        "data, bench, doctor)\n"
+        "(expected one of run, label, query, sweep, predict, explain, export, score, evaluate, select, "
+        "report, data, bench, doctor)\n"
     )
 
 
 LEAVES = (
     "run",
-    "query export",
-    "query import",
+    "label",
+    *(f"query {name}" for name in ("export", "import", "status", "settle", "withdraw", "collect")),
     "sweep",
     "predict",
     "explain",

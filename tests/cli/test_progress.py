@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +77,21 @@ def test_the_estimate() -> None:
     assert bar.line(5) == "decoding: 0 of 40"
     bar.done = 10
     assert bar.line(60) == "decoding: 10 of 40, about 3 min 0 s left"
+
+
+def test_the_state_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another program reads it, also before anything is done. A folder that is gone stops no work."""
+    monkeypatch.setattr(progress, "OFTEN", 0.0)
+    file = tmp_path / "step.json"
+    monkeypatch.setenv(progress.FILE, str(file))
+    with progress.bar("reading", 8) as advance:
+        advance(0)
+        assert json.loads(file.read_text()) == {
+            "name": "reading", "done": 0, "total": 8, "seconds_left": None
+        }  # fmt: skip
+        advance(8)
+        assert json.loads(file.read_text())["seconds_left"] == 0
+    assert not file.exists()
+    monkeypatch.setenv(progress.FILE, str(tmp_path / "gone" / "step.json"))
+    with progress.bar("reading", 8) as advance:
+        advance()

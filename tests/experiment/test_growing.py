@@ -528,7 +528,7 @@ def test_a_question_in_flight_stays_as_it_was_asked(
     tiny: Tiny, folder: Path, more: Path, tmp_path: Path
 ) -> None:
     """The run waits for query 1, without maps; it grows, waits for the same, and then asks for more."""
-    options = {**FAST, "data": str(folder), "annotator": "people"}
+    options = {**FAST, "data": str(folder), "annotator": "people", "own_masks": "ask"}
     run = tmp_path / "run"
     with pytest.raises(Waiting):
         tiny(run, **options)
@@ -553,7 +553,7 @@ def test_a_question_in_flight_stays_as_it_was_asked(
     tiny(run, **options, human_budget=1.0)
     assert labelled(run) == [5, 9, 17, 23]
     assert [line["people"]["maps"] for line in rounds(run)] == [5, 5, 13, 19]
-    tiny(tmp_path / "told", **{**options, "annotator": "data"}, human_budget=1.0)
+    tiny(tmp_path / "told", **FAST, data=str(folder), human_budget=1.0)
     with pytest.raises(InputError, match="is finished; it asks nothing more"):
         people.asked(RunFolder(run))
     with pytest.raises(Waiting, match="0 of the 7 images of query 4"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -403,7 +405,9 @@ def test_an_instruction_s_html_is_text(page: Page, run: Path) -> None:
     _, data = ann.send("GET", "/instructions")
     assert "<h1>Look</h1>" in data.decode()
     assert "<script" not in data.decode()
-    response, _ = ann.send("GET", "/instructions/example.png")
+    found = re.search(r'<img src="([^"]+)"', data.decode())
+    assert found is not None
+    response, _ = ann.send("GET", urljoin("/", found[1]))  # as a browser on the page asks for it
     assert (response.status, response.getheader("content-type")) == (200, "image/png")
 
 
@@ -515,7 +519,7 @@ def test_a_class_that_is_not_found_is_looked_for(tmp_path: Path, caplog: pytest.
     options = {
         "data": str(images),
         "arch": "resnet18",
-        "weights": "none",
+        "offline": True,
         "image_size": 32,
         "output_stride": 8,
     }
@@ -583,6 +587,10 @@ def test_from_a_folder_of_photographs_to_a_model(tmp_path: Path) -> None:
         assert tested == pytest.approx(count / 2, abs=1)
         while ann.until("ask", "done")["stage"] == "ask":
             answered(ann, None, truth)
+    collected = tmp_path / "collected"
+    assert main(["query", "collect", str(out), "--out", str(collected)]) == 0
+    assert len(list(collected.glob("images/*/*.png"))) == 44
+    assert len(list(collected.glob("masks/*/*.png"))) >= tested
     table = json.loads((out / "run.json").read_text())
     assert table["data"]["classes"] == ["blue", "red"]
     assert len(table["splits"]["test"]) == tested

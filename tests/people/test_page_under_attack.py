@@ -390,7 +390,7 @@ def test_images_that_are_added_for_a_rare_class_are_asked_about(
         assert step(run, data, "a", "b") == 0
         asked = say(run, "a")
     assert step(run, data, "a", "b") == 2
-    assert "add images of it" in caplog.text
+    assert "add images and start the page again" in caplog.text
     for at in range(6):
         pixels = np.random.default_rng(100 + at).integers(0, 256, (9, 9, 3), np.uint8)
         Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST).save(data / f"{at:02d}-new.png")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from sal_fast.data.table import places
 from sal_fast.errors import InputError
-from sal_fast.experiment.answers.people import Query, images_of, queries
-from sal_fast.experiment.record import RunFolder
-from sal_fast.people.answers import Verdict
+from sal_fast.experiment.answers.people import Query, images_of, posed, queries
+from sal_fast.experiment.record import PEOPLE, RunFolder
+from sal_fast.people.answers import Answers, Verdict
 from sal_fast.people.question import new_folder
 
 TABLE = "answers.csv"
 COLUMNS = (
-    "query", "id", "image", "class", "annotator", "label", "skipped", "mask", "kind", "seconds", "reason",
-    "note",
+    "query", "id", "image", "class", "annotator", "label", "skipped", "settles", "mask", "kind", "seconds",
+    "reason", "note",
 )  # fmt: skip
 
 
@@ -41,17 +41,20 @@ def collect(folder: RunFolder, out: Path) -> Collected:
 
     images/<class>/ has copies of the image files. masks/<class>/ has the map of an image, or a folder with
     the maps of several people, which every reader of the data set averages, as the run did. answers.csv has a
-    line for each answer, those to skipped images among them. Raises InputError if nobody has given a class
-    yet, if `out` holds anything, or if an image is missing; then nothing is written.
+    line for each answer, those to skipped images among them. What people said before the run began, about
+    images that it is tested on, is there, too. Raises InputError if nobody has given a class yet, if `out`
+    holds anything, or if an image is missing; then nothing is written.
     """
-    asked = queries(folder)
+    later = queries(folder)
+    first, files = _first(folder)
+    asked = [*first, *later]
     verdicts = {name: one for query in asked for name, one in query.answers.verdicts().items()}
     given = {name: one for name, one in verdicts.items() if one.label is not None}
     if not given:
         raise InputError(f"{folder.path}: nobody has given a class yet; import answers first")
     where = places(folder.path.name, list(given), [str(one.label) for one in given.values()])
     place = dict(zip(given, where, strict=True))
-    files = images_of(folder, [query for query in asked if query.answers.kept])
+    files |= images_of(folder, [query for query in later if query.answers.kept])
     with new_folder(out) as aside:
         try:
             images = {
@@ -65,6 +68,19 @@ def collect(folder: RunFolder, out: Path) -> Collected:
         (aside / TABLE).write_bytes(_table(asked, verdicts, images, masks))
     skipped = [name for name in verdicts if name not in given]
     return Collected(len(given), sum(bool(one.masks) for one in given.values()), skipped)
+
+
+def _first(folder: RunFolder) -> tuple[list[Query], dict[str, Path]]:
+    """The questions about images without any class, from before the run, and the files of these images."""
+    found: list[Query] = []
+    files: dict[str, Path] = {}
+    for name in ("classes", "maps"):
+        place = folder.path / PEOPLE / "first" / name
+        asked = posed(place, folder.path.name)
+        if asked is not None:
+            found.append(Query(asked.query_index, asked.ids, Answers(place), waits=False))
+            files |= zip(asked.ids, asked.images, strict=True)
+    return found, files
 
 
 def _masks(verdict: Verdict, out: Path, place: str) -> dict[Path, str]:
@@ -95,13 +111,14 @@ def _table(
         for one in query.answers.kept:
             mask = None if one.mask is None else masks.get(query.answers.folder / one.mask)
             line = {
-                "query": query.index,
+                "query": "first" if query.index < 0 else query.index,
                 "id": one.id,
                 "image": images.get(one.id),
                 "class": verdicts[one.id].label,
                 "annotator": one.annotator,
                 "label": one.label,
                 "skipped": "yes" if one.skipped else "",
+                "settles": "yes" if one.settles else "",
                 "mask": mask,
                 "kind": one.kind,
                 "seconds": one.seconds,

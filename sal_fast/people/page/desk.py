@@ -144,8 +144,8 @@ class Desk:
         who = one_person(person)
         own = [
             one.seconds
-            for one in self.answers().kept
-            if one_person(one.annotator) == who and one.seconds is not None and not one.settles
+            for one in self.answers().own
+            if one_person(one.annotator) == who and one.seconds is not None
         ]
         return sum(own) / len(own) if own else None
 
@@ -352,8 +352,7 @@ class Desk:
 
     def _is_open(self, name: str, who: str) -> bool:
         """True if a person may have an image: they have not answered it, and not enough others have it."""
-        there = self.answers().kept
-        by = {one_person(one.annotator) for one in there if one.id == name and not one.settles}
+        by = {one_person(one.annotator) for one in self.answers().own if one.id == name}
         others = (by | self._held.get(name, {}).keys()) - {who}
         return who not in by and len(others) < self.each
 

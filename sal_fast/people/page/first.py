@@ -193,7 +193,8 @@ def _step(place: Path, config: Config, names: Sequence[str], named: Sequence[str
     if rare or len(found) < 2:
         if len(given) >= len(order) // 2:
             order = _with_new(place, config, table, order, len(given))
-        _ask_more(place / "classes", order, image, rare or ["a second class"], len(given))
+        lacking = f"{rare[0]!r} was found fewer than {WANTED} times" if rare else "one class alone was found"
+        _ask_more(place / "classes", order, image, lacking, len(given))
         return
     rng = seeds.stream(config.seed, "split")
     split: dict[str, str] = {}
@@ -255,10 +256,12 @@ def _own(table: Table, known: Collection[str] = ()) -> list[int]:
 
 def _check(config: Config, table: Table, pool: int) -> None:
     """Refuse options that cannot work before people spend their time."""
-    from sal_fast.experiment import checks
+    from sal_fast.distributed import ALONE
+    from sal_fast.experiment import checks, settling
 
-    checks.check_networks(config)
-    checks.check_features(config, replace(table, classes=["one", "other"]), config.plan(pool))
+    settled = settling.settle(config, pool, {}, ALONE)
+    checks.check_networks(settled)
+    checks.check_features(settled, replace(table, classes=["one", "other"]), settled.plan(pool))
 
 
 def _table(config: Config) -> Table:
@@ -292,21 +295,19 @@ def _table(config: Config) -> Table:
     return found
 
 
-def _ask_more(
-    place: Path, order: Sequence[str], image: Mapping[str, Path], rare: Sequence[str], asked: int
-) -> None:
-    """Ask about more images, because a class was found too seldom.
+def _ask_more(place: Path, order: Sequence[str], image: Mapping[str, Path], lacking: str, asked: int) -> None:
+    """Ask about more images, because a class was found too seldom. `lacking` says which.
 
     Raises InputError if half of all images were asked already.
     """
     most = len(order) // 2
     if asked >= most:
         raise InputError(
-            f"{rare[0]!r} was found fewer than {WANTED} times among {asked} images; add images of it, or "
-            f"withdraw the answers that name it, and start again with --classes and without it"
+            f"{lacking} among {asked} images; add images and start the page again, or leave the rare class "
+            f"out by --classes, and withdraw the answers that name it"
         )
     more = order[: min(most, asked + max(LEAST // 2, asked // 4))]
-    log.info("%s was found fewer than %d times, so more images are shown", rare[0], WANTED)
+    log.info("%s, so more images are shown", lacking)
     _pose(place, CLASSES, more, image, maps=False)
 
 

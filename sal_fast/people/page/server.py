@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from markdown_it import MarkdownIt
 from starlette.applications import Starlette
@@ -171,9 +171,7 @@ class _Pages:
     def instructions(self, request: Request, says: Mapping[str, Any]) -> Response:
         file = self.session.folder / "instructions.md"
         text = file.read_text(encoding="utf-8-sig", errors="replace") if file.exists() else ""
-        # html=False: tags in the text are shown as they are typed
-        made = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-        return HTMLResponse(made)
+        return HTMLResponse(_markdown(text))
 
     def instruction_file(self, request: Request, says: Mapping[str, Any]) -> Response:
         return _file(self.session.folder, request.path_params["path"], PICTURES)
@@ -336,6 +334,16 @@ def _file(folder: Path, path: str, kinds: Mapping[str, str]) -> Response:
     if data is None:
         return PlainTextResponse("There is no such file.", 404)
     return Response(data, media_type=kind)
+
+
+def _markdown(text: str) -> str:
+    """Instructions as HTML. Tags in the text are shown as they are typed, and its pictures lie beside it."""
+    made = MarkdownIt("commonmark", {"html": False}).enable("table")
+    blocks = made.parse(text)
+    for part in (part for block in blocks for part in block.children or ()):
+        if part.type == "image":
+            part.attrSet("src", urljoin("/instructions/", str(part.attrGet("src"))))
+    return str(made.renderer.render(blocks, made.options, {}))
 
 
 def _error(status: int, error: object, **more: str) -> JSONResponse:
