@@ -21,12 +21,14 @@ from posed_pictures import pictures, pose, waiting_run
 from sal_fast._util.locks import locked
 from sal_fast.cli import main
 from sal_fast.data import load_table
-from sal_fast.data.table import names_a_file
+from sal_fast.data.table import UNLABELLED, names_a_file
+from sal_fast.errors import InputError
+from sal_fast.experiment.config import Config
 from sal_fast.experiment.record import RunFolder
 from sal_fast.people.answers import Answers, png_mask
 from sal_fast.people.page import first, program, runs
 from sal_fast.people.page.desk import Asked, Desk, Gone
-from sal_fast.people.page.session import Session, Settings
+from sal_fast.people.page.session import Session, Settings, token
 from sal_fast.people.question import Answer, Question, picture
 
 SIZE = (60, 40)
@@ -537,3 +539,68 @@ def test_maps_of_images_with_long_names(tmp_path: Path) -> None:
     Answers(tmp_path).add([Answer(name, "a", mask, "Ann", 1.0, False)])
     (kept,) = Answers(tmp_path).kept
     assert np.array_equal(png_mask(tmp_path / str(kept.mask)), mask)
+
+
+def test_a_picture_that_is_another_one_now_is_fetched_again(run: Path, tmp_path: Path) -> None:
+    """Another run of this name may have the same addresses, so the browser asks each time."""
+    with serving(run, log=tmp_path / "log.txt") as page:
+        ann = page.person("Ann")
+        ann.state()
+        first_one = ann.take(1)[0]
+        address = f"/picture/{first_one['key']}"
+        response, before = ann.send("GET", address)
+        mark = str(response.getheader("etag"))
+        assert "max-age" not in str(response.getheader("cache-control"))
+        response, data = ann.send("GET", address, If_None_Match=mark)
+        assert (response.status, data) == (304, b"")
+        for file in (tmp_path / "pictures").iterdir():
+            file.unlink()
+            Image.new("RGB", (9, 9)).save(file)
+        response, after = ann.send("GET", address, If_None_Match=mark)
+        assert response.status == 200
+        assert after != before
+
+
+def test_a_program_that_was_killed_is_told(
+    run: Path, session: Callable[..., Session], idle: list[list[str]]
+) -> None:
+    """It could say nothing itself. The answers are kept, and starting again works."""
+    there = session(run, Settings())
+    there.begin()
+    answer_all(there)
+    assert there.stage == "learn"
+    there.program._process.kill()
+    wait_for(lambda: there.stage == "failed")
+    assert "ended by force, perhaps because the machine's memory was full (Killed)" in there.text
+    again = session(run, Settings())
+    again.begin()
+    assert (again.stage, len(idle)) == ("learn", 2)
+
+
+def test_the_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
+    made = token(tmp_path)
+    assert (tmp_path / "page.json").stat().st_mode & 0o777 == 0o600
+    assert token(tmp_path) == made
+    (tmp_path / "page.json").write_text("{}")
+    with pytest.raises(InputError, match="no secret in it"):
+        token(tmp_path)
+
+
+def test_pictures_beside_folders_are_not_left_out(tmp_path: Path) -> None:
+    """A folder of photographs may hold others; then it looks like one whose folders stand for classes."""
+    data = photographs(tmp_path / "data", 8)
+    (data / "2024").mkdir()
+    for name in ("05", "06", "07"):
+        (data / f"{name}.png").rename(data / "2024" / f"{name}.png")
+    with pytest.raises(InputError, match=r"folders 2024 are read as classes, and 5 pictures .*'00\.png'"):
+        first._table(Config.of(options(data)))
+
+
+def test_a_pool_alone_has_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    pool = photographs(tmp_path / "data" / "pool", 8)
+    (pool / "2024").mkdir()
+    (pool / "07.png").rename(pool / "2024" / "07.png")
+    table = first._table(Config.of(options(tmp_path / "data")))
+    assert len(table) == 8
+    assert {*table.labels} == {UNLABELLED}

@@ -394,8 +394,11 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4)
-def shown(path: Path) -> tuple[bytes, str]:
-    """The bytes and the suffix of a picture that any browser shows; the last few are kept."""
+def shown(path: Path, mark: str = "") -> tuple[bytes, str]:
+    """The bytes and the suffix of a picture that any browser shows; the last few are kept.
+
+    Another `mark` reads the file anew.
+    """
     return questions.picture(path)
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 SHARE, LEAST, MOST = 0.3, 20, 200
 WANTED = 2  # images of each class that have to be found, one for val and one for test
 CLASSES, MAPS = -1, -2  # numbers of the two questions, which are no queries of a run
+POOL = "pool"  # the folder of images without a class
 LOOKED = 64  # pixels a side at which images are compared
 LONGEST = 200  # characters of a class
 
@@ -264,20 +265,34 @@ def _check(config: Config, table: Table, pool: int) -> None:
 
 
 def _table(config: Config) -> Table:
-    """The images: a data set in any format, or the pictures that lie in a folder without a table."""
+    """The images: a data set in any format, or the pictures that lie in a folder without a table.
+
+    Raises InputError if pictures lie beside folders that stand for classes, because these would be left out.
+    """
     from sal_fast.data import load_table
     from sal_fast.data.readers.base import is_picture, visible
     from sal_fast.trained import named
 
     path = Path(config.data)
+    there = visible(path) if path.is_dir() else []
+    loose = [one for one in there if is_picture(one)]
+    folders = [one.name for one in there if one.is_dir()]
+    if folders == [POOL] and not loose:  # no image has a class
+        return named.table([path], config.white)
     try:
-        return load_table(config.data, config.root, config.its_rule, config.its_format)
+        found = load_table(config.data, config.root, config.its_rule, config.its_format)
     except InputError:
-        there = visible(path) if path.is_dir() else []
-        plain = any(map(is_picture, there)) and not any(one.suffix in named.TABLES for one in there)
+        plain = bool(loose) and not any(one.suffix in named.TABLES for one in there)
         if not plain:
             raise
-    return named.table([path], config.white)
+        return named.table([path], config.white)
+    if loose and not {*found.images} & {*loose} and {*found.classes} <= {*folders}:
+        raise InputError(
+            f"{path}: its folders {', '.join(found.classes)} are read as classes, and {len(loose)} pictures "
+            f"beside them, such as {loose[0].name!r}, would be left out; put each into the folder of its "
+            f"class, or all pictures into one folder without others if no class is known"
+        )
+    return found
 
 
 def _ask_more(place: Path, order: Sequence[str], image: Mapping[str, Path], lacking: str, asked: int) -> None:

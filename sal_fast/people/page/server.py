@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import secrets
@@ -22,6 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sal_fast._util.files import stamp
 from sal_fast._util.locks import InUse
 from sal_fast.data import files
 from sal_fast.errors import InputError
@@ -182,8 +184,14 @@ class _Pages:
         desk = self.session.desk
         if desk is None:
             raise Gone("no picture is asked about now")
-        data, suffix = desks.shown(desk.path(request.path_params["key"]))
-        keep = {"Cache-Control": "private, max-age=86400"}
+        path = desk.path(request.path_params["key"])
+        # the browser asks each time whether it still has the right one: a run that is made anew has the same
+        # addresses, perhaps for other pictures
+        mark = hashlib.blake2b(stamp(path).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+        keep = {"Cache-Control": "private, no-cache", "ETag": f'"{mark}"'}
+        if request.headers.get("if-none-match", "").removeprefix("W/") == keep["ETag"]:
+            return Response(status_code=304, headers=keep)
+        data, suffix = desks.shown(path, mark)
         return Response(data, media_type=PICTURES[suffix], headers=keep)
 
     # --- what is asked -----------------------------------------------------------------------------------

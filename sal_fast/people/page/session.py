@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sal_fast._util.files import read_json, write_json
+from sal_fast._util.files import read_json, whole_file
 from sal_fast._util.locks import InUse
 from sal_fast.errors import InputError
 from sal_fast.experiment import growing
@@ -182,7 +183,7 @@ class Session:
             answered = self.stage == "ask" and self.desk is not None and self.desk.complete()
             if status not in (None, 0, people.WAITING):
                 self.stage = "failed"
-                self.text = "The program has stopped; its last lines say why. Start the page again to go on."
+                self.text = _stopped(status)
             elif status is not None or answered or waits:
                 self._go_on()
         except Exception as error:  # such as a full disk; without this thread the page would never go on
@@ -316,8 +317,24 @@ def token(folder: Path) -> str:
     """The secret in the page's address. It stays the same when the page is started again."""
     file = folder / "page.json"
     if file.exists():
-        return str(read_json(file)["token"])
+        kept = read_json(file).get("token")
+        if not isinstance(kept, str) or not kept:
+            raise InputError(f"{file}: no secret in it; remove the file, and a new one is made")
+        return kept
     made = secrets.token_urlsafe(18)
-    write_json(file, {"token": made})
-    file.chmod(0o600)
+    with whole_file(file) as aside:
+        aside.touch(mode=0o600)  # before anything is in it
+        aside.write_text(json.dumps({"token": made}) + "\n")
     return made
+
+
+def _stopped(status: int) -> str:
+    """Say why a program has stopped that ended with this exit status, or by a signal if that is negative."""
+    if status >= 0:
+        return "The program has stopped; its last lines say why. Start the page again to go on."
+    said = "The program was ended by force"
+    if -status == signal.SIGKILL:
+        said += ", perhaps because the machine's memory was full"
+    return (
+        f"{said} ({signal.strsignal(-status)}). Start the page again to go on from the last finished round."
+    )
