@@ -461,9 +461,19 @@ def test_an_odd_map_is_asked_about(browser: Browser, page: Page, who: str) -> No
     browser.keys("1", "c", ENTER)
     browser.until("return document.querySelector('#ask-sure[open]')")
     browser.click("#sure-keep")
-    browser.next(later)
+    third = browser.next(later)
     saved = answer(page, who, later)
     assert (saved["label"], saved["mask"], saved["kind"]) == ("blue", None, None)
+    browser.keys("2", "c", "r")
+    browser.pointer("mouse", browser.at((0.1, 0.1), (0.9, 0.9)))
+    browser.keys("i", ENTER)
+    browser.until("return document.querySelector('#ask-sure[open]')")
+    assert browser.key() == third
+    frame = browser.mask()
+    assert frame[0, 0] and not frame[100, 150]
+    browser.click("#sure-keep")
+    browser.next(third)
+    assert np.array_equal(answer(page, who, third)["mask"], frame)
 
 
 def test_yes_or_no_to_the_model_s_map(
@@ -612,6 +622,7 @@ def test_two_hundred_pictures_in_a_row(
         browser.open(page.address, "Anna")
         browser.driver.execute_cdp_cmd("HeapProfiler.enable", {})
         for i in range(200):
+            browser.until("return page.ahead.length")
             key = browser.key()
             if i % 10 == 0:
                 browser.pointer("mouse", browser.at((0.2, 0.2), (0.7, 0.4)))

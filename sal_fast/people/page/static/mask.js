@@ -110,6 +110,14 @@ export class Mask {
     return this.data.subarray(this.low * this.width, this.high * this.width).includes(1);
   }
 
+  /** True if the server may ask whether the map is meant: it is empty, or large, or holds all corners. */
+  get odd() {
+    const { data, width } = this;
+    const corners = [0, width - 1, data.length - width, data.length - 1];
+    if (!this.any || corners.every((at) => data[at])) return true;
+    return this.runs().reduce((sum, run, i) => sum + (i % 2 ? run : 0), 0) > 0.9 * data.length;
+  }
+
   /** Replace the whole map. The undo steps go, unless a step is open. */
   replace(data) {
     if (this.step) {

@@ -543,17 +543,15 @@ async function skip() {
   send(work, { skipped: true, reason, label: null, kind: null, runs: null }, `Picture ${work.number} is skipped.`);
 }
 
-/** Send an answer and go on. A map that the server may ask about is waited for. */
+/** Send an answer and go on. For a map that the server may ask about the page waits until it is kept. */
 function send(work, more, text) {
   const start = performance.now();
   noDraft();
   work.clock.stop();
   const saved = { person, query: state.query, ...work.saved(), sure: false, settles: false, ...more };
-  const marked = (saved.runs ?? []).reduce((sum, run, i) => sum + (i % 2 ? run : 0), 0);
-  const share = marked / (work.width * work.height);
-  const asks = work.wants_map && !saved.skipped && !saved.sure && (share === 0 || share > 0.8);
+  const asks = work.wants_map && !saved.skipped && !saved.sure && work.mask.odd;
   // An empty map is sent as one, so that the server asks whether it is meant.
-  if (asks && share === 0) saved.runs = [work.width * work.height];
+  if (asks) saved.runs ??= [work.width * work.height];
   const item = talk.put("answer", work.key, saved);
   item.text = text;
   if (asks && !talk.isAway) {
