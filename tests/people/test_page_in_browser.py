@@ -37,7 +37,8 @@ const words = "button, p, label, h1, h2, h3, summary, output, kbd, b, small, dt,
 for (const element of document.querySelectorAll(words)) {
   const box = element.getBoundingClientRect();
   if (!element.checkVisibility() || element.closest(".unseen") || !box.width) continue;
-  const text = element.textContent.trim().slice(0, 40), inline = getComputedStyle(element).display === "inline";
+  const text = element.textContent.trim().slice(0, 40);
+  const inline = getComputedStyle(element).display === "inline";
   if (element.scrollWidth > element.clientWidth + 1 && !inline) cut.push(text);
   if (box.left < -1 || box.right > innerWidth + 1) cut.push(`beside the window: ${text}`);
   const scrolls = element.closest(".scroll, .tools, .calm, dialog");

@@ -159,7 +159,7 @@ function heading() {
 	if (rounds.accuracy !== null) parts.push(`accuracy ${percent(rounds.accuracy)}`);
 	if (rounds.dice !== null) parts.push(`Dice ${rounds.dice.toFixed(2)}`);
 	write({ title: run, who: person, round: parts.join(" · ") });
-	hide({ progress: !counts, ties: !counts?.ties });
+	hide({ who: false, answers: state.query === null, progress: !counts, ties: !counts?.ties });
 	if (!counts) return;
 	const { images, answered, skipped, ties } = counts;
 	const left = Math.max(0, images - answered);
@@ -223,7 +223,7 @@ function calm() {
 	const titles = {
 		ask: nothingLeft ? "Nothing is left for you" : "The next picture comes",
 		learn: "The model learns",
-		done: "The run is finished",
+		done: "Finished",
 		failed: "The run has stopped",
 		classes: "Which classes are there?",
 	};
@@ -304,7 +304,7 @@ function panel() {
 	let model = "Your own map is shown.";
 	if (!suggested) model = "The model has no map for this picture.";
 	else if (proposed === null) model = "The model has no map for this class.";
-	else if (label === null) model = `The model’s first guess is “${proposed}”.`;
+	else if (label === null) model = `The model’s first guess is “${proposed}”. Accept takes class and map.`;
 	else if (untouched) model = `This is the model’s map of “${proposed}”.`;
 	else if (hidden) model = "The model’s map is hidden.";
 	else if (origin === "model") model = "You corrected the model’s map.";
