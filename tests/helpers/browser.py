@@ -219,11 +219,11 @@ def polygon(points: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndar
 
 
 def rectangle(points: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centre lies between two corners, bool [H, W]."""
+    """The pixels whose centre lies between two corners, with the left and the upper edge, bool [H, W]."""
     (ax, ay), (bx, by) = points
     x, y = grid(size)
-    across = (x >= min(ax, bx)) & (x <= max(ax, bx))
-    return across & (y >= min(ay, by)) & (y <= max(ay, by))
+    across = (x >= min(ax, bx)) & (x < max(ax, bx))
+    return across & (y >= min(ay, by)) & (y < max(ay, by))
 
 
 def enlarged(small: np.ndarray, size: tuple[int, int], percent: int = 50) -> np.ndarray:

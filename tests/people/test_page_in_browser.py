@@ -29,15 +29,17 @@ MAPS = small_maps(80)
 ENTER, ESCAPE, BACKSPACE, CONTROL, SHIFT = "\ue007", "\ue00c", "\ue003", "\ue009", "\ue008"
 LEFT, UP, RIGHT, DOWN = "\ue012", "\ue013", "\ue014", "\ue015"
 NPM = shutil.which("npm")
-MOST_BYTES = 100 * 1024
+MOST_BYTES = 100_000
 # Text that its box hides, and whatever lies outside of the window, unless it can be scrolled to.
 CUT = """
 const cut = [], page = document.documentElement;
-for (const element of document.querySelectorAll("button, p, label, h1, h2, summary, output, kbd, .text, dt, dd")) {
+const words = "button, p, label, h1, h2, h3, summary, output, kbd, b, small, dt, dd, .class span";
+for (const element of document.querySelectorAll(words)) {
   const box = element.getBoundingClientRect();
-  if (!element.checkVisibility() || element.closest(".unseen, .symbols") || !box.width) continue;
+  if (!element.checkVisibility() || element.closest(".unseen") || !box.width) continue;
   const text = element.textContent.trim().slice(0, 40);
-  if (element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).display !== "inline") cut.push(text);
+  const inline = getComputedStyle(element).display === "inline";
+  if (element.scrollWidth > element.clientWidth + 1 && !inline) cut.push(text);
   if (box.left < -1 || box.right > innerWidth + 1) cut.push(`beside the window: ${text}`);
   const scrolls = element.closest(".scroll, .tools, .calm, dialog");
   if (!scrolls && (box.top < -1 || box.bottom > innerHeight + 1)) cut.push(`below the window: ${text}`);
@@ -461,9 +463,20 @@ def test_an_odd_map_is_asked_about(browser: Browser, page: Page, who: str) -> No
     browser.keys("1", "c", ENTER)
     browser.until("return document.querySelector('#ask-sure[open]')")
     browser.click("#sure-keep")
-    browser.next(later)
+    third = browser.next(later)
     saved = answer(page, who, later)
     assert (saved["label"], saved["mask"], saved["kind"]) == ("blue", None, None)
+    browser.keys("2", "c", "r")
+    browser.pointer("mouse", browser.at((0.1, 0.1), (0.9, 0.9)))
+    browser.keys("i", ENTER)
+    browser.until("return document.querySelector('#ask-sure[open]')")
+    assert browser.key() == third
+    frame = browser.mask()
+    assert frame[0, 0]
+    assert not frame[100, 150]
+    browser.click("#sure-keep")
+    browser.next(third)
+    assert np.array_equal(answer(page, who, third)["mask"], frame)
 
 
 def test_yes_or_no_to_the_model_s_map(
@@ -501,7 +514,7 @@ def test_names_are_texts(template: Path, browsers: Callable[..., Browser], tmp_p
     with serving(run, log=tmp_path / "log.txt") as page:
         browser.open(page.address, "Anna <b>")
         key = browser.key()
-        assert browser.js("return document.querySelector('.class .text').textContent") == tag
+        assert browser.js("return document.querySelector('.class span').textContent") == tag
         assert browser.js("return document.querySelector('#classes img') === null")
         assert browser.js("return document.querySelector('.class:nth-child(2)').title") == f"{'b' * 90} (2)"
         browser.keys("1")
@@ -594,7 +607,7 @@ def test_everybody_can_use_it(
     browser.until("return page.work.reopened")
     assert found() == []
     unnamed = browser.js(
-        "return [...document.querySelectorAll('main button, header button, main input, main select, main textarea')]"
+        "return [...document.querySelectorAll('header button, main :is(button, input, select, textarea)')]"
         ".filter(e => e.checkVisibility() && !e.getAttribute('aria-keyshortcuts')).map(e => e.outerHTML)"
     )
     assert unnamed == [] or all('class="class"' in one for one in unnamed)
@@ -612,6 +625,7 @@ def test_two_hundred_pictures_in_a_row(
         browser.open(page.address, "Anna")
         browser.driver.execute_cdp_cmd("HeapProfiler.enable", {})
         for i in range(200):
+            browser.until("return page.ahead.length")
             key = browser.key()
             if i % 10 == 0:
                 browser.pointer("mouse", browser.at((0.2, 0.2), (0.7, 0.4)))
@@ -632,34 +646,77 @@ def test_two_hundred_pictures_in_a_row(
     assert heap[-1] < heap[0] + 8e6
 
 
+# Remember which pictures the page asks for, and what each move of a stroke paints: the number of pixels of
+# the screen, and the points of the picture that the stroke went through.
+WATCH = """
+window.seen = {asked: [], strokes: [], painted: 0};
+const ask = Worker.prototype.postMessage;
+Worker.prototype.postMessage = function (message, ...more) {
+  seen.asked.push(message.key);
+  return ask.call(this, message, ...more);
+};
+const put = CanvasRenderingContext2D.prototype.putImageData;
+CanvasRenderingContext2D.prototype.putImageData = function (image, x, y, left, top, width, height) {
+  seen.painted += (width ?? image.width) * (height ?? image.height);
+  return put.apply(this, arguments);
+};
+const {tools} = page, follow = tools.follow;
+tools.follow = function (...words) {
+  const before = tools.gesture?.stroke ? tools.last.points.length : 0;
+  seen.painted = 0;
+  follow.apply(this, words);
+  if (before) seen.strokes.push([seen.painted, tools.last.points.slice(before - 1)]);
+};
+"""
+# Press Enter, and say whether the picture that was ready is on the screen when the key's handler returns.
+NEXT_AT_ONCE = """
+const ready = page.ahead[0], {width} = ready.levels[0].bitmap;
+seen.asked = [];
+page.view.layer.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true, cancelable: true}));
+return [width, page.work === ready && page.view.levels === ready.levels, ready.key];
+"""
+
+
 def test_pictures_of_24_megapixels(template: Path, browsers: Callable[..., Browser], tmp_path: Path) -> None:
-    """The brush follows the hand, and the next picture is there at once. The bars are wide; see what is printed."""
+    """A stroke paints only what lies about it, and the next picture was decoded before the key.
+
+    These two make the page quick with large pictures. How quick it is on this machine is printed.
+    """
     size = (6000, 4000)
+    maps = small_maps(6)
     images = pictures(tmp_path / "pictures", 6, size, different=3)
-    run = pose(template, tmp_path / "run", images, maps=small_maps(6))
+    run = pose(template, tmp_path / "run", images, maps=maps)
     browser = browsers()
+    few = [(0.2, 0.2), (0.7, 0.4), (0.3, 0.8), (0.9, 0.9)]
+    many = [(0.1 + 0.02 * j, 0.5 + 0.3 * np.sin(0.4 * j)) for j in range(40)]
     with serving(run, log=tmp_path / "log.txt") as page:
         browser.open(page.address, "Anna")
+        browser.js(WATCH)
         for i in range(3):
             browser.until("return page.ahead.length")
             key = browser.key()
-            browser.keys("1")
-            browser.keys(*"]" * 3)
-            browser.pointer("mouse", browser.at((0.2, 0.2), (0.7, 0.4), (0.3, 0.8), (0.9, 0.9)))
+            browser.keys("1", *"]" * 3)
+            browser.js("seen.strokes = []")
+            browser.pointer("mouse", browser.at(*(few if i == 0 else many)))
+            last, scale = browser.last(), browser.js("return page.view.scale")
+            strokes = browser.js("return seen.strokes")
+            assert strokes
+            for painted, points in strokes:
+                room = np.ptp(np.array(points), axis=0) + 2 * last["radius"]
+                assert 0 < painted <= np.prod(room * scale + 10)
             if i == 0:
-                first, last = browser.mask(), browser.last()
-                before = enlarged(small_maps(6)[browser.js("return page.work.number") - 1, 0], size)
-                assert np.array_equal(first, before | stroke(last["points"], last["radius"], size))
-            time.sleep(1)
-            browser.keys(ENTER)
-            browser.next(key)
-        strokes, nexts = browser.js("return [page.times.stroke, page.times.next]")
-        assert np.array_equal(
-            answer(page, "Anna", browser.js("return page.state") and key)["mask"].shape, size[::-1]
-        )
-    print(
-        f"\nhandler of a stroke: {statistics.median(strokes):.1f} ms in the median, {max(strokes):.1f} at most"
-    )
-    print(f"next picture: {', '.join(f'{ms:.0f}' for ms in nexts)} ms")
-    assert statistics.median(strokes) < 80
-    assert statistics.median(nexts) < 2000
+                before = enlarged(maps[browser.js("return page.work.number") - 1, 0], size)
+                drawn = before | stroke(last["points"], last["radius"], size)
+                assert np.array_equal(browser.mask(), drawn)
+            width, at_once, shown = browser.js(NEXT_AT_ONCE)
+            assert (width, at_once) == (size[0], True)
+            assert browser.next(key) == shown
+            assert shown not in browser.js("return seen.asked")
+            if i == 0:
+                assert np.array_equal(answer(page, "Anna", key)["mask"], drawn)
+        browser.until("return page.times.next.length === 3")
+        handlers, nexts = browser.js("return [page.times.stroke, page.times.next]")
+        assert browser.complaints() == []
+    median, most = statistics.median(handlers), max(handlers)
+    print(f"\nhandler of a stroke: {median:.1f} ms in the median, {most:.1f} at most, of {len(handlers)}")
+    print(f"next picture: {', '.join(f'{ms:.0f}' for ms in nexts)} ms from the key to the frame with it")

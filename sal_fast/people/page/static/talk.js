@@ -1,176 +1,160 @@
-/** Requests to the server. What cannot be sent is kept in the browser, and sent in order as soon as it can be. */
+/** Requests to the server. What cannot be sent is kept in the browser, and sent in order when it can be. */
 
 const PAUSE = 1000;
-const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+export const wait = (ms = PAUSE) => new Promise((done) => setTimeout(done, ms));
 
 export class Refused extends Error {
-  constructor(status, reply) {
-    super(reply.error ?? `The server refused this (${status}).`);
-    this.status = status;
-    this.reply = reply;
-  }
+	constructor(status, reply) {
+		super(reply.error ?? `The server refused this (${status}).`);
+		this.status = status;
+		this.reply = reply;
+	}
 }
 
 class Away extends Error {}
 
-async function send(path, body) {
-  let response;
-  let text;
-  try {
-    const sent = JSON.stringify(body);
-    const options = body === undefined ? {} : {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: sent,
-      // A small request outlives the page.
-      keepalive: sent.length < 30000,
-    };
-    response = await fetch(path, { cache: "no-store", ...options });
-    text = await response.text();
-  } catch {
-    throw new Away();
-  }
-  let reply = {};
-  try {
-    reply = JSON.parse(text);
-  } catch {
-    if (response.ok) throw new Away();
-    if (text && !text.startsWith("<")) reply.error = text;
-  }
-  if (response.status >= 502 && response.status <= 504) throw new Away();
-  if (!response.ok) throw new Refused(response.status, reply);
-  return reply;
+/** Send an object with POST, or nothing with GET. */
+export async function send(path, object) {
+	let response;
+	let text;
+	try {
+		const body = JSON.stringify(object);
+		response = await fetch(path, {
+			cache: "no-store",
+			// A small request outlives the page.
+			...(body && { method: "POST", body, keepalive: body.length < 30000 }),
+		});
+		text = await response.text();
+	} catch {
+		throw new Away();
+	}
+	let reply = {};
+	try {
+		reply = JSON.parse(text);
+	} catch {
+		if (response.ok) throw new Away();
+		if (text && !text.startsWith("<")) reply.error = text;
+	}
+	if ([502, 503, 504].includes(response.status)) throw new Away();
+	if (!response.ok) throw new Refused(response.status, reply);
+	return reply;
 }
 
-/** The answers that are not sent yet, as the browser keeps them when the page is closed. */
-class Drawer {
-  constructor() {
-    this.base = new Promise((done) => {
-      try {
-        const opening = indexedDB.open("sal-fast", 1);
-        opening.onupgradeneeded = () => opening.result.createObjectStore("unsent", { keyPath: "id" });
-        opening.onsuccess = () => done(opening.result);
-        opening.onerror = () => done(null);
-      } catch {
-        done(null);
-      }
-    });
-  }
+// The answers that are not sent yet, as the browser keeps them when the page is closed.
 
-  async use(mode, what) {
-    const base = await this.base;
-    if (!base) return [];
-    return new Promise((done) => {
-      try {
-        const deal = base.transaction("unsent", mode);
-        const request = what(deal.objectStore("unsent"));
-        deal.oncomplete = () => done(request.result);
-        deal.onerror = deal.onabort = () => done([]);
-      } catch {
-        done([]);
-      }
-    });
-  }
+const base = new Promise((done, fail) => {
+	const opening = indexedDB.open("sal-fast", 1);
+	opening.onupgradeneeded = () => opening.result.createObjectStore("unsent", { keyPath: "id" });
+	opening.onsuccess = () => done(opening.result);
+	opening.onerror = fail;
+});
 
-  all = () => this.use("readonly", (store) => store.getAll());
-  put = (item) => this.use("readwrite", (store) => store.put(item));
-  drop = (id) => this.use("readwrite", (store) => store.delete(id));
+async function stored(what) {
+	try {
+		const deal = (await base).transaction("unsent", "readwrite");
+		const request = what(deal.objectStore("unsent"));
+		return await new Promise((done, fail) => {
+			deal.oncomplete = () => done(request.result);
+			deal.onerror = deal.onabort = fail;
+		});
+	} catch {
+		return [];
+	}
 }
 
 export class Talk {
-  /** `told(item, reply, error)` hears what became of an answer; `away(bool, waiting)` hears of the connection. */
-  constructor(told, away) {
-    this.told = told;
-    this.away = away;
-    this.isAway = false;
-    this.items = [];
-    this.drawer = new Drawer();
-    this.run = null;
-    this.busy = null;
-    this.last = 0;
-  }
+	isAway = false;
+	items = [];
+	run = null;
+	busy = null;
+	last = 0;
 
-  lost(yes) {
-    this.isAway = yes;
-    this.away(yes, this.items.filter((item) => item.what !== "draft").length);
-  }
+	/** `told(item, reply, error)` hears what became of an item, `away(bool, waiting)` of the connection. */
+	constructor(told, away) {
+		this.told = told;
+		this.away = away;
+	}
 
-  /** Send a request until the server answers it. */
-  async ask(path, body) {
-    for (;;) {
-      try {
-        const reply = await send(path, body);
-        if (this.isAway) this.lost(false);
-        return reply;
-      } catch (error) {
-        if (!(error instanceof Away)) throw error;
-        this.lost(true);
-        await wait(PAUSE);
-      }
-    }
-  }
+	lost(yes) {
+		this.isAway = yes;
+		this.away(yes, this.items.filter((item) => item.what !== "draft").length);
+	}
 
-  /** Take up what an earlier page of this run could not send. */
-  async recall(run) {
-    this.run = run;
-    const old = (await this.drawer.all()).filter((item) => item.run === run);
-    this.items = [...old, ...this.items];
-    this.drain();
-  }
+	/** Send a request until the server answers it. */
+	async ask(path, body) {
+		for (;;) {
+			try {
+				const reply = await send(path, body);
+				if (this.isAway) this.lost(false);
+				return reply;
+			} catch (error) {
+				if (!(error instanceof Away)) throw error;
+				this.lost(true);
+				await wait();
+			}
+		}
+	}
 
-  /** Put an answer, a withdrawal or a draft in the queue. A draft takes the place of an older one. */
-  put(what, key, body) {
-    this.last = Math.max(Date.now() * 1000, this.last + 1);
-    const item = { id: this.last, run: this.run, what, key, body };
-    for (const old of this.items.filter((other) => other.key === key && other.what === "draft")) {
-      if (old !== this.sending) this.forget(old);
-    }
-    this.items.push(item);
-    this.drawer.put(item);
-    this.drain();
-    return item;
-  }
+	/** Take up what an earlier page of this run could not send. */
+	async recall(run) {
+		this.run = run;
+		const old = (await stored((store) => store.getAll())).filter((item) => item.run === run);
+		this.items = [...old, ...this.items];
+		this.drain();
+	}
 
-  forget(item) {
-    this.items = this.items.filter((other) => other !== item);
-    this.drawer.drop(item.id);
-  }
+	/** Put an answer, a withdrawal or a draft in the queue. It takes the place of an older draft. */
+	put(what, key, body) {
+		this.last = Math.max(Date.now() * 1000, this.last + 1);
+		const item = { id: this.last, run: this.run, what, key, body };
+		for (const old of this.items) {
+			if (old.key === key && old.what === "draft" && old !== this.sending) this.forget(old);
+		}
+		this.items.push(item);
+		stored((store) => store.put(item));
+		this.drain();
+		return item;
+	}
 
-  /** Return the keys whose answer is on its way. */
-  get answered() {
-    return new Set(this.items.filter((item) => item.what === "answer").map((item) => item.key));
-  }
+	forget(item) {
+		this.items = this.items.filter((other) => other !== item);
+		stored((store) => store.delete(item.id));
+	}
 
-  /** Send the queue, one after the other. Resolve when it is empty. */
-  drain() {
-    this.busy ??= this.sendAll().finally(() => {
-      this.busy = null;
-    });
-    return this.busy;
-  }
+	/** Return the keys whose answer is on its way. */
+	get answered() {
+		return new Set(this.items.filter((item) => item.what === "answer").map((item) => item.key));
+	}
 
-  async sendAll() {
-    let failures = 0;
-    while (this.items.length) {
-      const item = (this.sending = this.items[0]);
-      let reply = null;
-      let refused = null;
-      try {
-        reply = await send(`/api/${item.what}/${encodeURIComponent(item.key)}`, item.body);
-      } catch (error) {
-        const broken = error instanceof Refused && error.status >= 500 && ++failures < 5;
-        if (error instanceof Away || broken) {
-          this.lost(true);
-          await wait(PAUSE);
-          continue;
-        }
-        refused = error;
-      }
-      failures = 0;
-      this.sending = null;
-      this.forget(item);
-      if (this.isAway) this.lost(false);
-      this.told(item, reply, refused);
-    }
-  }
+	/** Send the queue, one after the other. Resolve when it is empty. */
+	drain() {
+		this.busy ??= this.sendAll().finally(() => {
+			this.busy = null;
+		});
+		return this.busy;
+	}
+
+	async sendAll() {
+		let failures = 0;
+		while (this.items.length) {
+			const item = (this.sending = this.items[0]);
+			let reply = null;
+			let refused = null;
+			try {
+				reply = await send(`/api/${item.what}/${encodeURIComponent(item.key)}`, item.body);
+			} catch (error) {
+				if (error instanceof Away || (error.status >= 500 && ++failures < 5)) {
+					this.lost(true);
+					await wait();
+					continue;
+				}
+				refused = error;
+			}
+			failures = 0;
+			this.sending = null;
+			this.forget(item);
+			if (this.isAway) this.lost(false);
+			this.told(item, reply, refused);
+		}
+	}
 }
