@@ -171,6 +171,9 @@ def test_one_key_accepts_the_model_s_map(browser: Browser, page: Page, who: str)
     key = browser.key()
     before = suggested(kept(page, who, key))
     browser.keys("a")
+    assert "Choose a class first" in browser.status()
+    assert browser.key() == key
+    browser.keys("1", "a")
     browser.next(key)
     saved = answer(page, who, key)
     assert (saved["label"], saved["kind"]) == ("blue", "accepted")
@@ -252,9 +255,9 @@ def test_skip_with_a_reason(browser: Browser, page: Page, who: str) -> None:
 def test_going_back_to_change_and_to_withdraw(browser: Browser, page: Page, who: str) -> None:
     """An answer is changed, another one withdrawn, and the picture in hand is as it was."""
     first = browser.key()
-    browser.keys("m", "a note", ENTER, "a")
+    browser.keys("m", "a note", ENTER, "1", "a")
     second = browser.next(first)
-    browser.keys("a")
+    browser.keys("1", "a")
     third = browser.next(second)
     browser.keys("3")
     browser.pointer("mouse", browser.at((0.4, 0.4), (0.5, 0.6)))
@@ -380,7 +383,7 @@ def test_two_people_at_once_get_different_pictures(
     for _ in range(3):
         for one, own in zip((browser, other), seen, strict=True):
             own.add(key := one.key())
-            one.keys("a")
+            one.keys("1", "a")
             one.next(key)
     assert len(seen[0]) == len(seen[1]) == 3
     assert not seen[0] & seen[1]
@@ -416,7 +419,7 @@ def test_a_server_that_is_killed(template: Path, browsers: Callable[..., Browser
     with serving(run, log=tmp_path / "one.txt") as first:
         browser.open(first.address, "Anna")
         keys = [browser.key()]
-        browser.keys("a")
+        browser.keys("1", "a")
         keys.append(browser.next(keys[0]))
         browser.until("return page.ahead.length")
         first.kill()
@@ -554,7 +557,7 @@ def test_nothing_is_cut(
         browser.until("return document.querySelector('dialog[open]')")
         assert browser.js(CUT) == [], name
         browser.keys(ESCAPE)
-    browser.keys("a")
+    browser.keys("1", "a")
     browser.next(key)
     browser.keys(BACKSPACE)
     browser.until("return page.work.reopened")
@@ -601,7 +604,7 @@ def test_everybody_can_use_it(
         assert found() == [], name
         browser.keys(ESCAPE)
     key = browser.key()
-    browser.keys("a")
+    browser.keys("1", "a")
     browser.next(key)
     browser.keys(BACKSPACE)
     browser.until("return page.work.reopened")
@@ -631,7 +634,7 @@ def test_two_hundred_pictures_in_a_row(
                 browser.pointer("mouse", browser.at((0.2, 0.2), (0.7, 0.4)))
                 browser.keys("1", ENTER)
             else:
-                browser.keys("a")
+                browser.keys("1", "a")
             browser.next(key)
             if i % 50 == 19:
                 browser.driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})

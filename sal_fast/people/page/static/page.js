@@ -304,7 +304,7 @@ function panel() {
 	let model = "Your own map is shown.";
 	if (!suggested) model = "The model has no map for this picture.";
 	else if (proposed === null) model = "The model has no map for this class.";
-	else if (label === null) model = `The model’s first guess is “${proposed}”. Accept takes class and map.`;
+	else if (label === null) model = "This is the model’s map. Its class is for you to choose.";
 	else if (untouched) model = `This is the model’s map of “${proposed}”.`;
 	else if (hidden) model = "The model’s map is hidden.";
 	else if (origin === "model") model = "You corrected the model’s map.";
@@ -429,9 +429,9 @@ function chooseClass(name) {
 	if (!work || saving || name === undefined) return;
 	if (work.votes) {
 		work.label = name;
-		// The own map stays, but the model's is not taken for one.
-		const map = work.answer ? {} : { kind: null, runs: null };
-		send(work, { settles: true, sure: true, ...map }, `Picture ${work.number} is settled: ${name}`);
+		// A decision is a class alone.
+		const decision = { settles: true, sure: true, kind: null, runs: null };
+		send(work, decision, `Picture ${work.number} is settled: ${name}`);
 		return;
 	}
 	work.classSeconds ??= work.clock.seconds;
@@ -543,13 +543,7 @@ function finish(more) {
 }
 
 function accept() {
-	const work = inHand();
-	if (!work?.untouched) return;
-	if (work.label === null) {
-		work.classSeconds ??= work.clock.seconds;
-		work.label = work.proposed;
-	}
-	finish();
+	if (inHand()?.untouched) finish();
 }
 
 function refuse() {
@@ -577,7 +571,7 @@ function send(work, more, text) {
 	noDraft();
 	work.clock.stop();
 	const saved = signed({ ...work.saved(), sure: false, settles: false, ...more });
-	const asks = work.wants_map && !saved.skipped && !saved.sure && work.mask.odd;
+	const asks = work.wants_map && work.ask !== "accept" && !saved.skipped && !saved.sure && work.mask.odd;
 	// An empty map is sent as one, so that the server asks whether it is meant.
 	if (asks) saved.runs ??= work.mask.runs;
 	const item = talk.put("answer", work.key, saved);
@@ -1176,7 +1170,7 @@ addEventListener("pageshow", (event) => {
 });
 // What is in hand is renewed while somebody works.
 setInterval(() => {
-	if (current && performance.now() - lastActive < 600000) refill();
+	if (current && performance.now() - lastActive < 60000) refill();
 }, 60000);
 
 view.moved = () => tools.sketch();
