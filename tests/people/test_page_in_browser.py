@@ -167,7 +167,7 @@ def test_the_threshold_of_the_model_s_map(browser: Browser, page: Page, who: str
 
 
 def test_one_key_accepts_the_model_s_map(browser: Browser, page: Page, who: str) -> None:
-    """With it the class of the model's first guess."""
+    """Its class is for people to choose: the key asks for one first."""
     key = browser.key()
     before = suggested(kept(page, who, key))
     browser.keys("a")
