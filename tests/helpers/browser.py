@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from patience import PATIENCE
 
@@ -52,6 +53,12 @@ class Browser:
     def close(self) -> None:
         """End the browser."""
         self.driver.quit()
+
+    def kill(self) -> None:
+        """End the browser by force, with all of its processes."""
+        driver = psutil.Process(self.driver.service.process.pid)
+        for process in (*driver.children(recursive=True), driver):
+            process.kill()
 
     def open(self, address: str, name: str | None = None) -> None:
         """Open the page, type a name where it asks for one, and wait for a picture."""

@@ -400,7 +400,7 @@ def test_a_browser_that_is_closed_in_a_stroke(browsers: Callable[..., Browser], 
     wait_for(lambda: (kept(page, who, key)["draft"] or {}).get("runs"))
     seconds = kept(page, who, key)["draft"]["seconds"]
     first.pointer("mouse", first.at((0.7, 0.3), (0.8, 0.5)), up=False)
-    first.driver.service.process.kill()
+    first.kill()
     second = browsers()
     second.open(page.address, who)
     assert second.key() == key
