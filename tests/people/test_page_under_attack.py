@@ -413,6 +413,28 @@ def test_an_image_that_is_gone_is_named(tmp_path: Path, caplog: pytest.LogCaptur
     assert f"image {other.stem!r} is gone" in caplog.text
 
 
+def test_a_class_whose_test_images_were_all_skipped_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run could not be tested on that class. Once one of them is answered, it goes on."""
+    data, run = photographs(tmp_path / "data"), tmp_path / "run"
+    assert step(run, data, "a", "b") == 0
+    say(run, "a", "b")
+    assert step(run, data, "a", "b") == 0
+    asked, place = first.question(run / "people", "run", ["a", "b"])
+    assert asked.maps
+    there = Answers(place)
+    for name, label in asked.labels.items():
+        skips = label == "a"
+        there.add([Answer(name, None if skips else label, None, "ann", 1.0, skips)])
+    assert step(run, data, "a", "b") == 2
+    assert "no test image of 'a' is left" in caplog.text
+    one = next(name for name, label in asked.labels.items() if label == "a")
+    there.add([Answer(one, "a", None, "ann", 1.0, False)])
+    assert step(run, data, "a", "b") == 0
+    assert first.state(run / "people") == "ready"
+
+
 def test_masks_that_are_there_already_stay(tmp_path: Path) -> None:
     """Images without a class may have masks: only the maps of test images without one are drawn."""
     run = photographs(tmp_path / "data").parent / "run"

@@ -203,11 +203,19 @@ def _step(place: Path, config: Config, names: Sequence[str], named: Sequence[str
         split |= dict.fromkeys(own[::2], "val") | dict.fromkeys(own[1::2], "test")
     # masks that the data have already; nobody has to draw these
     there = {name: mask for name, mask in zip(table.ids, table.masks, strict=True) if isinstance(mask, Path)}
-    bare = [name for name in order if split.get(name) == "test" and name not in there]
+    test = [name for name in order if split.get(name) == "test"]
+    bare = [name for name in test if name not in there]
     if config.its_regime.uses_maps and bare and not (place / "maps" / people.POSED).exists():
         labels = {name: str(given[name]) for name in bare}
         _pose(place / "maps", MAPS, bare, image, maps=True, labels=labels)
         return
+    said = {name: one.label for name, one in Answers(place / "maps").verdicts().items()}
+    lost = sorted(set(found) - {said.get(name, given[name]) for name in test})
+    if lost:
+        raise InputError(
+            f"no test image of {lost[0]!r} is left: each was skipped, or was given another class; change one "
+            f"of these answers (My answers)"
+        )
     _write_data(place, order, image, there, given, split)
     write_json(place / "ready.json", {"data": "data.csv"})
     counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
