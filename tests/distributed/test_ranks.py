@@ -54,6 +54,7 @@ def test_three_processes_change_nothing(shared_folder: Path, tmp_path: Path) -> 
         assert same(folder, alone[name]), name
 
 
+@pytest.mark.full
 def test_what_the_first_process_takes_goes_for_all(
     shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_labelling_ends_in_the_same_round(
     assert load(tmp_path / "two").finished
 
 
+@pytest.mark.full
 def test_people_a_model_on_trial_and_a_function(shared_folder: Path, tmp_path: Path) -> None:
     """Two processes that ask people, and predict their maps, do as one that knows the answers."""
     mine = tmp_path / "mine.py"
@@ -168,6 +170,7 @@ def test_all_criteria_on_the_built_in_set(tmp_path: Path) -> None:
             assert same(found[1][name], found[count][name]), (name, count)
 
 
+@pytest.mark.full
 def test_data_parallel_finishes_and_is_close(shared_folder: Path, tmp_path: Path) -> None:
     """DistributedDataParallel finishes its rounds, with metrics in range; equality is not promised."""
     runs: dict[str, dict[str, Any]] = {"ddp": {"data_parallel": True, "epochs": 1}}

@@ -56,6 +56,7 @@ def prepared(emulation_program: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_a_dry_run_goes_through_every_step(prepared: Path, tmp_path: Path) -> None:
     tree, stubs = tmp_path / "tree", tmp_path / "stubs"
     for part in ("benchmarks/gpu", "benchmarks/gpu_check.sh", "tests", "pyproject.toml"):

@@ -133,6 +133,7 @@ def test_a_function_goes_with_regimes_that_ask_one(tiny: Tiny, written: Path, tm
         tiny(tmp_path / "run", regime="b2", generator=f"{written}:left")
 
 
+@pytest.mark.full
 def test_missing_masks_of_the_segmenter_are_made_once(
     tiny: Tiny, written: Path, shared_folder: Path, tmp_path: Path
 ) -> None:

@@ -30,12 +30,12 @@ def same(cut: Path, whole: Path) -> None:
 
 
 def test_killed_before_ever_later_changes_of_names(shared_folder: Path, tmp_path: Path) -> None:
-    """Attempt n goes 6 n - 5 changes further than the one before. The full tier tries every change."""
+    """Attempt n goes 30 n - 29 changes further than the one before. The full tier tries every change."""
     options = {"data": shared_folder, "epochs": 1, "stop_fraction": 0.5}
     finish(tmp_path / "whole", **options)
     statuses = []
     while not statuses or statuses[-1] == -signal.SIGKILL:
-        statuses.append(kill_before(6 * len(statuses) + 1, tmp_path / "cut", **options))
+        statuses.append(kill_before(30 * len(statuses) + 1, tmp_path / "cut", **options))
         assert len(statuses) < 50
     assert statuses[-1] == 0
     assert len(statuses) >= 3

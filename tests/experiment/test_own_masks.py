@@ -178,6 +178,7 @@ def test_what_people_draw_wins_and_empty_masks_are_maps(tiny: Tiny, half: Path, 
     assert all(seen[name].any() for name in rest)
 
 
+@pytest.mark.full
 def test_a_run_of_before_the_option_asks_as_before(
     tiny: Tiny, half: Path, shared_folder: Path, tmp_path: Path
 ) -> None:

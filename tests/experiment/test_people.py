@@ -45,7 +45,10 @@ def played(tiny: Tiny, out: Path, data: Path, **options: object) -> list[Questio
         {"regime": "sal"},
         {"regime": "tait", "epochs": 1},
         {"regime": "b1", "epochs": 1},
-        {"regime": "sal-single", "human_budget": "auto", "query_fraction": 0.2, "epochs": 1},
+        pytest.param(
+            {"regime": "sal-single", "human_budget": "auto", "query_fraction": 0.2, "epochs": 1},
+            marks=pytest.mark.full,
+        ),
     ],
     ids=lambda options: options["regime"],
 )

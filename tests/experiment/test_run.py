@@ -159,7 +159,9 @@ def test_every_switch_changes_the_run(
     assert got != rounds(runs[options.get("regime", "sal")])
 
 
-@pytest.mark.parametrize(("augment", "decoder"), [("none", "torch"), ("color", "dali")])
+@pytest.mark.parametrize(
+    ("augment", "decoder"), [("none", "torch"), pytest.param("color", "dali", marks=pytest.mark.full)]
+)
 def test_streamed_and_resident_runs_are_one(
     augment: str, decoder: str, runs: dict[str, Path], tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -189,6 +191,7 @@ def test_a_run_on_graded_maps_measures_their_agreement(folder: Path, tiny: Tiny,
     assert rows[0]["human_maps"] == 5
 
 
+@pytest.mark.full
 def test_switches_that_change_nothing_here(runs: dict[str, Path], tiny: Tiny, tmp_path: Path) -> None:
     """HiResCAM is CAM up to a scale that min-max removes; determinism is what a CPU has anyway."""
     same = [rounds(tiny(tmp_path / "hires", probe="hirescam"))]
@@ -227,6 +230,7 @@ def test_resume_after_every_round(runs: dict[str, Path], tiny: Tiny, tmp_path: P
             assert kept(cut) == kept(runs[regime])
 
 
+@pytest.mark.full
 def test_warm_start_differs_and_never_turns_cold(tiny: Tiny, tmp_path: Path) -> None:
     whole = tiny(tmp_path / "whole", warm_start=True)
     cold = tiny(tmp_path / "cold")
@@ -475,6 +479,7 @@ def test_a_teachers_own_weights(
         tiny(out, regime="tait", teacher_weights=str(file))
 
 
+@pytest.mark.full
 def test_xception_teaches(tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     sizes = {"image_size": 96, "output_stride": 32, "epochs": 1}

@@ -91,6 +91,7 @@ def test_the_parts_are_those_of_a_baseline(shared_folder: Path, tmp_path: Path) 
         assert one.saliency is None
 
 
+@pytest.mark.full
 def test_a_tracker_changes_nothing(shared_folder: Path, tmp_path: Path) -> None:
     run(options(shared_folder, tmp_path / "told"), on_round=Heard())
     run(options(shared_folder, tmp_path / "quiet"), on_round=lambda run, last: None)

@@ -473,6 +473,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.full
 def test_other_paths_give_the_same_answers() -> None:
     here = json.loads(run_python(_SAME_ANSWERS))
     for environment, capability in (

@@ -512,6 +512,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.full
 def test_every_instruction_set_gives_the_same_bits() -> None:
     expected = run_python(SCRIPT.format(threads=1))
     for capability in ("generic", "avx2"):

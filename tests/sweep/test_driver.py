@@ -161,6 +161,7 @@ def test_the_rule_for_ties_is_copied(shared: Shared, tmp_path: Path) -> None:
     assert json.loads((target.run_folder / "run.json").read_text())["ties"] == "position"
 
 
+@pytest.mark.full
 def test_warm_start_takes_the_weights_along(shared_folder: Path, tmp_path: Path, alone: Alone) -> None:
     here = Here()
     found = configs(tmp_path, data=shared_folder, regime=["b2", "sal"], warm_start=True)
