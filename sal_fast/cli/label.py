@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import webbrowser
@@ -94,8 +95,10 @@ def main(arguments: list[str]) -> int:
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/?token={secret}"
         ends = "It stays until you end this command with Ctrl+C. Answers are kept at once."
         say(f"the page:\n  {address}\n{ends}")
-        session.begin()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end)
         try:
+            session.begin()
             if label.browser and _has_a_screen():
                 webbrowser.open(address)
             uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
@@ -106,6 +109,11 @@ def main(arguments: list[str]) -> int:
             rules.close()
     say(f"\nThe page is closed. The same command goes on:\n  sal-fast label {label.run}")
     return 0
+
+
+def _end(number: int, frame: object) -> None:
+    """End the page as Ctrl+C does, so that the program beside it ends, too."""
+    raise KeyboardInterrupt
 
 
 def _split(arguments: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from page_client import Page, Refused, serving, wait_for
+from patience import PATIENCE
 from PIL import Image
 from posed_pictures import pictures, pose, waiting_run
 
@@ -290,6 +293,19 @@ def photographs(folder: Path, count: int = 44) -> Path:
 
 def options(data: Path) -> dict[str, Any]:
     return {"data": str(data), "arch": "resnet18", "weights": "none", "image_size": 32, "output_stride": 8}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_no_program_is_left_behind(number: signal.Signals, tmp_path: Path) -> None:
+    """A system that shuts down, or a terminal that is closed, ends the page and its program."""
+    data = photographs(tmp_path / "data")
+    with serving(data, "--out", tmp_path / "run", log=tmp_path / "log.txt") as page:
+        server = psutil.Process(page.process.pid)
+        children = wait_for(lambda: server.children(recursive=True), page.process, page.log)
+        page.process.send_signal(number)
+        assert page.process.wait(PATIENCE) == 0
+        assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
+        assert "The page is closed." in page.log.read_text()
 
 
 def step(run: Path, data: Path, *names: str) -> int:
