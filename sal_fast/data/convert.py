@@ -51,36 +51,60 @@ def convert(table: Table, out: Path) -> Path:
 
 def _copy(table: Table, out: Path, places: list[str], row: int) -> tuple[str, str | None]:
     """Write the image and the mask of a row; return their names below `out`."""
-    path, mask, place = table.images[row], table.masks[row], places[row]
+    path, place = table.images[row], places[row]
     try:
         image = None if table.rule == Rule() else files.read(path, table.rule.white)
         name = _put(out, place, path if image is None else _image(image))
-        if mask is None:
-            return name, None
-        drawn, rule = files.of_mask(mask), table.rule
-        place = f"masks/{place.partition('/')[2]}"
+    except files.Unreadable as error:
+        raise InputError(str(error)) from None
+    except OSError as error:
+        raise _failed(table, row, error) from None
+    return name, put_mask(table, row, out, f"masks/{place.partition('/')[2]}", image)
+
+
+def put_mask(table: Table, row: int, out: Path, place: str, image: Encoded | None = None) -> str | None:
+    """Write the mask of a row as the table's rule reads it, so that nobody needs that rule any more.
+
+    Args:
+        out: a folder.
+        place: the name below `out`, without a suffix.
+        image: the row's image, if it has been read already.
+
+    Returns the name that was written below `out`: a file, or a folder with the masks of several people; None
+    if the row has no mask. Raises InputError if a file cannot be read or written.
+    """
+    mask, path, rule = table.masks[row], table.images[row], table.rule
+    if mask is None:
+        return None
+    try:
+        drawn = files.of_mask(mask)
         if isinstance(mask, tuple):
             image = image or files.read(path)
             read = (files.read(one, rule.white) for one in drawn)
             maps = [meaning.read(one, files.grades(one), None, image, rule) for one in read]
             with naming(path, "the masks of its objects"):  # such as masks of several sizes
                 united = encoded(meaning.joined(maps, united=True), ".png")
-            return name, _put(out, place, (united, ".png"))
+            return _put(out, place, (united, ".png"))
         content: list[Path | tuple[bytes, str]] = [*drawn]
-        if image is not None:
+        if rule != Rule():
+            image = image or files.read(path, rule.white)
             content = [_mask(files.read(one, rule.white), image, rule) for one in drawn]
         if not mask.is_dir():
-            return name, _put(out, place, content[0])
+            return _put(out, place, content[0])
         stems = [one.stem for one in drawn]
         if len({stem.casefold() for stem in stems}) < len(stems):
             stems = [f"{number:03d}" for number, _ in enumerate(drawn, start=1)]
         for stem, one in zip(stems, content, strict=True):
             _put(out, f"{place}/{stem}", one)
-        return name, place
+        return place
     except files.Unreadable as error:
         raise InputError(str(error)) from None
     except OSError as error:
-        raise InputError(f"{table.ids[row]}: {error.strerror}: {error.filename}") from None
+        raise _failed(table, row, error) from None
+
+
+def _failed(table: Table, row: int, error: OSError) -> InputError:
+    return InputError(f"{table.ids[row]}: {error.strerror}: {error.filename}")
 
 
 def _put(out: Path, place: str, content: Path | tuple[bytes, str]) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
@@ -308,8 +309,8 @@ def test_no_program_is_left_behind(number: signal.Signals, tmp_path: Path) -> No
         assert "The page is closed." in page.log.read_text()
 
 
-def step(run: Path, data: Path, *names: str) -> int:
-    return first.main([str(run / "people"), json.dumps(options(data)), json.dumps(names)])
+def step(run: Path, data: Path, *names: str, **more: Any) -> int:
+    return first.main([str(run / "people"), json.dumps(options(data) | more), json.dumps(names)])
 
 
 def test_a_new_class_takes_no_picture_out_of_a_hand(tmp_path: Path, session: Callable[..., Session]) -> None:
@@ -449,6 +450,46 @@ def test_a_class_whose_test_images_were_all_skipped_is_named(
     there.add([Answer(one, "a", None, "ann", 1.0, False)])
     assert step(run, data, "a", "b") == 0
     assert first.state(run / "people") == "ready"
+
+
+def manifest(folder: Path, *values: np.ndarray) -> Path:
+    """A table of photographs without a class, which all have a mask; all these masks are alike."""
+    photographs(folder / "data")
+    for number, one in enumerate(values):
+        Image.fromarray(one).save(folder / f"mask-{number}.png")
+    lines = [f"data/{at:02d}.png,,mask-0.png" for at in range(44)]
+    (folder / "table.csv").write_text("\n".join(["image,label,mask", *lines]) + "\n")
+    return folder / "table.csv"
+
+
+def made_masks(run: Path, data: Path, **more: Any) -> list[np.ndarray]:
+    """The masks of the run's own table, after people gave the classes."""
+    assert step(run, data, "a", "b", **more) == 0
+    say(run, "a", "b")
+    assert step(run, data, "a", "b", **more) == 0
+    assert first.state(run / "people") == "ready"
+    table = load_table(str(run / "people" / "first" / "data.csv"))
+    assert len(table) == 44
+    return [png_mask(Path(str(file))) for file in table.masks]
+
+
+def test_masks_that_an_option_explains_are_written_anew(tmp_path: Path) -> None:
+    """The table of the run holds people's maps as well, which are read without that option."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 8:30], mask[:3] = 1, 2
+    for found in made_masks(tmp_path / "run", manifest(tmp_path, mask), foreground="1"):
+        assert np.array_equal(found, np.uint8(255) * (mask == 1))
+
+
+def test_masks_of_several_objects_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = np.zeros((2, 64, 64), np.uint8)
+    left[20:40, 8:19], right[20:40, 19:30] = 255, 255
+    data = manifest(tmp_path, left, right)
+    files = tuple(tmp_path / f"mask-{number}.png" for number in (0, 1))
+    table = replace(load_table(str(data)), masks=[files] * 44)
+    monkeypatch.setattr(first, "_table", lambda config: table)
+    for found in made_masks(tmp_path / "run", data):
+        assert np.array_equal(found, left | right)
 
 
 def test_masks_that_are_there_already_stay(tmp_path: Path) -> None:

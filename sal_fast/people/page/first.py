@@ -7,7 +7,7 @@ pool.
     first/classes/    the question about classes, and its answers
     first/maps/       the question about maps of the test images, and its answers
     first/images.json the images in the order in which people are asked about them, and where they come from
-    first/data.csv    the manifest; masks/ beside it has the maps
+    first/data.csv    the manifest; masks/ beside it has the maps, and own/ those that had to be written anew
     first/ready.json  written at the end: the manifest's name, or null if the data has classes of its own
     classes.json      the classes that people typed
 
@@ -50,7 +50,7 @@ LOOKED = 64  # pixels a side at which images are compared
 LONGEST = 200  # characters of a class
 
 # options that say how `--data` is read; the manifest that is made here is read without them
-READING = ("data", "root", "format", "columns")
+READING = ("data", "root", "format", "columns", "foreground", "ignore", "foreground_colour")
 
 log = logging.getLogger("sal_fast.first")
 
@@ -202,7 +202,7 @@ def _step(place: Path, config: Config, names: Sequence[str], named: Sequence[str
         own = [found[label][at] for at in rng.permutation(len(found[label]))]
         split |= dict.fromkeys(own[::2], "val") | dict.fromkeys(own[1::2], "test")
     # masks that the data have already; nobody has to draw these
-    there = {name: mask for name, mask in zip(table.ids, table.masks, strict=True) if isinstance(mask, Path)}
+    there = {name for name, mask in zip(table.ids, table.masks, strict=True) if mask is not None}
     test = [name for name in order if split.get(name) == "test"]
     bare = [name for name in test if name not in there]
     if config.its_regime.uses_maps and bare and not (place / "maps" / people.POSED).exists():
@@ -216,7 +216,7 @@ def _step(place: Path, config: Config, names: Sequence[str], named: Sequence[str
             f"no test image of {lost[0]!r} is left: each was skipped, or was given another class; change one "
             f"of these answers (My answers)"
         )
-    _write_data(place, order, image, there, given, split)
+    _write_data(place, order, table, given, split)
     write_json(place / "ready.json", {"data": "data.csv"})
     counts = [sum(one == which for one in split.values()) for which in ("val", "test")]
     log.info("%d images are for val and %d for test, stratified by class", *counts)
@@ -335,17 +335,21 @@ def _pose(
 def _write_data(
     place: Path,
     order: Sequence[str],
-    image: Mapping[str, Path],
-    own: Mapping[str, Path],
+    table: Table,
     given: Mapping[str, str | None],
     split: Mapping[str, str],
 ) -> None:
     """Write the manifest: val and test with their classes and maps, and the pool without classes.
 
-    Masks that the data have already (`own`) stay, unless somebody has drawn another. Images that people
-    skipped are left out. Where several people drew, a pixel belongs to the map if at least half of them
-    marked it.
+    Masks that the data have already stay, unless somebody has drawn another. Those that an option such as
+    `--foreground` explains, or that are several files, are written anew, because the manifest is read without
+    these options. Images that people skipped are left out. Where several people drew, a pixel belongs to the
+    map if at least half of them marked it.
     """
+    from sal_fast.data.convert import put_mask
+    from sal_fast.data.meaning import Rule
+
+    row_of = {name: row for row, name in enumerate(table.ids)}
     later = {name: one.label for name, one in Answers(place / "maps").verdicts().items()}
     masks = {name: one.masks for name, one in Answers(place / "maps").verdicts().items()}
     out = io.StringIO(newline="")
@@ -354,7 +358,12 @@ def _write_data(
     for name in sorted(order):
         if name in given and (given[name] is None or later.get(name, "") is None):
             continue
-        mask = str(own[name].absolute()) if name in own else ""
+        row = row_of[name]
+        its_own, mask = table.masks[row], ""
+        if isinstance(its_own, tuple) or (its_own is not None and table.rule != Rule()):
+            mask = put_mask(table, row, place, f"own/{name}") or ""
+        elif its_own is not None:
+            mask = str(its_own.absolute())
         if masks.get(name):
             mask = f"masks/{name}.png"
             mean = np.mean([png_mask(path) / 255 for path in masks[name]], axis=0)
@@ -362,7 +371,7 @@ def _write_data(
             Image.fromarray(np.where(mean >= 0.5, np.uint8(255), np.uint8(0))).save(drawn, format="png")
             write_bytes(place / mask, drawn.getvalue())
         label = later.get(name) or given.get(name) or ""
-        writer.writerow((name, image[name].absolute(), label, mask, split.get(name, "train")))
+        writer.writerow((name, table.images[row].absolute(), label, mask, split.get(name, "train")))
     write_bytes(place / "data.csv", out.getvalue().encode())
 
 
