@@ -71,6 +71,7 @@ def test_what_the_first_process_takes_goes_for_all(
     assert rounds(shared.path) == rounds(alone.path)
 
 
+@pytest.mark.full
 def test_labelling_ends_in_the_same_round(
     shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

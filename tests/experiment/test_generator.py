@@ -204,6 +204,7 @@ def test_segment_anything_that_finds_nothing_gives_an_empty_mask(
     assert not drawn.any()
 
 
+@pytest.mark.full
 def test_a_run_makes_its_masks_with_segment_anything(
     small_sam: Path, tiny: Tiny, tmp_path: Path, shared_folder: Path
 ) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_every_criterion_repeats_itself(criterion: str, tiny: Tiny, tmp_path: Pa
     assert kept(first) == kept(again)
 
 
-SWITCHES: list[dict] = [
+SWITCHES: list[Any] = [
     {"probe": "gradcam++"},
     {"probe": "gradcam"},
     {"map_size": 32},
@@ -146,7 +147,9 @@ SWITCHES: list[dict] = [
     {"cam_layer": "layer4.1.conv2"},
     {"cam_layer": "layer3", "probe": "gradcam++"},
     {"cam_class": "predicted"},
-    {"arch": "swin_t", "output_stride": 32, "image_size": 96, "epochs": 1},
+    pytest.param(
+        {"arch": "swin_t", "output_stride": 32, "image_size": 96, "epochs": 1}, marks=pytest.mark.full
+    ),
 ]
 
 

@@ -161,6 +161,7 @@ for name, (probs, features) in pools().items():
 """
 
 
+@pytest.mark.full
 def test_instruction_sets_change_no_bit() -> None:
     said = {}
     for capability in ("generic", "avx2", "avx512"):

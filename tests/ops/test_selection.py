@@ -378,6 +378,7 @@ print(run(20_000, 100, 512, 400, 1000))
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("op", ["badge", "kcenter"])
 def test_peak_memory(op: str) -> None:

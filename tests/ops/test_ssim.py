@@ -336,6 +336,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     assert all(torch.equal(one, three) for one, three in zip(*results, strict=True))
 
 
+@pytest.mark.full
 def test_every_build_agrees() -> None:
     """Each instruction set, and the reference."""
     best = run_python(SCRIPT.format(threads=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -465,11 +466,10 @@ def test_what_the_command_refuses(
 
 
 def test_a_folder_whose_run_is_there_goes_on(
-    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same command shows the question that waits. Options that the run does not have are refused."""
-    data = make_folder(tmp_path / "data", 8)
-    out = waiting_run(data, tmp_path / "run")
+    data, out = template.parent / "data", shutil.copytree(template, tmp_path / "run")
     words = arguments(data=data, out=out, start_fraction=0.5, allow_leaks=True)
     place = words.index("--data")
     del words[place : place + 2]
