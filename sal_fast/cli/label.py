@@ -17,6 +17,7 @@ from sal_fast.cli import parsing
 from sal_fast.cli.output import say
 from sal_fast.cli.run import parse, with_values
 from sal_fast.errors import InputError
+from sal_fast.experiment.answers import people
 from sal_fast.experiment.config import OPTIONS
 from sal_fast.experiment.options import UNSET, spelling
 from sal_fast.experiment.record import PEOPLE, RunFolder
@@ -24,7 +25,7 @@ from sal_fast.people.page import first
 from sal_fast.people.page.desk import Ask
 
 PORT = 8422
-GROWS = ("add_data", "stop_fraction", "human_budget")  # options with which a run grows
+GROWS = ("add_data", *(name for name, one in OPTIONS.items() if one.grows))  # options that let a run grow
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -140,7 +141,7 @@ def _run(label: Label, options: dict[str, str]) -> tuple[Path, dict[str, object]
                 f"{spelling(fixed[0])} goes with a folder of images; {named} is a run, which has its options "
                 f"already; it takes {', '.join(map(spelling, GROWS))}, to grow"
             )
-        _check(named)
+        people.config_of(RunFolder(named))
         return named, None, _growth(named, options)
     if not named.exists():
         raise InputError(f"{named} does not exist; name the folder of a run, or of images")
@@ -154,7 +155,7 @@ def _run(label: Label, options: dict[str, str]) -> tuple[Path, dict[str, object]
     if made_from is not None and Path(made_from).resolve() != named.resolve():
         raise InputError(f"{run} was made from {made_from}; choose another folder with --out")
     if there:
-        _check(run)
+        people.config_of(RunFolder(run))
         asked = config.options()
         # a run from images without any class has a table of its own as its data
         free = ("data",) if source is None else first.READING
@@ -170,15 +171,6 @@ def _growth(run: Path, options: dict[str, str]) -> list[str]:
     kept = RunFolder(run).run()["config"]
     names = [name for name in GROWS if name in options and options[name] != str(kept[name])]
     return [word for name in names for word in (spelling(name), options[name])]
-
-
-def _check(run: Path) -> None:
-    """Refuse a run that asks nobody."""
-    annotator = RunFolder(run).config().annotator
-    if annotator != "people":
-        raise InputError(
-            f"{run} asks nobody: its --annotator is {annotator!r}; start a run with --annotator people"
-        )
 
 
 def _rules(label: Label) -> tuple[str, ...]:

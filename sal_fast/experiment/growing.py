@@ -1,7 +1,8 @@
 """Runs that grow: they label a larger share, ask people for more maps, or get new images into their pool.
 
 A run, finished or not, goes on with a larger `--stop-fraction` or `--human-budget`, or with `--add-data`.
-What was asked until then stays as it was. The shares are those of the new pool from the next query on.
+The questions that were asked until then stay as they were. The shares are those of the new pool from the next
+query on.
 
 run.json says under `config`, `took` and `splits` what holds now. Under `grown` it keeps what held before,
 with an entry for each time that the run grew:

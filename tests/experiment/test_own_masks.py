@@ -133,7 +133,7 @@ def test_the_preference_of_the_start_set() -> None:
 
 
 def test_what_people_draw_wins_and_empty_masks_are_maps(tiny: Tiny, half: Path, tmp_path: Path) -> None:
-    """Of the start set: one own mask is empty, another is drawn anew, and one image is skipped."""
+    """In the start set one own mask is empty, another is drawn anew, and one image is skipped."""
     data, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(half, data)
     options = {"data": str(data), "annotator": "people", "epochs": 1, "stop_fraction": 0.25}
@@ -223,7 +223,7 @@ def test_the_first_lines_and_the_tools(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is said, exported and imported where some images have masks and others not."""
+    """The run says, exports and imports the right things where some images have masks and others not."""
     out = tmp_path / "run"
     options = {"data": str(half), "annotator": "people", "epochs": 1, "start_by": "random"}
     with caplog.at_level(logging.INFO, "sal_fast"), pytest.raises(Waiting):

@@ -172,7 +172,7 @@ def test_withdraw(run: Path, shared_folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_collect(run: Path, shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a run learned from is what is read again: classes and maps, bit by bit."""
+    """The collected data set has the classes and maps that the run learned from, bit by bit."""
     one = asked(run).ids[0]
     label = one.split("/")[0]
     give(run, Answer(one, label, drawn(shared_folder, one), "ann", 1.0, False, kind="accepted"))

@@ -93,7 +93,7 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 def answer(run: Path, data: Path, **fields: Any) -> Question:
-    """What the data set knows, as the answers of one person, who draws the maps that the run asks for."""
+    """One person gives the classes that the data set knows, and draws the maps that the run asks for."""
     held = RunFolder(run)
     asked = people.asked(held)
     answers = []

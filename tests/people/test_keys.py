@@ -1,4 +1,4 @@
-"""What annotators get does not tell the class of an image: keys stand for ids that could."""
+"""The names that annotators see do not tell the class of an image: keys stand for ids that could."""
 
 from __future__ import annotations
 

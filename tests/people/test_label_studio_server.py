@@ -134,7 +134,7 @@ def their_code(masks: list[np.ndarray]) -> list[list[int]]:
 
 
 def result(label: str, rle: list[int], mask: np.ndarray, origin: str = "manual") -> list[dict[str, Any]]:
-    """What the interface sends for one brush region, which began in some way, and a class."""
+    """One brush region, which began in some way, and a class, as the interface sends them."""
     height, width = mask.shape
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
     brush = {"format": "rle", "rle": rle, "brushlabels": ["salient"]}

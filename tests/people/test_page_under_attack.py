@@ -124,30 +124,6 @@ def still(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "headers", "status"),
-    [
-        ("GET", "/", {"Host": "127.0.0.1:99999"}, 421),
-        ("GET", "/", {"Host": "localhost:none"}, 421),
-        ("GET", "/", {"Host": "[::1"}, 421),
-        ("POST", "/api/take", {"Origin": "http://["}, 403),
-        ("POST", "/api/take", {"Origin": "127.0.0.1"}, 403),
-        ("HEAD", "/api/take", {}, 405),
-        ("PUT", "/api/take", {"Origin": ""}, 403),
-        ("GET", "/report/a%00.png", {}, 404),
-        ("GET", f"/report/{'a' * 300}.png", {}, 404),
-        ("GET", "/instructions/%00.png", {}, 404),
-        ("GET", f"/static/{'a' * 300}.js", {}, 404),
-        ("GET", "/static/%00.js", {}, 404),
-        ("GET", f"/api/mine?person=Ann&query={'9' * 5000}", {}, 410),
-    ],
-)
-def test_odd_requests_are_refused(
-    still: Page, method: str, path: str, headers: dict[str, str], status: int
-) -> None:
-    assert still.person("Ann").send(method, path, **headers)[0].status == status
-
-
-@pytest.mark.parametrize(
     ("path", "says"),
     [
         ("take", {"count": "x"}),

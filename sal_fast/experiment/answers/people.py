@@ -66,7 +66,7 @@ def asked(folder: RunFolder) -> Question:
     It reads what the run wrote when it asked (`pose`). The data is read only if that is not there, or if its
     images have moved.
     """
-    config = _config(folder)
+    config = config_of(folder)
     run, lines = folder.run(), folder.rounds()
     query_index, plan = len(lines), growing.plan_of(config, run)
     if query_index >= plan.rounds or (lines and lines[-1].get("stopped")):
@@ -94,7 +94,7 @@ class Query:
 
 def queries(folder: RunFolder) -> list[Query]:
     """The queries that a run has made so far, answered or not. It changes nothing, so it needs no lock."""
-    config = _config(folder)
+    config = config_of(folder)
     run, lines = folder.run(), folder.rounds(mend=False)
     rounds = growing.plan_of(config, run).rounds
     ended = len(lines) >= rounds or (bool(lines) and bool(lines[-1].get("stopped")))
@@ -121,7 +121,7 @@ def images_of(folder: RunFolder, queries: Sequence[Query]) -> dict[str, Path]:
     return found
 
 
-def _config(folder: RunFolder) -> Config:
+def config_of(folder: RunFolder) -> Config:
     """The configuration of a run that asks people. Raises InputError for any other folder."""
     if not folder.run_json.exists():
         raise InputError(f"{folder.path}: no run.json in it; name a run's folder")

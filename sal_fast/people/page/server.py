@@ -97,7 +97,7 @@ class Door:
 
     The secret comes once in the address, and then in a cookie that other sites cannot send. A request has to
     name this machine as its host, by number or by name, so that no other site's name can be pointed at it.
-    What changes anything has to come from a page of the same origin.
+    A request that changes anything has to come from a page of the same origin.
     """
 
     def __init__(self, app: ASGIApp, token: str, host: str) -> None:
